@@ -1,0 +1,13 @@
+//! How a commit is made: validate, take a place in the log, apply to the delta, wait, become visible.
+//!
+//! ```text
+//! transaction ─► write set ─► sequencer { validate · place in the log · pending }      short lock, no I/O
+//!                                 └► delta.apply ─► applied ─► log reached ─► visible    outside the lock
+//! ```
+
+pub(crate) mod batch;
+pub(crate) mod log;
+pub(crate) mod sequencer;
+pub(crate) mod ticket;
+pub(crate) mod transaction;
+pub(crate) mod validate;

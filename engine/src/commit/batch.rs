@@ -1,0 +1,128 @@
+//! Writes that go together without reading anything: all of them, or none.
+
+use crate::key::{check_key, check_value};
+use crate::keyspace::Life;
+use crate::read::view::check_instance;
+use crate::record::{Builder, PAYLOAD_BYTES_MAX, WriteSet};
+use crate::{Error, Keyspace, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Writes that become visible and durable together, or not at all. Operations apply in call order. A batch is
+/// blind: it overwrites what others have written, and never conflicts.
+///
+/// What is wrong with an operation (a key that is too long, say) is told by the write of the batch, of which nothing
+/// then happens.
+///
+/// ```no_run
+/// # fn main() -> seawall_engine::Result<()> {
+/// # let db = seawall_engine::Db::open("store")?;
+/// let users = db.keyspace("users")?;
+/// let mut batch = seawall_engine::WriteBatch::new();
+/// batch.insert(&users, "ada", "1815").remove(&users, "bob");
+/// db.write(batch)?;
+/// # Ok(()) }
+/// ```
+#[derive(Default, Clone)]
+pub struct WriteBatch {
+    builder: Builder,
+    touched: BTreeMap<u32, Arc<Life>>,
+    problem: Option<Arc<Error>>,
+}
+
+impl WriteBatch {
+    /// An empty batch.
+    pub fn new() -> WriteBatch {
+        WriteBatch::default()
+    }
+
+    /// The key gets this value.
+    pub fn insert(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
+        self.put(ks.life(), key.as_ref(), value.as_ref());
+        self
+    }
+
+    /// The key is gone, whether it was there or not.
+    pub fn remove(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>) -> &mut Self {
+        self.delete(ks.life(), key.as_ref());
+        self
+    }
+
+    /// The number of operations.
+    pub fn len(&self) -> usize {
+        self.builder.len()
+    }
+
+    /// True if there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The size of the log record, in bytes.
+    pub fn byte_len(&self) -> usize {
+        self.builder.byte_len()
+    }
+
+    /// Forgets all operations, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.builder.clear();
+        self.touched.clear();
+        self.problem = None;
+    }
+
+    pub(crate) fn put(&mut self, life: &Arc<Life>, key: &[u8], value: &[u8]) {
+        let checked = check_key(key).and_then(|()| check_value(value));
+        if self.accepts(life, checked, key.len() + value.len()) {
+            self.builder.put(life.id(), key, value);
+        }
+    }
+
+    pub(crate) fn delete(&mut self, life: &Arc<Life>, key: &[u8]) {
+        if self.accepts(life, check_key(key), key.len()) {
+            self.builder.remove(life.id(), key);
+        }
+    }
+
+    fn accepts(&mut self, life: &Arc<Life>, checked: Result<()>, bytes: usize) -> bool {
+        let len = self.builder.byte_len() + bytes + 64;
+        let fits = if len <= PAYLOAD_BYTES_MAX { Ok(()) } else { Err(too_large(len, PAYLOAD_BYTES_MAX)) };
+        match checked.and(fits) {
+            Ok(()) => {
+                self.touched.entry(life.id()).or_insert_with(|| Arc::clone(life));
+                self.problem.is_none()
+            }
+            Err(problem) => {
+                self.problem.get_or_insert(Arc::new(problem));
+                false
+            }
+        }
+    }
+
+    /// The write set, and the keyspaces that it writes to.
+    pub(crate) fn finish(self, instance: u64, bytes_max: usize) -> Result<(WriteSet, Vec<Arc<Life>>)> {
+        if let Some(problem) = self.problem {
+            return Err(problem.again());
+        }
+        if self.builder.byte_len() > bytes_max {
+            return Err(too_large(self.builder.byte_len(), bytes_max));
+        }
+        let touched: Vec<Arc<Life>> = self.touched.into_values().collect();
+        for life in &touched {
+            check_instance(life, instance)?;
+        }
+        Ok((self.builder.finish(), touched))
+    }
+}
+
+pub(crate) fn too_large(len: usize, max: usize) -> Error {
+    Error::TooLarge { what: "transaction", len: len as u64, max: max as u64 }
+}
+
+impl std::fmt::Debug for WriteBatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteBatch")
+            .field("operations", &self.len())
+            .field("bytes", &self.byte_len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,201 @@
+//! The log as the engine sees it: a place in an order, and word when it holds.
+//!
+//! The engine commits through [`CommitLog`], not through the log crate itself: a log on this disk now, one that is
+//! shipped or agreed upon with others later, so that there is never a second log to sync.
+
+use crate::{Error, Result};
+use seawall_wal::{Durability, Kind, Lsn, Pin, Placed, Record, Recovery, Retainer, Wal, WalStats};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A record's place in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The record's first byte.
+    pub(crate) lsn: Lsn,
+    /// The position after the record.
+    pub(crate) end: Lsn,
+    token: Token,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Token {
+    Local(Placed),
+    #[cfg(test)]
+    Mock,
+}
+
+impl Place {
+    #[cfg(test)]
+    pub(crate) fn mock(lsn: Lsn, end: Lsn) -> Place {
+        Place { lsn, end, token: Token::Mock }
+    }
+}
+
+/// What became of a record that had its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It, and all before it, have come as far as each asked for.
+    Reached,
+    /// Not within the time given.
+    TimedOut,
+    /// The log took back every record from this position on; all of them are still invisible, and stay so.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a log of one store never takes back; one with others may"))]
+    Withdrawn(Lsn),
+}
+
+/// Called once, when a record's outcome is known.
+pub(crate) type OnOutcome = Box<dyn FnOnce(Result<Outcome>) + Send>;
+
+/// A total order of records, and when each is safe.
+pub(crate) trait CommitLog: Send + Sync + 'static {
+    /// Sees to it that a record of this size finds room. May wait and do I/O. `NoSpace` here means that nothing
+    /// happened.
+    fn make_room(&self, payload_bytes: usize) -> Result<()>;
+    /// Takes the next place. No I/O. None: ask for room again.
+    fn place(&self, payload: &[u8], durability: Durability) -> Result<Option<Place>>;
+    /// Without a lock.
+    fn is_reached(&self, place: &Place) -> bool;
+    fn wait_for(&self, place: &Place, timeout: Option<Duration>) -> Result<Outcome>;
+    fn on_reached(&self, place: &Place, then: OnOutcome);
+    /// A position that every record so far is below and every later one is not, and where replay may begin. No I/O.
+    fn barrier(&self) -> Result<Lsn>;
+    /// Returns when all records so far are on the device, and the position up to which they are.
+    fn sync(&self) -> Result<Lsn>;
+    /// Returns when all below `lsn` is on the device.
+    fn sync_to(&self, lsn: Lsn) -> Result<()>;
+    /// The first position kept.
+    fn first_lsn(&self) -> Lsn;
+    /// The position that the next record cannot be below.
+    fn next_lsn(&self) -> Lsn;
+    /// Bytes kept.
+    fn log_bytes(&self) -> u64 {
+        self.next_lsn().0.saturating_sub(self.first_lsn().0)
+    }
+    /// The owner no longer needs what is below `lsn`; gives back what nobody needs.
+    fn release_before(&self, lsn: Lsn) -> Result<()>;
+    fn retained(&self) -> Vec<Retainer>;
+    fn stats(&self) -> WalStats;
+    fn recovery(&self) -> &Recovery;
+    /// Every record from `from` on, in order.
+    fn replay(&self, from: Lsn, each: &mut dyn FnMut(Record) -> Result<()>) -> Result<()>;
+    /// Where its files are, for messages.
+    fn dir(&self) -> &Path;
+    /// After a failure: decides from the disk what holds, and accepts records again.
+    fn resume(&self) -> Result<()>;
+    /// Writes what is open, and ends.
+    fn close(&self) -> Result<()>;
+}
+
+/// The log on this disk.
+pub(crate) struct LocalLog {
+    wal: Wal,
+    /// None when opened read-only: nothing is ever reclaimed then.
+    checkpoint: Option<Pin>,
+    dir: PathBuf,
+}
+
+impl LocalLog {
+    /// `replay` is the position that the store's newest checkpoint covers the log up to.
+    pub(crate) fn new(wal: Wal, dir: PathBuf, replay: Lsn, read_only: bool) -> Result<LocalLog> {
+        let checkpoint = if read_only { None } else { Some(wal.pin("checkpoint", replay)?) };
+        Ok(LocalLog { wal, checkpoint, dir })
+    }
+}
+
+fn local(place: &Place) -> Result<&Placed> {
+    match &place.token {
+        Token::Local(placed) => Ok(placed),
+        #[cfg(test)]
+        Token::Mock => Err(Error::BadInput("a place of another log".into())),
+    }
+}
+
+impl CommitLog for LocalLog {
+    fn make_room(&self, payload_bytes: usize) -> Result<()> {
+        Ok(self.wal.make_room(payload_bytes)?)
+    }
+
+    fn place(&self, payload: &[u8], durability: Durability) -> Result<Option<Place>> {
+        let placed = self.wal.place(Kind::TRANSACTION, 0, payload, durability)?;
+        Ok(placed.map(|placed| Place { lsn: placed.lsn, end: placed.end, token: Token::Local(placed) }))
+    }
+
+    fn is_reached(&self, place: &Place) -> bool {
+        local(place).is_ok_and(|placed| self.wal.is_reached(placed))
+    }
+
+    fn wait_for(&self, place: &Place, timeout: Option<Duration>) -> Result<Outcome> {
+        let is_reached = self.wal.wait_for(local(place)?, timeout)?;
+        Ok(if is_reached { Outcome::Reached } else { Outcome::TimedOut })
+    }
+
+    fn on_reached(&self, place: &Place, then: OnOutcome) {
+        match local(place) {
+            Ok(placed) => self.wal.on_reached(
+                placed,
+                Box::new(move |result| then(result.map(|_| Outcome::Reached).map_err(Error::from))),
+            ),
+            Err(error) => then(Err(error)),
+        }
+    }
+
+    fn barrier(&self) -> Result<Lsn> {
+        Ok(self.wal.barrier()?)
+    }
+
+    fn sync(&self) -> Result<Lsn> {
+        Ok(self.wal.sync()?)
+    }
+
+    fn sync_to(&self, lsn: Lsn) -> Result<()> {
+        Ok(self.wal.sync_to(lsn)?)
+    }
+
+    fn first_lsn(&self) -> Lsn {
+        self.wal.first_lsn()
+    }
+
+    fn next_lsn(&self) -> Lsn {
+        self.wal.next_lsn()
+    }
+
+    fn release_before(&self, lsn: Lsn) -> Result<()> {
+        if let Some(pin) = &self.checkpoint {
+            pin.advance(lsn)?;
+            self.wal.truncate_before(lsn)?;
+        }
+        Ok(())
+    }
+
+    fn retained(&self) -> Vec<Retainer> {
+        self.wal.retained()
+    }
+
+    fn stats(&self) -> WalStats {
+        self.wal.stats()
+    }
+
+    fn recovery(&self) -> &Recovery {
+        self.wal.recovery()
+    }
+
+    fn replay(&self, from: Lsn, each: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+        for record in self.wal.read(from..)? {
+            each(record?)?;
+        }
+        Ok(())
+    }
+
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn resume(&self) -> Result<()> {
+        Ok(self.wal.resume()?)
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(self.wal.clone().close()?)
+    }
+}

@@ -1,0 +1,499 @@
+//! One order for all commits, and how far it is visible.
+//!
+//! ```text
+//!            reserve()                 apply (own thread)          log            advance()
+//! (nothing) ──────────► reserved ───────────────────────► applied ────► reached ──────────► visible
+//!                          │                                 │             log fails: lost
+//!                          └────────── withdraw() ──────────►┴──► discarded
+//! ```
+//!
+//! Under a short lock a commit is validated, gets its place in the log (a copy in memory) and stands in the queue of
+//! pending commits. Outside the lock its thread inserts its rows into the delta that was active at that moment, and
+//! waits for the log. [`visible`](Reads::visible) moves over the queue's front while that is applied *and* the log
+//! has reached it: so a commit is visible only after all before it, and nobody sees what a crash can take back (but
+//! for the levels that ask for it).
+//!
+//! Nobody is responsible for the whole queue. Each commit has an agent (its own thread, or for a ticket the log's
+//! call-back) that calls [`advance`](Sequencer::advance) once its commit is applied and once the log has reached it;
+//! whichever of a queue's agents is last finds all of it ready. So waiting on the word that `advance` bumps never
+//! hangs.
+//!
+//! Lock order: sequencer state → view; sequencer state → lives. No lock is held across I/O, a wait, or a call-back.
+//!
+//! Invariants: E1 pending commits stand in the order of their ends. E2 visible never falls, and never passes a
+//! commit that is not applied. E3 a delta is frozen once, and after that gets only commits reserved before.
+
+use crate::commit::log::{CommitLog, Outcome, Place};
+use crate::commit::ticket::Listener;
+use crate::commit::validate::validate;
+use crate::delta::Delta;
+use crate::invariants;
+use crate::keyspace::{Catalogue, Life};
+use crate::read::view::Reads;
+use crate::record::WriteSet;
+use crate::{Error, Result};
+use parking_lot::Mutex;
+use seawall_wal::{Durability, Lsn, Runtime};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A commit, or a freeze, that has its place but is not visible yet.
+pub(crate) struct Pending {
+    /// None for a freeze, which waits for nothing but those before it.
+    place: Option<Place>,
+    end: Lsn,
+    commit: Option<(Arc<Delta>, WriteSet)>,
+    flags: AtomicU8,
+    pub(crate) listener: Listener,
+}
+
+const APPLIED: u8 = 1;
+const WITHDRAWN: u8 = 2;
+const LOST: u8 = 4;
+
+impl Pending {
+    fn flags(&self) -> u8 {
+        self.flags.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_applied(&self) -> bool {
+        self.flags() & APPLIED != 0
+    }
+
+    pub(crate) fn lsn(&self) -> Lsn {
+        self.place.as_ref().map_or(self.end, |place| place.lsn)
+    }
+
+    pub(crate) fn end(&self) -> Lsn {
+        self.end
+    }
+
+    pub(crate) fn writes(&self, keyspace: u32, key: &[u8]) -> bool {
+        self.commit.as_ref().is_some_and(|(_, set)| set.contains(keyspace, key))
+    }
+}
+
+/// What the sequencer's lock guards.
+pub(crate) struct State {
+    pub(crate) pending: VecDeque<Arc<Pending>>,
+    pub(crate) active: Arc<Delta>,
+    /// Commits with a place in `active`, applied or not.
+    reserved: u64,
+    /// Frozen deltas, newest first: not yet folded, or folded and kept for validation.
+    pub(crate) older: Vec<Arc<Delta>>,
+    /// A transaction whose snapshot is below cannot be validated any more.
+    pub(crate) floor: Lsn,
+    refusal: Option<Refusal>,
+}
+
+#[derive(Clone)]
+enum Refusal {
+    Poisoned(Arc<Error>),
+    Closed,
+}
+
+impl Refusal {
+    fn error(&self) -> Error {
+        match self {
+            Refusal::Poisoned(cause) => Error::Poisoned(Arc::clone(cause)),
+            Refusal::Closed => Error::Closed,
+        }
+    }
+}
+
+/// One order for all commits.
+pub(crate) struct Sequencer {
+    log: Arc<dyn CommitLog>,
+    runtime: Arc<dyn Runtime>,
+    reads: Arc<Reads>,
+    catalogue: Arc<Catalogue>,
+    state: Mutex<State>,
+    /// Bumped when the queue's state changed and somebody waits.
+    word: AtomicU32,
+    waiting: AtomicU32,
+    is_refusing: AtomicBool,
+    pub(crate) conflicts: AtomicU64,
+}
+
+impl Sequencer {
+    pub(crate) fn new(
+        log: Arc<dyn CommitLog>,
+        runtime: Arc<dyn Runtime>,
+        reads: Arc<Reads>,
+        catalogue: Arc<Catalogue>,
+    ) -> Sequencer {
+        let view = reads.view();
+        let state = State {
+            pending: VecDeque::new(),
+            active: Arc::clone(&view.active),
+            reserved: u64::from(!view.active.is_empty()),
+            older: view.frozen.clone(),
+            floor: Lsn::ZERO,
+            refusal: None,
+        };
+        Sequencer {
+            log,
+            runtime,
+            reads,
+            catalogue,
+            state: Mutex::new(state),
+            word: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            is_refusing: AtomicBool::new(false),
+            conflicts: AtomicU64::new(0),
+        }
+    }
+
+    /// Refuses when writes are refused.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !self.is_refusing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match &self.state.lock().refusal {
+            Some(refusal) => Err(refusal.error()),
+            None => Ok(()),
+        }
+    }
+
+    /// `Conflict` if a transaction that read at `snapshot` could not commit these rows now.
+    pub(crate) fn would_conflict(&self, set: &WriteSet, snapshot: Lsn) -> bool {
+        validate(&self.state.lock(), set, snapshot).is_err()
+    }
+
+    /// Validates, takes the next place in the log, and applies. With a snapshot, every row must be unchanged since.
+    /// What comes back is applied, and neither durable nor visible: see [`wait`](Self::wait) and
+    /// [`notify`](Self::notify), one of which must follow.
+    pub(crate) fn commit(
+        &self,
+        set: WriteSet,
+        touched: &[Arc<Life>],
+        snapshot: Option<Lsn>,
+        durability: Durability,
+    ) -> Result<Arc<Pending>> {
+        let pending = loop {
+            self.log.make_room(set.payload().len())?;
+            let mut state = self.state.lock();
+            if let Some(refusal) = &state.refusal {
+                return Err(refusal.error());
+            }
+            check_lives(&set, touched)?;
+            if let Some(snapshot) = snapshot {
+                validate(&state, &set, snapshot).inspect_err(|_| {
+                    self.conflicts.fetch_add(1, Ordering::Relaxed);
+                })?;
+            }
+            if let Some(place) = self.log.place(set.payload(), durability)? {
+                break self.enqueue(&mut state, place, set);
+            }
+        };
+        if let Some((delta, set)) = &pending.commit {
+            delta.apply(set, pending.lsn());
+        }
+        pending.flags.fetch_or(APPLIED, Ordering::SeqCst);
+        Ok(pending)
+    }
+
+    fn enqueue(&self, state: &mut State, place: Place, set: WriteSet) -> Arc<Pending> {
+        debug_assert!(state.pending.back().is_none_or(|last| last.end <= place.lsn), "E1");
+        self.catalogue.placed(set.created(), set.dropped(), place.lsn);
+        let pending = Arc::new(Pending {
+            place: Some(place),
+            end: place.end,
+            commit: Some((Arc::clone(&state.active), set)),
+            flags: AtomicU8::new(0),
+            listener: Listener::default(),
+        });
+        state.reserved += 1;
+        state.pending.push_back(Arc::clone(&pending));
+        pending
+    }
+
+    /// Closes the active delta at a position C that is returned: every record so far is below it, every later one is
+    /// not. What is below C is all in the frozen deltas of the view once visible ≥ C.
+    pub(crate) fn freeze(&self) -> Result<Lsn> {
+        let end = {
+            let mut state = self.state.lock();
+            if let Some(Refusal::Poisoned(cause)) = &state.refusal {
+                return Err(Error::Poisoned(Arc::clone(cause)));
+            }
+            let end = self.log.barrier()?;
+            if state.reserved > 0 {
+                let frozen = std::mem::take(&mut state.active);
+                frozen.freeze(end);
+                state.older.insert(0, Arc::clone(&frozen));
+                state.reserved = 0;
+                self.reads.froze(frozen, Arc::clone(&state.active));
+            }
+            state.pending.push_back(Arc::new(Pending {
+                place: None,
+                end,
+                commit: None,
+                flags: AtomicU8::new(APPLIED),
+                listener: Listener::default(),
+            }));
+            end
+        };
+        self.advance();
+        Ok(end)
+    }
+
+    /// The tree now holds everything below `folded`. Deltas below stay for validation while a read-write transaction
+    /// is older than their end, up to `bytes_max`; beyond that such a transaction gets `Conflict`.
+    pub(crate) fn folded(&self, folded: Lsn, bytes_max: u64) {
+        let oldest = self.reads.oldest_read_write();
+        let mut state = self.state.lock();
+        state.older.retain(|delta| delta.end() > folded || oldest.is_some_and(|lsn| lsn < delta.end()));
+        let mut bytes = 0;
+        let mut floor = state.floor;
+        state.older.retain(|delta| {
+            if delta.end() > folded {
+                return true;
+            }
+            bytes += delta.bytes();
+            let is_kept = bytes <= bytes_max;
+            if !is_kept {
+                floor = floor.max(delta.end());
+            }
+            is_kept
+        });
+        state.floor = floor;
+    }
+
+    /// Moves visible over every pending commit that is ready, and tells who waits.
+    pub(crate) fn advance(&self) {
+        let mut done = Vec::new();
+        let is_moved = {
+            let mut state = self.state.lock();
+            if matches!(state.refusal, Some(Refusal::Poisoned(_))) {
+                return;
+            }
+            let before = state.pending.len();
+            while let Some(front) = state.pending.front() {
+                if !front.is_applied() {
+                    break;
+                }
+                let is_withdrawn = front.flags() & WITHDRAWN != 0;
+                if !is_withdrawn && front.place.as_ref().is_some_and(|place| !self.log.is_reached(place)) {
+                    break;
+                }
+                let Some(front) = state.pending.pop_front() else { break };
+                if is_withdrawn {
+                    self.discard(&front);
+                } else {
+                    invariants::visible_moves(self.reads.visible(), front.end, &front);
+                    self.reads.set_visible(front.end);
+                }
+                if front.listener.is_wanted() {
+                    done.push(front);
+                }
+            }
+            state.pending.len() != before
+        };
+        if is_moved {
+            self.announce();
+        }
+        for pending in done {
+            pending.listener.tell(|| self.settled(&pending));
+        }
+    }
+
+    fn discard(&self, pending: &Pending) {
+        if let Some((delta, set)) = &pending.commit {
+            delta.discard(set, pending.lsn());
+            self.catalogue.withdrawn(set.created(), set.dropped());
+        }
+    }
+
+    fn announce(&self) {
+        // Pairs with `park`: a waiter counts itself before it looks, we look after the change.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.word.fetch_add(1, Ordering::SeqCst);
+            self.runtime.wake_all(&self.word);
+        }
+    }
+
+    /// What became of a commit; none while that is open.
+    pub(crate) fn settled(&self, pending: &Pending) -> Option<Result<Lsn>> {
+        let flags = pending.flags();
+        if flags & WITHDRAWN != 0 {
+            Some(Err(Error::Conflict))
+        } else if flags & LOST != 0 {
+            Some(Err(Error::CommitUnknown { lsn: pending.lsn() }))
+        } else {
+            (self.reads.visible() >= pending.end).then(|| Ok(pending.lsn()))
+        }
+    }
+
+    /// Waits until a commit is visible. None when the time is over.
+    pub(crate) fn wait(&self, pending: &Pending, limit: Option<Duration>) -> Option<Result<Lsn>> {
+        let deadline = limit.map(|limit| self.runtime.now() + limit);
+        if let Some(place) = &pending.place
+            && self.settled(pending).is_none()
+        {
+            let outcome = self.log.wait_for(place, limit);
+            if matches!(outcome, Ok(Outcome::TimedOut)) {
+                return self.settled(pending);
+            }
+            self.heard(outcome);
+        }
+        self.park(deadline, || self.settled(pending))
+    }
+
+    /// Waits until everything below `lsn` is visible; somebody else sees to its being written.
+    pub(crate) fn wait_visible(&self, lsn: Lsn) -> Result<()> {
+        let reached = self.park(None, || {
+            if self.reads.visible() >= lsn {
+                return Some(Ok(()));
+            }
+            match &self.state.lock().refusal {
+                Some(Refusal::Poisoned(cause)) => Some(Err(Error::Poisoned(Arc::clone(cause)))),
+                _ => None,
+            }
+        });
+        reached.unwrap_or(Ok(()))
+    }
+
+    fn park<T>(&self, deadline: Option<Duration>, ready: impl Fn() -> Option<T>) -> Option<T> {
+        if let Some(value) = ready() {
+            return Some(value);
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let value = loop {
+            let seen = self.word.load(Ordering::SeqCst);
+            if let Some(value) = ready() {
+                break Some(value);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_sub(self.runtime.now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                break None;
+            }
+            self.runtime.wait(&self.word, seen, left);
+        };
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        value
+    }
+
+    /// The commit's agent is the log's call-back from now on.
+    pub(crate) fn notify(self: &Arc<Self>, pending: &Arc<Pending>) {
+        let Some(place) = &pending.place else { return };
+        let sequencer = Arc::downgrade(self);
+        self.log.on_reached(
+            place,
+            Box::new(move |outcome| {
+                if let Some(sequencer) = sequencer.upgrade() {
+                    sequencer.heard(outcome);
+                }
+            }),
+        );
+    }
+
+    fn heard(&self, outcome: Result<Outcome>) {
+        match outcome {
+            Ok(Outcome::Reached | Outcome::TimedOut) => self.advance(),
+            Ok(Outcome::Withdrawn(from)) => self.withdraw(from),
+            Err(error) => {
+                // What the log reached before it failed stays visible.
+                self.advance();
+                self.fail(self.cause_of(error));
+            }
+        }
+    }
+
+    /// The log says of a commit only that its outcome is unknown; of its own state it says why.
+    fn cause_of(&self, error: Error) -> Arc<Error> {
+        match error {
+            Error::Poisoned(cause) => cause,
+            Error::CommitUnknown { .. } => match self.log.make_room(0) {
+                Err(Error::Poisoned(cause)) => cause,
+                _ => Arc::new(error),
+            },
+            other => Arc::new(other),
+        }
+    }
+
+    fn withdraw(&self, from: Lsn) {
+        {
+            let state = self.state.lock();
+            for pending in state.pending.iter().filter(|p| p.place.is_some() && p.lsn() >= from) {
+                pending.flags.fetch_or(WITHDRAWN, Ordering::SeqCst);
+            }
+        }
+        self.advance();
+        self.announce();
+    }
+
+    /// From now on every write is refused, and every pending commit's outcome is unknown. False if it was so before.
+    pub(crate) fn fail(&self, cause: Arc<Error>) -> bool {
+        let lost: Vec<Arc<Pending>> = {
+            let mut state = self.state.lock();
+            if matches!(state.refusal, Some(Refusal::Poisoned(_))) {
+                return false;
+            }
+            state.refusal = Some(Refusal::Poisoned(cause));
+            self.is_refusing.store(true, Ordering::Release);
+            for pending in &state.pending {
+                pending.flags.fetch_or(LOST, Ordering::SeqCst);
+            }
+            state.pending.iter().map(Arc::clone).collect()
+        };
+        self.announce();
+        for pending in lost {
+            pending.listener.tell(|| self.settled(&pending));
+        }
+        true
+    }
+
+    /// Why writes are refused, if a failure is the reason.
+    pub(crate) fn failure(&self) -> Option<Arc<Error>> {
+        match &self.state.lock().refusal {
+            Some(Refusal::Poisoned(cause)) => Some(Arc::clone(cause)),
+            _ => None,
+        }
+    }
+
+    /// No more commits. Those that have their place go on.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.refusal.get_or_insert(Refusal::Closed);
+        self.is_refusing.store(true, Ordering::Release);
+    }
+
+    /// After a failure, and after the log has decided what holds: throws away what is not visible, and accepts
+    /// commits again. `reapply` applies what the log has from the position given on; visible is then its result.
+    pub(crate) fn resume(&self, reapply: impl FnOnce(Lsn, &Delta) -> Result<Lsn>) -> Result<()> {
+        let (stranded, active) = {
+            let state = self.state.lock();
+            (state.pending.iter().map(Arc::clone).collect::<Vec<_>>(), Arc::clone(&state.active))
+        };
+        for pending in &stranded {
+            while !pending.is_applied() {
+                // Its thread is between place and apply: a matter of microseconds.
+                self.runtime.wait(&self.word, self.word.load(Ordering::SeqCst), Some(Duration::from_micros(100)));
+            }
+            self.discard(pending);
+        }
+        let end = reapply(self.reads.visible(), &active)?;
+        let mut state = self.state.lock();
+        state.pending.clear();
+        state.reserved += 1;
+        state.refusal = None;
+        self.reads.set_visible(end.max(self.reads.visible()));
+        self.is_refusing.store(false, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// No row goes into a keyspace that is gone, or that was never made.
+fn check_lives(set: &WriteSet, touched: &[Arc<Life>]) -> Result<()> {
+    for life in touched {
+        if !life.is_writable() && !set.created().contains(&life.id()) {
+            return Err(life.missing());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

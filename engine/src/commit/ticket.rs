@@ -1,0 +1,146 @@
+//! A commit's receipt: waitable from any thread or any executor.
+
+use crate::commit::sequencer::{Pending, Sequencer};
+use crate::{Error, Result};
+use parking_lot::Mutex;
+use seawall_wal::Lsn;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+type OnDone = Box<dyn FnOnce(Result<Lsn>) + Send>;
+
+#[derive(Default)]
+struct Slot {
+    waker: Option<Waker>,
+    on_done: Option<OnDone>,
+}
+
+/// Who wants to be told of a commit's end.
+#[derive(Default)]
+pub(crate) struct Listener {
+    is_wanted: AtomicBool,
+    slot: Mutex<Slot>,
+}
+
+impl Listener {
+    /// Asked by the completing thread *after* it moved visible; set by a listener *before* it looks at visible: at
+    /// least one of the two sees the other.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::SeqCst)
+    }
+
+    fn want(&self, change: impl FnOnce(&mut Slot)) {
+        change(&mut self.slot.lock());
+        self.is_wanted.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells whoever listens; nobody is told twice. Without a lock held.
+    pub(crate) fn tell(&self, settled: impl FnOnce() -> Option<Result<Lsn>>) {
+        let slot = std::mem::take(&mut *self.slot.lock());
+        if let Some(waker) = slot.waker {
+            waker.wake();
+        }
+        if let Some(on_done) = slot.on_done {
+            match settled() {
+                Some(result) => on_done(result),
+                None => self.want(|slot| slot.on_done = Some(on_done)),
+            }
+        }
+    }
+}
+
+enum State {
+    /// There was nothing to write.
+    Nothing(Lsn),
+    Pending(Arc<Sequencer>, Arc<Pending>),
+}
+
+/// A commit's receipt: it has its place in the order, and is visible and durable once the ticket resolves.
+/// Dropping it changes nothing about the commit.
+///
+/// As a `Future` it needs no particular executor. With a store that runs without background threads, only
+/// [`wait`](Ticket::wait) and [`wait_timeout`](Ticket::wait_timeout) drive it.
+#[must_use = "the commit is not known to be durable until the ticket resolves"]
+pub struct Ticket(State);
+
+impl Ticket {
+    pub(crate) fn nothing(lsn: Lsn) -> Ticket {
+        Ticket(State::Nothing(lsn))
+    }
+
+    pub(crate) fn pending(sequencer: Arc<Sequencer>, pending: Arc<Pending>) -> Ticket {
+        Ticket(State::Pending(sequencer, pending))
+    }
+
+    /// Where the commit's record stands in the log.
+    pub fn lsn(&self) -> Lsn {
+        match &self.0 {
+            State::Nothing(lsn) => *lsn,
+            State::Pending(_, pending) => pending.lsn(),
+        }
+    }
+
+    /// Waits until the commit is visible at the durability that it asked for.
+    ///
+    /// # Errors
+    /// `CommitUnknown` if the log failed before that.
+    pub fn wait(self) -> Result<Lsn> {
+        match &self.0 {
+            State::Nothing(lsn) => Ok(*lsn),
+            State::Pending(sequencer, pending) => {
+                sequencer.wait(pending, None).unwrap_or(Err(Error::CommitUnknown { lsn: pending.lsn() }))
+            }
+        }
+    }
+
+    /// Like [`wait`](Ticket::wait), for at most `limit`; none if it was not enough.
+    ///
+    /// # Errors
+    /// `CommitUnknown` if the log failed.
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Lsn>> {
+        match &self.0 {
+            State::Nothing(lsn) => Ok(Some(*lsn)),
+            State::Pending(sequencer, pending) => sequencer.wait(pending, Some(limit)).transpose(),
+        }
+    }
+
+    /// `f` is called once, from the thread that completes the commit, or at once; it must not block.
+    pub fn on_done(self, f: impl FnOnce(Result<Lsn>) + Send + 'static) {
+        match &self.0 {
+            State::Nothing(lsn) => f(Ok(*lsn)),
+            State::Pending(sequencer, pending) => {
+                pending.listener.want(|slot| slot.on_done = Some(Box::new(f)));
+                if sequencer.settled(pending).is_some() {
+                    pending.listener.tell(|| sequencer.settled(pending));
+                }
+            }
+        }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Lsn>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &self.0 {
+            State::Nothing(lsn) => Poll::Ready(Ok(*lsn)),
+            State::Pending(sequencer, pending) => {
+                pending.listener.want(|slot| slot.waker = Some(context.waker().clone()));
+                match sequencer.settled(pending) {
+                    Some(result) => Poll::Ready(result),
+                    None => Poll::Pending,
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("lsn", &self.lsn()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,429 @@
+//! A transaction: a snapshot to read from, and a private set of writes on top of it.
+//!
+//! Nothing is shared before the commit: a transaction that is dropped, or whose thread panics, leaves no trace.
+//! Writes are kept per keyspace in an ordered map that scans share (it is copied if it is written while a scan of it
+//! is alive), and an undo list is kept from the first savepoint on.
+
+use crate::commit::batch::too_large;
+use crate::commit::ticket::Ticket;
+use crate::db::{Core, Handle};
+use crate::delta::{NODE_BYTES, Version};
+use crate::key::{KeyRange, check_key, check_value};
+use crate::keyspace::{KeyspaceOptions, Life, check_name};
+use crate::options::{Isolation, TxOptions};
+use crate::read::scan::{Own, OwnKey, OwnRows};
+use crate::read::view::{Readable, Snapshot, check_instance};
+use crate::record::{Builder, WriteSet, decode_catalogue_row};
+use crate::{Cursor, Error, Keyspace, Result, Scan};
+use seawall_wal::{Durability, Lsn, Slice};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A transaction under snapshot isolation: it reads the store as it was when it began, plus its own writes, and
+/// commits only if no row that it writes was changed by another since (the first committer wins; the loser gets
+/// `Conflict`, and nothing has happened). Dropping it rolls it back.
+///
+/// [`Db::transact`](crate::Db::transact) runs one with retries.
+pub struct Transaction {
+    handle: Arc<Handle>,
+    snapshot: Snapshot,
+    durability: Durability,
+    is_read_only: bool,
+    /// Why it cannot be used at all.
+    refusal: Option<String>,
+    own: BTreeMap<u32, Arc<OwnRows>>,
+    touched: BTreeMap<u32, Arc<Life>>,
+    created: Vec<Arc<Life>>,
+    dropped: Vec<Arc<Life>>,
+    /// Memory that the writes take.
+    bytes: usize,
+    undo: Vec<Undo>,
+    savepoints: Vec<Mark>,
+    savepoints_made: u64,
+    number: u64,
+    has_ended: Arc<AtomicBool>,
+}
+
+/// A row's state before a write.
+struct Undo {
+    keyspace: u32,
+    key: Slice,
+    before: Option<Version>,
+}
+
+/// What a savepoint goes back to.
+struct Mark {
+    number: u64,
+    undo: usize,
+    created: usize,
+    dropped: usize,
+}
+
+/// A point in a transaction that [`Transaction::rollback_to`] goes back to.
+#[derive(Debug)]
+pub struct Savepoint {
+    transaction: u64,
+    number: u64,
+}
+
+impl Transaction {
+    pub(crate) fn new(handle: Arc<Handle>, options: &TxOptions) -> Transaction {
+        let core = handle.core();
+        let is_read_only = options.read_only || core.options.read_only;
+        let isolation = options.isolation.unwrap_or(core.options.isolation);
+        let refusal = (isolation == Isolation::Serializable).then(|| {
+            "serializable isolation is not there yet: ask for Isolation::Snapshot, which is the default".into()
+        });
+        let snapshot = core.reads.snapshot(core.catalogue.instance(), !is_read_only);
+        Transaction {
+            durability: options.durability.unwrap_or(core.options.durability),
+            number: core.runtime.random(),
+            handle,
+            snapshot,
+            is_read_only,
+            refusal,
+            own: BTreeMap::new(),
+            touched: BTreeMap::new(),
+            created: Vec::new(),
+            dropped: Vec::new(),
+            bytes: 0,
+            undo: Vec::new(),
+            savepoints: Vec::new(),
+            savepoints_made: 0,
+            has_ended: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        self.handle.core()
+    }
+
+    /// The key gets this value.
+    ///
+    /// # Errors
+    /// `TooLarge`, `KeyspaceMissing`, `ReadOnly`, `Closed`.
+    pub fn insert(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        check_value(value.as_ref())?;
+        self.write(ks, key.as_ref(), Some(value.as_ref()))
+    }
+
+    /// The key is gone, whether it was there or not.
+    ///
+    /// # Errors
+    /// As [`insert`](Transaction::insert).
+    pub fn remove(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<()> {
+        self.write(ks, key.as_ref(), None)
+    }
+
+    /// Writes `new` (none removes) if the current value is `expected` (none: the key is absent). False, and nothing
+    /// written, if it is another.
+    ///
+    /// # Errors
+    /// As [`insert`](Transaction::insert) and [`Readable::get`].
+    pub fn compare_and_set(
+        &mut self,
+        ks: &Keyspace,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        if self.get(ks, key.as_ref())?.as_deref() != expected {
+            return Ok(false);
+        }
+        check_value(new.unwrap_or_default())?;
+        self.write(ks, key.as_ref(), new)?;
+        Ok(true)
+    }
+
+    /// Reads without entering the read set; under snapshot isolation there is none, and this is
+    /// [`get`](Readable::get).
+    ///
+    /// # Errors
+    /// As [`get`](Readable::get).
+    pub fn get_untracked(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.get(ks, key)
+    }
+
+    /// Makes a keyspace that is there once this transaction commits, and for it at once.
+    ///
+    /// # Errors
+    /// `BadInput` if there is one of that name, `TooLarge` for a name over 255 bytes, `ReadOnly`, `Closed`.
+    pub fn create_keyspace(&mut self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
+        let KeyspaceOptions {} = options;
+        self.check_writable()?;
+        check_name(name)?;
+        if self.has_keyspace(name)? {
+            return Err(Error::BadInput(format!("there is a keyspace \"{}\" already", name.escape_debug())));
+        }
+        let life = self.core().catalogue.conceive(name)?;
+        self.created.push(Arc::clone(&life));
+        Ok(Keyspace::new(Arc::clone(&self.handle), life))
+    }
+
+    /// Drops a keyspace with all its rows once this transaction commits, and for it at once. Older snapshots still
+    /// read it.
+    ///
+    /// # Errors
+    /// `KeyspaceMissing`, `ReadOnly`, `Closed`.
+    pub fn drop_keyspace(&mut self, ks: &Keyspace) -> Result<()> {
+        self.check_writable()?;
+        self.check_keyspace(ks.life())?;
+        self.dropped.push(Arc::clone(ks.life()));
+        Ok(())
+    }
+
+    /// Remembers the present state.
+    pub fn savepoint(&mut self) -> Savepoint {
+        self.savepoints_made += 1;
+        self.savepoints.push(Mark {
+            number: self.savepoints_made,
+            undo: self.undo.len(),
+            created: self.created.len(),
+            dropped: self.dropped.len(),
+        });
+        Savepoint { transaction: self.number, number: self.savepoints_made }
+    }
+
+    /// Takes back every write since the savepoint, which stays; later savepoints are gone.
+    ///
+    /// # Errors
+    /// `BadInput` if the savepoint is gone, or another transaction's.
+    pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
+        let position = self
+            .savepoints
+            .iter()
+            .position(|mark| mark.number == savepoint.number && savepoint.transaction == self.number)
+            .ok_or_else(|| Error::BadInput("this savepoint is gone, or another transaction's".into()))?;
+        self.savepoints.truncate(position + 1);
+        let Some(mark) = self.savepoints.get(position) else { return Ok(()) };
+        self.created.truncate(mark.created);
+        self.dropped.truncate(mark.dropped);
+        for undo in self.undo.split_off(mark.undo).into_iter().rev() {
+            let rows = Arc::make_mut(self.own.entry(undo.keyspace).or_default());
+            let size = |version: &Version| cost(&undo.key, version.as_deref());
+            let key = OwnKey(undo.key.clone());
+            let now = match undo.before {
+                Some(before) => {
+                    self.bytes += size(&before);
+                    rows.insert(key, before)
+                }
+                None => rows.remove(&key),
+            };
+            self.bytes -= now.as_ref().map_or(0, size);
+        }
+        Ok(())
+    }
+
+    /// How far the commit must have come before it counts; the store's default otherwise.
+    pub fn set_durability(&mut self, durability: Durability) -> &mut Self {
+        self.durability = durability;
+        self
+    }
+
+    /// It can no longer commit: a row that it has written was changed by another since it began, or the store
+    /// refuses writes. A long transaction may ask now and then, instead of finding out at its end.
+    pub fn is_doomed(&self) -> bool {
+        if self.check_usable().is_err() {
+            return true;
+        }
+        let set = self.encode();
+        let is_writer = !self.is_read_only && !set.is_empty();
+        let sequencer = &self.core().sequencer;
+        is_writer && (sequencer.check().is_err() || sequencer.would_conflict(&set, self.snapshot.lsn()))
+    }
+
+    /// Returns when the commit is visible, at the durability asked for.
+    ///
+    /// # Errors
+    /// `Conflict`: another won, nothing happened. `NoSpace`, `TooLarge`, `KeyspaceMissing`, `Closed`, `Poisoned`:
+    /// nothing happened. `CommitUnknown`: it may or may not survive; ask again after reopening.
+    pub fn commit(self) -> Result<Lsn> {
+        self.check_usable()?;
+        let set = self.encode();
+        if set.is_empty() {
+            return Ok(self.snapshot.lsn());
+        }
+        let touched: Vec<Arc<Life>> = self.touched.values().map(Arc::clone).collect();
+        let core = self.core();
+        core.commit(set, &touched, Some(self.snapshot.lsn()), self.durability)
+    }
+
+    /// Takes the commit's place in the order and returns at once: transactions after it see its writes only when
+    /// the ticket resolves.
+    ///
+    /// # Errors
+    /// As [`commit`](Transaction::commit); `CommitUnknown` comes from the ticket.
+    pub fn commit_pipelined(self) -> Result<Ticket> {
+        self.check_usable()?;
+        let set = self.encode();
+        if set.is_empty() {
+            return Ok(Ticket::nothing(self.snapshot.lsn()));
+        }
+        let touched: Vec<Arc<Life>> = self.touched.values().map(Arc::clone).collect();
+        let core = self.core();
+        core.commit_pipelined(set, &touched, Some(self.snapshot.lsn()), self.durability)
+    }
+
+    /// Forgets all writes; so does dropping it.
+    pub fn rollback(self) {}
+
+    fn write(&mut self, ks: &Keyspace, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.check_writable()?;
+        check_key(key)?;
+        let life = ks.life();
+        self.check_keyspace(life)?;
+        let bytes_max = self.core().options.transaction_bytes_max;
+        let bytes = self.bytes + cost(key, value);
+        if bytes > bytes_max {
+            return Err(too_large(bytes, bytes_max));
+        }
+        self.bytes = bytes;
+        self.touched.entry(life.id()).or_insert_with(|| Arc::clone(life));
+        let rows = Arc::make_mut(self.own.entry(life.id()).or_default());
+        let version = value.map(|value| Slice::from(value.to_vec()));
+        let before = match rows.get_mut(key) {
+            Some(row) => {
+                self.bytes -= cost(key, row.as_deref());
+                Some(std::mem::replace(row, version))
+            }
+            None => rows.insert(OwnKey(Slice::from(key.to_vec())), version),
+        };
+        if !self.savepoints.is_empty() {
+            self.undo.push(Undo { keyspace: life.id(), key: Slice::from(key.to_vec()), before });
+        }
+        Ok(())
+    }
+
+    /// Drops first, so that a name can be dropped and made anew in one transaction.
+    fn encode(&self) -> WriteSet {
+        let mut builder = Builder::default();
+        for life in self.dropped.iter().filter(|life| !contains(&self.created, life)) {
+            builder.drop_keyspace(life.id(), life.name());
+        }
+        for life in self.created.iter().filter(|life| !contains(&self.dropped, life)) {
+            builder.create_keyspace(life.id(), life.name());
+        }
+        for (keyspace, rows) in &self.own {
+            let has_ended = self.dropped.iter().any(|life| life.id() == *keyspace);
+            // A keyspace whose creation was rolled back keeps no rows either.
+            let is_there = self.touched.get(keyspace).is_some_and(|life| self.is_mine_or_older(life));
+            if has_ended || !is_there {
+                continue;
+            }
+            for (key, version) in &**rows {
+                match version {
+                    Some(value) => builder.put(*keyspace, &key.0, value),
+                    None => builder.remove(*keyspace, &key.0),
+                }
+            }
+        }
+        builder.finish()
+    }
+
+    fn is_mine_or_older(&self, life: &Arc<Life>) -> bool {
+        contains(&self.created, life) || self.snapshot.check(life).is_ok()
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        match &self.refusal {
+            Some(why) => Err(Error::BadInput(why.clone())),
+            None => self.core().check_open(),
+        }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.check_usable()?;
+        if self.is_read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    fn check_keyspace(&self, life: &Arc<Life>) -> Result<()> {
+        check_instance(life, self.core().catalogue.instance())?;
+        if self.is_mine_or_older(life) && !contains(&self.dropped, life) {
+            Ok(())
+        } else {
+            Err(life.missing())
+        }
+    }
+
+    /// Whether a keyspace of that name is there for this transaction.
+    fn has_keyspace(&self, name: &str) -> Result<bool> {
+        let is_live = |life: &&Arc<Life>| &***life.name() == name && !contains(&self.dropped, life);
+        if self.created.iter().any(|life| is_live(&life)) {
+            return Ok(true);
+        }
+        let row = self.snapshot.catalogue_row(name)?;
+        let id = row.as_deref().and_then(decode_catalogue_row);
+        Ok(id.is_some_and(|id| !self.dropped.iter().any(|life| life.id() == id)))
+    }
+
+    fn own(&self, life: &Arc<Life>) -> Own {
+        Own {
+            rows: self.own.get(&life.id()).map(Arc::clone),
+            has_ended: Some(Arc::clone(&self.has_ended)),
+            is_new: contains(&self.created, life),
+        }
+    }
+
+    fn check_readable(&self, life: &Arc<Life>) -> Result<()> {
+        match &self.refusal {
+            Some(why) => Err(Error::BadInput(why.clone())),
+            None => self.check_keyspace(life),
+        }
+    }
+}
+
+fn cost(key: &[u8], value: Option<&[u8]>) -> usize {
+    key.len() + value.map_or(0, <[u8]>::len) + NODE_BYTES as usize
+}
+
+fn contains(lives: &[Arc<Life>], life: &Arc<Life>) -> bool {
+    lives.iter().any(|other| Arc::ptr_eq(other, life))
+}
+
+impl Readable for Transaction {
+    fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        let (life, key) = (ks.life(), key.as_ref());
+        self.check_readable(life)?;
+        if let Some(version) = self.own.get(&life.id()).and_then(|rows| rows.get(key)) {
+            return Ok(version.clone());
+        }
+        if contains(&self.created, life) {
+            return Ok(None);
+        }
+        self.snapshot.get_row(life, key)
+    }
+
+    fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {
+        match self.check_readable(ks.life()) {
+            Ok(()) => Scan::range(&self.snapshot, ks.life(), self.own(ks.life()), &range),
+            Err(error) => Scan::failed(error),
+        }
+    }
+
+    fn prefix(&self, ks: &Keyspace, prefix: impl AsRef<[u8]>) -> Scan {
+        match self.check_readable(ks.life()) {
+            Ok(()) => Scan::prefix(&self.snapshot, ks.life(), self.own(ks.life()), prefix.as_ref()),
+            Err(error) => Scan::failed(error),
+        }
+    }
+
+    fn cursor(&self, ks: &Keyspace) -> Cursor {
+        match self.check_readable(ks.life()) {
+            Ok(()) => Cursor::new(&self.snapshot, ks.life(), self.own(ks.life())),
+            Err(error) => Cursor::failed(error),
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.has_ended.store(true, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("snapshot", &self.snapshot.lsn()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,34 @@
+//! Snapshot isolation: the first committer wins.
+//!
+//! A transaction that read at S may not overwrite a row that another changed at or after S (Berenson et al., "A
+//! Critique of ANSI SQL Isolation Levels", 1995). It is held against everything that has its place in the log,
+//! visible or not: the deltas that can hold such a version, and the commits that are still being applied to one.
+
+use crate::commit::sequencer::{Pending, State};
+use crate::record::WriteSet;
+use crate::{Error, Result};
+use seawall_wal::Lsn;
+
+/// `Conflict` if a row of the write set was changed at or after `snapshot`. Under the sequencer's lock.
+pub(crate) fn validate(state: &State, set: &WriteSet, snapshot: Lsn) -> Result<()> {
+    if snapshot < state.floor {
+        // What was folded between the snapshot and here is no longer known row by row.
+        return Err(Error::Conflict);
+    }
+    let unapplied: Vec<&Pending> = state
+        .pending
+        .iter()
+        .map(|pending| &**pending)
+        .filter(|pending| !pending.is_applied() && pending.lsn() >= snapshot)
+        .collect();
+    let deltas = || std::iter::once(&state.active).chain(&state.older).filter(|d| d.end() > snapshot);
+    for row in set.rows() {
+        let (keyspace, key) = set.key_of(row);
+        let is_changed = deltas().any(|d| d.newest_lsn(keyspace, key).is_some_and(|lsn| lsn >= snapshot))
+            || unapplied.iter().any(|pending| pending.writes(keyspace, key));
+        if is_changed {
+            return Err(Error::Conflict);
+        }
+    }
+    Ok(())
+}

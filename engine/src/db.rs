@@ -1,0 +1,579 @@
+//! The face of the engine: a store, its keyspaces, and every call on them.
+//!
+//! [`Core`] is what all parts share; [`Handle`] is what clones of [`Db`], [`Keyspace`] and running transactions hold:
+//! when the last of them goes, the store closes. Snapshots, scans and tickets hold neither, only what they read or
+//! wait for.
+
+use crate::commit::batch::WriteBatch;
+use crate::commit::log::CommitLog;
+use crate::commit::sequencer::{Pending, Sequencer};
+use crate::commit::ticket::Ticket;
+use crate::commit::transaction::Transaction;
+use crate::key::KeyRange;
+use crate::keyspace::{Catalogue, KeyspaceOptions, Life, check_name};
+use crate::life::checkpoint::FoldState;
+use crate::options::{DbBuilder, Options, TxOptions};
+use crate::read::scan::Own;
+use crate::read::view::{Readable, Reads, Snapshot};
+use crate::record::{CATALOGUE, WriteSet, decode_catalogue_row};
+use crate::stats::{Checkpoint, Counters, Event, Progress, Stats, VerifyReport};
+use crate::tree::TreeStore;
+use crate::{Error, Result, Scan};
+use parking_lot::Mutex;
+use seawall_wal::sync::AtomicU32;
+use seawall_wal::{Durability, Lsn, Recovery, Runtime, Slice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What all parts of an open store share.
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) log: Arc<dyn CommitLog>,
+    pub(crate) sequencer: Arc<Sequencer>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) store: Arc<TreeStore>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) fold: FoldState,
+    pub(crate) counters: Counters,
+    pub(crate) is_closed: AtomicBool,
+}
+
+/// Writers begin to be slowed when deltas fill this share of their budget, in percent.
+const SLOW_FROM_PERCENT: u64 = 75;
+const SLOW_DELAY_MAX: Duration = Duration::from_millis(2);
+
+impl Core {
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.options.read_only { Err(Error::ReadOnly) } else { self.sequencer.check() }
+    }
+
+    pub(crate) fn data_path(&self) -> PathBuf {
+        self.options.path.join(crate::life::open::DATA_NAME)
+    }
+
+    pub(crate) fn tell(&self, event: &Event) {
+        if let Some(listener) = &self.options.events {
+            listener.event(event);
+        }
+    }
+
+    /// Commits and waits until that is visible.
+    pub(crate) fn commit(
+        &self,
+        set: WriteSet,
+        touched: &[Arc<Life>],
+        snapshot: Option<Lsn>,
+        durability: Durability,
+    ) -> Result<Lsn> {
+        let start = self.runtime.now();
+        let pending = self.place(set, touched, snapshot, durability)?;
+        let result = self.sequencer.wait(&pending, None);
+        self.counters.commit_us.record_duration(self.runtime.now().saturating_sub(start));
+        result.unwrap_or(Err(Error::CommitUnknown { lsn: pending.lsn() })).inspect_err(|_| self.note_failure())
+    }
+
+    pub(crate) fn commit_pipelined(
+        &self,
+        set: WriteSet,
+        touched: &[Arc<Life>],
+        snapshot: Option<Lsn>,
+        durability: Durability,
+    ) -> Result<Ticket> {
+        let pending = self.place(set, touched, snapshot, durability)?;
+        self.sequencer.notify(&pending);
+        Ok(Ticket::pending(Arc::clone(&self.sequencer), pending))
+    }
+
+    fn place(
+        &self,
+        set: WriteSet,
+        touched: &[Arc<Life>],
+        snapshot: Option<Lsn>,
+        durability: Durability,
+    ) -> Result<Arc<Pending>> {
+        self.check_writable()?;
+        self.throttle()?;
+        let placed = self.sequencer.commit(set, touched, snapshot, durability);
+        if matches!(placed, Err(Error::NoSpace)) {
+            // A checkpoint may give log back.
+            self.fold.request(&*self.runtime);
+            self.tell(&Event::NoSpace);
+        }
+        let pending = placed?;
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if self.wants_fold() {
+            self.fold.request(&*self.runtime);
+        }
+        Ok(pending)
+    }
+
+    /// Slows a writer down when folding lags: by a delay that grows with what is unfolded, and at the budget until
+    /// a checkpoint ends. Before its place is taken, never after.
+    fn throttle(&self) -> Result<()> {
+        let (used, max) = (self.reads.delta_bytes(), self.options.delta_bytes_max);
+        let slow_from = max / 100 * SLOW_FROM_PERCENT;
+        if used < slow_from || !self.options.background {
+            return Ok(());
+        }
+        self.fold.request(&*self.runtime);
+        if used < max {
+            let share = (used - slow_from) as f64 / (max - slow_from).max(1) as f64;
+            self.pause(SLOW_DELAY_MAX.mul_f64(share));
+            return Ok(());
+        }
+        let start = self.runtime.now();
+        while self.reads.delta_bytes() >= max {
+            self.check_writable()?;
+            self.fold.request(&*self.runtime);
+            if self.fold.wait_for_end(&*self.runtime)? {
+                self.tell(&Event::NoSpace);
+                return Err(Error::NoSpace);
+            }
+        }
+        self.tell(&Event::WriteStall { took: self.runtime.now().saturating_sub(start) });
+        Ok(())
+    }
+
+    fn pause(&self, time: Duration) {
+        let word = AtomicU32::new(0);
+        self.runtime.wait(&word, 0, Some(time));
+    }
+
+    /// A failure of the log is told once; the sequencer knows it already.
+    pub(crate) fn note_failure(&self) {
+        if let Some(cause) = self.sequencer.failure()
+            && !self.fold.has_told_failure.swap(true, Ordering::AcqRel)
+        {
+            self.tell(&Event::Poisoned { why: cause.to_string() });
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let (log, tree) = (self.log.stats(), self.store.stats());
+        let log_bytes = self.log.log_bytes();
+        Stats {
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            conflicts: self.sequencer.conflicts.load(Ordering::Relaxed),
+            syncs: log.syncs,
+            log_device_bytes: log.device_bytes,
+            log_payload_bytes: log.payload_bytes,
+            log_bytes,
+            disk_bytes: tree.file_bytes.saturating_add(log_bytes),
+            log_retained: self.log.retained(),
+            oldest_snapshot_age: self.reads.oldest_age(),
+            delta_bytes: self.reads.delta_bytes(),
+            cache_bytes: tree.cache_bytes,
+            cache_hits: tree.cache_hits,
+            cache_misses: tree.cache_misses,
+            live_bytes: tree.live_bytes,
+            free_bytes: tree.free_bytes,
+            checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
+            checkpoint_bytes: tree.fold_bytes,
+            checkpoint_lsn: self.reads.view().root.superblock.checkpoint_lsn,
+            visible_lsn: self.reads.visible(),
+            poisoned: self.sequencer.failure().map(|cause| cause.to_string()),
+            commit_us: self.counters.commit_us.snapshot(),
+            sync_us: log.write_us,
+            checkpoint_us: self.counters.checkpoint_us.snapshot(),
+        }
+    }
+}
+
+/// Keeps the store open.
+pub(crate) struct Handle {
+    core: Arc<Core>,
+    pub(crate) fold_thread: Mutex<Option<Box<dyn seawall_wal::runtime::Thread>>>,
+}
+
+impl Handle {
+    pub(crate) fn new(core: Arc<Core>) -> Handle {
+        Handle { core, fold_thread: Mutex::new(None) }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+/// An open store. Clones share it; the last one's drop closes it.
+///
+/// ```no_run
+/// # fn main() -> seawall_engine::Result<()> {
+/// let db = seawall_engine::Db::open("store")?;
+/// let accounts = db.keyspace("accounts")?;
+/// accounts.insert("ada", "100")?;
+/// db.transact(|tx| {
+///     use seawall_engine::Readable;
+///     let old = tx.get(&accounts, "ada")?;
+///     assert_eq!(old.as_deref(), Some(&b"100"[..]));
+///     tx.insert(&accounts, "ada", "90")?;
+///     tx.insert(&accounts, "bob", "10")
+/// })?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Db(Arc<Handle>);
+
+impl Db {
+    pub(crate) fn new(handle: Arc<Handle>) -> Db {
+        Db(handle)
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        self.0.core()
+    }
+
+    /// Opens the store in a directory, creating it if there is none. Commits are synced by default.
+    ///
+    /// # Errors
+    /// As [`DbBuilder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Db> {
+        Db::builder(path.as_ref()).open()
+    }
+
+    /// To open a store with other choices.
+    pub fn builder(path: impl Into<PathBuf>) -> DbBuilder {
+        DbBuilder::new(path.into())
+    }
+
+    /// Opens a keyspace, creating it if there is none.
+    ///
+    /// # Errors
+    /// `ReadOnly` if it would have to be created, `Closed`, `Poisoned`, `NoSpace`, `TooLarge` for the name.
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        self.keyspace_with(name, KeyspaceOptions::default())
+    }
+
+    /// Opens a keyspace, creating it with these options if there is none.
+    ///
+    /// # Errors
+    /// As [`keyspace`](Db::keyspace).
+    pub fn keyspace_with(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
+        loop {
+            if let Some(keyspace) = self.open_keyspace(name)? {
+                return Ok(keyspace);
+            }
+            let mut transaction = self.begin();
+            let keyspace = match transaction.create_keyspace(name, options.clone()) {
+                // Made by another in the meantime.
+                Err(Error::BadInput(_)) if self.open_keyspace(name)?.is_some() => continue,
+                made => made?,
+            };
+            match transaction.commit() {
+                Ok(_) => return Ok(keyspace),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Opens a keyspace if there is one.
+    ///
+    /// # Errors
+    /// `Closed`, and what reading can meet.
+    pub fn open_keyspace(&self, name: &str) -> Result<Option<Keyspace>> {
+        self.core().check_open()?;
+        check_name(name)?;
+        let reads = &self.core().reads;
+        let (view, lsn) = reads.now();
+        let row = reads.get(&view, lsn, CATALOGUE, name.as_bytes())?;
+        let id = row.as_deref().and_then(decode_catalogue_row);
+        Ok(id.map(|id| Keyspace::new(Arc::clone(&self.0), self.core().catalogue.found(id, name))))
+    }
+
+    /// Drops a keyspace with all its rows. Snapshots taken before still read it; its other handles get
+    /// `KeyspaceMissing`.
+    ///
+    /// # Errors
+    /// `KeyspaceMissing` if it is gone already, and as [`Transaction::commit`].
+    pub fn drop_keyspace(&self, ks: Keyspace) -> Result<()> {
+        self.transact(|transaction| transaction.drop_keyspace(&ks))
+    }
+
+    /// The names of all keyspaces, sorted; none if the store is closed or the catalogue cannot be read.
+    pub fn keyspaces(&self) -> Vec<String> {
+        if self.core().check_open().is_err() {
+            return Vec::new();
+        }
+        let catalogue = self.core().catalogue.found(CATALOGUE, "");
+        let rows = Scan::range(&self.snapshot(), &catalogue, Own::none(), &..);
+        rows.keys().map_while(Result::ok).map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+    }
+
+    /// The store as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        let core = self.core();
+        core.reads.snapshot(core.catalogue.instance(), false)
+    }
+
+    /// Begins a transaction with the store's defaults.
+    pub fn begin(&self) -> Transaction {
+        self.begin_with(TxOptions::default())
+    }
+
+    /// Begins a transaction.
+    pub fn begin_with(&self, options: TxOptions) -> Transaction {
+        Transaction::new(Arc::clone(&self.0), &options)
+    }
+
+    /// Runs `f` until it commits, trying again with back-off when another transaction won, up to 64 times; so `f`
+    /// may run more than once. What `f` returns as an error rolls back, and so does a panic.
+    ///
+    /// # Errors
+    /// Those of `f` and of [`Transaction::commit`]; `Conflict` if it lost every time.
+    pub fn transact<T>(&self, mut f: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
+        self.transact_with(TxOptions::default(), &mut f)
+    }
+
+    /// Like [`transact`](Db::transact), with options.
+    ///
+    /// # Errors
+    /// As [`transact`](Db::transact).
+    pub fn transact_with<T>(
+        &self,
+        options: TxOptions,
+        mut f: impl FnMut(&mut Transaction) -> Result<T>,
+    ) -> Result<T> {
+        self.run(&options, &mut f, Error::is_retryable)
+    }
+
+    /// Like [`transact`](Db::transact) for an error type of one's own, whose errors are never tried again; a lost
+    /// commit is.
+    ///
+    /// # Errors
+    /// As [`transact`](Db::transact).
+    pub fn try_transact<T, E: From<Error>>(
+        &self,
+        mut f: impl FnMut(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.run(&TxOptions::default(), &mut f, |_| false)
+    }
+
+    fn run<T, E: From<Error>>(
+        &self,
+        options: &TxOptions,
+        f: &mut dyn FnMut(&mut Transaction) -> Result<T, E>,
+        is_retryable: fn(&E) -> bool,
+    ) -> Result<T, E> {
+        let retries_max = options.retries_max.unwrap_or(RETRIES_MAX_DEFAULT);
+        let mut retries = 0;
+        loop {
+            let mut transaction = self.begin_with(options.clone());
+            let is_last = retries >= retries_max;
+            match f(&mut transaction) {
+                Ok(value) => match transaction.commit() {
+                    Ok(_) => return Ok(value),
+                    Err(error) if is_last || !error.is_retryable() => return Err(E::from(error)),
+                    Err(_) => {}
+                },
+                Err(error) if is_last || !is_retryable(&error) => return Err(error),
+                Err(_) => drop(transaction),
+            }
+            self.back_off(retries);
+            retries += 1;
+        }
+    }
+
+    /// A random time below a bound that doubles from 50 µs to 10 ms, so that those who met do not meet again.
+    fn back_off(&self, retries: u32) {
+        let core = self.core();
+        let bound_us = (50_u64 << retries.min(8)).min(10_000);
+        core.pause(Duration::from_micros(1 + core.runtime.random() % bound_us));
+    }
+
+    /// Commits a batch at the store's default durability.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`], without `Conflict`.
+    pub fn write(&self, batch: WriteBatch) -> Result<Lsn> {
+        self.write_with(batch, self.core().options.durability)
+    }
+
+    /// Commits a batch.
+    ///
+    /// # Errors
+    /// As [`write`](Db::write).
+    pub fn write_with(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn> {
+        let core = self.core();
+        core.check_writable()?;
+        let (set, touched) = batch.finish(core.catalogue.instance(), core.options.transaction_bytes_max)?;
+        if set.is_empty() {
+            return Ok(core.reads.visible());
+        }
+        core.commit(set, &touched, None, durability)
+    }
+
+    /// Takes a batch's place in the order and returns at once; the batch is visible and durable when the ticket
+    /// resolves.
+    ///
+    /// # Errors
+    /// As [`write`](Db::write).
+    pub fn write_pipelined(&self, batch: WriteBatch) -> Result<Ticket> {
+        let core = self.core();
+        core.check_writable()?;
+        let (set, touched) = batch.finish(core.catalogue.instance(), core.options.transaction_bytes_max)?;
+        if set.is_empty() {
+            return Ok(Ticket::nothing(core.reads.visible()));
+        }
+        core.commit_pipelined(set, &touched, None, core.options.durability)
+    }
+
+    /// Everything committed so far is on the device when this returns; the position up to which that is so.
+    ///
+    /// # Errors
+    /// `Closed`, `ReadOnly`, `Poisoned`, and what the device says.
+    pub fn sync(&self) -> Result<Lsn> {
+        let core = self.core();
+        core.check_writable()?;
+        let lsn = core.log.sync().inspect_err(|error| core.poison(error));
+        core.sequencer.advance();
+        lsn
+    }
+
+    /// Folds the log into the data file: bounds recovery, frees log.
+    ///
+    /// # Errors
+    /// `NoSpace`: nothing happened, and it may be tried again. After any other failure of a write or a sync, the
+    /// store refuses writes.
+    #[doc(alias = "compact")]
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        self.core().check_writable()?;
+        self.core().checkpoint()
+    }
+
+    /// Reads and checks every block of the data file and every record of the log. Reading goes on beside it.
+    ///
+    /// # Errors
+    /// `Closed`, `Io`. What is damaged is in the report.
+    pub fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<VerifyReport> {
+        self.core().check_open()?;
+        self.core().verify(&mut progress)
+    }
+
+    /// What recovery found when the store was opened.
+    pub fn recovery(&self) -> &Recovery {
+        self.core().log.recovery()
+    }
+
+    /// Figures of now.
+    pub fn stats(&self) -> Stats {
+        self.core().stats()
+    }
+
+    /// After `NoSpace`, or a log write that failed for want of space: recovers in place and accepts writes again.
+    ///
+    /// # Errors
+    /// `NoSpace` if there still is none; `Poisoned` if something else failed, and only reopening helps.
+    pub fn resume(&self) -> Result<()> {
+        self.core().check_open()?;
+        if self.core().options.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.core().resume()
+    }
+
+    /// Closes the store for all clones: later calls get `Closed`. Commits in flight are finished. Snapshots taken
+    /// before go on reading, and keep the data file open and locked until they are dropped.
+    ///
+    /// # Errors
+    /// What the last writes meet; `Closed` if it is closed already.
+    pub fn close(self) -> Result<()> {
+        self.0.close()
+    }
+}
+
+const RETRIES_MAX_DEFAULT: u32 = 64;
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("path", &self.core().options.path).finish_non_exhaustive()
+    }
+}
+
+/// A named, ordered map in a store. Each call on it is a transaction of its own; to do several things together see
+/// [`Db::transact`], [`Db::snapshot`] and [`WriteBatch`]. A handle keeps the store open.
+#[derive(Clone)]
+pub struct Keyspace {
+    handle: Arc<Handle>,
+    life: Arc<Life>,
+}
+
+impl Keyspace {
+    pub(crate) fn new(handle: Arc<Handle>, life: Arc<Life>) -> Keyspace {
+        Keyspace { handle, life }
+    }
+
+    pub(crate) fn life(&self) -> &Arc<Life> {
+        &self.life
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.life.name()
+    }
+
+    /// The value of a key, now.
+    ///
+    /// # Errors
+    /// `KeyspaceMissing`, `Closed`, and what reading can meet.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        let core = self.handle.core();
+        core.check_open()?;
+        core.reads.get_now(&self.life, key.as_ref())
+    }
+
+    /// The key gets this value.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Lsn> {
+        let mut batch = WriteBatch::new();
+        batch.put(&self.life, key.as_ref(), value.as_ref());
+        Db(Arc::clone(&self.handle)).write(batch)
+    }
+
+    /// The key is gone.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<Lsn> {
+        let mut batch = WriteBatch::new();
+        batch.delete(&self.life, key.as_ref());
+        Db(Arc::clone(&self.handle)).write(batch)
+    }
+
+    /// The rows of a range as they are now, from either end.
+    pub fn range(&self, range: impl KeyRange) -> Scan {
+        match self.handle.core().check_open() {
+            Ok(()) => self.snapshot().range(self, range),
+            Err(error) => Scan::failed(error),
+        }
+    }
+
+    /// The rows whose keys start with `prefix`, as they are now.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Scan {
+        match self.handle.core().check_open() {
+            Ok(()) => self.snapshot().prefix(self, prefix),
+            Err(error) => Scan::failed(error),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let core = self.handle.core();
+        core.reads.snapshot(core.catalogue.instance(), false)
+    }
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyspace").field("name", &self.name()).field("id", &self.life.id()).finish_non_exhaustive()
+    }
+}

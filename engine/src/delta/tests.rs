@@ -1,0 +1,102 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::record::Builder;
+
+fn put(delta: &Delta, lsn: u64, keyspace: u32, key: &[u8], value: Option<&[u8]>) {
+    let mut builder = Builder::default();
+    match value {
+        Some(value) => builder.put(keyspace, key, value),
+        None => builder.remove(keyspace, key),
+    }
+    delta.apply(&builder.finish(), Lsn(lsn));
+}
+
+fn rows(delta: &Delta, keyspace: u32, before: u64, is_reverse: bool, chunk: usize) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let mut rows = Vec::new();
+    let mut out = VecDeque::new();
+    let (mut from, mut to) = (Bound::Unbounded, Bound::Unbounded);
+    loop {
+        let bounds = (from.as_ref().map(|k: &Vec<u8>| &k[..]), to.as_ref().map(|k: &Vec<u8>| &k[..]));
+        let more = if is_reverse {
+            delta.descending(keyspace, bounds, Lsn(before), chunk, &mut out)
+        } else {
+            delta.ascending(keyspace, bounds, Lsn(before), chunk, &mut out)
+        };
+        for (key, version) in out.drain(..) {
+            rows.push((key.to_vec(), version.map(|v| v.to_vec())));
+        }
+        if !more {
+            return rows;
+        }
+        let last = rows.last().unwrap().0.clone();
+        if is_reverse {
+            to = Bound::Excluded(last);
+        } else {
+            from = Bound::Excluded(last);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_sees_the_newest_version_below_it() {
+    let delta = Delta::default();
+    put(&delta, 10, 1, b"k", Some(b"a"));
+    put(&delta, 20, 1, b"k", None);
+    put(&delta, 30, 1, b"k", Some(b"c"));
+    assert_eq!(delta.newest(1, b"k", Lsn(10)), None);
+    assert_eq!(delta.newest(1, b"k", Lsn(11)).unwrap().1.unwrap(), b"a");
+    assert_eq!(delta.newest(1, b"k", Lsn(30)), Some((Lsn(20), None)));
+    assert_eq!(delta.newest(1, b"k", Lsn(31)).unwrap().0, Lsn(30));
+    assert_eq!(delta.newest_lsn(1, b"k"), Some(Lsn(30)));
+    assert_eq!(delta.newest(1, b"", Lsn::MAX), None);
+    assert_eq!(delta.newest(2, b"k", Lsn::MAX), None);
+}
+
+#[test]
+fn both_directions_agree_with_a_model_at_every_snapshot() {
+    let delta = Delta::default();
+    let mut state = 7_u64;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut history = Vec::new();
+    for lsn in 1..400_u64 {
+        let keyspace = 1 + random(3) as u32;
+        let key = format!("key-{:0width$}", random(40), width = random(3) as usize).into_bytes();
+        let value = (random(4) > 0).then(|| lsn.to_string().into_bytes());
+        put(&delta, lsn, keyspace, &key, value.as_deref());
+        history.push((lsn, keyspace, key, value));
+    }
+    assert_eq!(delta.keyspaces(), [1, 2, 3]);
+    for before in [0, 1, 50, 200, 400] {
+        for keyspace in 0..5 {
+            let mut model = BTreeMap::new();
+            for (_, _, key, value) in history.iter().filter(|h| h.0 < before && h.1 == keyspace) {
+                model.insert(key.clone(), value.clone());
+            }
+            let mut model: Vec<_> = model.into_iter().collect();
+            for chunk in [1, 3, 1000] {
+                assert_eq!(rows(&delta, keyspace, before, false, chunk), model);
+            }
+            model.reverse();
+            for chunk in [1, 3, 1000] {
+                assert_eq!(rows(&delta, keyspace, before, true, chunk), model);
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_are_exact_and_a_discard_gives_them_back() {
+    let delta = Delta::default();
+    let mut builder = Builder::default();
+    builder.put(1, b"a", b"1");
+    builder.drop_keyspace(2, "two");
+    let set = builder.finish();
+    delta.apply(&set, Lsn(5));
+    assert_eq!(delta.bytes(), set.payload().len() as u64 + 2 * NODE_BYTES);
+    assert_eq!(delta.dropped().get(&2), Some(&Lsn(5)));
+    delta.discard(&set, Lsn(5));
+    assert!(delta.is_empty() && delta.dropped().is_empty() && delta.keyspaces().is_empty());
+}

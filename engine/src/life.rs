@@ -1,0 +1,6 @@
+//! The life of a store: opening, checkpoints, closing, verifying.
+
+pub(crate) mod checkpoint;
+pub(crate) mod close;
+pub(crate) mod open;
+pub(crate) mod verify;

@@ -1,0 +1,243 @@
+//! Checkpoints: the log's effects, moved into the data file.
+//!
+//! ```text
+//! freeze at C ─► log on the device up to C ─► visible ≥ C ─► fold ─► blocks synced ─► superblock ─► new view ─► release log < C
+//!    (lock)                  (no-steal: what is not visible is never folded)              │
+//!                                                                        a crash before: the old root and its log
+//! ```
+//!
+//! One at a time, under a latch that is held across I/O and never while a commit needs it: commits go on beside all
+//! of it. `NoSpace` leaves everything as it was, the frozen deltas included, which the next attempt folds together
+//! with what came since. Any other failure of a write or sync poisons the store: what is on the disk is not known
+//! any more, and only reopening decides.
+
+use crate::db::Core;
+use crate::invariants;
+use crate::read::scan::Merge;
+use crate::stats::{Checkpoint, Event};
+use crate::tree::Change;
+use crate::{Error, Result};
+use parking_lot::Mutex;
+use seawall_wal::latch::Latch;
+use seawall_wal::sync::AtomicU32;
+use seawall_wal::{Lsn, Runtime};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What the checkpoints share with those who wait for them.
+pub(crate) struct FoldState {
+    /// One checkpoint at a time; also taken by whoever must not meet one.
+    pub(crate) latch: Latch,
+    /// Changes when a checkpoint is asked for, or the thread is to end.
+    wake: AtomicU32,
+    is_requested: AtomicBool,
+    is_stopping: AtomicBool,
+    /// Changes when a checkpoint ends.
+    ended: AtomicU32,
+    last: Mutex<Last>,
+    pub(crate) has_told_failure: AtomicBool,
+}
+
+#[derive(Default)]
+struct Last {
+    at: Duration,
+    was_full: bool,
+}
+
+/// How long the thread leaves a full disk alone.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
+
+impl FoldState {
+    pub(crate) fn new(runtime: &Arc<dyn Runtime>) -> FoldState {
+        FoldState {
+            latch: Latch::new(Arc::clone(runtime)),
+            wake: AtomicU32::new(0),
+            is_requested: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+            ended: AtomicU32::new(0),
+            last: Mutex::new(Last { at: runtime.now(), was_full: false }),
+            has_told_failure: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the thread for a checkpoint, soon.
+    pub(crate) fn request(&self, runtime: &dyn Runtime) {
+        if !self.is_requested.swap(true, Ordering::AcqRel) {
+            self.wake.fetch_add(1, Ordering::Release);
+            runtime.wake_all(&self.wake);
+        }
+    }
+
+    /// Tells the thread to end.
+    pub(crate) fn stop(&self, runtime: &dyn Runtime) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.wake.fetch_add(1, Ordering::Release);
+        runtime.wake_all(&self.wake);
+    }
+
+    /// Waits until a checkpoint ends, or for a while. True if the last one found the disk full.
+    pub(crate) fn wait_for_end(&self, runtime: &dyn Runtime) -> Result<bool> {
+        let seen = self.ended.load(Ordering::Acquire);
+        runtime.wait(&self.ended, seen, Some(Duration::from_millis(50)));
+        let has_ended = self.ended.load(Ordering::Acquire) != seen;
+        Ok(has_ended && self.last.lock().was_full)
+    }
+
+    fn note_end(&self, runtime: &dyn Runtime, was_full: bool) {
+        *self.last.lock() = Last { at: runtime.now(), was_full };
+        self.ended.fetch_add(1, Ordering::Release);
+        runtime.wake_all(&self.ended);
+    }
+}
+
+impl Core {
+    /// True if a checkpoint is due for want of memory or log.
+    pub(crate) fn wants_fold(&self) -> bool {
+        self.reads.delta_bytes() >= self.options.delta_bytes_max / 2
+            || self.log.log_bytes() >= self.options.log_bytes_max
+    }
+
+    /// Makes a checkpoint. Bytes 0 if there was nothing to do.
+    pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
+        let _alone = self.fold.latch.lock();
+        self.checkpoint_alone()
+    }
+
+    /// The latch is held.
+    pub(crate) fn checkpoint_alone(&self) -> Result<Checkpoint> {
+        let start = self.runtime.now();
+        let result = self.fold_all();
+        match &result {
+            Ok(checkpoint) => {
+                self.fold.note_end(&*self.runtime, false);
+                if checkpoint.bytes > 0 {
+                    let took = self.runtime.now().saturating_sub(start);
+                    self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+                    self.counters.checkpoint_us.record_duration(took);
+                    self.tell(&Event::CheckpointDone { lsn: checkpoint.lsn, took });
+                }
+            }
+            Err(Error::NoSpace) => {
+                self.fold.note_end(&*self.runtime, true);
+                self.tell(&Event::NoSpace);
+            }
+            Err(error) => {
+                self.poison(error);
+                self.fold.note_end(&*self.runtime, false);
+            }
+        }
+        result
+    }
+
+    fn fold_all(&self) -> Result<Checkpoint> {
+        let end = self.sequencer.freeze()?;
+        // First the log, which also brings commits without a waiter on their way; then visible follows.
+        self.log.sync_to(end)?;
+        self.sequencer.advance();
+        self.sequencer.wait_visible(end)?;
+        let view = self.reads.view();
+        let path = self.data_path();
+        let is_covered = view.root.superblock.checkpoint_lsn >= end;
+        let has_deltas = view.frozen.iter().any(|delta| delta.end() <= end);
+        if is_covered && !has_deltas {
+            return Ok(Checkpoint { lsn: end, path, bytes: 0 });
+        }
+        let before = self.store.stats().fold_bytes;
+        self.fold_below(end, end)?;
+        self.log.release_before(end)?;
+        let bytes = self.store.stats().fold_bytes.saturating_sub(before);
+        Ok(Checkpoint { lsn: end, path, bytes })
+    }
+
+    /// Writes the newest versions in the frozen deltas that end at or below `end` into the tree, and publishes that.
+    /// Replay begins at `replay`.
+    pub(crate) fn fold_below(&self, end: Lsn, replay: Lsn) -> Result<()> {
+        let view = self.reads.view();
+        let deltas: Vec<_> = view.frozen.iter().filter(|delta| delta.end() <= end).map(Arc::clone).collect();
+        let dropped: BTreeSet<u32> = deltas.iter().flat_map(|delta| delta.dropped().into_keys()).collect();
+        let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
+        let keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
+        let mut fold = self.store.begin_fold(&view.root)?;
+        for keyspace in keyspaces {
+            if dropped.contains(&keyspace) {
+                fold.drop_keyspace(keyspace)?;
+                continue;
+            }
+            let mut merge = Merge::of_deltas(&deltas, keyspace, end);
+            let changes = std::iter::from_fn(move || merge.next_found().transpose()).map(|found| {
+                found.map(|(key, version)| (key, version.map_or(Change::Remove, Change::Put)))
+            });
+            fold.apply(keyspace, changes)?;
+        }
+        invariants::checkpoint_is_covered(end, self.reads.visible());
+        let (next_keyspace, now_us) = (self.catalogue.next_id(), self.runtime.wall_clock_us());
+        let root = fold.finish(|superblock| {
+            superblock.checkpoint_lsn = replay;
+            superblock.next_keyspace = next_keyspace;
+            superblock.visible_time_us = superblock.visible_time_us.max(now_us);
+        })?;
+        self.reads.folded(end, root);
+        self.sequencer.folded(end, self.options.retained_bytes_max);
+        Ok(())
+    }
+
+    /// Refuses writes from now on.
+    pub(crate) fn poison(&self, error: &Error) {
+        let cause = match error {
+            Error::NoSpace | Error::Closed | Error::ReadOnly => return,
+            Error::Poisoned(cause) => Arc::clone(cause),
+            other => Arc::new(other.again()),
+        };
+        self.sequencer.fail(cause);
+        self.note_failure();
+    }
+
+    fn is_due(&self) -> bool {
+        let has_rows = self.reads.delta_bytes() > 0;
+        let checkpoint = self.reads.view().root.superblock.checkpoint_lsn;
+        let log_bytes = self.log.next_lsn().0.saturating_sub(checkpoint.0);
+        // An idle store's log does not stay for ever, and an idle store is left alone.
+        let is_idle = !has_rows && log_bytes < self.options.segment_bytes;
+        let since = self.runtime.now().saturating_sub(self.fold.last.lock().at);
+        self.wants_fold() || (since >= self.options.checkpoint_interval && !is_idle)
+    }
+
+    /// The thread `seawall-fold`.
+    pub(crate) fn fold_in_background(self: &Arc<Core>) {
+        self.runtime.lower_priority();
+        let _alarm = Alarm(self);
+        loop {
+            let seen = self.fold.wake.load(Ordering::Acquire);
+            if self.fold.is_stopping.load(Ordering::Acquire) {
+                return;
+            }
+            let mut pause = self.options.checkpoint_interval.max(Duration::from_millis(1));
+            let is_requested = self.fold.is_requested.swap(false, Ordering::AcqRel);
+            if self.sequencer.check().is_ok() && (is_requested || self.is_due()) {
+                let is_full = matches!(self.checkpoint(), Err(Error::NoSpace));
+                if !is_full && !self.fold.is_requested.load(Ordering::Acquire) && self.wants_fold() {
+                    continue;
+                }
+                if is_full {
+                    self.fold.is_requested.store(true, Ordering::Release);
+                    pause = FULL_DISK_PAUSE;
+                }
+            }
+            self.runtime.wait(&self.fold.wake, seen, Some(pause));
+        }
+    }
+}
+
+/// A panic of the thread must not leave writers waiting for it.
+struct Alarm<'a>(&'a Arc<Core>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = Error::BadInput("the checkpoint thread panicked".into());
+            self.0.sequencer.fail(Arc::new(why));
+        }
+    }
+}

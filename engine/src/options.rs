@@ -1,0 +1,230 @@
+//! What can be chosen when a store is opened, and when a transaction begins.
+
+use crate::stats::EventListener;
+use crate::{Db, Error, Result};
+use seawall_wal::{Disk, Durability, Io, OsDisk, OsRuntime, Runtime};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How far transactions are kept apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Reads see the store as it was at the beginning; of two that write the same row, the first committer wins.
+    /// Two that read what the other writes, and write different rows, both commit (write skew).
+    #[default]
+    Snapshot,
+    /// As if one after another. Not there yet: asking for it is `BadInput`.
+    Serializable,
+}
+
+/// How one transaction runs; `None` means the store's own default.
+///
+/// ```
+/// use seawall_engine::TxOptions;
+/// let reads_only = TxOptions { read_only: true, ..Default::default() };
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct TxOptions {
+    /// How far it is kept apart from others.
+    pub isolation: Option<Isolation>,
+    /// How far its commit must have come before it counts.
+    pub durability: Option<Durability>,
+    /// It refuses writes, and costs a little less.
+    pub read_only: bool,
+    /// How often a conflict is tried again by [`Db::transact_with`]; 64 by default.
+    pub retries_max: Option<u32>,
+}
+
+const MEMORY_BUDGET_DEFAULT: usize = 256 << 20;
+const MEMORY_BUDGET_MIN: usize = 1 << 20;
+const LOG_BYTES_DEFAULT: u64 = 512 << 20;
+const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+const LOG_SEGMENTS_MIN: u64 = 4;
+const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
+
+/// How a store is opened: see [`Db::builder`].
+#[derive(Clone)]
+#[must_use = "nothing is opened before `open`"]
+pub struct DbBuilder {
+    path: PathBuf,
+    create: bool,
+    read_only: bool,
+    durability: Durability,
+    isolation: Isolation,
+    memory_budget: usize,
+    log_bytes_max: u64,
+    segment_bytes: u64,
+    checkpoint_interval: Duration,
+    io: Io,
+    disk: Option<Arc<dyn Disk>>,
+    runtime: Option<Arc<dyn Runtime>>,
+    events: Option<Arc<dyn EventListener>>,
+    background: bool,
+}
+
+/// The choices, with their consequences worked out.
+pub(crate) struct Options {
+    pub(crate) path: PathBuf,
+    pub(crate) create: bool,
+    pub(crate) read_only: bool,
+    pub(crate) durability: Durability,
+    pub(crate) isolation: Isolation,
+    /// Bytes for the block cache.
+    pub(crate) cache_bytes: usize,
+    /// Bytes for active and frozen deltas; beyond it writers wait for the fold.
+    pub(crate) delta_bytes_max: u64,
+    /// Bytes for folded deltas that old transactions are validated against.
+    pub(crate) retained_bytes_max: u64,
+    pub(crate) transaction_bytes_max: usize,
+    pub(crate) log_bytes_max: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) checkpoint_interval: Duration,
+    pub(crate) io: Io,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) events: Option<Arc<dyn EventListener>>,
+    pub(crate) background: bool,
+}
+
+impl DbBuilder {
+    pub(crate) fn new(path: PathBuf) -> DbBuilder {
+        DbBuilder {
+            path,
+            create: true,
+            read_only: false,
+            durability: Durability::Synced,
+            isolation: Isolation::Snapshot,
+            memory_budget: MEMORY_BUDGET_DEFAULT,
+            log_bytes_max: LOG_BYTES_DEFAULT,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            checkpoint_interval: CHECKPOINT_INTERVAL_DEFAULT,
+            io: Io::default(),
+            disk: None,
+            runtime: None,
+            events: None,
+            background: true,
+        }
+    }
+
+    /// Whether a store that is not there is created. Default: true.
+    pub fn create(mut self, yes: bool) -> Self {
+        self.create = yes;
+        self
+    }
+
+    /// Reads only: no file is written, and writes get `ReadOnly`. The store must not be open for writing elsewhere.
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.read_only = yes;
+        self
+    }
+
+    /// How far commits must have come before they count. Default: [`Durability::Synced`].
+    pub fn durability(mut self, default: Durability) -> Self {
+        self.durability = default;
+        self
+    }
+
+    /// How far transactions are kept apart. Default: [`Isolation::Snapshot`].
+    pub fn isolation(mut self, default: Isolation) -> Self {
+        self.isolation = default;
+        self
+    }
+
+    /// Bytes for deltas and block cache together, half for each. Default: 256 MiB.
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
+    /// Bytes of log kept between checkpoints: bounds recovery. At least four segments. Default: 512 MiB.
+    pub fn log_bytes_max(mut self, bytes: u64) -> Self {
+        self.log_bytes_max = bytes;
+        self
+    }
+
+    /// Bytes of a log file; fixed when the store is created. Default: 64 MiB.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// How long a commit stays in the log alone, at most. Default: 60 s.
+    pub fn checkpoint_interval(mut self, every: Duration) -> Self {
+        self.checkpoint_interval = every;
+        self
+    }
+
+    /// How the log reaches the disk. Default: what the machine allows.
+    pub fn io(mut self, backend: Io) -> Self {
+        self.io = backend;
+        self
+    }
+
+    /// The disk; the machine's own by default.
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
+    /// Clock, randomness and threads; the machine's own by default.
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Who is told what happens in the background.
+    pub fn events(mut self, listener: Arc<dyn EventListener>) -> Self {
+        self.events = Some(listener);
+        self
+    }
+
+    /// Without background threads the caller makes the checkpoints, and tickets complete only when waited for: a
+    /// run is then determined by its calls.
+    #[doc(hidden)]
+    pub fn background(mut self, yes: bool) -> Self {
+        self.background = yes;
+        self
+    }
+
+    /// Opens the store, recovering what its log holds.
+    ///
+    /// # Errors
+    /// `Io` (with `NotFound` if there is none and none is to be created), `Locked`, `Corruption`, `FormatVersion`,
+    /// `NoSpace`, `BadInput`.
+    pub fn open(self) -> Result<Db> {
+        if self.isolation == Isolation::Serializable {
+            return Err(Error::BadInput(
+                "serializable isolation is not there yet: open with Isolation::Snapshot, which is the default".into(),
+            ));
+        }
+        let memory_budget = self.memory_budget.max(MEMORY_BUDGET_MIN);
+        let runtime = self.runtime.unwrap_or_else(|| OsRuntime::new());
+        crate::life::open::open(Options {
+            path: self.path,
+            create: self.create && !self.read_only,
+            read_only: self.read_only,
+            durability: self.durability,
+            isolation: self.isolation,
+            cache_bytes: memory_budget / 2,
+            delta_bytes_max: (memory_budget / 2) as u64,
+            retained_bytes_max: (memory_budget / 8) as u64,
+            transaction_bytes_max: memory_budget / 4,
+            log_bytes_max: self.log_bytes_max.max(self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN)),
+            segment_bytes: self.segment_bytes,
+            checkpoint_interval: self.checkpoint_interval,
+            io: self.io,
+            disk: self.disk.unwrap_or_else(|| OsDisk::new()),
+            runtime,
+            events: self.events,
+            background: self.background && !self.read_only,
+        })
+    }
+}
+
+impl std::fmt::Debug for DbBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DbBuilder").field("path", &self.path).finish_non_exhaustive()
+    }
+}

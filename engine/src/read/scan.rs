@@ -1,0 +1,406 @@
+//! Merging, both ways: a transaction's own writes over the active delta over frozen deltas over the tree.
+//!
+//! Every source yields each of its rows once, in key order, in the newest version that the snapshot sees. Where
+//! several have the same key the newest source wins, and a removal there hides what lies below. A scan owns all that
+//! it reads from, and holds no lock and no place in a shared structure between two rows: deltas and own writes are
+//! read in chunks, each beginning after the last key of the one before.
+
+use crate::delta::{Delta, Version};
+use crate::key::{Entry, KeyRange, OwnedRange, bound_bytes};
+use crate::keyspace::Life;
+use crate::read::view::{Found, Snapshot, entry_of};
+use crate::tree::TreeCursor;
+use crate::{Error, Result};
+use seawall_wal::{Lsn, Slice};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
+use std::iter::FusedIterator;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+
+/// A key of a transaction's own writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnKey(pub(crate) Slice);
+
+impl Borrow<[u8]> for OwnKey {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+impl PartialOrd for OwnKey {
+    fn partial_cmp(&self, other: &OwnKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for OwnKey {
+    fn cmp(&self, other: &OwnKey) -> Ordering {
+        (*self.0).cmp(&*other.0)
+    }
+}
+
+/// A transaction's own writes to one keyspace.
+pub(crate) type OwnRows = BTreeMap<OwnKey, Version>;
+
+/// What a transaction adds to its snapshot: its writes as of now, and whether it has ended.
+#[derive(Clone)]
+pub(crate) struct Own {
+    pub(crate) rows: Option<Arc<OwnRows>>,
+    pub(crate) has_ended: Option<Arc<AtomicBool>>,
+    /// The transaction itself created the keyspace: no snapshot has it.
+    pub(crate) is_new: bool,
+}
+
+impl Own {
+    pub(crate) fn none() -> Own {
+        Own { rows: None, has_ended: None, is_new: false }
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.has_ended {
+            Some(ended) if ended.load(Atomic::Acquire) => Err(Error::BadInput(
+                "the transaction of this scan has ended: read from a snapshot, or before it ends".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+enum Layer {
+    Own(Arc<OwnRows>),
+    Delta(Arc<Delta>),
+}
+
+const CHUNK_ROWS_FIRST: usize = 4;
+const CHUNK_ROWS_MAX: usize = 256;
+
+/// A source that is read in chunks.
+struct Chunked {
+    layer: Layer,
+    keyspace: u32,
+    before: Lsn,
+    rest: OwnedRange,
+    is_reverse: bool,
+    chunk: VecDeque<Found>,
+    rows_max: usize,
+    has_more: bool,
+}
+
+impl Chunked {
+    fn next(&mut self) -> Option<Found> {
+        if self.chunk.is_empty() && self.has_more {
+            self.fill();
+        }
+        self.chunk.pop_front()
+    }
+
+    fn fill(&mut self) {
+        let bounds = (bound_bytes(&self.rest.from), bound_bytes(&self.rest.to));
+        let (rows_max, out) = (self.rows_max, &mut self.chunk);
+        self.has_more = match &self.layer {
+            Layer::Delta(delta) if self.is_reverse => {
+                delta.descending(self.keyspace, bounds, self.before, rows_max, out)
+            }
+            Layer::Delta(delta) => delta.ascending(self.keyspace, bounds, self.before, rows_max, out),
+            Layer::Own(rows) => {
+                let found = rows.range::<[u8], _>(bounds).map(|(key, version)| (key.0.clone(), version.clone()));
+                if self.is_reverse {
+                    out.extend(found.rev().take(rows_max));
+                } else {
+                    out.extend(found.take(rows_max));
+                }
+                out.len() == rows_max
+            }
+        };
+        self.rows_max = (self.rows_max * 2).min(CHUNK_ROWS_MAX);
+        if let Some((last, _)) = self.chunk.back() {
+            let last = Bound::Excluded(last.clone());
+            if self.is_reverse {
+                self.rest.to = last;
+            } else {
+                self.rest.from = last;
+            }
+        }
+    }
+}
+
+/// The tree, below all.
+struct Below {
+    cursor: TreeCursor,
+    range: OwnedRange,
+    is_reverse: bool,
+    is_positioned: bool,
+}
+
+impl Below {
+    fn next(&mut self) -> Result<Option<Found>> {
+        if !self.is_positioned {
+            self.is_positioned = true;
+            if self.is_reverse {
+                self.cursor.seek_back(bound_bytes(&self.range.to))?;
+            } else {
+                self.cursor.seek(bound_bytes(&self.range.from))?;
+            }
+        }
+        let row = if self.is_reverse { self.cursor.prev()? } else { self.cursor.next()? };
+        let is_outside = |key: &[u8]| {
+            if self.is_reverse { self.range.is_before_start(key) } else { self.range.is_past_end(key) }
+        };
+        Ok(row.filter(|(key, _)| !is_outside(key)).map(|(key, value)| (key, Some(value))))
+    }
+}
+
+enum Source {
+    Chunked(Box<Chunked>),
+    Below(Box<Below>),
+}
+
+impl Source {
+    fn next(&mut self) -> Result<Option<Found>> {
+        match self {
+            Source::Chunked(source) => Ok(source.next()),
+            Source::Below(source) => source.next(),
+        }
+    }
+}
+
+struct Head {
+    source: Source,
+    found: Option<Found>,
+}
+
+/// Several sources as one, newest source first.
+pub(crate) struct Merge {
+    heads: Vec<Head>,
+    is_reverse: bool,
+}
+
+impl Merge {
+    /// The rows of a keyspace as a snapshot sees them, `own` writes on top.
+    fn of_snapshot(snapshot: &Snapshot, keyspace: u32, own: &Own, range: &OwnedRange, is_reverse: bool) -> Merge {
+        let view = snapshot.view();
+        let mut merge = Merge { heads: Vec::with_capacity(2 + view.frozen.len()), is_reverse };
+        if is_empty(range) {
+            return merge;
+        }
+        if let Some(rows) = &own.rows {
+            merge.add_chunked(Layer::Own(Arc::clone(rows)), keyspace, snapshot.lsn(), range);
+        }
+        if own.is_new {
+            return merge;
+        }
+        for delta in view.deltas().filter(|delta| !delta.is_empty()) {
+            merge.add_chunked(Layer::Delta(Arc::clone(delta)), keyspace, snapshot.lsn(), range);
+        }
+        let cursor = snapshot.reads().store.cursor(&view.root, keyspace);
+        let below = Below { cursor, range: range.clone(), is_reverse, is_positioned: false };
+        merge.heads.push(Head { source: Source::Below(Box::new(below)), found: None });
+        merge
+    }
+
+    /// The newest version below `before` of every row that the deltas (newest first) have, removals included.
+    pub(crate) fn of_deltas(deltas: &[Arc<Delta>], keyspace: u32, before: Lsn) -> Merge {
+        let mut merge = Merge { heads: Vec::with_capacity(deltas.len()), is_reverse: false };
+        for delta in deltas {
+            merge.add_chunked(Layer::Delta(Arc::clone(delta)), keyspace, before, &OwnedRange::all());
+        }
+        merge
+    }
+
+    fn add_chunked(&mut self, layer: Layer, keyspace: u32, before: Lsn, range: &OwnedRange) {
+        let chunked = Chunked {
+            layer,
+            keyspace,
+            before,
+            rest: range.clone(),
+            is_reverse: self.is_reverse,
+            chunk: VecDeque::new(),
+            rows_max: CHUNK_ROWS_FIRST,
+            has_more: true,
+        };
+        self.heads.push(Head { source: Source::Chunked(Box::new(chunked)), found: None });
+    }
+
+    /// The next key in its newest version, which may be a removal.
+    pub(crate) fn next_found(&mut self) -> Result<Option<Found>> {
+        self.fill_heads()?;
+        let mut first: Option<usize> = None;
+        for (index, head) in self.heads.iter().enumerate() {
+            let best = first.and_then(|first| self.heads.get(first));
+            if best.is_none_or(|best| self.order(head, best).is_lt()) {
+                first = Some(index);
+            }
+        }
+        let Some(first) = first else { return Ok(None) };
+        let Some(taken) = self.heads.get_mut(first).and_then(|head| head.found.take()) else { return Ok(None) };
+        for head in self.heads.iter_mut().skip(first + 1) {
+            if head.found.as_ref().is_some_and(|(key, _)| **key == *taken.0) {
+                head.found = None;
+            }
+        }
+        Ok(Some(taken))
+    }
+
+    /// Every source that has rows left shows one; the others are dropped.
+    fn fill_heads(&mut self) -> Result<()> {
+        let mut has_ended = false;
+        for head in self.heads.iter_mut().filter(|head| head.found.is_none()) {
+            head.found = head.source.next()?;
+            has_ended |= head.found.is_none();
+        }
+        if has_ended {
+            self.heads.retain(|head| head.found.is_some());
+        }
+        Ok(())
+    }
+
+    /// Of two heads that both show a row.
+    fn order(&self, a: &Head, b: &Head) -> Ordering {
+        let key = |head: &'_ Head| -> &[u8] { head.found.as_ref().map_or(&[], |(key, _)| &**key) };
+        let order = key(a).cmp(key(b));
+        if self.is_reverse { order.reverse() } else { order }
+    }
+
+    /// The next row that is there.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>> {
+        while let Some(found) = self.next_found()? {
+            if let Some(entry) = entry_of(found) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// True if no key can lie in the range; `BTreeMap` panics on some of these.
+fn is_empty(range: &OwnedRange) -> bool {
+    match (&range.from, &range.to) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(from), Bound::Included(to)) => **from > **to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+            **from >= **to
+        }
+    }
+}
+
+/// What a scan or a cursor reads from.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    snapshot: Snapshot,
+    keyspace: u32,
+    own: Own,
+}
+
+impl Origin {
+    pub(crate) fn new(snapshot: &Snapshot, life: &Life, own: Own) -> Result<Origin> {
+        if own.is_new {
+            own.check()?;
+        } else {
+            snapshot.check(life)?;
+        }
+        Ok(Origin { snapshot: snapshot.clone(), keyspace: life.id(), own })
+    }
+
+    pub(crate) fn merge(&self, range: &OwnedRange, is_reverse: bool) -> Merge {
+        Merge::of_snapshot(&self.snapshot, self.keyspace, &self.own, range, is_reverse)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        self.own.check()
+    }
+}
+
+/// The rows of a range, in key order, from either end; ends after the first error.
+///
+/// It owns what it reads from, so it may outlive the snapshot or transaction that it came from, and keeps alive what
+/// those kept alive.
+pub struct Scan {
+    origin: Result<Origin, Option<Error>>,
+    range: OwnedRange,
+    front: Option<Merge>,
+    back: Option<Merge>,
+    has_ended: bool,
+}
+
+impl Scan {
+    pub(crate) fn range(snapshot: &Snapshot, life: &Life, own: Own, range: &impl KeyRange) -> Scan {
+        Scan::new(snapshot, life, own, OwnedRange::new(range))
+    }
+
+    pub(crate) fn prefix(snapshot: &Snapshot, life: &Life, own: Own, prefix: &[u8]) -> Scan {
+        Scan::new(snapshot, life, own, OwnedRange::prefix(prefix))
+    }
+
+    fn new(snapshot: &Snapshot, life: &Life, own: Own, range: OwnedRange) -> Scan {
+        let origin = Origin::new(snapshot, life, own).map_err(Some);
+        Scan { origin, range, front: None, back: None, has_ended: false }
+    }
+
+    pub(crate) fn failed(error: Error) -> Scan {
+        let range = OwnedRange::all();
+        Scan { origin: Err(Some(error)), range, front: None, back: None, has_ended: false }
+    }
+
+    /// The keys alone.
+    pub fn keys(self) -> impl DoubleEndedIterator<Item = Result<Slice>> + Send + 'static {
+        self.map(|row| row.map(|(key, _)| key))
+    }
+
+    fn step(&mut self, is_reverse: bool) -> Result<Option<Entry>> {
+        let origin = match &mut self.origin {
+            Ok(origin) => origin,
+            Err(error) => return error.take().map_or(Ok(None), Err),
+        };
+        origin.check()?;
+        let side = if is_reverse { &mut self.back } else { &mut self.front };
+        let merge = side.get_or_insert_with(|| origin.merge(&self.range, is_reverse));
+        let Some((key, value)) = merge.next_entry()? else { return Ok(None) };
+        // The other side has been here already.
+        let is_met = if is_reverse { self.range.is_before_start(&key) } else { self.range.is_past_end(&key) };
+        if is_met {
+            return Ok(None);
+        }
+        let consumed = Bound::Excluded(key.clone());
+        if is_reverse {
+            self.range.to = consumed;
+        } else {
+            self.range.from = consumed;
+        }
+        Ok(Some((key, value)))
+    }
+
+    fn take(&mut self, is_reverse: bool) -> Option<Result<Entry>> {
+        if self.has_ended {
+            return None;
+        }
+        let step = self.step(is_reverse).transpose();
+        if !matches!(step, Some(Ok(_))) {
+            self.has_ended = true;
+            (self.front, self.back) = (None, None);
+        }
+        step
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        self.take(false)
+    }
+}
+
+impl DoubleEndedIterator for Scan {
+    fn next_back(&mut self) -> Option<Result<Entry>> {
+        self.take(true)
+    }
+}
+
+impl FusedIterator for Scan {}
+
+impl std::fmt::Debug for Scan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scan").field("rest", &self.range).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,303 @@
+//! What a snapshot pins: a position, the deltas alive at that moment, and a root of the tree.
+//!
+//! A snapshot at S sees exactly the commits below S. Position and view are taken together under the view's lock, and
+//! the view is changed under the same lock, which makes it hold: a commit below S was reserved after its delta
+//! became part of the view (the sequencer swaps the active delta under its own lock, inside which it changes the
+//! view), so a view read now has that delta, or a root that the delta was folded into. And a root never has anything
+//! at or above S, because only what is visible is folded.
+
+use crate::delta::{Delta, Version};
+use crate::key::Entry;
+use crate::keyspace::Life;
+use crate::read::scan::Own;
+use crate::record::CATALOGUE;
+use crate::tree::{Root, TreeStore};
+use crate::{Cursor, KeyRange, Keyspace, Result, Scan};
+use parking_lot::{Mutex, RwLock};
+use seawall_wal::{Lsn, Runtime, Slice};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The sources of all rows, newest first.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) active: Arc<Delta>,
+    /// Newest first.
+    pub(crate) frozen: Vec<Arc<Delta>>,
+    pub(crate) root: Arc<Root>,
+}
+
+impl View {
+    pub(crate) fn deltas(&self) -> impl Iterator<Item = &Arc<Delta>> {
+        std::iter::once(&self.active).chain(&self.frozen)
+    }
+}
+
+/// What all readers share.
+pub(crate) struct Reads {
+    pub(crate) store: Arc<TreeStore>,
+    view: RwLock<Arc<View>>,
+    visible: AtomicU64,
+    held: Mutex<BTreeMap<u64, Held>>,
+    runtime: Arc<dyn Runtime>,
+}
+
+/// The snapshots at one position.
+struct Held {
+    count: u64,
+    read_write: u64,
+    since: Duration,
+}
+
+impl Reads {
+    pub(crate) fn new(store: Arc<TreeStore>, view: View, visible: Lsn, runtime: Arc<dyn Runtime>) -> Reads {
+        Reads {
+            store,
+            view: RwLock::new(Arc::new(view)),
+            visible: AtomicU64::new(visible.0),
+            held: Mutex::new(BTreeMap::new()),
+            runtime,
+        }
+    }
+
+    /// Everything below is visible, nothing at or above.
+    pub(crate) fn visible(&self) -> Lsn {
+        Lsn(self.visible.load(Ordering::SeqCst))
+    }
+
+    /// By the sequencer alone.
+    pub(crate) fn set_visible(&self, lsn: Lsn) {
+        self.visible.store(lsn.0, Ordering::SeqCst);
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// View and position that belong together.
+    pub(crate) fn now(&self) -> (Arc<View>, Lsn) {
+        let view = self.view.read();
+        (Arc::clone(&view), self.visible())
+    }
+
+    /// The active delta was frozen. Under the sequencer's lock.
+    pub(crate) fn froze(&self, frozen: Arc<Delta>, active: Arc<Delta>) {
+        let mut view = self.view.write();
+        let mut next = View::clone(&view);
+        next.active = active;
+        next.frozen.insert(0, frozen);
+        *view = Arc::new(next);
+    }
+
+    /// The frozen deltas that end at or below `folded` are in this root. Single flight, with `froze`.
+    pub(crate) fn folded(&self, folded: Lsn, root: Arc<Root>) {
+        let before = {
+            let mut view = self.view.write();
+            let mut next = View::clone(&view);
+            next.frozen.retain(|delta| delta.end() > folded);
+            next.root = root;
+            std::mem::replace(&mut *view, Arc::new(next))
+        };
+        // Dropping a delta of millions of rows takes a while: not under the lock.
+        drop(before);
+    }
+
+    /// The position of the oldest transaction that may still write.
+    pub(crate) fn oldest_read_write(&self) -> Option<Lsn> {
+        let held = self.held.lock();
+        held.iter().find(|(_, held)| held.read_write > 0).map(|(lsn, _)| Lsn(*lsn))
+    }
+
+    /// Memory of the deltas that are not folded yet.
+    pub(crate) fn delta_bytes(&self) -> u64 {
+        let view = self.view.read();
+        view.deltas().map(|delta| delta.bytes()).sum()
+    }
+
+    /// How long the oldest snapshot has been there.
+    pub(crate) fn oldest_age(&self) -> Duration {
+        let now = self.runtime.now();
+        let held = self.held.lock();
+        held.values().map(|held| now.saturating_sub(held.since)).max().unwrap_or_default()
+    }
+
+    /// Takes a snapshot, known until it is dropped: what it may still need is kept. Position and registration are
+    /// one step, so that nothing is given up in between.
+    pub(crate) fn snapshot(self: &Arc<Self>, instance: u64, is_read_write: bool) -> Snapshot {
+        let since = self.runtime.now();
+        let (view, lsn) = {
+            let mut held = self.held.lock();
+            let (view, lsn) = self.now();
+            let entry = held.entry(lsn.0).or_insert(Held { count: 0, read_write: 0, since });
+            entry.count += 1;
+            entry.read_write += u64::from(is_read_write);
+            (view, lsn)
+        };
+        Snapshot(Arc::new(Hold { reads: Arc::clone(self), view, lsn, since, instance, is_read_write }))
+    }
+
+    fn release(&self, lsn: Lsn, is_read_write: bool) {
+        let mut held = self.held.lock();
+        if let Some(entry) = held.get_mut(&lsn.0) {
+            entry.count -= 1;
+            entry.read_write -= u64::from(is_read_write);
+            if entry.count == 0 {
+                held.remove(&lsn.0);
+            }
+        }
+    }
+
+    /// A row as of `lsn` in `view`.
+    pub(crate) fn get(&self, view: &View, lsn: Lsn, keyspace: u32, key: &[u8]) -> Result<Version> {
+        for delta in view.deltas() {
+            if let Some((_, version)) = delta.newest(keyspace, key, lsn) {
+                return Ok(version);
+            }
+        }
+        self.store.get(&view.root, keyspace, key)
+    }
+
+    /// A row as of now.
+    pub(crate) fn get_now(&self, life: &Life, key: &[u8]) -> Result<Version> {
+        let (view, lsn) = self.now();
+        if !life.is_at(lsn) {
+            return Err(life.missing());
+        }
+        self.get(&view, lsn, life.id(), key)
+    }
+}
+
+/// One snapshot's hold; the last clone's drop gives it up.
+struct Hold {
+    reads: Arc<Reads>,
+    view: Arc<View>,
+    lsn: Lsn,
+    since: Duration,
+    instance: u64,
+    is_read_write: bool,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.reads.release(self.lsn, self.is_read_write);
+    }
+}
+
+/// The store as it was at one moment: it never changes, blocks nobody, and is never blocked. It keeps in memory and
+/// on disk what was replaced since, so drop it when you are done.
+#[derive(Clone)]
+pub struct Snapshot(Arc<Hold>);
+
+impl Snapshot {
+    /// The position up to which this snapshot sees the log: commits below it, none at or above.
+    pub fn lsn(&self) -> Lsn {
+        self.0.lsn
+    }
+
+    /// How long ago it was taken.
+    pub fn age(&self) -> Duration {
+        self.0.reads.runtime.now().saturating_sub(self.0.since)
+    }
+
+    pub(crate) fn reads(&self) -> &Arc<Reads> {
+        &self.0.reads
+    }
+
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.0.view
+    }
+
+    /// Refuses a keyspace of another store, and one that is not there at this position.
+    pub(crate) fn check(&self, life: &Life) -> Result<()> {
+        check_instance(life, self.0.instance)?;
+        if life.is_at(self.0.lsn) { Ok(()) } else { Err(life.missing()) }
+    }
+
+    pub(crate) fn get_row(&self, life: &Life, key: &[u8]) -> Result<Option<Slice>> {
+        self.check(life)?;
+        self.0.reads.get(&self.0.view, self.0.lsn, life.id(), key)
+    }
+
+    /// The id in a keyspace's row of the catalogue.
+    pub(crate) fn catalogue_row(&self, name: &str) -> Result<Option<Slice>> {
+        self.0.reads.get(&self.0.view, self.0.lsn, CATALOGUE, name.as_bytes())
+    }
+}
+
+/// Refuses a keyspace of another store.
+pub(crate) fn check_instance(life: &Life, instance: u64) -> Result<()> {
+    if life.instance() == instance {
+        Ok(())
+    } else {
+        Err(crate::Error::BadInput(format!("the keyspace \"{}\" belongs to another open store", life.name())))
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("lsn", &self.lsn()).finish_non_exhaustive()
+    }
+}
+
+/// Reading, by [`Snapshot`] and [`Transaction`](crate::Transaction) alike: write read helpers once.
+pub trait Readable {
+    /// The value of a key. Sharing its memory with a cache or a delta: [`Slice::detach`] it to keep it for long.
+    ///
+    /// # Errors
+    /// `KeyspaceMissing`, and `Io` or `Corruption` from the data file.
+    fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>>;
+
+    /// The values of several keys, in their order.
+    ///
+    /// # Errors
+    /// As [`get`](Readable::get).
+    fn multi_get<K: AsRef<[u8]>>(&self, ks: &Keyspace, keys: &[K]) -> Result<Vec<Option<Slice>>> {
+        keys.iter().map(|key| self.get(ks, key)).collect()
+    }
+
+    /// Whether the key is there.
+    ///
+    /// # Errors
+    /// As [`get`](Readable::get).
+    fn contains_key(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.get(ks, key)?.is_some())
+    }
+
+    /// The rows of a range, in key order, from either end. A scan of a transaction sees its writes as of this call,
+    /// and errors once the transaction has ended.
+    fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan;
+
+    /// The rows whose keys start with `prefix`.
+    fn prefix(&self, ks: &Keyspace, prefix: impl AsRef<[u8]>) -> Scan;
+
+    /// A cursor, before the first row.
+    fn cursor(&self, ks: &Keyspace) -> Cursor;
+}
+
+impl Readable for Snapshot {
+    fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
+        self.get_row(ks.life(), key.as_ref())
+    }
+
+    fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {
+        Scan::range(self, ks.life(), Own::none(), &range)
+    }
+
+    fn prefix(&self, ks: &Keyspace, prefix: impl AsRef<[u8]>) -> Scan {
+        Scan::prefix(self, ks.life(), Own::none(), prefix.as_ref())
+    }
+
+    fn cursor(&self, ks: &Keyspace) -> Cursor {
+        Cursor::new(self, ks.life(), Own::none())
+    }
+}
+
+/// A row that a source found: its key, and its value or its removal.
+pub(crate) type Found = (Slice, Version);
+
+/// A found row that is there.
+pub(crate) fn entry_of((key, version): Found) -> Option<Entry> {
+    version.map(|value| (key, value))
+}

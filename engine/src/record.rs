@@ -1,0 +1,462 @@
+//! The payload of a transaction's log record: a list of operations, and nothing else. Pure: bytes in, values out.
+//!
+//! The bytes are described in `docs/format/wal.md`, section "Engine records". In short, little endian:
+//!
+//! ```text
+//! payload   u8 format = 1 · u8 flags = 0 · u16 reserved = 0 · u32 number of operations · operations
+//! operation u8 op · u32 keyspace · u16 key length · key [· u32 value length · value, for op 1 and 3]
+//! ```
+//!
+//! A payload is also what the delta keeps: rows in memory are ranges of the payload that wrote them, so a commit
+//! copies its keys and values once. [`WriteSet`] is a payload with its operations in key order, one per key.
+//!
+//! Decoding is strict: any byte that an encoder would not have written is an error, and no count or length that is
+//! read is trusted before it has been held against what is there.
+
+#![warn(clippy::indexing_slicing)]
+
+use crate::key::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use seawall_wal::Slice;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The keyspace of keyspaces: name → catalogue row.
+pub(crate) const CATALOGUE: u32 = 0;
+
+const FORMAT: u8 = 1;
+const HEADER_BYTES: usize = 8;
+const OP_BYTES_MIN: usize = 7;
+/// Positions in a payload are 32-bit.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 1 << 30;
+
+const PUT: u8 = 1;
+const REMOVE: u8 = 2;
+const CREATE_KEYSPACE: u8 = 3;
+const DROP_KEYSPACE: u8 = 4;
+// 5 to 8 are reserved: remove range, add, put with expiry, large value in an extent of its own.
+
+/// One operation of a transaction, as it stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Op<'a> {
+    /// The row gets this value.
+    Put {
+        /// The keyspace's id.
+        keyspace: u32,
+        /// The key.
+        key: &'a [u8],
+        /// Its new value.
+        value: &'a [u8],
+    },
+    /// The row is gone.
+    Remove {
+        /// The keyspace's id.
+        keyspace: u32,
+        /// The key.
+        key: &'a [u8],
+    },
+    /// A keyspace begins.
+    CreateKeyspace {
+        /// Its id, never used before.
+        keyspace: u32,
+        /// Its name.
+        name: &'a str,
+        /// Its row in the catalogue.
+        row: &'a [u8],
+    },
+    /// A keyspace ends, with all its rows.
+    DropKeyspace {
+        /// Its id, never used again.
+        keyspace: u32,
+        /// Its name.
+        name: &'a str,
+    },
+}
+
+/// Why a payload is no payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Where, in bytes from the payload's start.
+    pub at: usize,
+    /// What was wrong.
+    pub what: &'static str,
+}
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "transaction record, byte {}: {}", self.at, self.what)
+    }
+}
+
+/// The operations of a payload, in the order in which they were written.
+///
+/// # Errors
+/// If the bytes are not exactly what an encoder writes.
+//= docs/format/wal.md#engine-records
+pub fn decode(payload: &[u8]) -> Result<Vec<Op<'_>>, Malformed> {
+    let places = decode_places(payload)?;
+    Ok(places.iter().filter_map(|place| place.view(payload)).collect())
+}
+
+/// Where an operation's key and value stand in its payload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpPlace {
+    op: u8,
+    keyspace: u32,
+    key_at: u32,
+    key_bytes: u32,
+    value_at: u32,
+    value_bytes: u32,
+}
+
+impl OpPlace {
+    /// The keyspace of the row that this operation sets: the catalogue for its own operations.
+    pub(crate) fn row_keyspace(&self) -> u32 {
+        match self.op {
+            CREATE_KEYSPACE | DROP_KEYSPACE => CATALOGUE,
+            _ => self.keyspace,
+        }
+    }
+
+    pub(crate) fn key_range(&self) -> Range<usize> {
+        self.key_at as usize..(self.key_at + self.key_bytes) as usize
+    }
+
+    /// The value's place; none if the row is removed.
+    pub(crate) fn value_range(&self) -> Option<Range<usize>> {
+        let is_put = matches!(self.op, PUT | CREATE_KEYSPACE);
+        is_put.then(|| self.value_at as usize..(self.value_at + self.value_bytes) as usize)
+    }
+
+    pub(crate) fn created(&self) -> Option<u32> {
+        (self.op == CREATE_KEYSPACE).then_some(self.keyspace)
+    }
+
+    pub(crate) fn dropped(&self) -> Option<u32> {
+        (self.op == DROP_KEYSPACE).then_some(self.keyspace)
+    }
+
+    fn view<'a>(&self, payload: &'a [u8]) -> Option<Op<'a>> {
+        let keyspace = self.keyspace;
+        let key = payload.get(self.key_range())?;
+        let value = match self.value_range() {
+            Some(range) => payload.get(range)?,
+            None => &[],
+        };
+        match self.op {
+            PUT => Some(Op::Put { keyspace, key, value }),
+            REMOVE => Some(Op::Remove { keyspace, key }),
+            CREATE_KEYSPACE => {
+                Some(Op::CreateKeyspace { keyspace, name: std::str::from_utf8(key).ok()?, row: value })
+            }
+            DROP_KEYSPACE => Some(Op::DropKeyspace { keyspace, name: std::str::from_utf8(key).ok()? }),
+            _ => None,
+        }
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn bad(&self, what: &'static str) -> Malformed {
+        Malformed { at: self.at, what }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<&'a [u8], Malformed> {
+        let end = self.at.checked_add(bytes).ok_or(self.bad("a length beyond all bounds"))?;
+        let taken = self.bytes.get(self.at..end).ok_or(self.bad("ends in the middle of an operation"))?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+}
+
+fn decode_places(payload: &[u8]) -> Result<Vec<OpPlace>, Malformed> {
+    let mut reader = Reader { bytes: payload, at: 0 };
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(reader.bad("longer than any payload"));
+    }
+    let [format, flags, reserved_low, reserved_high] = reader.array()?;
+    if format != FORMAT {
+        return Err(Malformed { at: 0, what: "a format that this version does not know" });
+    }
+    if flags != 0 || reserved_low != 0 || reserved_high != 0 {
+        return Err(Malformed { at: 1, what: "flags that this version does not know" });
+    }
+    let count = u32::from_le_bytes(reader.array()?) as usize;
+    if count > payload.len().saturating_sub(HEADER_BYTES) / OP_BYTES_MIN {
+        return Err(reader.bad("more operations announced than there is room for"));
+    }
+    let mut places = Vec::with_capacity(count);
+    for _ in 0..count {
+        places.push(decode_op(&mut reader)?);
+    }
+    if reader.at != payload.len() {
+        return Err(reader.bad("bytes after the last operation"));
+    }
+    Ok(places)
+}
+
+fn decode_op(reader: &mut Reader<'_>) -> Result<OpPlace, Malformed> {
+    let start = reader.at;
+    let bad = |what| Malformed { at: start, what };
+    let [op] = reader.array()?;
+    let keyspace = u32::from_le_bytes(reader.array()?);
+    if keyspace == CATALOGUE {
+        return Err(bad("an operation on the catalogue itself"));
+    }
+    let key_bytes = u32::from(u16::from_le_bytes(reader.array()?));
+    let key_at = reader.at as u32;
+    let key = reader.take(key_bytes as usize)?;
+    let mut place = OpPlace { op, keyspace, key_at, key_bytes, value_at: 0, value_bytes: 0 };
+    if matches!(op, CREATE_KEYSPACE | DROP_KEYSPACE) {
+        let is_name = (1..=NAME_BYTES_MAX).contains(&key.len()) && std::str::from_utf8(key).is_ok();
+        if !is_name {
+            return Err(bad("a keyspace's name that is none"));
+        }
+    }
+    match op {
+        REMOVE | DROP_KEYSPACE => {}
+        PUT | CREATE_KEYSPACE => {
+            place.value_bytes = u32::from_le_bytes(reader.array()?);
+            if place.value_bytes as usize > VALUE_BYTES_MAX {
+                return Err(bad("a value over the limit"));
+            }
+            place.value_at = reader.at as u32;
+            let value = reader.take(place.value_bytes as usize)?;
+            if op == CREATE_KEYSPACE && decode_catalogue_row(value) != Some(keyspace) {
+                return Err(bad("a catalogue row that is none, or another keyspace's"));
+            }
+        }
+        _ => return Err(bad("an operation that this version does not know")),
+    }
+    Ok(place)
+}
+
+/// A keyspace's row in the catalogue: u8 format = 1 · u8 flags = 0 · u16 reserved = 0 · u32 id.
+//= docs/format/data.md#keyspace-0-the-catalogue
+pub(crate) fn catalogue_row(id: u32) -> [u8; 8] {
+    let [a, b, c, d] = id.to_le_bytes();
+    [1, 0, 0, 0, a, b, c, d]
+}
+
+/// The id in a catalogue row; none if it is no such row.
+pub(crate) fn decode_catalogue_row(row: &[u8]) -> Option<u32> {
+    match row {
+        [1, 0, 0, 0, a, b, c, d] => Some(u32::from_le_bytes([*a, *b, *c, *d])).filter(|id| *id != CATALOGUE),
+        _ => None,
+    }
+}
+
+/// Writes a payload, operation by operation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Builder {
+    bytes: Vec<u8>,
+    ops: Vec<OpPlace>,
+}
+
+impl Builder {
+    pub(crate) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub(crate) fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ops.clear();
+    }
+
+    /// Key and value are within their limits, and the whole within [`PAYLOAD_BYTES_MAX`]: the caller has looked.
+    pub(crate) fn put(&mut self, keyspace: u32, key: &[u8], value: &[u8]) {
+        self.push(PUT, keyspace, key, Some(value));
+    }
+
+    pub(crate) fn remove(&mut self, keyspace: u32, key: &[u8]) {
+        self.push(REMOVE, keyspace, key, None);
+    }
+
+    pub(crate) fn create_keyspace(&mut self, keyspace: u32, name: &str) {
+        self.push(CREATE_KEYSPACE, keyspace, name.as_bytes(), Some(&catalogue_row(keyspace)));
+    }
+
+    pub(crate) fn drop_keyspace(&mut self, keyspace: u32, name: &str) {
+        self.push(DROP_KEYSPACE, keyspace, name.as_bytes(), None);
+    }
+
+    fn push(&mut self, op: u8, keyspace: u32, key: &[u8], value: Option<&[u8]>) {
+        debug_assert!(key.len() <= KEY_BYTES_MAX && value.is_none_or(|v| v.len() <= VALUE_BYTES_MAX));
+        if self.bytes.is_empty() {
+            self.bytes.extend_from_slice(&[FORMAT, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        self.bytes.push(op);
+        self.bytes.extend_from_slice(&keyspace.to_le_bytes());
+        self.bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        let key_at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(key);
+        let mut place =
+            OpPlace { op, keyspace, key_at, key_bytes: key.len() as u32, value_at: 0, value_bytes: 0 };
+        if let Some(value) = value {
+            self.bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            place.value_at = self.bytes.len() as u32;
+            place.value_bytes = value.len() as u32;
+            self.bytes.extend_from_slice(value);
+        }
+        self.ops.push(place);
+    }
+
+    pub(crate) fn finish(mut self) -> WriteSet {
+        let count = self.ops.len() as u32;
+        if let Some(field) = self.bytes.get_mut(4..HEADER_BYTES) {
+            field.copy_from_slice(&count.to_le_bytes());
+        }
+        WriteSet::new(Arc::new(self.bytes), self.ops)
+    }
+}
+
+/// What a transaction changes: its payload, and the rows that it sets, sorted by (keyspace, key), one per key, the
+/// last of several for one key.
+#[derive(Debug)]
+pub(crate) struct WriteSet {
+    payload: Arc<Vec<u8>>,
+    rows: Vec<OpPlace>,
+    created: Vec<u32>,
+    dropped: Vec<u32>,
+}
+
+impl WriteSet {
+    fn new(payload: Arc<Vec<u8>>, mut rows: Vec<OpPlace>) -> WriteSet {
+        let created = rows.iter().filter_map(OpPlace::created).collect();
+        let dropped = rows.iter().filter_map(OpPlace::dropped).collect();
+        let row_key =
+            |row: &OpPlace| (row.row_keyspace(), payload.get(row.key_range()).unwrap_or_default());
+        if !rows.is_sorted_by(|a, b| row_key(a) < row_key(b)) {
+            rows.sort_by(|a, b| row_key(a).cmp(&row_key(b)));
+            // The sort is stable, so of several writes to one key the last in call order is the last here.
+            rows.dedup_by(|later, kept| {
+                let same = row_key(later) == row_key(kept);
+                if same {
+                    *kept = *later;
+                }
+                same
+            });
+        }
+        WriteSet { payload, rows, created, dropped }
+    }
+
+    /// From a payload of the log.
+    pub(crate) fn decode(payload: Vec<u8>) -> Result<WriteSet, Malformed> {
+        let places = decode_places(&payload)?;
+        Ok(WriteSet::new(Arc::new(payload), places))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub(crate) fn payload(&self) -> &Arc<Vec<u8>> {
+        &self.payload
+    }
+
+    pub(crate) fn rows(&self) -> &[OpPlace] {
+        &self.rows
+    }
+
+    /// Ids of keyspaces that begin.
+    pub(crate) fn created(&self) -> &[u32] {
+        &self.created
+    }
+
+    /// Ids of keyspaces that end.
+    pub(crate) fn dropped(&self) -> &[u32] {
+        &self.dropped
+    }
+
+    /// (keyspace, key) of a row.
+    pub(crate) fn key_of(&self, row: &OpPlace) -> (u32, &[u8]) {
+        (row.row_keyspace(), self.payload.get(row.key_range()).unwrap_or_default())
+    }
+
+    pub(crate) fn contains(&self, keyspace: u32, key: &[u8]) -> bool {
+        self.rows.binary_search_by(|row| self.key_of(row).cmp(&(keyspace, key))).is_ok()
+    }
+
+    /// The key as a slice that shares the payload.
+    pub(crate) fn slice(payload: &Arc<Vec<u8>>, range: Range<usize>) -> Slice {
+        let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::<Vec<u8>>::clone(payload);
+        Slice::new(owner, range)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn sample() -> Vec<u8> {
+        let mut builder = Builder::default();
+        builder.drop_keyspace(3, "old");
+        builder.create_keyspace(9, "näme");
+        builder.put(9, b"k", b"v");
+        builder.put(9, b"", b"");
+        builder.remove(4, b"gone");
+        builder.finish().payload().to_vec()
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let payload = sample();
+        let ops = decode(&payload).unwrap();
+        assert_eq!(ops.len(), 5);
+        assert_eq!(ops[0], Op::DropKeyspace { keyspace: 3, name: "old" });
+        assert_eq!(ops[1], Op::CreateKeyspace { keyspace: 9, name: "näme", row: &catalogue_row(9) });
+        assert_eq!(ops[3], Op::Put { keyspace: 9, key: b"", value: b"" });
+        let set = WriteSet::decode(payload).unwrap();
+        assert_eq!((set.created(), set.dropped()), (&[9][..], &[3][..]));
+        assert!(set.contains(CATALOGUE, "näme".as_bytes()) && set.contains(4, b"gone"));
+        assert!(!set.contains(3, b"old"));
+    }
+
+    #[test]
+    fn of_several_writes_to_one_key_the_last_counts() {
+        let mut builder = Builder::default();
+        for (key, value) in [(b"b", b"1"), (b"a", b"2"), (b"b", b"3")] {
+            builder.put(1, key, value);
+        }
+        let set = builder.finish();
+        assert_eq!(set.rows().len(), 2);
+        let last = set.rows()[1];
+        assert_eq!(set.key_of(&last), (1, &b"b"[..]));
+        assert_eq!(&set.payload()[last.value_range().unwrap()], b"3");
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_no_flip_panics() {
+        let payload = sample();
+        for len in 0..payload.len() {
+            assert!(decode(&payload[..len]).is_err(), "cut to {len}");
+        }
+        for at in 0..payload.len() {
+            for bit in 0..8 {
+                let mut flipped = payload.clone();
+                flipped[at] ^= 1 << bit;
+                if let Ok(ops) = decode(&flipped) {
+                    assert_eq!(ops.len(), 5);
+                }
+            }
+        }
+        let mut huge = payload;
+        huge[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(decode(&huge).is_err());
+    }
+}

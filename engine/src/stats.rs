@@ -1,0 +1,223 @@
+//! Figures and events: what a store has done, and what it does in the background. Nothing that decides rests on them.
+
+use seawall_wal::stats::{Histogram, HistogramSnapshot};
+use seawall_wal::{Lsn, Retainer};
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// Figures of a store since it was opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Commits that wrote something.
+    pub commits: u64,
+    /// Transactions that lost against another.
+    pub conflicts: u64,
+    /// Flushes of the device that the log asked for: commits by syncs is the group size.
+    pub syncs: u64,
+    /// Bytes that the log gave to the device.
+    pub log_device_bytes: u64,
+    /// Bytes of keys, values and framing that commits placed in the log.
+    pub log_payload_bytes: u64,
+    /// Bytes of log kept.
+    pub log_bytes: u64,
+    /// Bytes on disk: the data file and the log.
+    pub disk_bytes: u64,
+    /// Who keeps the log.
+    pub log_retained: Vec<Retainer>,
+    /// How long the oldest snapshot or transaction has been there.
+    pub oldest_snapshot_age: Duration,
+    /// Memory of deltas, active and frozen, in bytes.
+    pub delta_bytes: u64,
+    /// Memory of the block cache, in bytes.
+    pub cache_bytes: u64,
+    /// Blocks found in the cache.
+    pub cache_hits: u64,
+    /// Blocks read from the data file.
+    pub cache_misses: u64,
+    /// Bytes of the data file in use.
+    pub live_bytes: u64,
+    /// Bytes of the data file that checkpoints may use.
+    pub free_bytes: u64,
+    /// Checkpoints made.
+    pub checkpoints: u64,
+    /// Bytes that they wrote.
+    pub checkpoint_bytes: u64,
+    /// Everything below is in the data file.
+    pub checkpoint_lsn: Lsn,
+    /// Everything below is visible.
+    pub visible_lsn: Lsn,
+    /// Why writes are refused, if they are.
+    pub poisoned: Option<String>,
+    /// Time of a commit, from call to visible, in µs.
+    pub commit_us: HistogramSnapshot,
+    /// Time of a group's write to the log, in µs.
+    pub sync_us: HistogramSnapshot,
+    /// Time of a checkpoint, in µs.
+    pub checkpoint_us: HistogramSnapshot,
+}
+
+impl Stats {
+    /// The figures in Prometheus' text exposition format.
+    pub fn to_prometheus(&self) -> String {
+        let mut out = String::new();
+        let counters = [
+            ("commits_total", "Commits that wrote something.", self.commits),
+            ("conflicts_total", "Transactions that lost against another.", self.conflicts),
+            ("log_syncs_total", "Flushes of the device asked for by the log.", self.syncs),
+            ("log_device_bytes_total", "Bytes the log gave to the device.", self.log_device_bytes),
+            ("log_payload_bytes_total", "Bytes commits placed in the log.", self.log_payload_bytes),
+            ("cache_hits_total", "Blocks found in the cache.", self.cache_hits),
+            ("cache_misses_total", "Blocks read from the data file.", self.cache_misses),
+            ("checkpoints_total", "Checkpoints made.", self.checkpoints),
+            ("checkpoint_bytes_total", "Bytes written by checkpoints.", self.checkpoint_bytes),
+        ];
+        let gauges = [
+            ("disk_bytes", "Bytes on disk.", self.disk_bytes),
+            ("log_bytes", "Bytes of log kept.", self.log_bytes),
+            ("delta_bytes", "Memory of deltas.", self.delta_bytes),
+            ("cache_bytes", "Memory of the block cache.", self.cache_bytes),
+            ("data_live_bytes", "Bytes of the data file in use.", self.live_bytes),
+            ("data_free_bytes", "Bytes of the data file free.", self.free_bytes),
+            ("checkpoint_lsn", "Everything below is in the data file.", self.checkpoint_lsn.0),
+            ("visible_lsn", "Everything below is visible.", self.visible_lsn.0),
+            ("poisoned", "1 if writes are refused.", u64::from(self.poisoned.is_some())),
+        ];
+        let families = counters.iter().map(|c| ("counter", c)).chain(gauges.iter().map(|g| ("gauge", g)));
+        for (kind, (name, help, value)) in families {
+            let _ = write!(out, "# HELP seawall_{name} {help}\n# TYPE seawall_{name} {kind}\nseawall_{name} {value}\n");
+        }
+        let age = self.oldest_snapshot_age.as_secs_f64();
+        let _ = write!(
+            out,
+            "# HELP seawall_oldest_snapshot_age_seconds Age of the oldest snapshot.\n\
+             # TYPE seawall_oldest_snapshot_age_seconds gauge\nseawall_oldest_snapshot_age_seconds {age}\n"
+        );
+        let _ = out.write_str(
+            "# HELP seawall_log_retained_bytes Log kept, by who keeps it.\n# TYPE seawall_log_retained_bytes gauge\n",
+        );
+        for retainer in &self.log_retained {
+            let who = retainer.who.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = writeln!(out, "seawall_log_retained_bytes{{who=\"{who}\"}} {}", retainer.bytes);
+        }
+        for (name, help, histogram) in [
+            ("commit_microseconds", "Time of a commit.", &self.commit_us),
+            ("log_write_microseconds", "Time of a group's write to the log.", &self.sync_us),
+            ("checkpoint_microseconds", "Time of a checkpoint.", &self.checkpoint_us),
+        ] {
+            summary(&mut out, name, help, histogram);
+        }
+        out
+    }
+}
+
+fn summary(out: &mut String, name: &str, help: &str, histogram: &HistogramSnapshot) {
+    let _ = write!(out, "# HELP seawall_{name} {help}\n# TYPE seawall_{name} summary\n");
+    for quantile in [0.5, 0.99, 0.999] {
+        let value = histogram.quantile(quantile);
+        let _ = writeln!(out, "seawall_{name}{{quantile=\"{quantile}\"}} {value}");
+    }
+    let _ = write!(out, "seawall_{name}_sum {}\nseawall_{name}_count {}\n", histogram.sum, histogram.count());
+}
+
+/// The live counters behind [`Stats`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) commit_us: Histogram,
+    pub(crate) checkpoint_us: Histogram,
+}
+
+/// A finished checkpoint.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// Everything below is in the data file; recovery starts here.
+    pub lsn: Lsn,
+    /// The data file.
+    pub path: PathBuf,
+    /// Bytes that it wrote; 0 if there was nothing to do.
+    pub bytes: u64,
+}
+
+/// How far a long operation is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Blocks looked at.
+    pub done: u64,
+    /// Blocks to look at.
+    pub total: u64,
+}
+
+/// What [`Db::verify`](crate::Db::verify) found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Blocks of the data file that were read and checked.
+    pub blocks: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Transactions in the log that were read and checked.
+    pub log_records: u64,
+    /// All that is wrong, in words; empty for a sound store.
+    pub problems: Vec<String>,
+}
+
+/// Something that happened in the background.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A checkpoint was made.
+    CheckpointDone {
+        /// Everything below is in the data file.
+        lsn: Lsn,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A writer had to wait until a checkpoint gave memory back.
+    WriteStall {
+        /// How long.
+        took: Duration,
+    },
+    /// The store refuses writes from now on.
+    Poisoned {
+        /// What failed.
+        why: String,
+    },
+    /// The disk is full: commits or checkpoints wait for room.
+    NoSpace,
+}
+
+/// Is told of events, from whichever thread they happen on; must not block, and must not call the store.
+pub trait EventListener: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: &Event) {
+        let _ = event;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exposition_names_every_family_once() {
+        let retainer =
+            Retainer { who: "slot \"a\"".into(), lsn: Lsn(1), bytes: 7, age: Duration::from_secs(1) };
+        let stats = Stats { commits: 3, log_retained: vec![retainer], ..Stats::default() };
+        let text = stats.to_prometheus();
+        assert!(text.contains("\nseawall_commits_total 3\n"));
+        assert!(text.contains("seawall_log_retained_bytes{who=\"slot \\\"a\\\"\"} 7\n"));
+        let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+        let mut unique = types.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(types.len(), unique.len());
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok()), "{line}");
+        }
+    }
+}

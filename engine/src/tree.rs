@@ -1,0 +1,256 @@
+//! The data file: copy-on-write B+trees on a 4 KiB grid, one for each keyspace, replaced as a whole by checkpoints.
+//!
+//! ```text
+//! superblock (two slots) ──► tree of roots ──► one tree a keyspace ──► leaves ──► extents of large values
+//!            └──────────────► free map
+//! ```
+//!
+//! Every arrow is a [`Ptr`] with the checksum and the birth generation of what it leads to. No block that a published
+//! superblock leads to is ever overwritten: a [`Fold`] writes new blocks beside the old ones, makes them durable, and
+//! only then writes the next superblock. So a reader needs no locks, only a [`Root`] to keep its blocks from being
+//! used again, and a crash at any moment leaves the old tree or the new one.
+//!
+//! Invariants, cited in the code:
+//! - T1: blocks, free map included, are synced before the superblock that leads to them is written.
+//! - T2: after a failed write or sync nothing more is published; reopening decides from what is on the disk.
+//! - T3: a fold that ends without publishing changes nothing.
+//! - S1–S3 on space: see `space`.
+//!
+//! The bytes are described in `docs/format/data.md`.
+
+#![warn(clippy::indexing_slicing)]
+
+mod block;
+mod bytes;
+mod cache;
+mod file;
+mod fold;
+mod freemap;
+mod merge;
+mod open;
+mod pack;
+mod ptr;
+mod space;
+mod superblock;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod walk;
+mod write;
+
+pub use fold::{Change, Fold};
+pub use ptr::{BlockKind, Ptr};
+pub use superblock::{FORMAT_VERSION, Superblock};
+pub use verify::TreeReport;
+pub use walk::TreeCursor;
+
+use crate::{Error, Result};
+use cache::Cache;
+use parking_lot::Mutex;
+use seawall_wal::DiskFile;
+use space::Space;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
+
+/// The longest value that the format has room for, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 30;
+
+/// The keyspace id under which the tree of roots is kept; never given out.
+pub(crate) const ROOTS_KEYSPACE: u32 = u32::MAX;
+
+/// An open data file. Shared between threads; reads run beside each other and beside a fold.
+#[derive(Debug)]
+pub struct TreeStore {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    read_only: bool,
+    /// The end of the managed part of the file; what `Space` says, readable without its lock.
+    end: AtomicU64,
+    cache: Cache,
+    space: Arc<Mutex<Space>>,
+    is_folding: AtomicBool,
+    latest: Mutex<Latest>,
+    /// The failure after which nothing may be published any more (T2).
+    failure: Mutex<Option<Arc<Error>>>,
+    warning: Option<String>,
+    totals: Totals,
+}
+
+/// The newest published state, and how far into the file the one before it reaches.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    generation: u64,
+    file_bytes: u64,
+    file_bytes_before: u64,
+    blocks: u64,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    folds: AtomicU64,
+    fold_bytes: AtomicU64,
+    fold_bytes_last: AtomicU64,
+}
+
+/// A published state of all keyspaces; immutable. While it lives, none of its blocks is used again.
+#[derive(Debug)]
+pub struct Root {
+    /// The superblock's generation.
+    pub generation: u64,
+    /// The superblock.
+    pub superblock: Superblock,
+    trees: BTreeMap<u32, TreeRoot>,
+    space: Arc<Mutex<Space>>,
+}
+
+impl Root {
+    fn new(superblock: Superblock, trees: BTreeMap<u32, TreeRoot>, space: &Arc<Mutex<Space>>) -> Arc<Root> {
+        space.lock().pin(superblock.generation);
+        Arc::new(Root { generation: superblock.generation, superblock, trees, space: Arc::clone(space) })
+    }
+
+    fn tree(&self, keyspace: u32) -> Option<Ptr> {
+        self.trees.get(&keyspace).map(|tree| tree.ptr)
+    }
+
+    /// Rows of a keyspace.
+    pub fn rows(&self, keyspace: u32) -> u64 {
+        self.trees.get(&keyspace).map_or(0, |tree| tree.rows)
+    }
+
+    /// Bytes of a keyspace's keys and values.
+    pub fn payload_bytes(&self, keyspace: u32) -> u64 {
+        self.trees.get(&keyspace).map_or(0, |tree| tree.payload_bytes)
+    }
+
+    /// The keyspaces that hold rows, ascending.
+    pub fn keyspaces(&self) -> impl Iterator<Item = u32> + '_ {
+        self.trees.keys().copied()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        self.space.lock().unpin(self.generation);
+    }
+}
+
+/// What the tree of roots says of a keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TreeRoot {
+    ptr: Ptr,
+    rows: u64,
+    payload_bytes: u64,
+    /// Values in extents of their own: without any, a dropped tree's leaves need not be read.
+    extents: u64,
+}
+
+/// Bytes of an encoded [`TreeRoot`].
+const TREE_ROOT_BYTES: usize = ptr::PTR_BYTES + 24;
+
+impl TreeRoot {
+    fn encode(&self) -> [u8; TREE_ROOT_BYTES] {
+        let mut out = [0; TREE_ROOT_BYTES];
+        bytes::put(&mut out, 0, &self.ptr.encode());
+        bytes::put(&mut out, 32, &self.rows.to_le_bytes());
+        bytes::put(&mut out, 40, &self.payload_bytes.to_le_bytes());
+        bytes::put(&mut out, 48, &self.extents.to_le_bytes());
+        out
+    }
+
+    fn decode(row: &[u8]) -> Result<TreeRoot, ptr::Flaw> {
+        let ptr = Ptr::decode(row)?;
+        if row.len() != TREE_ROOT_BYTES || !matches!(ptr.kind, BlockKind::Leaf | BlockKind::Inner) {
+            return Err("a keyspace's root row is no root".to_owned());
+        }
+        Ok(TreeRoot {
+            ptr,
+            rows: bytes::u64_at(row, 32),
+            payload_bytes: bytes::u64_at(row, 40),
+            extents: bytes::u64_at(row, 48),
+        })
+    }
+}
+
+/// Figures of the data file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeStats {
+    /// The newest generation.
+    pub generation: u64,
+    /// Bytes of the file that are managed: in use, dead or free.
+    pub file_bytes: u64,
+    /// Bytes of blocks in use.
+    pub live_bytes: u64,
+    /// Bytes that a fold may use.
+    pub free_bytes: u64,
+    /// Bytes of replaced blocks that a superblock or a reader may still want.
+    pub dead_bytes: u64,
+    /// Blocks in use.
+    pub blocks: u64,
+    /// Bytes of cached blocks.
+    pub cache_bytes: u64,
+    /// The cache's budget.
+    pub cache_bytes_max: u64,
+    /// Blocks found in the cache.
+    pub cache_hits: u64,
+    /// Blocks read from the file.
+    pub cache_misses: u64,
+    /// Folds published since the file was opened.
+    pub folds: u64,
+    /// Bytes that those folds wrote, superblocks included.
+    pub fold_bytes: u64,
+    /// Bytes that the last of them wrote.
+    pub fold_bytes_last: u64,
+}
+
+impl TreeStore {
+    /// The figures of now.
+    pub fn stats(&self) -> TreeStats {
+        let latest = *self.latest.lock();
+        let mut stats = TreeStats {
+            generation: latest.generation,
+            blocks: latest.blocks,
+            cache_bytes: self.cache.bytes(),
+            cache_bytes_max: self.cache.capacity(),
+            cache_hits: self.cache.hits(),
+            cache_misses: self.cache.misses(),
+            folds: self.totals.folds.load(Ordering::Relaxed),
+            fold_bytes: self.totals.fold_bytes.load(Ordering::Relaxed),
+            fold_bytes_last: self.totals.fold_bytes_last.load(Ordering::Relaxed),
+            ..TreeStats::default()
+        };
+        let space = self.space.lock();
+        stats.file_bytes = space.end();
+        stats.live_bytes = space.live_bytes();
+        stats.free_bytes = space.free_bytes();
+        stats.dead_bytes = space.dead_bytes();
+        stats
+    }
+
+    /// What is wrong with the superblock slot that was not chosen when the file was opened: a checkpoint that a
+    /// crash cut short, or damage. The next checkpoint writes over it.
+    pub fn superblock_warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// Refuses every later fold (T2) and gives the error back.
+    fn fail(&self, error: Error) -> Error {
+        self.failure.lock().get_or_insert_with(|| Arc::new(error.again()));
+        error
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        match &*self.failure.lock() {
+            Some(cause) => Err(Error::Poisoned(Arc::clone(cause))),
+            None => Ok(()),
+        }
+    }
+}

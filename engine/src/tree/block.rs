@@ -1,0 +1,360 @@
+//! The bytes of a tree block: leaves and inner blocks share one layout.
+//!
+//! ```text
+//! header (40 bytes) | prefix | slots: one offset an entry | entries in key order, back to back | zeros to the end
+//! entry: suffix length u16 | form u16 | suffix | payload
+//! ```
+//!
+//! The prefix is what all keys of the block begin with, stored once; an entry holds the rest of its key. The *form*
+//! says what the payload is: a value's bytes, a pointer to a value kept apart, or (inner blocks) a pointer to a
+//! child. An inner entry's key is a *separator*: every key of that child and of those after it is at or above it;
+//! the first child also takes whatever is below its separator.
+//!
+//! [`Block::parse`] checks all that can be checked without other blocks: after it, every entry lies in the block and
+//! keys ascend strictly. So the accessors need no errors; an index beyond the count gives empty bytes.
+
+#![warn(clippy::indexing_slicing)]
+
+use super::bytes::{array_at, put, u16_at, u32_at, u64_at};
+use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
+use std::cmp::Ordering;
+use std::ops::Range;
+
+/// The size that blocks are packed to; one grid block. Larger only if a single entry does not fit.
+pub(super) const TARGET_BYTES: usize = seawall_wal::disk::BLOCK_BYTES;
+
+/// The longest value that stands in its leaf: two rows of that size fill a leaf. A longer one gets an extent of its
+/// own, which stays where it is when its neighbours change.
+pub(super) const VALUE_INLINE_MAX: usize = 1984;
+
+/// Bytes of a tree block's header.
+pub(super) const HEADER_BYTES: usize = 40;
+
+/// Blocks longer than this have slots of four bytes instead of two.
+pub(super) const NARROW_BYTES_MAX: usize = 1 << 16;
+
+/// Bytes of an entry beside its suffix and payload.
+pub(super) const ENTRY_HEADER_BYTES: usize = 4;
+
+/// Forms up to this one are the length of a value that follows.
+const FORM_INLINE_MAX: u16 = 0x7fff;
+/// A value in an extent: its length (u64) and its pointer.
+pub(super) const FORM_EXTENT: u16 = 0x8001;
+/// A pointer to a child. 0x8002 is kept for values in several extents.
+pub(super) const FORM_CHILD: u16 = 0x8003;
+
+/// Bytes of the payload of a value kept apart.
+pub(super) const EXTENT_PAYLOAD_BYTES: usize = 8 + PTR_BYTES;
+
+const MAGIC: [u8; 4] = *b"SwBk";
+
+/// What a block's header says; it names misdirected and stale blocks, and lets a lost file be searched for blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) kind: BlockKind,
+    pub(super) level: u8,
+    pub(super) prefix_bytes: u16,
+    pub(super) count: u32,
+    pub(super) keyspace: u32,
+    pub(super) birth: u64,
+    pub(super) offset: u64,
+    pub(super) used: u32,
+}
+
+impl Header {
+    pub(super) fn encode(&self, block: &mut [u8]) {
+        put(block, 0, &MAGIC);
+        put(block, 4, &[self.kind as u8, self.level]);
+        put(block, 6, &self.prefix_bytes.to_le_bytes());
+        put(block, 8, &self.count.to_le_bytes());
+        put(block, 12, &self.keyspace.to_le_bytes());
+        put(block, 16, &self.birth.to_le_bytes());
+        put(block, 24, &self.offset.to_le_bytes());
+        put(block, 32, &self.used.to_le_bytes());
+        put(block, 36, &[0; 4]);
+    }
+
+    /// Reads a block's header and holds it against the pointer that led here.
+    pub(super) fn decode(block: &[u8], ptr: &Ptr, keyspace: u32) -> Result<Header, Flaw> {
+        if array_at(block, 0) != MAGIC {
+            return Err("no block begins here: the magic is wrong".to_owned());
+        }
+        let header = Header {
+            kind: ptr.kind,
+            level: ptr.level,
+            prefix_bytes: u16_at(block, 6),
+            count: u32_at(block, 8),
+            keyspace: u32_at(block, 12),
+            birth: u64_at(block, 16),
+            offset: u64_at(block, 24),
+            used: u32_at(block, 32),
+        };
+        if array_at(block, 4) != [ptr.kind as u8, ptr.level] {
+            let [kind, level] = array_at(block, 4);
+            return Err(format!(
+                "a block of kind {kind} and level {level} where a {:?} of level {} belongs",
+                ptr.kind, ptr.level
+            ));
+        }
+        if header.offset != ptr.offset {
+            return Err(format!("the block that belongs at {} was written here", header.offset));
+        }
+        if header.birth != ptr.birth {
+            return Err(format!("a block of generation {} where one of {} belongs", header.birth, ptr.birth));
+        }
+        if header.keyspace != keyspace {
+            return Err(format!("a block of keyspace {} in keyspace {keyspace}", header.keyspace));
+        }
+        if header.used as usize > block.len() || u32_at(block, 36) != 0 {
+            return Err(format!("the header claims {} bytes of {}", header.used, block.len()));
+        }
+        Ok(header)
+    }
+}
+
+/// What an entry holds beside its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Payload {
+    /// A value, here in the block.
+    Inline(Range<usize>),
+    /// A value of `len` bytes in an extent of its own.
+    Extent { len: u64, ptr: Ptr },
+    /// A block of the level below.
+    Child(Ptr),
+}
+
+impl Payload {
+    /// Bytes of the value.
+    pub(super) fn value_bytes(&self) -> u64 {
+        match self {
+            Payload::Inline(range) => range.len() as u64,
+            Payload::Extent { len, .. } => *len,
+            Payload::Child(_) => 0,
+        }
+    }
+}
+
+/// A verified block in memory: a leaf, an inner block, or a value's bytes.
+#[derive(Debug)]
+pub(super) struct Block {
+    bytes: Vec<u8>,
+    ptr: Ptr,
+    keyspace: u32,
+    count: usize,
+    prefix: Range<usize>,
+    slots: usize,
+    wide: bool,
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Block {
+    /// A value's extent, whose checksum the caller has verified.
+    pub(super) fn value(bytes: Vec<u8>, ptr: Ptr, keyspace: u32) -> Block {
+        Block { bytes, ptr, keyspace, count: 0, prefix: 0..0, slots: 0, wide: false }
+    }
+
+    /// A leaf or an inner block, whose checksum the caller has verified.
+    pub(super) fn parse(bytes: Vec<u8>, ptr: Ptr, keyspace: u32) -> Result<Block, Flaw> {
+        let header = Header::decode(&bytes, &ptr, keyspace)?;
+        let wide = bytes.len() > NARROW_BYTES_MAX;
+        let count = header.count as usize;
+        let slots = HEADER_BYTES + usize::from(header.prefix_bytes);
+        let slots_end = count.checked_mul(if wide { 4 } else { 2 }).and_then(|slot| slot.checked_add(slots));
+        let used = header.used as usize;
+        if count == 0 || slots_end.is_none_or(|end| end > used) {
+            return Err(format!("{count} entries do not fit in {used} bytes"));
+        }
+        let block = Block { bytes, ptr, keyspace, count, prefix: HEADER_BYTES..slots, slots, wide };
+        block.check_entries(slots_end.unwrap_or(used), used)?;
+        Ok(block)
+    }
+
+    fn check_entries(&self, first: usize, used: usize) -> Result<(), Flaw> {
+        let mut at = first;
+        let mut previous: Option<&[u8]> = None;
+        for index in 0..self.count {
+            if self.slot(index) != at {
+                return Err(format!("entry {index} is not where the one before it ends"));
+            }
+            let suffix_bytes = usize::from(u16_at(&self.bytes, at));
+            let form = u16_at(&self.bytes, at + 2);
+            let payload_bytes = match form {
+                0..=FORM_INLINE_MAX if self.ptr.level == 0 => usize::from(form),
+                FORM_EXTENT if self.ptr.level == 0 => EXTENT_PAYLOAD_BYTES,
+                FORM_CHILD if self.ptr.level > 0 => PTR_BYTES,
+                _ => return Err(format!("entry {index} has the form {form:#x}, unknown at this level")),
+            };
+            let payload = at + ENTRY_HEADER_BYTES + suffix_bytes;
+            let end = payload + payload_bytes;
+            if end > used || self.prefix.len() + suffix_bytes > usize::from(u16::MAX) {
+                return Err(format!("entry {index} does not fit"));
+            }
+            let suffix = self.suffix(index);
+            if previous.is_some_and(|previous| previous >= suffix) {
+                return Err(format!("the key of entry {index} is not above the one before it"));
+            }
+            self.check_pointer(index, form, payload)?;
+            previous = Some(suffix);
+            at = end;
+        }
+        if at == used { Ok(()) } else { Err(format!("the entries end at {at}, not at {used}")) }
+    }
+
+    fn check_pointer(&self, index: usize, form: u16, payload: usize) -> Result<(), Flaw> {
+        let (ptr, fits) = match form {
+            FORM_EXTENT => {
+                let len = u64_at(&self.bytes, payload);
+                let ptr = Ptr::decode(self.bytes.get(payload + 8..).unwrap_or_default())?;
+                let padded = len.checked_next_multiple_of(super::ptr::GRID);
+                (ptr, ptr.kind == BlockKind::Value && len > 0 && padded == Some(u64::from(ptr.bytes)))
+            }
+            FORM_CHILD => {
+                let ptr = Ptr::decode(self.bytes.get(payload..).unwrap_or_default())?;
+                let level = self.ptr.level.saturating_sub(1);
+                (ptr, ptr.level == level && ptr.kind == BlockKind::of_level(level))
+            }
+            _ => return Ok(()),
+        };
+        if !fits {
+            return Err(format!("the pointer of entry {index} leads to the wrong kind, level or length"));
+        }
+        if ptr.birth > self.ptr.birth {
+            return Err(format!("the pointer of entry {index} is younger than its block"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn ptr(&self) -> &Ptr {
+        &self.ptr
+    }
+
+    /// True if this is the block that a pointer of a tree of `keyspace` means.
+    pub(super) fn is(&self, ptr: &Ptr, keyspace: u32) -> bool {
+        self.ptr == *ptr && self.keyspace == keyspace
+    }
+
+    pub(super) fn level(&self) -> u8 {
+        self.ptr.level
+    }
+
+    /// Bytes that the block takes in memory and in the file.
+    pub(super) fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes that hold something.
+    pub(super) fn used_len(&self) -> usize {
+        u32_at(&self.bytes, 32) as usize
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What every key of the block begins with.
+    pub(super) fn prefix(&self) -> &[u8] {
+        self.bytes.get(self.prefix.clone()).unwrap_or_default()
+    }
+
+    fn slot(&self, index: usize) -> usize {
+        if self.wide {
+            u32_at(&self.bytes, self.slots + 4 * index) as usize
+        } else {
+            usize::from(u16_at(&self.bytes, self.slots + 2 * index))
+        }
+    }
+
+    /// What an entry's key has after the prefix.
+    pub(super) fn suffix(&self, index: usize) -> &[u8] {
+        let at = self.slot(index);
+        let len = usize::from(u16_at(&self.bytes, at));
+        self.bytes.get(at + ENTRY_HEADER_BYTES..at + ENTRY_HEADER_BYTES + len).unwrap_or_default()
+    }
+
+    /// Where an entry's suffix stands.
+    pub(super) fn suffix_range(&self, index: usize) -> Range<usize> {
+        let at = self.slot(index);
+        let start = at + ENTRY_HEADER_BYTES;
+        start..start + usize::from(u16_at(&self.bytes, at))
+    }
+
+    /// Writes an entry's whole key into `out`.
+    pub(super) fn key_into(&self, index: usize, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(self.prefix());
+        out.extend_from_slice(self.suffix(index));
+    }
+
+    /// An entry's form and its payload's bytes, as stored.
+    pub(super) fn raw_payload(&self, index: usize) -> (u16, &[u8]) {
+        let at = self.slot(index);
+        let start = at + ENTRY_HEADER_BYTES + usize::from(u16_at(&self.bytes, at));
+        let form = u16_at(&self.bytes, at + 2);
+        let len = match form {
+            FORM_EXTENT => EXTENT_PAYLOAD_BYTES,
+            FORM_CHILD => PTR_BYTES,
+            inline => usize::from(inline),
+        };
+        (form, self.bytes.get(start..start + len).unwrap_or_default())
+    }
+
+    /// What an entry holds.
+    ///
+    /// # Errors
+    /// A pointer that does not parse; `parse` has refused such a block.
+    pub(super) fn payload(&self, index: usize) -> Result<Payload, Flaw> {
+        let at = self.slot(index);
+        let start = at + ENTRY_HEADER_BYTES + usize::from(u16_at(&self.bytes, at));
+        let rest = || self.bytes.get(start..).unwrap_or_default();
+        Ok(match u16_at(&self.bytes, at + 2) {
+            FORM_EXTENT => Payload::Extent {
+                len: u64_at(&self.bytes, start),
+                ptr: Ptr::decode(rest().get(8..).unwrap_or_default())?,
+            },
+            FORM_CHILD => Payload::Child(Ptr::decode(rest())?),
+            inline => Payload::Inline(start..start + usize::from(inline)),
+        })
+    }
+
+    /// The child at `index` of an inner block.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn child(&self, index: usize) -> Result<Ptr, Flaw> {
+        match self.payload(index)? {
+            Payload::Child(ptr) => Ok(ptr),
+            _ => Err("a row where a child belongs".to_owned()),
+        }
+    }
+
+    /// Where `key` stands (`Ok`), or would (`Err`).
+    pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        let prefix = self.prefix();
+        let Some(rest) = key.strip_prefix(prefix) else {
+            return Err(if key < prefix { 0 } else { self.count });
+        };
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.suffix(middle).cmp(rest) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(middle),
+            }
+        }
+        Err(low)
+    }
+
+    /// Which child `key` belongs to, in an inner block.
+    pub(super) fn child_index(&self, key: &[u8]) -> usize {
+        match self.search(key) {
+            Ok(index) => index,
+            Err(index) => index.saturating_sub(1),
+        }
+    }
+}

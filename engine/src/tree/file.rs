@@ -1,0 +1,112 @@
+//! Reading blocks: bounds, then checksum, then header and entries, and only then the cache.
+//!
+//! Nothing that has not passed all of these is ever handed out. A read cut short by the file's end is damage, not a
+//! system error: the superblock says how long the file must be.
+
+use super::block::{Block, Payload};
+use super::ptr::{BlockKind, FIRST_BLOCK, Flaw, Ptr};
+use super::{Error, Result, TreeStore};
+use seawall_wal::Slice;
+use seawall_wal::disk::read_exact_at;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Two separators of the greatest length fit with room to spare; a longer tree block is a lie.
+const TREE_BLOCK_BYTES_MAX: u32 = 1 << 20;
+
+/// Larger values are read anew each time: one of them would push out too many blocks.
+const VALUE_CACHED_MAX: u32 = 64 << 10;
+
+impl TreeStore {
+    pub(super) fn corruption(&self, offset: u64, what: impl Into<Flaw>) -> Error {
+        Error::Corruption { file: self.path.clone(), offset, lsn: None, what: what.into() }
+    }
+
+    /// The bytes that a pointer names, their checksum verified.
+    pub(super) fn read_verified(&self, ptr: &Ptr) -> Result<Vec<u8>> {
+        let is_tree = matches!(ptr.kind, BlockKind::Leaf | BlockKind::Inner);
+        if ptr.offset < FIRST_BLOCK
+            || ptr.end() > self.end.load(Ordering::Acquire)
+            || (is_tree && ptr.bytes > TREE_BLOCK_BYTES_MAX)
+        {
+            let what = format!("a pointer names {} bytes here, which cannot be", ptr.bytes);
+            return Err(self.corruption(ptr.offset, what));
+        }
+        let mut bytes = vec![0; ptr.bytes as usize];
+        match read_exact_at(&*self.file, &mut bytes, ptr.offset) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(self.corruption(ptr.offset, "the file ends within a block"));
+            }
+            Err(error) => return Err(Error::io("read", &self.path, Some(ptr.offset), error)),
+        }
+        let found = crc32fast::hash(&bytes);
+        if found != ptr.checksum {
+            let what = format!(
+                "a {:?} block of generation {}: its checksum is {found:08x} instead of {:08x}",
+                ptr.kind, ptr.birth, ptr.checksum
+            );
+            return Err(self.corruption(ptr.offset, what));
+        }
+        Ok(bytes)
+    }
+
+    /// A tree block from the file, whatever the cache has.
+    pub(super) fn read_block(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+        let block = Block::parse(self.read_verified(ptr)?, *ptr, keyspace);
+        block.map(Arc::new).map_err(|flaw| self.corruption(ptr.offset, flaw))
+    }
+
+    /// A tree block from the cache or the file.
+    pub(super) fn load(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+        match self.cache.get(ptr) {
+            Some(block) if block.is(ptr, keyspace) => Ok(block),
+            _ => {
+                let block = self.read_block(ptr, keyspace)?;
+                self.cache.insert(&block);
+                Ok(block)
+            }
+        }
+    }
+
+    /// A tree block for a fold, which reads every leaf once: leaves do not enter the cache. True if it was there.
+    pub(super) fn load_once(&self, ptr: &Ptr, keyspace: u32) -> Result<(Arc<Block>, bool)> {
+        match self.cache.get(ptr) {
+            Some(block) if block.is(ptr, keyspace) => Ok((block, true)),
+            _ => {
+                let block = self.read_block(ptr, keyspace)?;
+                if block.level() > 0 {
+                    self.cache.insert(&block);
+                }
+                Ok((block, false))
+            }
+        }
+    }
+
+    /// The value of a row; the bytes stay those of the block.
+    pub(super) fn value_of(&self, leaf: &Arc<Block>, index: usize, keyspace: u32) -> Result<Slice> {
+        match leaf.payload(index).map_err(|flaw| self.corruption(leaf.ptr().offset, flaw))? {
+            Payload::Inline(range) => Ok(Slice::new(Arc::<Block>::clone(leaf), range)),
+            Payload::Extent { len, ptr } => {
+                let block = match self.cache.get(&ptr) {
+                    Some(block) if block.is(&ptr, keyspace) => block,
+                    _ => {
+                        let block = Arc::new(Block::value(self.read_verified(&ptr)?, ptr, keyspace));
+                        if ptr.bytes <= VALUE_CACHED_MAX {
+                            self.cache.insert(&block);
+                        }
+                        block
+                    }
+                };
+                Ok(Slice::new(block, 0..len as usize))
+            }
+            Payload::Child(_) => Err(self.corruption(leaf.ptr().offset, "a child where a row belongs")),
+        }
+    }
+
+    /// The child at `index`, as an error of this file if it does not parse.
+    pub(super) fn child_of(&self, block: &Block, index: usize) -> Result<Ptr> {
+        block.child(index).map_err(|flaw| self.corruption(block.ptr().offset, flaw))
+    }
+}

@@ -1,0 +1,484 @@
+//! A fold: the next generation of the trees, from changes to superblock.
+//!
+//! ```text
+//! begin_fold ──► apply, drop_keyspace … ──► finish: roots ─► free map ─► sync ─► superblock ─► in memory
+//!      └───────────────┴──────────── dropped, or an error ──► everything taken is given back (T3)
+//! ```
+//!
+//! Blocks are written as they fill, unsynced; nothing leads to them. `finish` writes the tree of roots and the free
+//! map, syncs the file (T1), and writes the superblock durably into the slot of the generation before last. From the
+//! first failed sync or superblock write on, the store publishes nothing any more (T2).
+
+use super::freemap;
+use super::merge::{Feed, merge};
+use super::pack::Packer;
+use super::ptr::{BlockKind, GRID, Ptr};
+use super::space::{Dead, Extent};
+use super::superblock::{SLOT_BYTES, Superblock};
+use super::write::Writer;
+use super::{
+    Error, KEY_BYTES_MAX, Latest, ROOTS_KEYSPACE, Result, Root, TreeRoot, TreeStore, VALUE_BYTES_MAX,
+};
+use super::block::Block;
+use seawall_wal::Slice;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a fold does to a key.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The key has this value from now on.
+    Put(Slice),
+    /// The key has no value from now on; it may have had none.
+    Remove,
+}
+
+type StageHook = Box<dyn FnMut(&'static str) + Send>;
+
+/// The next generation, being built. Only one at a time; dropping it gives it up.
+pub struct Fold {
+    store: Arc<TreeStore>,
+    base: Arc<Root>,
+    building: u64,
+    writer: Writer,
+    dead: Vec<Dead>,
+    trees: BTreeMap<u32, TreeRoot>,
+    changed: BTreeSet<u32>,
+    last_applied: Option<u32>,
+    blocks_written: u64,
+    cached: Vec<Ptr>,
+    stage: Option<StageHook>,
+    has_failed: bool,
+    is_done: bool,
+}
+
+impl std::fmt::Debug for Fold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fold").field("building", &self.building).finish_non_exhaustive()
+    }
+}
+
+impl TreeStore {
+    /// Begins generation `root.generation + 1`. `root` must be the newest.
+    ///
+    /// # Errors
+    /// `ReadOnly`; `Poisoned` after a failed write, sync or superblock; `BadInput` if another fold is running or the
+    /// root is not the newest; `Corruption` if the free space contradicts itself.
+    pub fn begin_fold(self: &Arc<Self>, root: &Arc<Root>) -> Result<Fold> {
+        self.check_usable()?;
+        if self.is_folding.swap(true, Ordering::AcqRel) {
+            return Err(Error::BadInput("another fold is running".to_owned()));
+        }
+        let mut fold = Fold {
+            store: Arc::clone(self),
+            base: Arc::clone(root),
+            building: root.generation.saturating_add(1),
+            writer: Writer::new(Arc::clone(self)),
+            dead: Vec::new(),
+            trees: root.trees.clone(),
+            changed: BTreeSet::new(),
+            last_applied: None,
+            blocks_written: 0,
+            cached: Vec::new(),
+            stage: None,
+            has_failed: false,
+            is_done: false,
+        };
+        if self.latest.lock().generation != root.generation {
+            return Err(Error::BadInput("a fold must begin at the newest root".to_owned()));
+        }
+        let released = self.space.lock().release(fold.building);
+        if let Err(flaw) = released {
+            fold.has_failed = true;
+            return Err(self.fail(self.corruption(0, flaw)));
+        }
+        Ok(fold)
+    }
+}
+
+/// A stream of changes, looked at one ahead; keys must ascend.
+struct Changes<K, I> {
+    head: Option<(K, Change)>,
+    rest: I,
+}
+
+impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Changes<K, I> {
+    fn new(mut rest: I) -> Result<Self> {
+        let head = rest.next().transpose()?;
+        let changes = Changes { head, rest };
+        changes.check(None)?;
+        Ok(changes)
+    }
+
+    fn check(&self, previous: Option<&[u8]>) -> Result<()> {
+        let Some((key, change)) = &self.head else { return Ok(()) };
+        let key = key.as_ref();
+        if previous.is_some_and(|previous| previous >= key) {
+            return Err(Error::BadInput("the changes of a fold are not in key order".to_owned()));
+        }
+        let too_large = |what, len: usize, max: usize| Error::TooLarge { what, len: len as u64, max: max as u64 };
+        match change {
+            _ if key.len() > KEY_BYTES_MAX => Err(too_large("a key", key.len(), KEY_BYTES_MAX)),
+            Change::Put(value) if value.len() > VALUE_BYTES_MAX => {
+                Err(too_large("a value", value.len(), VALUE_BYTES_MAX))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Feed for Changes<K, I> {
+    fn key(&self) -> Option<&[u8]> {
+        self.head.as_ref().map(|(key, _)| key.as_ref())
+    }
+
+    fn take(&mut self, key: &mut Vec<u8>) -> Result<Option<Change>> {
+        let Some((next, change)) = self.head.take() else { return Ok(None) };
+        key.clear();
+        key.extend_from_slice(next.as_ref());
+        self.head = self.rest.next().transpose()?;
+        self.check(Some(key))?;
+        Ok(Some(change))
+    }
+}
+
+impl Fold {
+    /// Names each stage of [`finish`](Self::finish) as it is passed: `"blocks written"`, `"blocks synced"`,
+    /// `"superblock written"`.
+    pub fn on_stage(&mut self, hook: impl FnMut(&'static str) + Send + 'static) {
+        self.stage = Some(Box::new(hook));
+    }
+
+    /// Merges changes, in strictly ascending key order, into a keyspace, which need not exist. Keyspaces come in
+    /// ascending order too, each once.
+    ///
+    /// # Errors
+    /// Whatever the iterator gives; `BadInput` for a wrong order; `TooLarge`; `NoSpace`; `Corruption`; `Io`. After
+    /// any of them the fold can only be dropped.
+    pub fn apply<K: AsRef<[u8]>>(
+        &mut self,
+        keyspace: u32,
+        changes: impl Iterator<Item = Result<(K, Change)>>,
+    ) -> Result<()> {
+        self.guarded(|fold| {
+            if keyspace >= ROOTS_KEYSPACE - 1 || fold.last_applied.is_some_and(|last| last >= keyspace) {
+                return Err(Error::BadInput(format!("keyspace {keyspace} is out of order in a fold")));
+            }
+            fold.last_applied = Some(keyspace);
+            let mut changes = Changes::new(changes)?;
+            if changes.key().is_none() {
+                return Ok(());
+            }
+            fold.changed.insert(keyspace);
+            match merge(fold, keyspace, fold.trees.get(&keyspace).copied(), &mut changes)? {
+                Some(tree) => fold.trees.insert(keyspace, tree),
+                None => fold.trees.remove(&keyspace),
+            };
+            Ok(())
+        })
+    }
+
+    /// Frees a keyspace's whole tree. No rows, no error.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn drop_keyspace(&mut self, keyspace: u32) -> Result<()> {
+        self.guarded(|fold| {
+            let Some(tree) = fold.trees.remove(&keyspace) else { return Ok(()) };
+            fold.changed.insert(keyspace);
+            // The tree may have been written by this very fold.
+            fold.writer.flush()?;
+            fold.kill_tree(keyspace, &tree)
+        })
+    }
+
+    fn kill_tree(&mut self, keyspace: u32, tree: &TreeRoot) -> Result<()> {
+        let mut waiting = vec![tree.ptr];
+        while let Some(ptr) = waiting.pop() {
+            self.kill(&ptr);
+            if ptr.level == 0 && tree.extents == 0 {
+                continue;
+            }
+            let (block, _) = self.store.load_once(&ptr, keyspace)?;
+            for index in 0..block.count() {
+                let payload = block.payload(index).map_err(|flaw| self.store.corruption(ptr.offset, flaw))?;
+                match payload {
+                    super::block::Payload::Child(child) => waiting.push(child),
+                    super::block::Payload::Extent { ptr, .. } => self.kill(&ptr),
+                    super::block::Payload::Inline(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the new generation durable and gives its root. `set` fills in what the superblock says beside trees and
+    /// space (replay position, next keyspace id, times); it must not touch the store's identity.
+    ///
+    /// # Errors
+    /// `NoSpace`: nothing has changed, try again later. `Io`: a failed write, sync or superblock; which generation is
+    /// on the disk is decided by reopening. `Corruption`; and `BadInput` if an earlier step failed.
+    pub fn finish(mut self, set: impl FnOnce(&mut Superblock)) -> Result<Arc<Root>> {
+        self.guarded(|fold| {
+            let roots = fold.write_roots()?;
+            let (free_map, live_bytes) = fold.write_free_map()?;
+            fold.passed("blocks written");
+            // T1: nothing may lead to blocks that are not on the device.
+            fold.store.file.sync_data().map_err(|error| fold.store.fail(fold.store.io("sync", None, error)))?;
+            fold.passed("blocks synced");
+            let superblock = fold.next_superblock(set, roots, free_map, live_bytes);
+            fold.publish(&superblock)?;
+            fold.passed("superblock written");
+            fold.settle(superblock)
+        })
+    }
+
+    /// Runs a step; after one that failed, none succeeds.
+    fn guarded<T>(&mut self, step: impl FnOnce(&mut Fold) -> Result<T>) -> Result<T> {
+        if self.has_failed {
+            return Err(Error::BadInput("an earlier step of this fold failed".to_owned()));
+        }
+        self.has_failed = true;
+        let result = step(self)?;
+        self.has_failed = false;
+        Ok(result)
+    }
+
+    fn passed(&mut self, stage: &'static str) {
+        if let Some(hook) = &mut self.stage {
+            hook(stage);
+        }
+    }
+
+    pub(super) fn store(&self) -> &Arc<TreeStore> {
+        &self.store
+    }
+
+    pub(super) fn building(&self) -> u64 {
+        self.building
+    }
+
+    /// True if this fold wrote the block.
+    pub(super) fn is_fresh(&self, ptr: &Ptr) -> bool {
+        ptr.birth == self.building
+    }
+
+    /// The new tree no longer leads to this block.
+    pub(super) fn kill(&mut self, ptr: &Ptr) {
+        let extent = Extent { offset: ptr.offset, bytes: u64::from(ptr.bytes) };
+        self.dead.push(Dead { extent, birth: ptr.birth, death: self.building });
+    }
+
+    pub(super) fn write_entries(
+        &mut self,
+        packer: &Packer,
+        level: u8,
+        count: usize,
+        keyspace: u32,
+        is_warm: bool,
+    ) -> Result<Ptr> {
+        let (bytes, birth) = (packer.block_bytes(count), self.building);
+        let cached = level > 0 || is_warm;
+        let mut copy = Vec::new();
+        let written = self.writer.block(bytes, |offset, out| {
+            packer.encode(count, keyspace, birth, offset, out);
+            if cached {
+                copy.extend_from_slice(out);
+            }
+        })?;
+        let kind = BlockKind::of_level(level);
+        let ptr =
+            Ptr { offset: written.offset, bytes: bytes as u32, checksum: written.checksum, kind, level, birth };
+        self.blocks_written += 1;
+        if cached {
+            let block =
+                Block::parse(copy, ptr, keyspace).map_err(|flaw| self.store.corruption(ptr.offset, flaw))?;
+            self.store.cache.insert(&Arc::new(block));
+            self.cached.push(ptr);
+        }
+        Ok(ptr)
+    }
+
+    /// Writes a value to an extent of its own, padded with zeros.
+    pub(super) fn write_value(&mut self, value: &[u8]) -> Result<Ptr> {
+        let bytes = (value.len() as u64).next_multiple_of(GRID) as usize;
+        let written = self.writer.block(bytes, |_, out| {
+            let (head, padding) = out.split_at_mut(value.len().min(out.len()));
+            head.copy_from_slice(value.get(..head.len()).unwrap_or_default());
+            padding.fill(0);
+        })?;
+        self.blocks_written += 1;
+        Ok(Ptr {
+            offset: written.offset,
+            bytes: bytes as u32,
+            checksum: written.checksum,
+            kind: BlockKind::Value,
+            level: 0,
+            birth: self.building,
+        })
+    }
+
+    fn write_roots(&mut self) -> Result<Option<Ptr>> {
+        let old = self.base.superblock.roots;
+        if self.changed.is_empty() {
+            return Ok(old);
+        }
+        let changes: Vec<_> = std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|keyspace| {
+                let change = match self.trees.get(&keyspace) {
+                    Some(tree) => Change::Put(Slice::from(tree.encode().to_vec())),
+                    None => Change::Remove,
+                };
+                Ok((keyspace.to_be_bytes(), change))
+            })
+            .collect();
+        let rows = self.base.trees.len() as u64;
+        let old = old.map(|ptr| TreeRoot { ptr, rows, payload_bytes: 0, extents: 0 });
+        let mut changes = Changes::new(changes.into_iter())?;
+        Ok(merge(self, ROOTS_KEYSPACE, old, &mut changes)?.map(|tree| tree.ptr))
+    }
+
+    /// Writes the free map as it will be once this generation is published; also gives the bytes in use by then.
+    fn write_free_map(&mut self) -> Result<(Ptr, u64)> {
+        if let Some(old) = self.base.superblock.free_map {
+            self.kill(&old);
+        }
+        self.writer.flush()?;
+        let store = Arc::clone(&self.store);
+        let bytes = {
+            let space = store.space.lock();
+            space.check_burial(&self.dead).map_err(|flaw| store.fail(store.corruption(0, flaw)))?;
+            // Taking room for the map splits at most one free extent, and growing the file adds at most one.
+            freemap::block_bytes(space.free_count() + 2, space.dead_count() + self.dead.len())
+        };
+        if u32::try_from(bytes).is_err() {
+            return Err(Error::TooLarge { what: "the free map", len: bytes as u64, max: u64::from(u32::MAX) });
+        }
+        let mut live_bytes = 0;
+        let mut has_room = false;
+        let (birth, newly_dead) = (self.building, &self.dead);
+        let written = self.writer.map_block(bytes, |offset, out| {
+            out.fill(0);
+            let space = store.space.lock();
+            let used_end = space.used_end();
+            let free: Vec<Extent> = space.free().filter(|extent| extent.offset < used_end).collect();
+            let mut dead: Vec<Dead> = space.dead().chain(newly_dead).copied().collect();
+            dead.sort_unstable_by_key(|dead| dead.extent);
+            let dying: u64 = newly_dead.iter().map(|dead| dead.extent.bytes).sum();
+            live_bytes = space.live_bytes().saturating_sub(dying);
+            has_room = freemap::encode(&free, &dead, birth, offset, out);
+        })?;
+        if !has_room {
+            return Err(Error::BadInput("the free map outgrew its block".to_owned()));
+        }
+        self.blocks_written += 1;
+        let (offset, checksum, kind) = (written.offset, written.checksum, BlockKind::FreeMap);
+        Ok((Ptr { offset, bytes: bytes as u32, checksum, kind, level: 0, birth }, live_bytes))
+    }
+
+    fn next_superblock(
+        &self,
+        set: impl FnOnce(&mut Superblock),
+        roots: Option<Ptr>,
+        free_map: Ptr,
+        live_bytes: u64,
+    ) -> Superblock {
+        let base = &self.base.superblock;
+        let mut next = base.clone();
+        set(&mut next);
+        Superblock {
+            store_id: base.store_id,
+            generation: self.building,
+            file_bytes: self.store.space.lock().used_end(),
+            rows: self.trees.values().map(|tree| tree.rows).sum(),
+            blocks: (base.blocks + self.blocks_written).saturating_sub(self.dead.len() as u64),
+            live_bytes,
+            roots,
+            free_map: Some(free_map),
+            ..next
+        }
+    }
+
+    /// Writes the superblock. Once begun, nobody knows which generation the disk holds until this has succeeded.
+    fn publish(&self, superblock: &Superblock) -> Result<()> {
+        let mut slot = self.store.zeroed(SLOT_BYTES)?;
+        super::bytes::put(&mut slot, 0, &superblock.encode());
+        let offset = Superblock::slot_offset(superblock.generation);
+        let written = self.store.file.write_durable_at(&slot, offset);
+        written.map_err(|error| self.store.fail(self.store.io("write of the superblock", Some(offset), error)))
+    }
+
+    /// The new generation is on the device: now in memory too.
+    fn settle(&mut self, superblock: Superblock) -> Result<Arc<Root>> {
+        self.is_done = true;
+        let store = Arc::clone(&self.store);
+        let bytes = self.writer.bytes() + SLOT_BYTES as u64;
+        store.totals.folds.fetch_add(1, Ordering::Relaxed);
+        store.totals.fold_bytes.fetch_add(bytes, Ordering::Relaxed);
+        store.totals.fold_bytes_last.store(bytes, Ordering::Relaxed);
+        let buried = store.space.lock().bury(std::mem::take(&mut self.dead));
+        buried.map_err(|flaw| store.fail(store.corruption(0, flaw)))?;
+        let latest = {
+            let mut latest = store.latest.lock();
+            *latest = Latest {
+                generation: superblock.generation,
+                file_bytes: superblock.file_bytes,
+                file_bytes_before: latest.file_bytes,
+                blocks: superblock.blocks,
+            };
+            *latest
+        };
+        let root = Root::new(superblock, std::mem::take(&mut self.trees), &store.space);
+        store.trim(latest);
+        store.is_folding.store(false, Ordering::Release);
+        Ok(root)
+    }
+}
+
+impl Drop for Fold {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        for ptr in &self.cached {
+            self.store.cache.remove(ptr);
+        }
+        // After a failed superblock write it may be on the disk all the same: then nothing is given back, and no
+        // later fold can use it anyway.
+        if self.store.failure.lock().is_none()
+            && let Err(error) = self.writer.abort()
+        {
+            self.store.fail(error);
+        }
+        self.store.is_folding.store(false, Ordering::Release);
+    }
+}
+
+/// Free space kept inside the file, so that a checkpoint can run on a full disk, in bytes.
+const RESERVE_BYTES: u64 = 16 << 20;
+
+impl TreeStore {
+    /// Keeps a reserve inside the file, and gives back what is far beyond it. Best effort: the generation stands.
+    fn trim(&self, latest: Latest) {
+        let (end, free, live, used_end) = {
+            let space = self.space.lock();
+            (space.end(), space.free_bytes(), space.live_bytes(), space.used_end())
+        };
+        let reserve = RESERVE_BYTES.min(live / 2).next_multiple_of(GRID);
+        if free < reserve {
+            // An error other than a full disk is remembered by `grow_by`.
+            let _ = self.grow_by(reserve - free);
+            return;
+        }
+        // Neither superblock leads beyond this, and no reader does: what readers hold is dead, not free.
+        let used = used_end.max(latest.file_bytes).max(latest.file_bytes_before);
+        let keep = used + reserve;
+        let slack = self.growth().max(end / 4);
+        if end > keep + slack && self.file.set_len(keep).is_ok() {
+            self.space.lock().cut(keep);
+            self.end.store(keep, Ordering::Release);
+        }
+    }
+}

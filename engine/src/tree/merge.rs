@@ -1,0 +1,323 @@
+//! Merging sorted changes into one tree, bottom-up and in one pass.
+//!
+//! The old tree is walked in key order. A subtree without changes is *passed*: its pointer goes to the packer of the
+//! level above, and none of its blocks is read. A leaf with changes is *opened*: its rows and the changes flow,
+//! merged, into the packer of level 0, whose full blocks become entries of level 1, and so on up. Before a subtree of
+//! level `h` can be passed, what waits in the packers of levels `0..=h` must become blocks; if that would leave a
+//! block less than a quarter full, the subtree is opened instead, and so emptied regions draw together. What remains
+//! at the end may draw in its left neighbour.
+//!
+//! A separator is any key above all that is left of it and not above what is right of it. The first child of a block
+//! inherits the bound of the block: at the left edge of the tree that is the empty key.
+
+use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_EXTENT, Payload, VALUE_INLINE_MAX};
+use super::fold::{Change, Fold};
+use super::pack::{Ending, Packer, separator};
+use super::ptr::{MAX_LEVEL, Ptr};
+use super::{Error, Result, TreeRoot};
+use std::sync::Arc;
+
+/// Sorted changes, one at a time.
+pub(super) trait Feed {
+    /// The key of the next change.
+    fn key(&self) -> Option<&[u8]>;
+    /// The next change; its key is written to `key`.
+    fn take(&mut self, key: &mut Vec<u8>) -> Result<Option<Change>>;
+}
+
+/// Merges changes into a tree and gives the new one, `None` if it has no rows left.
+///
+/// # Errors
+/// Those of reading and writing; the fold can then only be given up.
+pub(super) fn merge(
+    fold: &mut Fold,
+    keyspace: u32,
+    tree: Option<TreeRoot>,
+    feed: &mut dyn Feed,
+) -> Result<Option<TreeRoot>> {
+    let mut merge = Merge {
+        fold,
+        feed,
+        keyspace,
+        packers: vec![Packer::new(0)],
+        bound: Vec::new(),
+        ending: Ending::Growing,
+        is_warm: false,
+        key: Vec::new(),
+        rows: tree.map_or(0, |tree| tree.rows),
+        payload_bytes: tree.map_or(0, |tree| tree.payload_bytes),
+        extents: tree.map_or(0, |tree| tree.extents),
+    };
+    match tree {
+        Some(tree) => merge.node(&[], tree.ptr, None)?,
+        None => merge.rows_until(None)?,
+    }
+    let Some(ptr) = merge.seal()? else { return Ok(None) };
+    let (rows, payload_bytes, extents) = (merge.rows, merge.payload_bytes, merge.extents);
+    Ok(Some(TreeRoot { ptr, rows, payload_bytes, extents }))
+}
+
+struct Merge<'a> {
+    fold: &'a mut Fold,
+    feed: &'a mut dyn Feed,
+    keyspace: u32,
+    /// By level.
+    packers: Vec<Packer>,
+    /// The separator of the next leaf to be written.
+    bound: Vec<u8>,
+    ending: Ending,
+    /// The leaf opened last was in the cache, so its successor shall be.
+    is_warm: bool,
+    /// The key of the change in hand.
+    key: Vec<u8>,
+    rows: u64,
+    payload_bytes: u64,
+    extents: u64,
+}
+
+impl Merge<'_> {
+    /// The part of the tree below `ptr`, whose keys are at or above `bound` and below `upper`.
+    fn node(&mut self, bound: &[u8], ptr: Ptr, upper: Option<&[u8]>) -> Result<()> {
+        if !self.has_change_below(upper) && self.pass(bound, &ptr)? {
+            return Ok(());
+        }
+        let (block, was_cached) = self.fold.store().load_once(&ptr, self.keyspace)?;
+        self.fold.kill(&ptr);
+        if block.level() == 0 {
+            self.is_warm = was_cached;
+            if self.packer(0)?.is_empty() {
+                self.bound = bound.to_vec();
+            }
+            return self.leaf(&block, upper);
+        }
+        let mut separator = bound.to_vec();
+        for index in 0..block.count() {
+            let mut next = Vec::new();
+            let has_next = index + 1 < block.count();
+            if has_next {
+                block.key_into(index + 1, &mut next);
+            }
+            let child = self.fold.store().child_of(&block, index)?;
+            self.node(&separator, child, if has_next { Some(&next) } else { upper })?;
+            separator = next;
+        }
+        Ok(())
+    }
+
+    fn has_change_below(&self, upper: Option<&[u8]>) -> bool {
+        self.feed.key().is_some_and(|key| upper.is_none_or(|upper| key < upper))
+    }
+
+    /// Hands an untouched subtree up by its pointer; false if what waits below needs it as filling.
+    fn pass(&mut self, bound: &[u8], ptr: &Ptr) -> Result<bool> {
+        for level in 0..=ptr.level {
+            let packer = self.packer(level)?;
+            if packer.is_underfull() {
+                return Ok(false);
+            }
+            self.flush(level, Ending::Even)?;
+        }
+        let above = ptr.level + 1;
+        self.ending = Ending::Even;
+        self.packer(above)?.push_child(bound, ptr);
+        self.let_go_ripe(above)?;
+        Ok(true)
+    }
+
+    fn packer(&mut self, level: u8) -> Result<&mut Packer> {
+        let index = usize::from(level);
+        while self.packers.len() <= index {
+            self.packers.push(Packer::new(self.packers.len() as u8));
+        }
+        match self.packers.get_mut(index).filter(|_| level <= MAX_LEVEL) {
+            Some(packer) => Ok(packer),
+            None => Err(Error::BadInput("the tree is too high".to_owned())),
+        }
+    }
+
+    fn leaf(&mut self, leaf: &Arc<Block>, upper: Option<&[u8]>) -> Result<()> {
+        let mut key = Vec::new();
+        for index in 0..leaf.count() {
+            leaf.key_into(index, &mut key);
+            self.rows_until(Some(&key))?;
+            if self.feed.key() == Some(&key[..]) {
+                self.forget_row(leaf, index, &key)?;
+                self.change()?;
+            } else {
+                let (form, payload) = leaf.raw_payload(index);
+                self.row(&key, form, payload)?;
+            }
+            self.ending = Ending::Even;
+        }
+        self.rows_until(upper)
+    }
+
+    /// The changes with keys below `end`; all, without it.
+    fn rows_until(&mut self, end: Option<&[u8]>) -> Result<()> {
+        while self.has_change_below(end) {
+            self.change()?;
+            self.ending = Ending::Growing;
+        }
+        Ok(())
+    }
+
+    /// The next change; the row that it replaces is gone already.
+    fn change(&mut self) -> Result<()> {
+        let mut key = std::mem::take(&mut self.key);
+        let change = self.feed.take(&mut key)?;
+        if let Some(Change::Put(value)) = change {
+            self.put(&key, &value)?;
+        }
+        self.key = key;
+        Ok(())
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.rows += 1;
+        self.payload_bytes += (key.len() + value.len()) as u64;
+        if value.len() <= VALUE_INLINE_MAX {
+            return self.row(key, value.len() as u16, value);
+        }
+        let ptr = self.fold.write_value(value)?;
+        self.extents += 1;
+        let mut payload = [0; EXTENT_PAYLOAD_BYTES];
+        super::bytes::put(&mut payload, 0, &(value.len() as u64).to_le_bytes());
+        super::bytes::put(&mut payload, 8, &ptr.encode());
+        self.row(key, FORM_EXTENT, &payload)
+    }
+
+    fn forget_row(&mut self, leaf: &Arc<Block>, index: usize, key: &[u8]) -> Result<()> {
+        let flaw = |flaw| self.fold.store().corruption(leaf.ptr().offset, flaw);
+        let payload = leaf.payload(index).map_err(flaw)?;
+        self.rows = self.rows.saturating_sub(1);
+        self.payload_bytes = self.payload_bytes.saturating_sub(key.len() as u64 + payload.value_bytes());
+        if let Payload::Extent { ptr, .. } = payload {
+            self.extents = self.extents.saturating_sub(1);
+            self.fold.kill(&ptr);
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, key: &[u8], form: u16, payload: &[u8]) -> Result<()> {
+        self.packer(0)?.push(key, form, payload);
+        self.let_go_ripe(0)
+    }
+
+    fn let_go_ripe(&mut self, level: u8) -> Result<()> {
+        while let Some(count) = self.packer(level)?.ripe() {
+            self.emit(level, count)?;
+        }
+        Ok(())
+    }
+
+    /// Turns all that waits at a level into blocks.
+    fn flush(&mut self, level: u8, ending: Ending) -> Result<()> {
+        loop {
+            let packer = self.packer(level)?;
+            if packer.is_empty() {
+                return Ok(());
+            }
+            let count = packer.last_cut(ending);
+            self.emit(level, count)?;
+        }
+    }
+
+    /// Writes the first `count` entries of a level as a block and hands its pointer up.
+    fn emit(&mut self, level: u8, count: usize) -> Result<()> {
+        let (keyspace, is_warm) = (self.keyspace, self.is_warm);
+        self.packer(level)?;
+        let Some(packer) = self.packers.get_mut(usize::from(level)) else { return Ok(()) };
+        let ptr = self.fold.write_entries(packer, level, count, keyspace, is_warm)?;
+        let bound = if level == 0 {
+            let last = packer.key(count.saturating_sub(1));
+            let next = if packer.len() > count { separator(last, packer.key(count)) } else { Vec::new() };
+            std::mem::replace(&mut self.bound, next)
+        } else {
+            packer.key(0).to_vec()
+        };
+        packer.drop_front(count);
+        self.packer(level + 1)?.push_child(&bound, &ptr);
+        self.let_go_ripe(level + 1)
+    }
+
+    /// Turns all that waits into blocks, level by level, until one block is left: the root.
+    fn seal(&mut self) -> Result<Option<Ptr>> {
+        let mut level = 0;
+        loop {
+            let packer = self.packer(level)?;
+            let is_lonely = level > 0 && packer.len() == 1;
+            if packer.is_underfull() && (self.ending == Ending::Even || is_lonely) {
+                self.absorb_left(level)?;
+            }
+            self.flush(level, self.ending)?;
+            let mut above = self.packers.iter().skip(usize::from(level) + 1).filter(|packer| !packer.is_empty());
+            match (above.next(), above.next()) {
+                (None, _) => return Ok(None),
+                (Some(packer), None) if packer.len() == 1 => {
+                    let Some(ptr) = packer.sole_child() else { return Ok(None) };
+                    return self.lower_root(ptr).map(Some);
+                }
+                _ => level += 1,
+            }
+        }
+    }
+
+    /// A root with a single child is none: the child is.
+    fn lower_root(&mut self, mut ptr: Ptr) -> Result<Ptr> {
+        while ptr.level > 0 && !self.fold.is_fresh(&ptr) {
+            let (block, _) = self.fold.store().load_once(&ptr, self.keyspace)?;
+            if block.count() > 1 {
+                break;
+            }
+            self.fold.kill(&ptr);
+            ptr = self.fold.store().child_of(&block, 0)?;
+        }
+        Ok(ptr)
+    }
+
+    /// Puts the entries of the block to the left in front of those that wait, which are too few for a block.
+    fn absorb_left(&mut self, level: u8) -> Result<()> {
+        let Some((bound, ptr)) = self.pop_left(level)? else { return Ok(()) };
+        let (block, was_cached) = self.fold.store().load_once(&ptr, self.keyspace)?;
+        self.fold.kill(&ptr);
+        let mut joined = Packer::new(level);
+        let mut key = Vec::new();
+        for index in 0..block.count() {
+            block.key_into(index, &mut key);
+            let (form, payload) = block.raw_payload(index);
+            joined.push(if level > 0 && index == 0 { &bound } else { &key }, form, payload);
+        }
+        let packer = self.packer(level)?;
+        for index in 0..packer.len() {
+            let (form, payload) = packer.payload(index);
+            joined.push(packer.key(index), form, payload);
+        }
+        *packer = joined;
+        if level == 0 {
+            self.bound = bound;
+            self.is_warm = was_cached;
+        }
+        Ok(())
+    }
+
+    /// Takes back the pointer to the last old block of a level; opens blocks above to get at it.
+    fn pop_left(&mut self, level: u8) -> Result<Option<(Vec<u8>, Ptr)>> {
+        let above = level + 1;
+        if usize::from(above) >= self.packers.len() {
+            return Ok(None);
+        }
+        if self.packer(above)?.is_empty() {
+            let Some((bound, parent)) = self.pop_left(above)? else { return Ok(None) };
+            let (block, _) = self.fold.store().load_once(&parent, self.keyspace)?;
+            self.fold.kill(&parent);
+            let mut key = Vec::new();
+            for index in 0..block.count() {
+                block.key_into(index, &mut key);
+                let child = self.fold.store().child_of(&block, index)?;
+                self.packer(above)?.push_child(if index == 0 { &bound } else { &key }, &child);
+            }
+        }
+        let building = self.fold.building();
+        Ok(self.packer(above)?.pop_child(|ptr| ptr.level == level && ptr.birth < building))
+    }
+}

@@ -1,0 +1,172 @@
+//! Creating and opening the data file.
+
+use super::cache::Cache;
+use super::ptr::{FIRST_BLOCK, GRID, Ptr};
+use super::space::Space;
+use super::superblock::{FORMAT_VERSION, Refusal, SLOT_BYTES, Superblock};
+use super::walk::Walker;
+use super::{Error, Latest, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoot, TreeStore, freemap};
+use parking_lot::Mutex;
+use seawall_wal::{AlignedBuf, DiskFile};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What an encoding of some length would hide: the two slots and nothing else.
+const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
+
+impl TreeStore {
+    /// Writes both superblock slots of an empty store and syncs the file. The caller has created it under a temporary
+    /// name, and renames it when this has returned. `first` gives the store's identity; what it says of trees and
+    /// space is replaced by that of an empty file.
+    ///
+    /// # Errors
+    /// `NoSpace` and `Io`.
+    pub fn create(file: Arc<dyn DiskFile>, path: &Path, first: &Superblock) -> Result<()> {
+        let newer = Superblock {
+            generation: first.generation.max(1),
+            file_bytes: FIRST_BLOCK,
+            rows: 0,
+            blocks: 0,
+            live_bytes: 0,
+            roots: None,
+            free_map: None,
+            ..first.clone()
+        };
+        let older = Superblock { generation: newer.generation - 1, ..newer.clone() };
+        let mut slots = buffer(SLOTS_BYTES, path)?;
+        for superblock in [older, newer] {
+            let at = Superblock::slot_offset(superblock.generation) as usize;
+            super::bytes::put(&mut slots, at, &superblock.encode());
+        }
+        file.write_at(&slots, 0).map_err(|error| Error::io("write", path, Some(0), error))?;
+        file.sync_data().map_err(|error| Error::io("sync", path, None, error))
+    }
+
+    /// Opens the file and reads the newest published state; `cache_bytes` is the block cache's budget.
+    ///
+    /// The superblocks are read from the device. Where that is not to be had, the chosen one is written once more:
+    /// the page cache may show a superblock whose sync failed. Its blocks were durable before it was written (T1).
+    ///
+    /// # Errors
+    /// `Corruption`, `FormatVersion`, `NoSpace` and `Io`.
+    pub fn open(
+        file: Arc<dyn DiskFile>,
+        path: &Path,
+        cache_bytes: usize,
+        read_only: bool,
+    ) -> Result<(Arc<TreeStore>, Arc<Root>)> {
+        let (superblock, warning) = settle_superblock(&*file, path, read_only)?;
+        let len = file.len().map_err(|error| Error::io("length", path, None, error))?;
+        let damaged = |offset, what| Error::Corruption { file: path.to_owned(), offset, lsn: None, what };
+        if len < superblock.file_bytes {
+            let what = format!("the file ends here, and its superblock says at {}", superblock.file_bytes);
+            return Err(damaged(len, what));
+        }
+        let end = superblock.file_bytes.max(len - len % GRID);
+        let store = TreeStore {
+            file,
+            path: path.to_owned(),
+            read_only,
+            end: AtomicU64::new(end),
+            cache: Cache::new(cache_bytes),
+            space: Arc::new(Mutex::new(Space::default())),
+            is_folding: AtomicBool::new(false),
+            latest: Mutex::new(Latest {
+                generation: superblock.generation,
+                file_bytes: superblock.file_bytes,
+                // The other slot may reach as far as the file does.
+                file_bytes_before: end,
+                blocks: superblock.blocks,
+            }),
+            failure: Mutex::new(None),
+            warning,
+            totals: Totals::default(),
+        };
+        let space = store.load_space(&superblock, end)?;
+        *store.space.lock() = space;
+        let store = Arc::new(store);
+        let trees = store.load_roots(&superblock)?;
+        let root = Root::new(superblock, trees, &store.space);
+        Ok((store, root))
+    }
+
+    fn load_space(&self, superblock: &Superblock, end: u64) -> Result<Space> {
+        let (free, dead) = match &superblock.free_map {
+            Some(ptr) => {
+                let block = self.read_verified(ptr)?;
+                freemap::decode(&block, ptr, superblock.file_bytes)
+                    .map_err(|flaw| self.corruption(ptr.offset, flaw))?
+            }
+            None => (Vec::new(), Vec::new()),
+        };
+        let at = superblock.free_map.map_or(0, |ptr| ptr.offset);
+        let space = Space::new(superblock.file_bytes, &free, dead).and_then(|mut space| {
+            space.grow(end)?;
+            Ok(space)
+        });
+        space.map_err(|flaw| self.corruption(at, flaw))
+    }
+
+    fn load_roots(&self, superblock: &Superblock) -> Result<BTreeMap<u32, TreeRoot>> {
+        let mut trees = BTreeMap::new();
+        let mut walker = Walker::new(superblock.roots, ROOTS_KEYSPACE);
+        walker.seek_first(self)?;
+        let mut key = Vec::new();
+        while let Some(row) = walker.next(self)? {
+            let Some(leaf) = walker.leaf() else { break };
+            leaf.key_into(row, &mut key);
+            let (_, payload) = leaf.raw_payload(row);
+            let offset = leaf.ptr().offset;
+            let tree = TreeRoot::decode(payload).map_err(|flaw| self.corruption(offset, flaw))?;
+            let id = <[u8; 4]>::try_from(&*key).map(u32::from_be_bytes).ok().filter(|id| *id < ROOTS_KEYSPACE);
+            let Some(id) = id.filter(|_| self.fits(&tree.ptr, superblock)) else {
+                return Err(self.corruption(offset, "a keyspace's root has no id, or leads out of the file"));
+            };
+            trees.insert(id, tree);
+        }
+        Ok(trees)
+    }
+
+    fn fits(&self, ptr: &Ptr, superblock: &Superblock) -> bool {
+        ptr.end() <= self.end.load(Ordering::Acquire) && ptr.birth <= superblock.generation
+    }
+}
+
+fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {
+    AlignedBuf::zeroed(bytes).map_err(|error| Error::Io { op: "buffer", path: path.to_owned(), offset: None, source: error })
+}
+
+/// Reads both slots, chooses, and makes sure that what was chosen is on the device.
+fn settle_superblock(
+    file: &dyn DiskFile,
+    path: &Path,
+    read_only: bool,
+) -> Result<(Superblock, Option<String>)> {
+    let mut slots = buffer(SLOTS_BYTES, path)?;
+    let (read, from_device) =
+        file.read_device_at(&mut slots, 0).map_err(|error| Error::io("read", path, Some(0), error))?;
+    let damaged = |offset, what| Error::Corruption { file: path.to_owned(), offset, lsn: None, what };
+    if read < SLOTS_BYTES {
+        return Err(damaged(read as u64, "the file ends within the superblocks".to_owned()));
+    }
+    let (first, second) = slots.split_at(SLOT_BYTES);
+    let (superblock, warning) = match Superblock::choose([first, second]) {
+        Ok(chosen) => chosen,
+        Err(Refusal::Newer(found)) => {
+            return Err(Error::FormatVersion { found, supported: FORMAT_VERSION..=FORMAT_VERSION });
+        }
+        Err(Refusal::Damaged { offset, flaw }) => return Err(damaged(offset, flaw)),
+    };
+    if !read_only {
+        if !from_device {
+            let offset = Superblock::slot_offset(superblock.generation);
+            let slot = if offset == 0 { first } else { second };
+            let written = file.write_durable_at(slot, offset);
+            written.map_err(|error| Error::io("write", path, Some(offset), error))?;
+        }
+        file.sync_data().map_err(|error| Error::io("sync", path, None, error))?;
+    }
+    Ok((superblock, warning))
+}

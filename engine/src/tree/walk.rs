@@ -1,0 +1,366 @@
+//! Reading a tree: a key's row, and rows in order both ways.
+//!
+//! A position is a *gap* between two rows, as between two letters of a text: `next` gives the row behind the gap and
+//! steps over it, `prev` the row before it. So turning round gives the same row again, and a bound is simply a gap:
+//! before the first row that is not below a key, or behind it.
+
+use super::block::Block;
+use super::ptr::Ptr;
+use super::{Error, Result, Root, TreeStore};
+use seawall_wal::Slice;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// Which end of a block to enter by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Edge {
+    First,
+    Last,
+}
+
+/// A gap in one tree.
+#[derive(Debug)]
+pub(super) struct Walker {
+    keyspace: u32,
+    tree: Option<Ptr>,
+    path: Vec<(Arc<Block>, usize)>,
+    leaf: Option<Arc<Block>>,
+    gap: usize,
+}
+
+impl Walker {
+    pub(super) fn new(tree: Option<Ptr>, keyspace: u32) -> Walker {
+        Walker { keyspace, tree, path: Vec::new(), leaf: None, gap: 0 }
+    }
+
+    /// The leaf beside the gap.
+    pub(super) fn leaf(&self) -> Option<&Arc<Block>> {
+        self.leaf.as_ref()
+    }
+
+    /// To the gap before the first row at or above `key`, or, with `behind`, above it.
+    pub(super) fn seek(&mut self, store: &TreeStore, key: &[u8], behind: bool) -> Result<()> {
+        let Some(mut ptr) = self.tree else { return Ok(()) };
+        let mut path = Vec::new();
+        let leaf = loop {
+            let block = store.load(&ptr, self.keyspace)?;
+            if block.level() == 0 {
+                break block;
+            }
+            let index = block.child_index(key);
+            ptr = store.child_of(&block, index)?;
+            path.push((block, index));
+        };
+        self.gap = match leaf.search(key) {
+            Ok(index) => index + usize::from(behind),
+            Err(index) => index,
+        };
+        self.path = path;
+        self.leaf = Some(leaf);
+        Ok(())
+    }
+
+    /// To the gap before all rows.
+    pub(super) fn seek_first(&mut self, store: &TreeStore) -> Result<()> {
+        self.seek_edge(store, Edge::First)
+    }
+
+    /// To the gap behind all rows.
+    pub(super) fn seek_last(&mut self, store: &TreeStore) -> Result<()> {
+        self.seek_edge(store, Edge::Last)
+    }
+
+    fn seek_edge(&mut self, store: &TreeStore, edge: Edge) -> Result<()> {
+        let Some(tree) = self.tree else { return Ok(()) };
+        let mut path = Vec::new();
+        let leaf = self.descend(store, tree, edge, &mut path)?;
+        self.enter(path, leaf, edge);
+        Ok(())
+    }
+
+    fn enter(&mut self, path: Vec<(Arc<Block>, usize)>, leaf: Arc<Block>, edge: Edge) {
+        self.gap = if edge == Edge::First { 0 } else { leaf.count() };
+        self.path = path;
+        self.leaf = Some(leaf);
+    }
+
+    /// Down one edge of a subtree. Levels fall by one with each step (`Block::parse`), so this ends.
+    fn descend(
+        &self,
+        store: &TreeStore,
+        mut ptr: Ptr,
+        edge: Edge,
+        path: &mut Vec<(Arc<Block>, usize)>,
+    ) -> Result<Arc<Block>> {
+        loop {
+            let block = store.load(&ptr, self.keyspace)?;
+            if block.level() == 0 {
+                return Ok(block);
+            }
+            let index = if edge == Edge::First { 0 } else { block.count().saturating_sub(1) };
+            ptr = store.child_of(&block, index)?;
+            path.push((block, index));
+        }
+    }
+
+    /// To the neighbouring leaf; false if there is none. After an error the gap is where it was.
+    fn turn_leaf(&mut self, store: &TreeStore, forward: bool) -> Result<bool> {
+        let mut path = self.path.clone();
+        while let Some((block, index)) = path.pop() {
+            let sibling = if forward { index.checked_add(1) } else { index.checked_sub(1) };
+            let Some(sibling) = sibling.filter(|sibling| *sibling < block.count()) else { continue };
+            let ptr = store.child_of(&block, sibling)?;
+            path.push((block, sibling));
+            let edge = if forward { Edge::First } else { Edge::Last };
+            let leaf = self.descend(store, ptr, edge, &mut path)?;
+            self.enter(path, leaf, edge);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Steps over the next row and gives its index in [`leaf`](Self::leaf).
+    pub(super) fn next(&mut self, store: &TreeStore) -> Result<Option<usize>> {
+        let Some(leaf) = &self.leaf else { return Ok(None) };
+        if self.gap >= leaf.count() && !self.turn_leaf(store, true)? {
+            return Ok(None);
+        }
+        self.gap += 1;
+        Ok(Some(self.gap - 1))
+    }
+
+    /// Steps back over the row before and gives its index.
+    pub(super) fn prev(&mut self, store: &TreeStore) -> Result<Option<usize>> {
+        if self.leaf.is_none() || (self.gap == 0 && !self.turn_leaf(store, false)?) {
+            return Ok(None);
+        }
+        self.gap -= 1;
+        Ok(Some(self.gap))
+    }
+}
+
+impl TreeStore {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// `Corruption` and `Io`.
+    pub fn get(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<Slice>> {
+        match self.find(root, keyspace, key)? {
+            Some((leaf, index)) => self.value_of(&leaf, index, keyspace).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// True if the key is there; a large value is not read.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn contains(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<bool> {
+        Ok(self.find(root, keyspace, key)?.is_some())
+    }
+
+    fn find(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<(Arc<Block>, usize)>> {
+        let Some(mut ptr) = root.tree(keyspace) else { return Ok(None) };
+        loop {
+            let block = self.load(&ptr, keyspace)?;
+            if block.level() == 0 {
+                return Ok(block.search(key).ok().map(|index| (block, index)));
+            }
+            ptr = self.child_of(&block, block.child_index(key))?;
+        }
+    }
+
+    /// A cursor before the first row of a keyspace. It keeps the root, and so all its blocks, as they are.
+    pub fn cursor(self: &Arc<Self>, root: &Arc<Root>, keyspace: u32) -> TreeCursor {
+        TreeCursor {
+            store: Arc::clone(self),
+            walker: Walker::new(root.tree(keyspace), keyspace),
+            root: Arc::clone(root),
+            keyspace,
+            is_placed: false,
+            row: None,
+            key: Vec::new(),
+            keys: None,
+        }
+    }
+}
+
+/// The keys of one leaf, whole, so that key slices share one allocation.
+#[derive(Debug)]
+struct LeafKeys {
+    leaf: Arc<Block>,
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl AsRef<[u8]> for LeafKeys {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl LeafKeys {
+    fn of(leaf: &Arc<Block>) -> LeafKeys {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(leaf.count()));
+        for index in 0..leaf.count() {
+            bytes.extend_from_slice(leaf.prefix());
+            bytes.extend_from_slice(leaf.suffix(index));
+            ends.push(bytes.len());
+        }
+        LeafKeys { leaf: Arc::clone(leaf), bytes, ends }
+    }
+}
+
+/// A gap between the rows of one keyspace, as of one root. A fresh cursor stands before the first row.
+///
+/// There are two ways to step: [`next`](Self::next) and [`prev`](Self::prev) give rows that may be kept;
+/// [`advance`](Self::advance) and [`retreat`](Self::retreat) lend the row that was stepped over, without allocating,
+/// and read a large value only if asked for it. After an error the cursor stands where it stood.
+#[derive(Debug)]
+pub struct TreeCursor {
+    store: Arc<TreeStore>,
+    root: Arc<Root>,
+    walker: Walker,
+    keyspace: u32,
+    is_placed: bool,
+    /// The row that was stepped over last, in the walker's leaf.
+    row: Option<usize>,
+    key: Vec<u8>,
+    keys: Option<Arc<LeafKeys>>,
+}
+
+impl TreeCursor {
+    /// To where a scan from this *lower* bound begins: `next` gives the first row within it.
+    ///
+    /// # Errors
+    /// `Corruption` and `Io`.
+    pub fn seek(&mut self, lower: Bound<&[u8]>) -> Result<()> {
+        match lower {
+            Bound::Included(key) => self.place(|walker, store| walker.seek(store, key, false)),
+            Bound::Excluded(key) => self.place(|walker, store| walker.seek(store, key, true)),
+            Bound::Unbounded => self.place(|walker, store| walker.seek_first(store)),
+        }
+    }
+
+    /// To where a backward scan from this *upper* bound begins: `prev` gives the last row within it.
+    ///
+    /// # Errors
+    /// As [`seek`](Self::seek).
+    pub fn seek_back(&mut self, upper: Bound<&[u8]>) -> Result<()> {
+        match upper {
+            Bound::Included(key) => self.place(|walker, store| walker.seek(store, key, true)),
+            Bound::Excluded(key) => self.place(|walker, store| walker.seek(store, key, false)),
+            Bound::Unbounded => self.place(|walker, store| walker.seek_last(store)),
+        }
+    }
+
+    fn place(&mut self, go: impl FnOnce(&mut Walker, &TreeStore) -> Result<()>) -> Result<()> {
+        go(&mut self.walker, &self.store)?;
+        self.is_placed = true;
+        self.row = None;
+        Ok(())
+    }
+
+    fn step(&mut self, forward: bool) -> Result<Option<usize>> {
+        if !self.is_placed {
+            self.place(|walker, store| walker.seek_first(store))?;
+        }
+        let row = if forward { self.walker.next(&self.store)? } else { self.walker.prev(&self.store)? };
+        self.row = row;
+        Ok(row)
+    }
+
+    /// Steps over the next row and gives it; `None` behind the last.
+    ///
+    /// # Errors
+    /// As [`seek`](Self::seek).
+    #[allow(clippy::should_implement_trait, reason = "an iterator cannot turn round or be placed anew")]
+    pub fn next(&mut self) -> Result<Option<(Slice, Slice)>> {
+        match self.step(true)? {
+            Some(_) => self.row_slices(true),
+            None => Ok(None),
+        }
+    }
+
+    /// Steps back over the row before and gives it; `None` before the first.
+    ///
+    /// # Errors
+    /// As [`seek`](Self::seek).
+    pub fn prev(&mut self) -> Result<Option<(Slice, Slice)>> {
+        match self.step(false)? {
+            Some(_) => self.row_slices(false),
+            None => Ok(None),
+        }
+    }
+
+    fn row_slices(&mut self, forward: bool) -> Result<Option<(Slice, Slice)>> {
+        match self.value() {
+            Ok(value) => Ok(self.key_slice().map(|key| (key, value))),
+            Err(error) => {
+                // Back over the row that could not be given: the leaf is in hand, so this cannot fail.
+                let undone = if forward { self.walker.prev(&self.store) } else { self.walker.next(&self.store) };
+                self.row = None;
+                undone.and(Err(error))
+            }
+        }
+    }
+
+    /// Steps over the next row; false behind the last.
+    ///
+    /// # Errors
+    /// As [`seek`](Self::seek).
+    pub fn advance(&mut self) -> Result<bool> {
+        let row = self.step(true)?;
+        Ok(self.lend_key(row))
+    }
+
+    /// Steps back over the row before; false before the first.
+    ///
+    /// # Errors
+    /// As [`seek`](Self::seek).
+    pub fn retreat(&mut self) -> Result<bool> {
+        let row = self.step(false)?;
+        Ok(self.lend_key(row))
+    }
+
+    fn lend_key(&mut self, row: Option<usize>) -> bool {
+        if let (Some(row), Some(leaf)) = (row, self.walker.leaf()) {
+            leaf.key_into(row, &mut self.key);
+        }
+        row.is_some()
+    }
+
+    /// The key of the row that `advance` or `retreat` stepped over.
+    pub fn key(&self) -> &[u8] {
+        if self.row.is_some() { &self.key } else { &[] }
+    }
+
+    /// The key of the row that was stepped over last, to keep. It shares its bytes with its leaf's other keys.
+    pub fn key_slice(&mut self) -> Option<Slice> {
+        let (row, leaf) = (self.row?, self.walker.leaf()?);
+        let keys = match &self.keys {
+            Some(keys) if Arc::ptr_eq(&keys.leaf, leaf) => Arc::clone(keys),
+            _ => Arc::new(LeafKeys::of(leaf)),
+        };
+        let start = row.checked_sub(1).and_then(|before| keys.ends.get(before)).copied().unwrap_or(0);
+        let end = keys.ends.get(row).copied().unwrap_or(start);
+        self.keys = Some(Arc::clone(&keys));
+        Some(Slice::new(keys, start..end))
+    }
+
+    /// The value of the row that was stepped over last.
+    ///
+    /// # Errors
+    /// `Corruption` and `Io`, if it is a large one; `BadInput` if no row was stepped over.
+    pub fn value(&self) -> Result<Slice> {
+        match (self.row, self.walker.leaf()) {
+            (Some(row), Some(leaf)) => self.store.value_of(leaf, row, self.keyspace),
+            _ => Err(Error::BadInput("the cursor has not stepped over a row".to_owned())),
+        }
+    }
+
+    /// The root that this cursor reads.
+    pub fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+}

@@ -1,0 +1,192 @@
+//! A fold's writes: blocks gathered into large runs, in extents taken from the free space.
+//!
+//! Nothing is synced here. Whatever was taken is remembered, so that a fold that is given up leaves no trace (T3).
+
+use super::ptr::GRID;
+use super::space::Extent;
+use super::{Error, Result, TreeStore};
+use seawall_wal::AlignedBuf;
+use seawall_wal::error::is_disk_full;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The length of a run, in bytes: one write.
+const RUN_BYTES: usize = 512 << 10;
+
+/// The file grows by an eighth of itself, within these bounds, in bytes.
+const GROWTH: Range<u64> = 1 << 20..64 << 20;
+
+/// A block as it was written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    pub(super) offset: u64,
+    pub(super) checksum: u32,
+}
+
+/// Where a fold's blocks go.
+#[derive(Debug)]
+pub(super) struct Writer {
+    store: Arc<TreeStore>,
+    buffer: Option<AlignedBuf>,
+    run: Option<Extent>,
+    used: usize,
+    taken: Vec<Extent>,
+    bytes: u64,
+}
+
+impl Writer {
+    pub(super) fn new(store: Arc<TreeStore>) -> Writer {
+        Writer { store, buffer: None, run: None, used: 0, taken: Vec::new(), bytes: 0 }
+    }
+
+    /// Bytes written, or waiting in the run.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Places a block of `bytes` (on the grid) and lets `fill` write it: all of it, knowing where it will stand.
+    ///
+    /// # Errors
+    /// `NoSpace`, after which the fold can only be given up; `Io`, which the store remembers (T2).
+    pub(super) fn block(&mut self, bytes: usize, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
+        debug_assert!(bytes > 0 && (bytes as u64).is_multiple_of(GRID));
+        let written =
+            if bytes > RUN_BYTES / 2 { self.alone(bytes, fill)? } else { self.in_run(bytes, fill)? };
+        self.bytes += bytes as u64;
+        Ok(written)
+    }
+
+    /// Places the free map: alone, its extent taken before `fill` looks at what is free.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block).
+    pub(super) fn map_block(&mut self, bytes: usize, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
+        let written = self.alone(bytes, fill)?;
+        self.bytes += bytes as u64;
+        Ok(written)
+    }
+
+    fn in_run(&mut self, bytes: usize, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
+        let run = match self.run {
+            Some(run) if run.bytes >= (self.used + bytes) as u64 => run,
+            _ => {
+                self.flush()?;
+                let run = self.extent(bytes as u64, RUN_BYTES as u64)?;
+                self.run = Some(run);
+                run
+            }
+        };
+        if self.buffer.is_none() {
+            self.buffer = Some(self.store.zeroed(RUN_BYTES)?);
+        }
+        let place = self.buffer.as_mut().and_then(|buffer| buffer.get_mut(self.used..self.used + bytes));
+        let Some(place) = place else {
+            return Err(Error::BadInput("a block does not fit in its run".to_owned()));
+        };
+        let offset = run.offset + self.used as u64;
+        fill(offset, place);
+        let checksum = crc32fast::hash(place);
+        self.used += bytes;
+        Ok(Written { offset, checksum })
+    }
+
+    fn alone(&mut self, bytes: usize, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
+        let mut buffer = self.store.zeroed(bytes)?;
+        let extent = self.extent(bytes as u64, bytes as u64)?;
+        self.taken.push(extent);
+        fill(extent.offset, &mut buffer);
+        let block = buffer.get(..bytes).unwrap_or(&buffer);
+        self.store.write(block, extent.offset)?;
+        Ok(Written { offset: extent.offset, checksum: crc32fast::hash(block) })
+    }
+
+    /// Writes what waits in the run and gives back the rest of its extent.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        let Some(run) = self.run.take() else { return Ok(()) };
+        let used = std::mem::take(&mut self.used);
+        let filled = Extent { offset: run.offset, bytes: used as u64 };
+        if filled.bytes > 0 {
+            self.taken.push(filled);
+        }
+        self.store.give_back(&[Extent { offset: filled.end(), bytes: run.bytes - filled.bytes }])?;
+        match self.buffer.as_ref().and_then(|buffer| buffer.get(..used)) {
+            Some(bytes) if used > 0 => self.store.write(bytes, run.offset),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives everything back: nothing of this fold will be published.
+    pub(super) fn abort(&mut self) -> Result<()> {
+        self.used = 0;
+        self.taken.extend(self.run.take());
+        self.bytes = 0;
+        self.store.give_back(&std::mem::take(&mut self.taken))
+    }
+
+    /// An extent of `min` to `wanted` bytes, from the free space or by growing the file.
+    fn extent(&self, min: u64, wanted: u64) -> Result<Extent> {
+        let take = |must| self.store.space.lock().take(min, wanted, must);
+        if let Some(extent) = take(false) {
+            return Ok(extent);
+        }
+        let grown = self.store.grow_by(wanted.max(self.store.growth()));
+        let found = match &grown {
+            Ok(()) | Err(Error::NoSpace) => take(true),
+            Err(_) => None,
+        };
+        match (found, grown) {
+            (Some(extent), _) => Ok(extent),
+            (None, Err(Error::NoSpace)) => {
+                self.store.grow_by(min)?;
+                take(true).ok_or(Error::NoSpace)
+            }
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Err(Error::NoSpace),
+        }
+    }
+}
+
+impl TreeStore {
+    pub(super) fn zeroed(&self, bytes: usize) -> Result<AlignedBuf> {
+        AlignedBuf::zeroed(bytes).map_err(|error| self.io("buffer", None, error))
+    }
+
+    /// An `Io` error whatever the cause: where a full disk, too, leaves what is on the disk unknown.
+    pub(super) fn io(&self, op: &'static str, offset: Option<u64>, source: io::Error) -> Error {
+        Error::Io { op, path: self.path.clone(), offset, source }
+    }
+
+    /// Writes to blocks that no superblock leads to. A full disk is no failure: the fold is given up.
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_at(bytes, offset).map_err(|error| {
+            if is_disk_full(&error) { Error::NoSpace } else { self.fail(self.io("write", Some(offset), error)) }
+        })
+    }
+
+    fn give_back(&self, extents: &[Extent]) -> Result<()> {
+        let mut space = self.space.lock();
+        for extent in extents.iter().filter(|extent| extent.bytes > 0) {
+            space.add_free(*extent).map_err(|flaw| self.corruption(extent.offset, flaw))?;
+        }
+        Ok(())
+    }
+
+    /// By how much the file grows at a time.
+    pub(super) fn growth(&self) -> u64 {
+        (self.end.load(Ordering::Acquire) / 8).clamp(GROWTH.start, GROWTH.end).next_multiple_of(GRID)
+    }
+
+    /// Makes the file longer by at least `bytes`, really allocated.
+    pub(super) fn grow_by(&self, bytes: u64) -> Result<()> {
+        let end = self.end.load(Ordering::Acquire);
+        let bytes = bytes.next_multiple_of(GRID);
+        self.file.allocate(end, bytes).map_err(|error| {
+            if is_disk_full(&error) { Error::NoSpace } else { self.fail(self.io("allocate", Some(end), error)) }
+        })?;
+        self.space.lock().grow(end + bytes).map_err(|flaw| self.corruption(end, flaw))?;
+        self.end.store(end + bytes, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! The command: one file for each sub-command, and what they share.
+//!
+//! ```text
+//! clap → Ui (what goes where) → one `run` each → Failure → exit code
+//! ```
+//!
+//! Data goes to standard output; progress, summaries and errors to standard error. A reader that goes away
+//! (`seawall scan db | head`) ends the command in silence. Keys and values are bytes: they are printed and read in
+//! the escaped form of [`escape`], or in hexadecimal with `--hex`.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the command is the edge: it reads the user's files, looks at the real clock and starts processes; \
+              the store itself it reaches only through the library"
+)]
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+mod completions;
+mod del;
+mod demo;
+mod dump;
+mod escape;
+mod failure;
+mod get;
+mod init;
+mod load;
+mod log;
+mod man;
+mod output;
+mod put;
+mod range;
+mod rows;
+mod scan;
+mod status;
+mod store;
+mod torture;
+mod ui;
+mod verify;
+
+pub(crate) use failure::{Exit, Failure, Outcome};
+pub(crate) use ui::Ui;
+
+/// A crash-safe transactional storage engine: stores, and what is in them.
+#[derive(Debug, Parser)]
+#[command(name = "seawall", version, propagate_version = true, max_term_width = 110, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// How data is printed
+    #[arg(short, long, value_enum, default_value = "table", global = true, value_name = "FORMAT")]
+    output: output::Format,
+    /// Colours in what is printed; `auto` honours NO_COLOR
+    #[arg(long, value_enum, default_value = "auto", global = true, value_name = "WHEN")]
+    color: clap::ColorChoice,
+    /// Errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// More about what happens, on standard error
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Print keys and values in hexadecimal, and read them so
+    #[arg(long, global = true)]
+    hex: bool,
+}
+
+const AFTER_HELP: &str = "\
+Keys and values are bytes. They are printed and read with escapes: \\n \\r \\t \\\\ and \\xNN for bytes that are no
+printable ASCII.
+
+Examples:
+  seawall demo                               kill -9 in the middle, three times, and count what was lost
+  seawall init db && seawall put db k v && seawall get db k
+  seawall load db people.csv && seawall scan db --limit 10
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 locked by another process, 5 corruption found, 6 format too new,
+7 a threshold was missed, 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows in under a minute that nothing acknowledged is lost: writers, kill -9, recovery, checks, figures
+    Demo(demo::DemoArgs),
+    #[command(hide = true)]
+    DemoChild(demo::child::ChildArgs),
+    /// Creates a store
+    Init(init::InitArgs),
+    /// Prints the value of a key
+    Get(get::GetArgs),
+    /// Sets the value of a key; on the device when it returns
+    Put(put::PutArgs),
+    /// Removes a key
+    Del(del::DelArgs),
+    /// Prints keys and values in key order
+    Scan(scan::ScanArgs),
+    /// Reads rows from a file (JSONL, CSV, TSV) into a keyspace
+    Load(load::LoadArgs),
+    /// Writes a keyspace's rows (JSONL, CSV, TSV); `load` reads them back, byte for byte
+    Dump(dump::DumpArgs),
+    /// Looks into the write-ahead log
+    Log(log::LogArgs),
+    /// Reads and checks everything in a store
+    Verify(verify::VerifyArgs),
+    /// What a store holds, and what its last recovery did
+    Status(status::StatusArgs),
+    /// Runs the simulated crash tests: every choice from a seed
+    Torture(torture::TortureArgs),
+    /// Prints a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Prints the manual page
+    Man(man::ManArgs),
+}
+
+/// Parses the command line, runs, reports: the whole process.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(&cli.common);
+    match run(&ui, cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => ui.report(&failure),
+    }
+}
+
+fn run(ui: &Ui, command: Command) -> Outcome {
+    match command {
+        Command::Demo(args) => demo::run(ui, args),
+        Command::DemoChild(args) => demo::child::run(args),
+        Command::Init(args) => init::run(ui, args),
+        Command::Get(args) => get::run(ui, args),
+        Command::Put(args) => put::run(ui, args),
+        Command::Del(args) => del::run(ui, args),
+        Command::Scan(args) => scan::run(ui, args),
+        Command::Load(args) => load::run(ui, args),
+        Command::Dump(args) => dump::run(ui, args),
+        Command::Log(args) => log::run(ui, args),
+        Command::Verify(args) => verify::run(ui, args),
+        Command::Status(args) => status::run(ui, args),
+        Command::Torture(args) => torture::run(ui, args),
+        Command::Completions(args) => completions::run(ui, args),
+        Command::Man(args) => man::run(ui, args),
+    }
+}
+
+/// The command line's grammar, for completions and manual pages.
+pub(crate) fn grammar() -> clap::Command {
+    Cli::command()
+}

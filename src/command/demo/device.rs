@@ -1,0 +1,74 @@
+//! What the device can do: single durable overwrites of 4 KiB, the way that the log itself writes.
+
+use crate::command::{Failure, Outcome, Ui};
+use seawall::wal::disk::{Disk, DiskFile, Open, OsDisk};
+use seawall::wal::AlignedBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the device is measured at the beginning and at the end.
+pub(super) const CALIBRATION: Duration = Duration::from_millis(1000);
+/// How long it is measured before each measurement of the store.
+pub(super) const INTERLUDE: Duration = Duration::from_millis(500);
+
+const BLOCK_BYTES: usize = 4096;
+const FILE_BYTES: u64 = 16 << 20;
+/// Above this a durable write has hardly reached any device.
+const SUSPICIOUS_WRITES_PER_S: f64 = 200_000.0;
+
+/// A file of written blocks to overwrite. Removed when dropped.
+pub(super) struct Device {
+    disk: Arc<OsDisk>,
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    block: AlignedBuf,
+}
+
+impl Device {
+    pub(super) fn prepare(ui: &Ui, dir: &Path) -> Outcome<Device> {
+        let disk = OsDisk::new();
+        let path = dir.join("device-rate");
+        let backend = disk.describe(dir);
+        if matches!(backend.file_system.as_str(), "tmpfs" | "ramfs") {
+            ui.warn(format!(
+                "{} is memory ({}), not a disk: what is measured here says nothing about one",
+                dir.display(),
+                backend.file_system
+            ));
+        }
+        ui.detail(|| format!("I/O by {} on {}: {}", backend.name, backend.file_system, backend.reason));
+        let failed = |error| Failure::file("preparing", &path, &error);
+        let file = disk.open(&path, Open::CreateNew).map_err(failed)?;
+        let mut block = AlignedBuf::zeroed(BLOCK_BYTES).map_err(failed)?;
+        block.fill(0xa5);
+        let device = Device { disk, file, path: path.clone(), block };
+        device.file.allocate(0, FILE_BYTES).and_then(|()| device.file.sync_data()).map_err(failed)?;
+        Ok(device)
+    }
+
+    /// Durable 4 KiB overwrites a second, one at a time, over `length`.
+    pub(super) fn rate(&self, ui: &Ui, length: Duration) -> Outcome<f64> {
+        let start = Instant::now();
+        let mut writes = 0u64;
+        while start.elapsed() < length {
+            ui.check_interrupt()?;
+            let offset = writes * BLOCK_BYTES as u64 % FILE_BYTES;
+            let written = self.file.write_durable_at(&self.block, offset);
+            written.map_err(|error| Failure::file("writing", &self.path, &error))?;
+            writes += 1;
+        }
+        let rate = writes as f64 / start.elapsed().as_secs_f64();
+        if rate > SUSPICIOUS_WRITES_PER_S {
+            ui.warn(format!("{rate:.0} durable writes/s is more than devices do: is it memory, or a cache that lies?"));
+        }
+        Ok(rate)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // Nothing depends on it; a file that stays shows when its directory is removed.
+        let _ = self.disk.remove(&self.path);
+    }
+}

@@ -1,0 +1,159 @@
+//! Standard output in three formats: a table for people, JSON as one document, JSON a line.
+
+use super::{Failure, Outcome};
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::Value;
+use std::io::{self, BufWriter, Stdout, Write};
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// A cell: its name in JSON, what JSON shows. Tables show strings bare and the rest as JSON does.
+pub(crate) type Cell = (&'static str, Value);
+
+/// Buffered standard output. Nothing is sure to have been written until [`finish`](Out::finish).
+#[derive(Debug)]
+pub(crate) struct Out {
+    format: Format,
+    sink: BufWriter<Stdout>,
+}
+
+impl Out {
+    pub(crate) fn new(format: Format) -> Out {
+        Out { format, sink: BufWriter::with_capacity(64 << 10, io::stdout()) }
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Outcome {
+        self.sink.write_all(bytes).map_err(|error| Failure::output(&error))
+    }
+
+    /// One object: a name and its value a line in a table.
+    pub(crate) fn object(&mut self, cells: &[Cell]) -> Outcome {
+        match self.format {
+            Format::Table => {
+                let width = cells.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+                for (name, value) in cells {
+                    let label = name.replace('_', " ");
+                    self.raw(format!("{label:width$}  {}\n", plain(value)).as_bytes())?;
+                }
+                Ok(())
+            }
+            _ => self.value(&Object(cells)),
+        }
+    }
+
+    /// Anything that serialises, as JSON.
+    pub(crate) fn value(&mut self, value: &impl Serialize) -> Outcome {
+        let text = match self.format {
+            Format::Jsonl => serde_json::to_vec(value),
+            _ => serde_json::to_vec_pretty(value),
+        };
+        let mut text = text.map_err(|error| Failure::error(format!("writing JSON: {error}")))?;
+        text.push(b'\n');
+        self.raw(&text)
+    }
+
+    /// Begins a list of objects.
+    pub(crate) fn list(self, style: Style) -> List {
+        List { out: self, style, count: 0 }
+    }
+
+    /// Hands everything to the reader.
+    pub(crate) fn finish(mut self) -> Outcome {
+        self.sink.flush().map_err(|error| Failure::output(&error))
+    }
+}
+
+/// How a list looks as a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Style {
+    /// Cells separated by tabs, no heading: for data that goes on to other tools.
+    Tabs,
+    /// A heading, and cells padded to at least these widths.
+    Columns(&'static [usize]),
+}
+
+/// A list of objects, printed as it comes: no length is too long.
+#[derive(Debug)]
+pub(crate) struct List {
+    out: Out,
+    style: Style,
+    count: u64,
+}
+
+impl List {
+    pub(crate) fn push(&mut self, cells: &[Cell]) -> Outcome {
+        let first = self.count == 0;
+        self.count += 1;
+        match self.out.format {
+            Format::Table => {
+                if let (true, Style::Columns(_)) = (first, self.style) {
+                    let names = cells.iter().map(|(name, _)| name.replace('_', " ").to_uppercase()).collect();
+                    self.line(names)?;
+                }
+                self.line(cells.iter().map(|(_, value)| plain(value)).collect())
+            }
+            Format::Json => {
+                self.out.raw(if first { b"[\n  " } else { b",\n  " })?;
+                self.json(cells)
+            }
+            Format::Jsonl => {
+                self.json(cells)?;
+                self.out.raw(b"\n")
+            }
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Outcome {
+        if self.out.format == Format::Json {
+            self.out.raw(if self.count == 0 { b"[]\n" } else { b"\n]\n" })?;
+        }
+        self.out.finish()
+    }
+
+    fn json(&mut self, cells: &[Cell]) -> Outcome {
+        let text = serde_json::to_vec(&Object(cells));
+        self.out.raw(&text.map_err(|error| Failure::error(format!("writing JSON: {error}")))?)
+    }
+
+    fn line(&mut self, cells: Vec<String>) -> Outcome {
+        let mut line = match self.style {
+            Style::Tabs => cells.join("\t"),
+            Style::Columns(widths) => {
+                let widths = widths.iter().copied().chain(std::iter::repeat(0));
+                let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+                padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+            }
+        };
+        line.push('\n');
+        self.out.raw(line.as_bytes())
+    }
+}
+
+/// Cells as a JSON object, in their order.
+struct Object<'a>(&'a [Cell]);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,47 @@
+//! `seawall status`.
+
+use super::store;
+use super::{Outcome, Ui};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// What a store holds, what opening it took, and who keeps its log.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  seawall status db\n  seawall status db --prometheus")]
+pub(crate) struct StatusArgs {
+    /// The store's directory
+    #[arg(value_name = "DB")]
+    db: PathBuf,
+    /// Print Prometheus' text exposition
+    #[arg(long)]
+    prometheus: bool,
+}
+
+pub(crate) fn run(ui: &Ui, args: StatusArgs) -> Outcome {
+    let db = store::open_to_read(ui, &args.db)?;
+    let stats = db.stats();
+    let mut out = ui.out();
+    if args.prometheus {
+        out.raw(stats.to_prometheus().as_bytes())?;
+        return out.finish();
+    }
+    let recovery = db.recovery();
+    let retained = stats.log_retained.iter().map(|holder| {
+        json!(format!("{} from LSN {} ({} bytes, {:.0?})", holder.who, holder.lsn, holder.bytes, holder.age))
+    });
+    let tail = recovery.dropped_tail.as_ref();
+    out.object(&[
+        ("store", json!(args.db.display().to_string())),
+        ("keyspaces", json!(db.keyspaces())),
+        ("disk_bytes", json!(stats.disk_bytes)),
+        ("replayed_records", json!(recovery.records)),
+        ("replayed_bytes", json!(recovery.bytes)),
+        ("recovery_ms", json!(recovery.took.as_secs_f64() * 1e3)),
+        ("dropped_tail", json!(tail.map(|(file, offset)| format!("{} at byte {offset}", file.display())))),
+        ("io_backend", json!(recovery.backend)),
+        ("io_reason", json!(recovery.backend_reason)),
+        ("log_retained", retained.collect()),
+    ])?;
+    out.finish()
+}

@@ -1,0 +1,82 @@
+//! Opening a store for a command: what is missing is said before the engine is asked, and nothing is created by
+//! mistake.
+
+use super::escape::Codec;
+use super::{Failure, Outcome, Ui};
+use clap::Args;
+use seawall::{Db, DbBuilder, Keyspace};
+use std::path::{Path, PathBuf};
+
+/// The keyspace that commands use unless they are told another.
+pub(crate) const KEYSPACE: &str = "default";
+
+/// A store and a keyspace in it.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The store's directory
+    #[arg(value_name = "DB")]
+    pub(crate) db: PathBuf,
+    /// The keyspace
+    #[arg(short, long, default_value = KEYSPACE, value_name = "NAME")]
+    pub(crate) keyspace: String,
+}
+
+/// Opens a store that exists, without any write to it. Fails while another process has it open for writing.
+pub(crate) fn open_to_read(ui: &Ui, dir: &Path) -> Outcome<Db> {
+    open(ui, dir, |builder| builder.read_only(true))
+}
+
+/// Opens a store that exists.
+pub(crate) fn open_to_write(ui: &Ui, dir: &Path) -> Outcome<Db> {
+    open(ui, dir, |builder| builder)
+}
+
+/// The store's keyspace, which must exist.
+pub(crate) fn keyspace_to_read(db: &Db, name: &str) -> Outcome<Keyspace> {
+    db.open_keyspace(name)?.ok_or_else(|| {
+        let shown: Vec<String> =
+            db.keyspaces().iter().map(|name| Codec::Escaped.encode(name.as_bytes())).collect();
+        let hint = if shown.is_empty() {
+            "the store has none yet; `seawall put` and `seawall load` create them".to_owned()
+        } else {
+            format!("-k NAME chooses one of: {}", shown.join(", "))
+        };
+        Failure::not_found(format!("no keyspace `{name}` in this store")).hint(hint)
+    })
+}
+
+/// Fails unless the directory holds a store, or the remains of one.
+pub(crate) fn require(dir: &Path) -> Outcome {
+    let shown = dir.display();
+    let failure = match std::fs::metadata(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("no store at {shown}"),
+        Err(error) => return Err(Failure::file("looking at", dir, &error)),
+        Ok(found) if !found.is_dir() => format!("{shown} is a file; a store is a directory"),
+        // A log without a data file is damage, and the engine knows the words for it.
+        Ok(_) if dir.join("data").exists() || dir.join("log").exists() => return Ok(()),
+        Ok(_) => format!("{shown} is a directory, but holds no store"),
+    };
+    Err(Failure::not_found(failure).hint("`seawall init DIR` creates a store"))
+}
+
+fn open(ui: &Ui, dir: &Path, options: impl FnOnce(DbBuilder) -> DbBuilder) -> Outcome<Db> {
+    require(dir)?;
+    let db = options(Db::builder(dir).create(false)).open()?;
+    ui.detail(|| {
+        let recovery = db.recovery();
+        let tail = match &recovery.dropped_tail {
+            Some((file, offset)) => format!("; dropped a torn tail at byte {offset} of {}", file.display()),
+            None => String::new(),
+        };
+        format!(
+            "opened {}: {} records ({} bytes) of log replayed in {:.1} ms{tail}; I/O by {}: {}",
+            dir.display(),
+            recovery.records,
+            recovery.bytes,
+            recovery.took.as_secs_f64() * 1e3,
+            recovery.backend,
+            recovery.backend_reason,
+        )
+    });
+    Ok(db)
+}

@@ -1,0 +1,167 @@
+//! The bytes of the anchor: the log's own small state, kept in two slots that are written in turn. Pure: no I/O.
+//!
+//! //= docs/format/wal.md#anchor
+#![warn(clippy::indexing_slicing)]
+
+use crate::Lsn;
+use crate::bytes::{checksum_around, get, get_u32, get_u64, put};
+use crate::disk::BLOCK_BYTES;
+use crate::segment::FORMAT_VERSION;
+
+/// The anchor's file name.
+pub const FILE_NAME: &str = "anchor";
+/// Bytes of the anchor's file: two slots of one block.
+pub const FILE_BYTES: usize = 2 * BLOCK_BYTES;
+
+const MAGIC: [u8; 8] = *b"SEAWALAN";
+const CHECKSUM_AT: usize = 12;
+
+/// The log's own state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The store that the log belongs to.
+    pub store_id: [u8; 16],
+    /// Grows by one with each write; its parity is the slot.
+    pub sequence: u64,
+    /// Bytes of every segment, for the log's life.
+    pub segment_bytes: u64,
+    /// How durable writes are made: 0 for automatic.
+    pub write_method: u32,
+    /// Where the log begins: what is before may be gone.
+    pub first: Lsn,
+    /// The epoch that the log is written in.
+    pub epoch: u64,
+    /// What was durable when the log was last closed cleanly, or this slot written.
+    pub durable: Lsn,
+    /// Reserved: a replica's own durable LSN.
+    pub replica_durable: Lsn,
+    /// Whether the log was closed cleanly, and not opened for writing since: then nothing stands behind its end.
+    pub clean: bool,
+}
+
+/// What one slot says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// A whole anchor.
+    Valid(Anchor),
+    /// A whole anchor of a version that this program does not know.
+    Newer(u32),
+    /// Nothing whole.
+    None,
+}
+
+impl Anchor {
+    /// The offset of the slot that this anchor is written to.
+    pub fn offset(&self) -> u64 {
+        (self.sequence % 2) * BLOCK_BYTES as u64
+    }
+
+    /// The slot's block.
+    pub fn encode(&self) -> [u8; BLOCK_BYTES] {
+        let mut block = [0; BLOCK_BYTES];
+        put(&mut block, 0, &MAGIC);
+        put(&mut block, 8, &FORMAT_VERSION.to_le_bytes());
+        put(&mut block, 32, &self.store_id);
+        put(&mut block, 48, &self.sequence.to_le_bytes());
+        put(&mut block, 56, &self.segment_bytes.to_le_bytes());
+        put(&mut block, 64, &(BLOCK_BYTES as u32).to_le_bytes());
+        put(&mut block, 68, &self.write_method.to_le_bytes());
+        put(&mut block, 72, &self.first.0.to_le_bytes());
+        put(&mut block, 80, &self.epoch.to_le_bytes());
+        put(&mut block, 88, &self.durable.0.to_le_bytes());
+        put(&mut block, 96, &self.replica_durable.0.to_le_bytes());
+        put(&mut block, 104, &u32::from(self.clean).to_le_bytes());
+        let checksum = checksum_around(&block, CHECKSUM_AT);
+        put(&mut block, CHECKSUM_AT, &checksum.to_le_bytes());
+        block
+    }
+
+    /// Reads one slot.
+    pub fn parse(block: &[u8]) -> Slot {
+        let Some(block) = block.get(..BLOCK_BYTES) else { return Slot::None };
+        if get::<8>(block, 0) != MAGIC || get_u32(block, CHECKSUM_AT) != checksum_around(block, CHECKSUM_AT) {
+            return Slot::None;
+        }
+        let version = get_u32(block, 8);
+        let unknown_features = get_u64(block, 24) != 0 || get_u32(block, 64) != BLOCK_BYTES as u32;
+        if version != FORMAT_VERSION || unknown_features {
+            return Slot::Newer(version.max(FORMAT_VERSION + u32::from(unknown_features)));
+        }
+        Slot::Valid(Anchor {
+            store_id: get(block, 32),
+            sequence: get_u64(block, 48),
+            segment_bytes: get_u64(block, 56),
+            write_method: get_u32(block, 68),
+            first: Lsn(get_u64(block, 72)),
+            epoch: get_u64(block, 80),
+            durable: Lsn(get_u64(block, 88)),
+            replica_durable: Lsn(get_u64(block, 96)),
+            clean: get_u32(block, 104) & 1 == 1,
+        })
+    }
+
+    /// The newer of the file's two slots; the other may be torn.
+    pub fn choose(file: &[u8]) -> Slot {
+        let slot = |index: usize| {
+            let block = file.get(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES).unwrap_or_default();
+            match Anchor::parse(block) {
+                // A whole anchor in the other's slot is a misdirected write.
+                Slot::Valid(anchor) if anchor.sequence % 2 != index as u64 => Slot::None,
+                parsed => parsed,
+            }
+        };
+        match (slot(0), slot(1)) {
+            (Slot::Newer(version), _) | (_, Slot::Newer(version)) => Slot::Newer(version),
+            (Slot::Valid(a), Slot::Valid(b)) => Slot::Valid(if a.sequence > b.sequence { a } else { b }),
+            (Slot::Valid(a), Slot::None) | (Slot::None, Slot::Valid(a)) => Slot::Valid(a),
+            (Slot::None, Slot::None) => Slot::None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn sample(sequence: u64) -> Anchor {
+        Anchor {
+            store_id: [3; 16],
+            sequence,
+            segment_bytes: 1 << 20,
+            write_method: 1,
+            first: Lsn(1 << 20),
+            epoch: 4,
+            durable: Lsn(77),
+            replica_durable: Lsn(0),
+            clean: true,
+        }
+    }
+
+    fn file(a: u64, b: u64) -> Vec<u8> {
+        let mut bytes = vec![0; FILE_BYTES];
+        for anchor in [sample(a), sample(b)] {
+            put(&mut bytes, anchor.offset() as usize, &anchor.encode());
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_newer_slot_is_chosen_and_a_torn_one_passed_over() {
+        assert_eq!(Anchor::choose(&file(6, 7)), Slot::Valid(sample(7)));
+        assert_eq!(Anchor::choose(&file(8, 7)), Slot::Valid(sample(8)));
+        let mut torn = file(8, 7);
+        torn[40] ^= 1;
+        assert_eq!(Anchor::choose(&torn), Slot::Valid(sample(7)));
+        torn[BLOCK_BYTES + 40] ^= 1;
+        assert_eq!(Anchor::choose(&torn), Slot::None);
+    }
+
+    #[test]
+    fn a_slot_in_the_others_place_does_not_count() {
+        let mut bytes = file(6, 7);
+        let misdirected = sample(9).encode();
+        bytes[..BLOCK_BYTES].copy_from_slice(&misdirected);
+        assert_eq!(Anchor::choose(&bytes), Slot::Valid(sample(7)));
+    }
+}

@@ -1,0 +1,198 @@
+//! Files of the operating system, read and written by blocking calls.
+//!
+//! ```text
+//! os            OsDisk: names, directories, options
+//! os/file       OsFile: reads, writes, syncs of one open file
+//! os/durable    the three ways to write durably, and the fall from one to the next
+//! os/lock       who holds a file, in this process and in others
+//! os/probe      what a directory's file system can do, and how fast
+//! os/file_system, os/sys    what is known of file systems by name · the calls that differ between systems
+//! ```
+//!
+//! Nothing is believed because it worked once somewhere else: direct I/O and `RWF_DSYNC` are tried anew on every
+//! file opened, and a file that refuses one falls to the next way for the rest of its life. What cannot be tried is
+//! whether an accepted request is *obeyed*, so two things are believed of known file systems only: that
+//! `RWF_DSYNC` syncs (a FUSE server may drop the flag), and that a direct read comes from the device (ZFS answers it
+//! from memory; ext4 does under `data=journal`, and `statx` says so). Everywhere else a durable write ends with
+//! fdatasync, and [`DiskFile::read_device_at`] says that it did not read the device.
+
+mod durable;
+mod file;
+mod file_system;
+mod lock;
+mod probe;
+mod sys;
+
+#[cfg(test)]
+mod tests;
+
+pub use durable::DurableWrite;
+pub use probe::probe_durable_write;
+
+use super::{Backend, Disk, DiskFile, Open};
+use file::OsFile;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// How an [`OsDisk`] opens files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsOptions {
+    /// Write to NFS, SMB and their like too, where locks and syncs are not to be relied on. Default: refuse.
+    pub allow_network: bool,
+    /// The way of writing durably to start from; a file that refuses it falls to the next one. Default: the first.
+    /// A file system that is not known to honour `RWF_DSYNC` gets [`DurableWrite::WriteThenSync`] in any case.
+    pub durable_write: Option<DurableWrite>,
+}
+
+/// The operating system's files.
+///
+/// ```no_run
+/// use seawall_wal::disk::{Disk, Open, OsDisk};
+/// # fn main() -> std::io::Result<()> {
+/// let disk = OsDisk::new();
+/// let file = disk.open("store/data".as_ref(), Open::CreateNew)?;
+/// file.write_at(b"hello", 0)?;
+/// file.sync_data()?;
+/// disk.sync_dir("store".as_ref())?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct OsDisk {
+    allow_network: bool,
+    /// A [`DurableWrite`]'s number.
+    durable_write: AtomicU8,
+}
+
+impl OsDisk {
+    /// With default options.
+    pub fn new() -> Arc<OsDisk> {
+        OsDisk::with(OsOptions::default())
+    }
+
+    /// With the options given.
+    pub fn with(options: OsOptions) -> Arc<OsDisk> {
+        let method = options.durable_write.unwrap_or_default();
+        Arc::new(OsDisk {
+            allow_network: options.allow_network,
+            durable_write: AtomicU8::new(method.number()),
+        })
+    }
+
+    /// The way of writing durably that files opened *from now on* start from: a log that has found the quickest
+    /// one with [`probe_durable_write`], or reads it from its anchor, sets it here.
+    pub fn set_durable_write(&self, method: DurableWrite) {
+        self.durable_write.store(method.number(), Ordering::Relaxed);
+    }
+
+    /// The way of writing durably that files opened now start from.
+    pub fn durable_write(&self) -> DurableWrite {
+        DurableWrite::from_number(self.durable_write.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    fn open_file_with(&self, path: &Path, how: Open, method: DurableWrite) -> io::Result<OsFile> {
+        let flags = match how {
+            Open::Read => OFlags::RDONLY,
+            Open::ReadWrite => OFlags::RDWR,
+            Open::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+        };
+        if how == Open::CreateNew {
+            // Before the name exists: a refusal must leave nothing behind.
+            self.refuse_network(path, &sys::file_system_of(super::crashsafe::parent_of(path)))?;
+        }
+        let mode = Mode::from_raw_mode(0o644);
+        let fd = rustix::io::retry_on_intr(|| rustix::fs::open(path, flags | OFlags::CLOEXEC, mode))?;
+        let file_system = sys::file_system_of_file(&fd);
+        if how != Open::Read {
+            self.refuse_network(path, &file_system)?;
+        }
+        if how == Open::CreateNew && file_system.copy_on_write {
+            sys::switch_copy_on_write_off(&fd);
+        }
+        OsFile::new(fd, path, how != Open::Read, &file_system, method)
+    }
+
+    fn refuse_network(&self, path: &Path, file_system: &file_system::FileSystem) -> io::Result<()> {
+        if self.allow_network || !file_system.network {
+            return Ok(());
+        }
+        let what = format!(
+            "{} is on {}, a network file system, where locks and syncs are not to be relied on; use a local disk, \
+             or allow network file systems",
+            path.display(),
+            file_system.name
+        );
+        Err(io::Error::new(io::ErrorKind::Unsupported, what))
+    }
+}
+
+impl Disk for OsDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(self.open_file_with(path, how, self.durable_write())?))
+    }
+
+    fn rename(&self, source: &Path, target: &Path) -> io::Result<()> {
+        Ok(rustix::fs::rename(source, target)?)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::unlink(path)?)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the seam to files")]
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        match rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) if is_dir(dir)? => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::io::retry_on_intr(|| rustix::fs::open(dir, flags, Mode::empty()))?;
+        match rustix::io::retry_on_intr(|| sys::sync_all(&fd)) {
+            // SMB has no such call: there a name is the server's as soon as it is made.
+            Err(Errno::INVAL) if sys::file_system_of_file(&fd).network => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        match rustix::fs::stat(path) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(dir)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn lock_holder(&self, path: &Path) -> Option<u32> {
+        lock::holder(path)
+    }
+
+    fn describe(&self, dir: &Path) -> Backend {
+        probe::describe(self, dir)
+    }
+}
+
+fn is_dir(path: &Path) -> io::Result<bool> {
+    let stat = rustix::fs::stat(path)?;
+    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}

@@ -1,0 +1,167 @@
+//! Who holds a file: flock for other processes, a registry by inode for this one.
+//!
+//! flock belongs to the open file, not to the process as POSIX record locks do: closing some other descriptor of the
+//! file does not lose it, and the kernel holds it until the last call in flight on the file has ended, a killed
+//! process's included. The registry adds nothing to safety; it answers for handles of this process without asking
+//! the kernel, and makes taking, changing and giving up a lock one step each.
+
+use crate::disk::Lock;
+use parking_lot::Mutex;
+use rustix::fd::OwnedFd;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Device and inode.
+pub(super) type FileId = (u64, u64);
+
+/// Every locked file of this process, with its holders.
+static HOLDERS: Mutex<BTreeMap<FileId, Vec<(u64, Lock)>>> = Mutex::new(BTreeMap::new());
+static NEXT_HANDLE: AtomicU64 = AtomicU64::new(0);
+
+/// One handle's place in the registry.
+#[derive(Debug)]
+pub(super) struct Handle {
+    id: u64,
+    file: FileId,
+}
+
+impl Handle {
+    pub(super) fn new(file: FileId) -> Handle {
+        Handle { id: NEXT_HANDLE.fetch_add(1, Ordering::Relaxed), file }
+    }
+
+    /// Takes the lock, or changes the one held. If that is refused, the one held before stays.
+    pub(super) fn try_lock(&self, fd: &OwnedFd, lock: Lock) -> io::Result<bool> {
+        let mut files = HOLDERS.lock();
+        let holders = files.entry(self.file).or_default();
+        let held = holders.iter().find(|(id, _)| *id == self.id).map(|(_, held)| *held);
+        let others = holders.iter().filter(|(id, _)| *id != self.id);
+        let in_the_way =
+            others.clone().any(|(_, other)| lock == Lock::Exclusive || *other == Lock::Exclusive);
+        let result = if in_the_way { Err(Errno::WOULDBLOCK) } else { flock(fd, lock) };
+        let now = match (result, held) {
+            (Ok(()), _) => Some(lock),
+            (Err(_), held) if in_the_way => held,
+            // Changing a lock gives the old one up first.
+            (Err(_), Some(held)) if flock(fd, held).is_ok() => Some(held),
+            (Err(_), _) => None,
+        };
+        holders.retain(|(id, _)| *id != self.id);
+        holders.extend(now.map(|lock| (self.id, lock)));
+        if holders.is_empty() {
+            files.remove(&self.file);
+        }
+        match result {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) if now == held => Ok(false),
+            Err(Errno::WOULDBLOCK) => Err(io::Error::other("the lock held was lost to another process")),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives the lock up. Not left to the closing of `fd`: a child between fork and exec keeps it open.
+    pub(super) fn release(&self, fd: &OwnedFd) {
+        let mut files = HOLDERS.lock();
+        let Some(holders) = files.get_mut(&self.file) else { return };
+        if holders.iter().any(|(id, _)| *id == self.id) {
+            let _ = rustix::fs::flock(fd, FlockOperation::Unlock);
+            holders.retain(|(id, _)| *id != self.id);
+        }
+        if holders.is_empty() {
+            files.remove(&self.file);
+        }
+    }
+}
+
+fn flock(fd: &OwnedFd, lock: Lock) -> Result<(), Errno> {
+    let operation = match lock {
+        Lock::Shared => FlockOperation::NonBlockingLockShared,
+        Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    rustix::io::retry_on_intr(|| rustix::fs::flock(fd, operation))
+}
+
+/// The file's identity.
+pub(super) fn file_id(stat: &rustix::fs::Stat) -> FileId {
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+/// The process that holds a lock on `path`.
+pub(super) fn holder(path: &Path) -> Option<u32> {
+    let file = file_id(&rustix::fs::stat(path).ok()?);
+    if HOLDERS.lock().contains_key(&file) {
+        return Some(std::process::id());
+    }
+    #[cfg(target_os = "linux")]
+    return proc_locks::holder(file);
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+#[cfg(target_os = "linux")]
+#[expect(clippy::disallowed_methods, reason = "this is the seam to files")]
+mod proc_locks {
+    use super::{FileId, file_id};
+    use rustix::fs::{major, minor};
+
+    /// Searches `/proc/locks`. Its device number is the file system's, which on btrfs and overlayfs is not the one
+    /// that stat gives: there the process named must really have the file open.
+    pub(super) fn holder(file: FileId) -> Option<u32> {
+        let locks = std::fs::read("/proc/locks").ok()?;
+        let locks = String::from_utf8_lossy(&locks);
+        let device = (major(file.0), minor(file.0));
+        let candidates = || locks.lines().filter_map(parse).filter(|lock| lock.inode == file.1);
+        let exact = candidates().find(|lock| lock.device == device);
+        exact.or_else(|| candidates().find(|lock| has_open(lock.pid, file))).map(|lock| lock.pid)
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    pub(super) struct HeldLock {
+        pub(super) pid: u32,
+        pub(super) device: (u32, u32),
+        pub(super) inode: u64,
+    }
+
+    /// `1: FLOCK  ADVISORY  WRITE 1234 fe:00:131 0 EOF`; one that waits has `->` after its number.
+    pub(super) fn parse(line: &str) -> Option<HeldLock> {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        if words.next()? != "FLOCK" {
+            return None;
+        }
+        let pid = words.nth(2)?.parse().ok().filter(|pid| *pid != 0)?;
+        let mut place = words.next()?.split(':');
+        let device =
+            (u32::from_str_radix(place.next()?, 16).ok()?, u32::from_str_radix(place.next()?, 16).ok()?);
+        Some(HeldLock { pid, device, inode: place.next()?.parse().ok()? })
+    }
+
+    fn has_open(pid: u32, file: FileId) -> bool {
+        let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        fds.flatten().any(|fd| rustix::fs::stat(fd.path()).is_ok_and(|stat| file_id(&stat) == file))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::proc_locks::{HeldLock, parse};
+
+    #[test]
+    fn lines_of_proc_locks() {
+        let held = HeldLock { pid: 1234, device: (0xfe, 0), inode: 131 };
+        assert_eq!(parse("1: FLOCK  ADVISORY  WRITE 1234 fe:00:131 0 EOF"), Some(held));
+        assert_eq!(
+            parse("1: -> FLOCK  ADVISORY  WRITE 99 fe:00:131 0 EOF"),
+            None,
+            "it waits, it does not hold"
+        );
+        assert_eq!(parse("2: POSIX  ADVISORY  READ 5 fe:00:131 0 EOF"), None);
+        assert_eq!(parse("3: FLOCK  ADVISORY  WRITE -1 fe:00:131 0 EOF"), None, "of another pid namespace");
+        assert_eq!(parse("3: FLOCK  ADVISORY"), None);
+        assert_eq!(parse(""), None);
+    }
+}

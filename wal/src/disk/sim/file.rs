@@ -1,0 +1,216 @@
+//! Open files of a simulated disk.
+
+use super::Shared;
+use super::content::pages;
+use super::fault::{Call, Op, Verdict};
+use super::names::Inode;
+use super::state::{State, eio, no_power};
+use crate::disk::{BLOCK_BYTES, DiskFile, Lock};
+use std::io;
+use std::sync::Arc;
+
+/// A handle. It goes on to lead to its file when the name is gone.
+pub(super) struct SimFile {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inode: Inode,
+    pub(super) handle: u64,
+    /// The name at opening: for faults and the trace.
+    pub(super) path: String,
+    pub(super) is_writable: bool,
+}
+
+impl SimFile {
+    fn call(&self, op: Op, offset: u64, len: u64) -> Call<'_> {
+        Call { op, path: &self.path, offset, len }
+    }
+
+    /// Fails for a range that no file can have, and for a file opened for reading if it is to be changed.
+    fn check(&self, offset: u64, len: u64, is_change: bool) -> io::Result<()> {
+        if is_change && !self.is_writable {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading only"));
+        }
+        match offset.checked_add(len) {
+            Some(end) if end <= i64::MAX as u64 => Ok(()),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn read(&self, buf: &mut [u8], offset: u64, from_device: bool) -> io::Result<(usize, bool)> {
+        self.check(offset, buf.len() as u64, false)?;
+        self.shared.run(self.call(Op::Read, offset, buf.len() as u64), |state, verdict| {
+            match verdict {
+                Verdict::PowerCut => return Err(no_power()),
+                Verdict::Eio => return Err(eio()),
+                _ => {}
+            }
+            let is_aligned =
+                offset.is_multiple_of(BLOCK_BYTES as u64) && buf.len().is_multiple_of(BLOCK_BYTES);
+            let from_device = from_device && is_aligned && state.is_direct;
+            let Some(mut read) = state.content(self.inode)?.read(buf, offset, from_device) else {
+                state.count("latent read error");
+                return Err(eio());
+            };
+            if verdict == Verdict::Short {
+                read = state.rng.below(read as u64) as usize;
+            }
+            state.note_data(&buf[..read]);
+            Ok((read, from_device))
+        })
+    }
+
+    fn write(&self, buf: &[u8], offset: u64, op: Op) -> io::Result<Option<u64>> {
+        self.check(offset, buf.len() as u64, true)?;
+        self.shared.run(self.call(op, offset, buf.len() as u64), |state, verdict| {
+            state.note_data(buf);
+            state.submit_write(self.inode, offset, buf, verdict)
+        })
+    }
+
+    /// Fills with zeros; returns how much room there was.
+    fn fill(&self, state: &mut State, offset: u64, bytes: u64) -> io::Result<u64> {
+        let fits = state.room(self.inode, offset, bytes)?;
+        let id = state.change();
+        state.edit(self.inode, |content| content.zero(id, offset..offset + fits, true))?;
+        Ok(fits)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read(buf, offset, false).map(|(read, _)| read)
+    }
+
+    fn read_device_at(&self, buf: &mut [u8], offset: u64) -> io::Result<(usize, bool)> {
+        self.read(buf, offset, true)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write(buf, offset, Op::Write).map(drop)
+    }
+
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        // Between the two steps the write is on its way: a crash there may tear it.
+        let Some(id) = self.write(buf, offset, Op::WriteDurable)? else { return Ok(()) };
+        let end = offset + buf.len() as u64;
+        self.shared.complete(|state| {
+            state.content(self.inode)?.make_durable(id, end);
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let upto = self.shared.run(self.call(Op::Sync, 0, u64::MAX), |state, verdict| {
+            let error = match verdict {
+                Verdict::PowerCut => no_power(),
+                Verdict::Full => io::ErrorKind::StorageFull.into(),
+                Verdict::Eio | Verdict::DropSync => eio(),
+                _ => return Ok(state.last_change),
+            };
+            if verdict != Verdict::PowerCut {
+                state.fail_sync(self.inode, verdict)?;
+            }
+            Err(error)
+        })?;
+        self.shared.complete(|state| {
+            state.content(self.inode)?.sync(upto);
+            let habit = state.habit;
+            state.space.sync_file(self.inode, upto, habit);
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.check(offset, bytes, true)?;
+        self.shared.run(self.call(Op::Allocate, offset, bytes), |state, verdict| {
+            let error = match verdict {
+                Verdict::PowerCut => no_power(),
+                Verdict::Full => io::ErrorKind::StorageFull.into(),
+                Verdict::Eio => eio(),
+                _ => {
+                    if self.fill(state, offset, bytes)? == bytes {
+                        return Ok(());
+                    }
+                    state.count("full");
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+            };
+            let part = state.rng.below(bytes + 1);
+            self.fill(state, offset, part)?;
+            Err(error)
+        })
+    }
+
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.check(offset, bytes, true)?;
+        self.shared.run(self.call(Op::Punch, offset, bytes), |state, verdict| {
+            let (applies, result) = state.fate(verdict);
+            if applies {
+                let id = state.change();
+                state.edit(self.inode, |content| {
+                    let end = (offset + bytes).min(content.visible_len);
+                    let range = offset.min(end)..end;
+                    content.zero(id, range.clone(), false);
+                    let block = BLOCK_BYTES as u64;
+                    let whole = pages(&(range.start.next_multiple_of(block)..range.end - range.end % block));
+                    content.allocated.remove(whole);
+                })?;
+            }
+            result
+        })
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.check(bytes, 0, true)?;
+        self.shared.run(self.call(Op::SetLen, 0, u64::MAX), |state, verdict| {
+            let (applies, result) = state.fate(verdict);
+            if applies {
+                let id = state.change();
+                state.edit(self.inode, |content| content.set_len(id, bytes))?;
+            }
+            result
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.shared.run(self.call(Op::Len, 0, u64::MAX), |state, verdict| {
+            state.fate(verdict).1?;
+            Ok(state.content(self.inode)?.visible_len)
+        })
+    }
+
+    fn try_lock(&self, lock: Lock) -> io::Result<bool> {
+        self.shared.run(self.call(Op::Lock, 0, u64::MAX), |state, verdict| {
+            state.fate(verdict).1?;
+            let holders = state.locks.entry(self.inode).or_default();
+            let mut others = holders.iter().filter(|(handle, _)| *handle != self.handle);
+            let is_free = match lock {
+                Lock::Shared => others.all(|(_, held)| *held == Lock::Shared),
+                Lock::Exclusive => others.next().is_none(),
+            };
+            if is_free {
+                holders.retain(|(handle, _)| *handle != self.handle);
+                holders.push((self.handle, lock));
+            }
+            Ok(is_free)
+        })
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        if let Some(holders) = state.locks.get_mut(&self.inode) {
+            holders.retain(|(handle, _)| *handle != self.handle);
+        }
+        if let Some(file) = state.files.get_mut(&self.inode) {
+            file.handles = file.handles.saturating_sub(1);
+        }
+        state.collect(self.inode);
+    }
+}
+
+impl std::fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}

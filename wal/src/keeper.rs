@@ -1,0 +1,175 @@
+//! The log's own threads: `seawall-spare` makes segments ahead and seals an idle log, `seawall-ticket` (started when
+//! first wanted) sees to it that commits without a waiter are written. Neither is needed for correctness: whoever
+//! waits leads, whoever needs a segment makes one.
+
+use crate::commit::Placed;
+use crate::error::Result;
+use crate::log::Inner;
+use crate::runtime::{Runtime, Thread};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+use std::sync::Arc;
+use std::thread::ThreadId;
+use std::time::Duration;
+
+/// How long nothing must have been written before the log counts as idle.
+const IDLE: Duration = Duration::from_millis(2);
+/// How long to wait before trying again when the disk is full.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What wakes the threads. Shared by the writer, the log and the threads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    has_keeper: AtomicBool,
+    keeper_word: AtomicU32,
+    keeper_asleep: AtomicBool,
+    /// Grows with every write.
+    activity: AtomicU64,
+    ticket_word: AtomicU32,
+    tickets: Mutex<Tickets>,
+}
+
+#[derive(Default)]
+struct Tickets {
+    wanted: Option<Placed>,
+    thread: Option<Box<dyn Thread>>,
+    id: Option<ThreadId>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Signals(activity {})", self.activity.load(Ordering::Relaxed))
+    }
+}
+
+impl Signals {
+    /// Something was written: an idle keeper looks up.
+    pub(crate) fn poke(&self, runtime: &dyn Runtime) {
+        self.0.activity.fetch_add(1, Ordering::AcqRel);
+        if self.0.keeper_asleep.swap(false, Ordering::AcqRel) {
+            self.0.keeper_word.fetch_add(1, Ordering::Release);
+            runtime.wake_one(&self.0.keeper_word);
+        }
+    }
+
+    /// Somebody holds a ticket for `placed`.
+    pub(crate) fn want(&self, inner: &Arc<Inner>, placed: &Placed) {
+        if !self.0.has_keeper.load(Ordering::Acquire) {
+            return;
+        }
+        {
+            let mut tickets = self.0.tickets.lock();
+            if tickets.wanted.is_none_or(|wanted| wanted.lsn < placed.lsn) {
+                tickets.wanted = Some(*placed);
+            }
+        }
+        self.start_ticket_thread(inner);
+        self.0.ticket_word.fetch_add(1, Ordering::Release);
+        inner.runtime.wake_one(&self.0.ticket_word);
+    }
+
+    /// Without a thread the tickets still resolve when they are waited for.
+    fn start_ticket_thread(&self, inner: &Arc<Inner>) {
+        let mut tickets = self.0.tickets.lock();
+        if tickets.id.is_some() || self.0.stop.load(Ordering::Acquire) {
+            return;
+        }
+        tickets.id = Some(std::thread::current().id());
+        drop(tickets);
+        let (signals, inner_of_thread) = (self.clone(), inner.clone());
+        let body = Box::new(move || signals.run_tickets(&inner_of_thread));
+        let thread = inner.runtime.spawn("seawall-ticket", body);
+        self.0.tickets.lock().thread = thread.ok();
+    }
+
+    fn run_tickets(&self, inner: &Inner) {
+        self.0.tickets.lock().id = Some(std::thread::current().id());
+        while !self.0.stop.load(Ordering::Acquire) {
+            let seen = self.0.ticket_word.load(Ordering::Acquire);
+            let wanted = self.0.tickets.lock().wanted.take();
+            match wanted {
+                // A failed log has told whoever asked.
+                Some(placed) => drop(inner.committer.wait(&placed, None)),
+                None => inner.runtime.wait(&self.0.ticket_word, seen, None),
+            }
+        }
+    }
+
+    fn run_keeper(&self, inner: &Inner) {
+        let mut last = u64::MAX;
+        while !self.0.stop.load(Ordering::Acquire) {
+            let seen = self.0.keeper_word.load(Ordering::Acquire);
+            let activity = self.0.activity.load(Ordering::Acquire);
+            let idle = activity == last;
+            last = activity;
+            match inner.step(idle) {
+                Ok(true) => continue,
+                Ok(false) if idle => {
+                    self.0.keeper_asleep.store(true, Ordering::Release);
+                    if self.0.activity.load(Ordering::Acquire) == last {
+                        inner.runtime.wait(&self.0.keeper_word, seen, None);
+                    }
+                    self.0.keeper_asleep.store(false, Ordering::Release);
+                }
+                Ok(false) => inner.runtime.wait(&self.0.keeper_word, seen, Some(IDLE)),
+                // Appenders meet the same error where it matters; a full disk may have room later.
+                Err(_) => inner.runtime.wait(&self.0.keeper_word, seen, Some(RETRY)),
+            }
+        }
+    }
+}
+
+/// The running threads of one log.
+pub(crate) struct Keeper {
+    signals: Signals,
+    thread: Mutex<Option<Box<dyn Thread>>>,
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Keeper({:?})", self.signals)
+    }
+}
+
+impl Keeper {
+    pub(crate) fn start(inner: &Arc<Inner>) -> Result<Keeper> {
+        let signals = inner.signals().clone();
+        signals.0.has_keeper.store(true, Ordering::Release);
+        let (signals_of_thread, inner_of_thread) = (signals.clone(), inner.clone());
+        let body = Box::new(move || {
+            inner_of_thread.runtime.lower_priority();
+            signals_of_thread.run_keeper(&inner_of_thread);
+        });
+        let thread = inner
+            .runtime
+            .spawn("seawall-spare", body)
+            .map_err(|source| crate::Error::io("start a thread for", &inner.dir, None, source))?;
+        Ok(Keeper { signals, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Ends the threads. From within the ticket thread (a callback dropped the last handle) it is left to end by
+    /// itself.
+    pub(crate) fn stop(&self, inner: &Inner) {
+        let shared = &self.signals.0;
+        shared.stop.store(true, Ordering::Release);
+        for word in [&shared.keeper_word, &shared.ticket_word] {
+            word.fetch_add(1, Ordering::Release);
+            inner.runtime.wake_all(word);
+        }
+        let keeper = self.thread.lock().take();
+        let (ticket, is_ticket_thread) = {
+            let mut tickets = shared.tickets.lock();
+            let is_self = tickets.thread.is_some() && tickets.id == Some(std::thread::current().id());
+            (if is_self { None } else { tickets.thread.take() }, is_self)
+        };
+        if let Some(thread) = keeper {
+            thread.join();
+        }
+        if let Some(thread) = ticket.filter(|_| !is_ticket_thread) {
+            thread.join();
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! seawall's write-ahead log, usable alone: many small commits into few large durable writes.
+//!
+//! ```
+//! # let dir = std::env::temp_dir().join(format!("seawall-wal-lib-{}", std::process::id()));
+//! use seawall_wal::Wal;
+//! let wal = Wal::options().segment_bytes(1 << 20).open(&dir)?;
+//! wal.commit(b"on the device when this returns")?;
+//! wal.close()?;
+//! # std::fs::remove_dir_all(dir).unwrap();
+//! # Ok::<(), seawall_wal::Error>(())
+//! ```
+//!
+//! A *record* is a logical unit: bytes, with a kind, a group and a time. A *frame* is the physical form of one batch
+//! of records, checksummed as a whole. Frames stand in *segments*, files of one size that are filled with zeros ahead
+//! of need and used again. An *LSN* is a byte position in the endless log. The *anchor* is the log's own small state.
+//!
+//! ```text
+//! append ─► batch ─► frame ─► segment file          marks, exclusive ends:
+//!   place    │  last arriver leads                   first ≤ durable ≤ written ≤ reserved
+//!            └─► one durable write a group ─► one wake-up a group
+//! ```
+//!
+//! Three layers: **pure** modules turn bytes into values and values into decisions ([`record`], [`frame`],
+//! [`segment`], [`anchor`], [`recovery`]); **policy** gathers, writes, retains ([`Wal`]); the **seams** reach the
+//! world ([`disk`], [`runtime`]). Nothing here knows of keys or transactions.
+//!
+//! What a crash may take, and what each check rests on, stands in `docs/failure-model.md`; the bytes in
+//! `docs/format/wal.md`.
+
+mod batch;
+mod bytes;
+mod callbacks;
+mod commit;
+mod keeper;
+mod log;
+mod open;
+mod options;
+mod reader;
+mod retention;
+mod scan;
+mod spares;
+mod stats;
+mod ticket;
+mod walk;
+mod writer;
+
+pub mod anchor;
+pub mod buf;
+pub mod disk;
+pub mod durability;
+pub mod error;
+pub mod frame;
+pub mod latch;
+pub mod lsn;
+pub mod record;
+pub mod recovery;
+pub mod runtime;
+pub mod segment;
+pub mod slice;
+pub mod sync;
+
+pub use buf::AlignedBuf;
+pub use commit::Placed;
+pub use disk::{Disk, DiskFile, OsDisk, SimDisk};
+pub use durability::Durability;
+pub use error::{Error, Result};
+pub use log::{Io, Outcome, Recovery, Repair, Wal, WalOptions};
+pub use lsn::Lsn;
+pub use reader::{Record, RecordRef, WalReader};
+pub use record::Kind;
+pub use retention::{Pin, Retainer};
+pub use runtime::{OsRuntime, Runtime, SimRuntime};
+pub use slice::Slice;
+pub use stats::{Histogram, HistogramSnapshot, WalStats};
+pub use ticket::Ticket;

@@ -1,0 +1,649 @@
+//! The face of the log: [`Wal`].
+
+use crate::Lsn;
+use crate::anchor::{self, Anchor};
+use crate::buf::AlignedBuf;
+use crate::commit::{Committer, Placed, placed_bytes};
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile};
+use crate::durability::Durability;
+use crate::error::{Error, Result};
+use crate::keeper::Keeper;
+pub use crate::options::{Io, Outcome, Recovery, Repair, WalOptions};
+use crate::reader::WalReader;
+use crate::record::{self, Kind};
+use crate::retention::{Pin, Retainer, Retention};
+use crate::runtime::{OsRuntime, Runtime};
+use crate::scan::SegmentUse;
+use crate::segment::Geometry;
+use crate::spares::Spares;
+use crate::stats::{Counters, WalStats, add};
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::ticket::Ticket;
+use crate::writer::{Live, Writer};
+use crate::{latch::Latch, open};
+use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A write-ahead log: many small commits into few large durable writes. Cheap to clone; all clones are one log.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("seawall-wal-doc-{}", std::process::id()));
+/// use seawall_wal::{Lsn, Wal};
+/// let wal = Wal::options().segment_bytes(1 << 20).open(&dir)?;
+/// let lsn = wal.commit(b"paid 5 to Ann")?; // on the device when it returns
+/// assert!(wal.durable_lsn() > lsn);
+///
+/// let ticket = wal.commit_pipelined(b"paid 7 to Ben")?; // has its place; not yet durable
+/// ticket.wait()?;
+///
+/// for record in wal.read(Lsn::ZERO..)? {
+///     println!("{:?}", record?.payload);
+/// }
+/// wal.close()?;
+/// # std::fs::remove_dir_all(dir).unwrap();
+/// # Ok::<(), seawall_wal::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Wal(Arc<Handle>);
+
+/// What all clones share; closes the log when the last is dropped.
+#[derive(Debug)]
+struct Handle {
+    inner: Arc<Inner>,
+    keeper: Option<Keeper>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) committer: Committer<Writer>,
+    pub(crate) dir: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) geometry: Geometry,
+    pub(crate) spares: Arc<Spares>,
+    pub(crate) counters: Arc<Counters>,
+    durability: Durability,
+    retention: Arc<Retention>,
+    recovery: Recovery,
+    anchor: Mutex<Anchor>,
+    anchor_file: Option<Arc<dyn DiskFile>>,
+    /// One writer of the anchor, and one reclaimer, at a time.
+    anchor_latch: Latch,
+    /// Mirrors the anchor's first LSN.
+    first: AtomicU64,
+    keeper: crate::keeper::Signals,
+}
+
+impl Wal {
+    /// Opens the log in `dir` with the default options, creating it if it is missing.
+    ///
+    /// # Errors
+    /// Those of [`WalOptions::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Wal> {
+        WalOptions::default().open(dir)
+    }
+
+    /// Options to open a log with.
+    pub fn options() -> WalOptions {
+        WalOptions::default()
+    }
+
+    pub(crate) fn open_with(dir: &Path, options: WalOptions) -> Result<Wal> {
+        let runtime: Arc<dyn Runtime> = options.runtime.clone().unwrap_or_else(|| OsRuntime::new());
+        let found = open::open(dir, &options, &runtime)?;
+        let background = options.background && !options.read_only;
+        let inner = Arc::new(Inner::new(dir, &options, &runtime, found)?);
+        if !options.read_only {
+            inner.begin(&options)?;
+        }
+        let keeper = if background { Some(Keeper::start(&inner)?) } else { None };
+        Ok(Wal(Arc::new(Handle { inner, keeper })))
+    }
+
+    /// Takes a place in the log's order for a record of up to 2 GiB. It is not durable, nor even written: see
+    /// [`sync`](Wal::sync) and [`commit`](Wal::commit).
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], before anything is promised; [`Error::TooLarge`], [`Error::Poisoned`],
+    /// [`Error::ReadOnly`], [`Error::Closed`].
+    pub fn append(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
+        Ok(self.put(&[record.as_ref()], Durability::Memory)?.lsn)
+    }
+
+    /// Like [`append`](Wal::append) for several records, of which a crash leaves all or none. The first one's LSN.
+    ///
+    /// # Errors
+    /// Like `append`; [`Error::BadInput`] for no record at all.
+    pub fn append_batch<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Lsn> {
+        let payloads: Vec<&[u8]> = records.iter().map(AsRef::as_ref).collect();
+        if payloads.is_empty() {
+            return Err(Error::BadInput("a batch of no records has no place in the log".to_owned()));
+        }
+        Ok(self.put(&payloads, Durability::Memory)?.lsn)
+    }
+
+    /// Appends a record and waits for the log's default durability. Concurrent callers share one durable write.
+    ///
+    /// # Errors
+    /// Like [`append`](Wal::append); [`Error::CommitUnknown`] if the log failed before the record was acknowledged.
+    pub fn commit(&self, record: impl AsRef<[u8]>) -> Result<Lsn> {
+        self.commit_with(record, self.0.inner.durability)
+    }
+
+    /// Like [`commit`](Wal::commit), for a durability of its own.
+    ///
+    /// # Errors
+    /// Like `commit`.
+    pub fn commit_with(&self, record: impl AsRef<[u8]>, durability: Durability) -> Result<Lsn> {
+        let placed = self.put(&[record.as_ref()], durability)?;
+        self.wait_for(&placed, None)?;
+        Ok(placed.lsn)
+    }
+
+    /// Like [`commit`](Wal::commit), but returns at once with a receipt.
+    ///
+    /// # Errors
+    /// Like `append`.
+    pub fn commit_pipelined(&self, record: impl AsRef<[u8]>) -> Result<Ticket> {
+        let placed = self.put(&[record.as_ref()], self.0.inner.durability)?;
+        Ok(Ticket::new(self.0.inner.clone(), placed))
+    }
+
+    /// Everything appended so far is on the device when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] and [`Error::Closed`].
+    pub fn sync(&self) -> Result<Lsn> {
+        let end = self.0.inner.committer.reserved();
+        self.sync_to(end)?;
+        Ok(end)
+    }
+
+    /// Everything before `lsn` is on the device when this returns.
+    ///
+    /// # Errors
+    /// Like [`sync`](Wal::sync).
+    pub fn sync_to(&self, lsn: Lsn) -> Result<()> {
+        self.0.inner.committer.sync_to(lsn)
+    }
+
+    /// Makes sure that a record of `payload_bytes` can be placed. May wait, and may make a segment file.
+    ///
+    /// # Errors
+    /// Like [`append`](Wal::append).
+    pub fn make_room(&self, payload_bytes: usize) -> Result<()> {
+        self.0.inner.make_room(record::HEADER_BYTES + payload_bytes)
+    }
+
+    /// Takes the next place for a record: a copy in memory under a short lock, no I/O. `None` if
+    /// [`make_room`](Wal::make_room) has to be called first.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::ReadOnly`], [`Error::Closed`].
+    pub fn place(
+        &self,
+        kind: Kind,
+        group: u64,
+        payload: &[u8],
+        durability: Durability,
+    ) -> Result<Option<Placed>> {
+        self.0.inner.check_writable()?;
+        self.0.inner.committer.place(kind, group, &[payload], durability)
+    }
+
+    /// True once a placed record counts. Takes no lock.
+    pub fn is_reached(&self, placed: &Placed) -> bool {
+        self.0.inner.committer.is_reached(placed)
+    }
+
+    /// Waits until a placed record counts. False if the time was over first.
+    ///
+    /// # Errors
+    /// [`Error::CommitUnknown`] if the log failed first.
+    pub fn wait_for(&self, placed: &Placed, timeout: Option<Duration>) -> Result<bool> {
+        self.0.inner.committer.wait(placed, timeout)
+    }
+
+    /// Calls `f` once when a placed record counts, from the thread that completes it, or at once. It must not block.
+    pub fn on_reached(&self, placed: &Placed, f: Box<dyn FnOnce(Result<Lsn>) + Send>) {
+        self.0.inner.committer.on_reached(placed, f);
+        self.0.inner.drive(placed);
+    }
+
+    /// Closes the open frame, without I/O. Every record so far is before the position returned, every later one at
+    /// or behind it: a position that replay can start at.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub fn barrier(&self) -> Result<Lsn> {
+        self.0.inner.committer.barrier()
+    }
+
+    /// Where the log begins: what is before may be gone.
+    pub fn first_lsn(&self) -> Lsn {
+        self.0.inner.first()
+    }
+
+    /// Where the next record would stand, unless it needs a new segment.
+    pub fn next_lsn(&self) -> Lsn {
+        self.0.inner.committer.next_lsn()
+    }
+
+    /// Everything before is on the device.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.0.inner.committer.durable()
+    }
+
+    /// Everything before was given to the system.
+    pub fn written_lsn(&self) -> Lsn {
+        self.0.inner.committer.written()
+    }
+
+    /// Everything before has its place.
+    pub fn reserved_lsn(&self) -> Lsn {
+        self.0.inner.committer.reserved()
+    }
+
+    /// Reads records, as far as they are written now. The log is kept from being reclaimed under the reader.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if the range begins before [`first_lsn`](Wal::first_lsn) and is not open there.
+    pub fn read(&self, range: impl RangeBounds<Lsn>) -> Result<WalReader> {
+        let inner = &self.0.inner;
+        let from = match range.start_bound() {
+            Bound::Included(&Lsn::ZERO) | Bound::Unbounded => inner.first(),
+            Bound::Included(lsn) => *lsn,
+            Bound::Excluded(lsn) => lsn.plus(1),
+        };
+        let to = match range.end_bound() {
+            Bound::Included(lsn) => lsn.plus(1),
+            Bound::Excluded(lsn) => *lsn,
+            Bound::Unbounded => Lsn::MAX,
+        };
+        let pin = self.pin("reader", from)?;
+        WalReader::live(inner, pin, from, to.min(inner.committer.written()))
+    }
+
+    /// Keeps the log from `lsn` on until the pin is dropped. `who` is shown by [`retained`](Wal::retained).
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if the log does not reach back so far.
+    pub fn pin(&self, who: &str, lsn: Lsn) -> Result<Pin> {
+        self.0.inner.retention.pin(who, lsn, || self.0.inner.first())
+    }
+
+    /// Who keeps the log, the oldest first.
+    pub fn retained(&self) -> Vec<Retainer> {
+        self.0.inner.retention.retained(self.0.inner.committer.reserved())
+    }
+
+    /// Allows what is before `lsn` to be reclaimed, unless somebody keeps it. Whole segments go: to new use, or
+    /// back to the file system. Returns the bytes no longer used by the log.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the log is then poisoned if its anchor could not be written.
+    pub fn truncate_before(&self, lsn: Lsn) -> Result<u64> {
+        self.0.inner.truncate_before(lsn)
+    }
+
+    /// Bytes of log between its beginning and its end.
+    pub fn log_bytes(&self) -> u64 {
+        self.0.inner.committer.reserved().0.saturating_sub(self.0.inner.first().0)
+    }
+
+    /// Counters since opening.
+    pub fn stats(&self) -> WalStats {
+        self.0.inner.counters.snapshot()
+    }
+
+    /// What opening found.
+    pub fn recovery(&self) -> &Recovery {
+        &self.0.inner.recovery
+    }
+
+    /// The id of the store that the log belongs to.
+    pub fn store_id(&self) -> [u8; 16] {
+        self.0.inner.anchor.lock().store_id
+    }
+
+    /// Bytes of each segment.
+    pub fn segment_bytes(&self) -> u64 {
+        self.0.inner.geometry.segment_bytes
+    }
+
+    /// After [`Error::NoSpace`]: tries to make room again.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if there is still none; [`Error::Poisoned`] after a failed write, which takes reopening.
+    pub fn resume(&self) -> Result<()> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        if let Some(failure) = inner.committer.failure() {
+            return Err(Error::Poisoned(failure));
+        }
+        let wanted = inner.geometry.segment_bytes as usize / 2;
+        inner.make_room(wanted.min(crate::batch::single_bytes_max(inner.geometry)))
+    }
+
+    /// One round of what the background threads do: segments ahead, writing what lies in memory, sealing an idle
+    /// log. For logs opened with [`WalOptions::background`] off. True if there was something to do.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Poisoned`], [`Error::Io`].
+    pub fn step(&self) -> Result<bool> {
+        self.0.inner.step(true)
+    }
+
+    /// Syncs everything, seals the log and closes it, for all clones: later calls get [`Error::Closed`]. Dropping
+    /// the last clone does the same, without the error.
+    ///
+    /// # Errors
+    /// What made a clean close impossible; the log is closed all the same.
+    pub fn close(self) -> Result<()> {
+        self.0.close()
+    }
+}
+
+impl Wal {
+    fn put(&self, payloads: &[&[u8]], durability: Durability) -> Result<Placed> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        let bytes = placed_bytes(payloads);
+        loop {
+            if let Some(placed) = inner.committer.place(Kind::RECORD, 0, payloads, durability)? {
+                return Ok(placed);
+            }
+            inner.make_room(bytes)?;
+        }
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<()> {
+        if let Some(keeper) = &self.keeper {
+            keeper.stop(&self.inner);
+        }
+        self.inner.close()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // A panic is no clean close (bug 18): the next opening looks at everything.
+        if std::thread::panicking() {
+            if let Some(keeper) = &self.keeper {
+                keeper.stop(&self.inner);
+            }
+            self.inner.committer.close();
+        } else {
+            let _ = self.close();
+        }
+    }
+}
+
+impl Inner {
+    fn new(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>, found: open::Found) -> Result<Inner> {
+        let disk = options.disk_or_default();
+        let counters = Arc::new(Counters::default());
+        let geometry = found.geometry;
+        let last = found.path.last().copied().ok_or(Error::Closed)?;
+        let reuse = found.last_is_unused && last.number == found.highest_begun;
+        let next = found.highest_begun + 1;
+        let spares = Arc::new(Spares::new(&disk, dir, geometry, runtime, &counters, next));
+        let mut files = found.files;
+        let live_file = files.remove(&last.number);
+        if !options.read_only {
+            adopt(&*disk, dir, &spares, &found.path, files, geometry, found.highest_begun)?;
+        }
+        let live = live_file.map(|file| Live {
+            number: last.number,
+            file,
+            salt: last.salt,
+            checksum: found.last_checksum,
+            end: found.end,
+            whole_end: found.whole_end,
+            unsynced: false,
+        });
+        let keeper = crate::keeper::Signals::default();
+        let segments: BTreeMap<u64, SegmentUse> =
+            found.path.iter().map(|segment| (segment.number, *segment)).collect();
+        let writer = Writer {
+            dir: dir.to_owned(),
+            geometry,
+            store_id: found.anchor.store_id,
+            epoch: found.anchor.epoch,
+            runtime: runtime.clone(),
+            spares: spares.clone(),
+            counters: counters.clone(),
+            live: Mutex::new(live),
+            segments: Mutex::new(segments),
+            carried: AtomicU64::new(0),
+            signals: keeper.clone(),
+            reheads: Mutex::new(reuse.then_some(found.last_predecessor)),
+        };
+        // A log that is written again goes on in a segment of its own: what was dropped can never come back.
+        let base = if reuse { found.end } else { geometry.start(next) };
+        let committer =
+            Committer::new(writer, geometry, runtime, &counters, base, found.whole_end, found.time_us)?;
+        committer.set_ready_end(spares.ready_end());
+        Ok(Inner {
+            committer,
+            dir: dir.to_owned(),
+            disk,
+            runtime: runtime.clone(),
+            geometry,
+            spares,
+            counters,
+            durability: options.durability,
+            retention: Retention::new(runtime),
+            recovery: found.report,
+            anchor: Mutex::new(found.anchor),
+            anchor_file: found.anchor_file,
+            anchor_latch: Latch::new(runtime.clone()),
+            first: AtomicU64::new(found.anchor.first.0),
+            keeper,
+        })
+    }
+
+    /// What a writer does before its first commit: the anchor no longer says that the log was closed cleanly.
+    fn begin(&self, options: &WalOptions) -> Result<()> {
+        let salvaged = self.recovery.outcome == Outcome::AcknowledgedLoss;
+        self.write_anchor(|anchor| {
+            anchor.clean = false;
+            if salvaged {
+                anchor.durable = self.recovery.end;
+                anchor.first = anchor.first.min(self.recovery.end);
+            }
+        })?;
+        debug_assert!(salvaged <= (options.repair == Repair::TruncateAtFirstError), "salvage was asked for");
+        self.committer.sink.rehead(self.committer.durable())?;
+        if salvaged {
+            // What was given up must not be found again: a segment of its own comes behind the damage at once.
+            self.make_room(record::HEADER_BYTES)?;
+            self.committer.sink.begin_next()?;
+        }
+        self.spares.trim()
+    }
+
+    pub(crate) fn first(&self) -> Lsn {
+        Lsn(self.first.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn segments(&self) -> Vec<SegmentUse> {
+        self.committer.sink.segments.lock().values().copied().collect()
+    }
+
+    pub(crate) fn signals(&self) -> &crate::keeper::Signals {
+        &self.keeper
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.anchor_file.is_some() { Ok(()) } else { Err(Error::ReadOnly) }
+    }
+
+    fn make_room(&self, bytes: usize) -> Result<()> {
+        self.check_writable()?;
+        if bytes > record::PAYLOAD_BYTES_MAX {
+            let max = (record::PAYLOAD_BYTES_MAX - record::HEADER_BYTES) as u64;
+            return Err(Error::TooLarge { what: "record", len: bytes as u64, max });
+        }
+        loop {
+            let (end, is_ready) = self.committer.room_for(bytes)?;
+            if !is_ready {
+                let ready = self.spares.ensure(end)?;
+                self.committer.set_ready_end(ready);
+            } else if self.committer.is_crowded() {
+                self.committer.make_progress()?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sees to it that a placed record is written although nobody waits for it.
+    pub(crate) fn drive(self: &Arc<Self>, placed: &Placed) {
+        if !self.committer.is_reached(placed) {
+            self.keeper.want(self, placed);
+        }
+    }
+
+    /// Makes one segment file ahead if one is due; writes or seals what an idle log left. True if it did something.
+    pub(crate) fn step(&self, idle: bool) -> Result<bool> {
+        if self.wants_spare() && self.spares.top_up(crate::spares::READY_MAX)? {
+            self.committer.set_ready_end(self.spares.ready_end());
+            return Ok(true);
+        }
+        let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
+        if idle { self.committer.settle(carried, true) } else { Ok(false) }
+    }
+
+    /// Files are made ahead once half a segment was written: a small store stays small.
+    fn wants_spare(&self) -> bool {
+        let reserved = self.committer.reserved();
+        let begun = self.geometry.number(reserved) > crate::segment::FIRST_NUMBER
+            && self.counters.rotations.load(std::sync::atomic::Ordering::Relaxed) > 1;
+        let half = self.geometry.offset(reserved) > self.geometry.segment_bytes / 2;
+        (begun || half) && self.spares.ready_count() < crate::spares::READY_MAX
+    }
+
+    fn truncate_before(&self, lsn: Lsn) -> Result<u64> {
+        self.check_writable()?;
+        let _one_at_a_time = self.anchor_latch.lock();
+        let durable = self.committer.durable();
+        // Whoever pins from now on sees the new beginning.
+        let first = self.retention.floor_with(|floor| {
+            let target = lsn.min(floor.unwrap_or(Lsn::MAX)).min(durable.max(self.first()));
+            let first = target.max(self.first());
+            self.first.store(first.0, Ordering::Release);
+            first
+        });
+        if first > self.anchor.lock().first {
+            self.write_anchor_locked(|anchor| anchor.first = first)?;
+        }
+        let numbers: Vec<u64> = {
+            let mut segments = self.committer.sink.segments.lock();
+            let live = segments.keys().next_back().copied().unwrap_or(0);
+            let keep = self.geometry.number(first).min(live);
+            let gone = segments.keys().copied().filter(|&number| number < keep).collect();
+            segments.retain(|&number, _| number >= keep);
+            gone
+        };
+        self.spares.retire(&numbers)?;
+        Ok(numbers.len() as u64 * self.geometry.segment_bytes)
+    }
+
+    fn write_anchor(&self, change: impl FnOnce(&mut Anchor)) -> Result<()> {
+        let _one_at_a_time = self.anchor_latch.lock();
+        self.write_anchor_locked(change)
+    }
+
+    /// Durable when it returns: only then is anything reclaimed.
+    fn write_anchor_locked(&self, change: impl FnOnce(&mut Anchor)) -> Result<()> {
+        let file = self.anchor_file.as_ref().ok_or(Error::ReadOnly)?;
+        let mut next = *self.anchor.lock();
+        change(&mut next);
+        next.sequence += 1;
+        let path = self.dir.join(anchor::FILE_NAME);
+        let mut buf = AlignedBuf::zeroed(BLOCK_BYTES)
+            .map_err(|source| Error::io("map memory for", &path, None, source))?;
+        buf.copy_from_slice(&next.encode());
+        add(&self.counters.syncs, 1);
+        add(&self.counters.device_bytes, BLOCK_BYTES as u64);
+        match file.write_durable_at(&buf, next.offset()) {
+            Ok(()) => {
+                *self.anchor.lock() = next;
+                Ok(())
+            }
+            Err(source) => {
+                let again = std::io::Error::from(source.kind());
+                self.committer.fail(Error::Io { op: "write", path: path.clone(), offset: Some(next.offset()), source: again });
+                Err(Error::Io { op: "write", path, offset: Some(next.offset()), source })
+            }
+        }
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.anchor_file.is_none() {
+            self.committer.close();
+            return Ok(());
+        }
+        let closed = self.settle_all().and_then(|()| {
+            let durable = self.committer.durable();
+            self.committer.close();
+            self.write_anchor(|anchor| {
+                anchor.durable = anchor.durable.max(durable);
+                anchor.clean = true;
+            })
+        });
+        self.committer.close();
+        // The locks go with the last handle, not with the last receipt or reader.
+        self.committer.sink.live.lock().take();
+        match closed {
+            Err(Error::Closed) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn settle_all(&self) -> Result<()> {
+        self.committer.sync_to(self.committer.reserved())?;
+        let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
+        self.committer.settle(carried, true)?;
+        Ok(())
+    }
+}
+
+/// Sorts the files that are not part of the log: ready for the next segments, to be reused, or to be removed.
+fn adopt(
+    disk: &dyn Disk,
+    dir: &Path,
+    spares: &Spares,
+    path: &[SegmentUse],
+    files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    geometry: Geometry,
+    highest_begun: u64,
+) -> Result<()> {
+    for (number, file) in files {
+        let name = crate::segment::file_name(number);
+        let target = dir.join(&name);
+        let bytes = file.len().map_err(|source| Error::io("stat", &target, None, source))?;
+        let whole = bytes == geometry.segment_bytes;
+        let part_of_log = path.iter().any(|segment| segment.number == number);
+        if part_of_log || (whole && number > highest_begun && spares.adopt_ready(number, file)) {
+            continue;
+        }
+        if whole {
+            spares.adopt_old(name);
+        } else {
+            crate::spares::remove_leftover(disk, &target)?;
+        }
+    }
+    for name in disk.list(dir).map_err(|source| Error::io("list", dir, None, source))? {
+        if name.ends_with(".tmp") {
+            crate::spares::remove_leftover(disk, &dir.join(name))?;
+        }
+    }
+    Ok(())
+}

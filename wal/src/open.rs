@@ -1,0 +1,422 @@
+//! Opening a log: what is on the disk, read, judged by the table of [`crate::recovery`], and made fit to build upon.
+//!
+//! Order of things, each for a reason:
+//! 1. lock the anchor and every segment file, so that no write of a killed process is still in flight;
+//! 2. sync the directory, before a name in it is trusted;
+//! 3. read anchor, headers and frames from the device: after a failed sync the page cache serves bytes that are not
+//!    there. Where the device cannot be read past the cache, the same bytes are written again;
+//! 4. sync every file that was read, before anything read is shown, reclaimed or built upon;
+//! 5. a new segment, or a new header on one without a frame: what was dropped can never come back.
+//!
+//! A read that fails or is short is an error of opening, never a bad frame.
+
+use crate::Lsn;
+use crate::anchor::{self, Anchor, Slot};
+use crate::buf::AlignedBuf;
+use crate::disk::{Disk, DiskFile, Open};
+use crate::error::{Error, Result};
+use crate::log::{Recovery, WalOptions};
+use crate::runtime::Runtime;
+use crate::scan::{FrameReader, SegmentUse};
+use crate::walk::{Walk, corruption};
+use crate::segment::{self, Geometry, Parsed, Predecessor};
+use crate::spares::{lock_file, remove_leftover, write_new};
+use crate::writer::segment_path;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What recovery found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) anchor: Anchor,
+    pub(crate) anchor_file: Option<Arc<dyn DiskFile>>,
+    pub(crate) geometry: Geometry,
+    /// The uses of segment files that hold the log, oldest first; never empty.
+    pub(crate) path: Vec<SegmentUse>,
+    /// How the last one's header reads: kept when it is given a new one.
+    pub(crate) last_predecessor: Option<Predecessor>,
+    /// Where the log ends: the next frame's place, if it stayed in the last segment.
+    pub(crate) end: Lsn,
+    /// The end of the last whole record.
+    pub(crate) whole_end: Lsn,
+    pub(crate) last_checksum: u32,
+    /// True if no frame at all stands in the last segment: it is given a new header instead of a successor.
+    pub(crate) last_is_unused: bool,
+    /// The segment files, opened and locked (when opened for writing).
+    pub(crate) files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    /// The highest number that any segment file has.
+    pub(crate) highest_begun: u64,
+    pub(crate) time_us: u64,
+    pub(crate) report: Recovery,
+}
+
+/// Reads the log in `dir`, creating it if there is none and `options` say so.
+pub(crate) fn open(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>) -> Result<Found> {
+    let disk = &options.disk_or_default();
+    let opener = Opener { disk, dir, options };
+    opener.refuse_network()?;
+    let anchor_path = dir.join(anchor::FILE_NAME);
+    let exists =
+        disk.exists(&anchor_path).map_err(|source| Error::io("look for", &anchor_path, None, source))?;
+    if !exists {
+        if options.read_only || !options.create {
+            let source = std::io::ErrorKind::NotFound.into();
+            return Err(Error::Io { op: "open", path: anchor_path, offset: None, source });
+        }
+        opener.create(runtime)?;
+    }
+    opener.recover(runtime)
+}
+
+struct Opener<'a> {
+    disk: &'a Arc<dyn Disk>,
+    dir: &'a Path,
+    options: &'a WalOptions,
+}
+
+/// A segment file whose header is whole and says its own number.
+pub(crate) struct Begun {
+    pub(crate) header: segment::Header,
+    pub(crate) checksum: u32,
+}
+
+impl Opener<'_> {
+    fn refuse_network(&self) -> Result<()> {
+        let backend = self.disk.describe(self.dir.parent().unwrap_or(Path::new(".")));
+        if backend.is_network && !self.options.allow_network {
+            return Err(Error::BadInput(format!(
+                "{} is on the network file system {}, whose locks and syncs cannot be relied on; use a local disk",
+                self.dir.display(),
+                backend.file_system
+            )));
+        }
+        Ok(())
+    }
+
+    /// A log of one empty segment: the segment first, then the anchor, whose rename makes it a log.
+    fn create(&self, runtime: &Arc<dyn Runtime>) -> Result<()> {
+        let geometry = Geometry { segment_bytes: self.options.segment_bytes };
+        crate::disk::crashsafe::create_dir_all(&**self.disk, self.dir)
+            .map_err(|source| Error::io("create directory", self.dir, None, source))?;
+        for name in self.list()? {
+            self.remove_unfinished(&name)?;
+        }
+        let store_id = self.options.store_id.unwrap_or_else(|| random_id(&**runtime));
+        let number = segment::FIRST_NUMBER;
+        let path = segment_path(self.dir, number);
+        let file =
+            self.disk.open(&path, Open::CreateNew).map_err(|source| Error::io("create", &path, None, source))?;
+        lock_file(&**self.disk, &*file, &path)?;
+        let first = geometry.first_frame(number);
+        let header = segment::Header {
+            store_id,
+            number,
+            segment_bytes: geometry.segment_bytes,
+            salt: runtime.random(),
+            predecessor: None,
+            durable: Lsn::ZERO,
+            epoch: self.options.epoch,
+        };
+        file.allocate(0, geometry.segment_bytes)
+            .and_then(|()| file.write_at(&header.encode().0, 0))
+            .map_err(|source| Error::io("write", &path, Some(0), source))?;
+        file.sync_data().map_err(|source| Error::io("sync", &path, None, source))?;
+        self.sync_dir()?;
+        let anchor = Anchor {
+            store_id,
+            sequence: 1,
+            segment_bytes: geometry.segment_bytes,
+            write_method: 0,
+            first,
+            epoch: self.options.epoch,
+            durable: Lsn::ZERO,
+            replica_durable: Lsn::ZERO,
+            clean: false,
+        };
+        let mut bytes = vec![0; anchor::FILE_BYTES];
+        for sequence in [0, 1] {
+            let anchor = Anchor { sequence, ..anchor };
+            crate::bytes::put(&mut bytes, anchor.offset() as usize, &anchor.encode());
+        }
+        write_new(&**self.disk, &self.dir.join(anchor::FILE_NAME), &bytes)
+    }
+
+    /// What a crash while the log was created left behind. A log file that holds a frame is not such a thing.
+    fn remove_unfinished(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        if let Some(number) = segment::number_of(name) {
+            let geometry = Geometry { segment_bytes: self.options.segment_bytes };
+            let mut reader = FrameReader::new(self.disk, self.dir, geometry, true)?;
+            if reader.find_frame(number, None, geometry.first_frame(number))?.is_some() {
+                return Err(Error::Corruption {
+                    file: self.dir.join(anchor::FILE_NAME),
+                    offset: 0,
+                    lsn: None,
+                    what: format!("the log's anchor is missing, but {name} holds records"),
+                });
+            }
+        } else if !is_own_name(name) {
+            return Err(Error::BadInput(format!(
+                "{} holds {name}, which is not part of a log; use an empty directory",
+                self.dir.display()
+            )));
+        }
+        remove_leftover(&**self.disk, &path)
+    }
+
+    fn recover(&self, runtime: &Arc<dyn Runtime>) -> Result<Found> {
+        let start = runtime.now();
+        let writable = !self.options.read_only;
+        let anchor_path = self.dir.join(anchor::FILE_NAME);
+        let anchor_file = self.open_file(&anchor_path)?;
+        if writable {
+            lock_file(&**self.disk, &*anchor_file, &anchor_path)?;
+        }
+        let mut names = self.list()?;
+        let mut files = BTreeMap::new();
+        if writable {
+            for name in &names {
+                if let Some(number) = segment::number_of(name) {
+                    let path = self.dir.join(name);
+                    let file = self.open_file(&path)?;
+                    lock_file(&**self.disk, &*file, &path)?;
+                    files.insert(number, file);
+                }
+            }
+            self.sync_dir()?;
+            names = self.list()?;
+        }
+        let (anchor, mut cached) = self.read_anchor(&*anchor_file, &anchor_path)?;
+        let geometry = Geometry { segment_bytes: anchor.segment_bytes };
+        let mut reader = FrameReader::new(self.disk, self.dir, geometry, true)?;
+        let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number_of(name)).collect();
+        let begun = self.read_headers(&mut reader, &numbers, &anchor)?;
+        let mut found = self.walk(&mut reader, &begun, &numbers, &anchor)?;
+        cached |= !reader.all_from_device;
+        found.highest_begun = begun.keys().next_back().copied().unwrap_or(0);
+        found.files = files;
+        if writable {
+            found.anchor_file = Some(anchor_file.clone());
+            self.make_durable(&mut found, &*anchor_file, cached)?;
+        }
+        let backend = self.disk.describe(self.dir);
+        found.report.backend = backend.name;
+        found.report.backend_reason = backend.reason;
+        found.report.took = runtime.now().saturating_sub(start);
+        Ok(found)
+    }
+
+    fn read_anchor(&self, file: &dyn DiskFile, path: &Path) -> Result<(Anchor, bool)> {
+        let mut buf = AlignedBuf::zeroed(anchor::FILE_BYTES)
+            .map_err(|source| Error::io("map memory for", path, None, source))?;
+        let (read, from_device) =
+            file.read_device_at(&mut buf, 0).map_err(|source| Error::io("read", path, Some(0), source))?;
+        match Anchor::choose(buf.get(..read).unwrap_or_default()) {
+            Slot::Valid(anchor) => {
+                if self.options.store_id.is_some_and(|id| id != anchor.store_id) {
+                    return Err(corruption(path, 0, None, "the anchor belongs to another store"));
+                }
+                if !segment::is_segment_size(anchor.segment_bytes) {
+                    return Err(corruption(path, 0, None, "the anchor gives an impossible segment size"));
+                }
+                Ok((anchor, !from_device))
+            }
+            Slot::Newer(found) => {
+                Err(Error::FormatVersion { found, supported: segment::FORMAT_VERSION..=segment::FORMAT_VERSION })
+            }
+            Slot::None => Err(corruption(path, 0, None, "neither of the anchor's two slots is whole")),
+        }
+    }
+
+    fn read_headers(
+        &self,
+        reader: &mut FrameReader,
+        numbers: &[u64],
+        anchor: &Anchor,
+    ) -> Result<BTreeMap<u64, Begun>> {
+        let mut begun = BTreeMap::new();
+        for &number in numbers {
+            let path = segment_path(self.dir, number);
+            let Some(block) = reader.header_block(number)? else { continue };
+            match segment::Header::parse(block) {
+                // A header of another number is an old segment, renamed and not begun.
+                Parsed::Header(header, checksum) if header.number == number => {
+                    if header.store_id != anchor.store_id {
+                        return Err(corruption(&path, 0, None, "the segment belongs to another store"));
+                    }
+                    if header.segment_bytes != anchor.segment_bytes {
+                        return Err(corruption(&path, 0, None, "the segment is of another size than the log's"));
+                    }
+                    begun.insert(number, Begun { header, checksum });
+                }
+                Parsed::Newer(found) => {
+                    let supported = segment::FORMAT_VERSION..=segment::FORMAT_VERSION;
+                    return Err(Error::FormatVersion { found, supported });
+                }
+                Parsed::Header(..) | Parsed::None => {}
+            }
+        }
+        Ok(begun)
+    }
+
+    /// From the newest header back to where reading starts, then forward over the frames.
+    fn walk(
+        &self,
+        reader: &mut FrameReader,
+        begun: &BTreeMap<u64, Begun>,
+        numbers: &[u64],
+        anchor: &Anchor,
+    ) -> Result<Found> {
+        let geometry = Geometry { segment_bytes: anchor.segment_bytes };
+        let start = self.options.start.map_or(anchor.first, |(replay, _)| replay);
+        if start < anchor.first {
+            return Err(corruption(
+                &self.dir.join(anchor::FILE_NAME),
+                0,
+                Some(start),
+                &format!("the log begins at {}, and replay needs it from {start} on", anchor.first),
+            ));
+        }
+        let path = self.path_back(begun, geometry, anchor.first)?;
+        // What is before `start` was judged when it was folded; only pins still want it.
+        let skipped = path.iter().take_while(|segment| segment.end.is_some_and(|end| end <= start)).count();
+        let (before, rest) = path.split_at(skipped);
+        if let Some(last) = rest.last()
+            && start > geometry.end(last.number)
+        {
+            let file = segment_path(self.dir, last.number + 1);
+            let what = format!("the log ends with segment {}, before its replay position", last.number);
+            return Err(corruption(&file, 0, Some(start), &what));
+        }
+        let walk = Walk {
+            dir: self.dir,
+            repair: self.options.repair,
+            aligned_start: self.options.start.map(|(replay, _)| replay),
+            reader,
+            geometry,
+            clean: anchor.clean,
+            promised: promised(anchor, self.options, begun),
+            unfinished: None,
+            whole_end: None,
+            time_us: 0,
+            report: Recovery::default(),
+        };
+        let mut found = walk.forward(rest, numbers, begun, anchor)?;
+        found.path.splice(0..0, before.iter().copied());
+        Ok(found)
+    }
+
+    fn path_back(&self, begun: &BTreeMap<u64, Begun>, geometry: Geometry, start: Lsn) -> Result<Vec<SegmentUse>> {
+        let missing = |number: u64, what: &str| {
+            corruption(&segment_path(self.dir, number), 0, Some(geometry.start(number)), what)
+        };
+        let Some((&newest, _)) = begun.iter().next_back() else {
+            return Err(missing(geometry.number(start), "no segment of the log is left"));
+        };
+        let mut path = Vec::new();
+        let mut number = newest;
+        let mut end = None;
+        let mut salt = None;
+        loop {
+            let Some(segment) = begun.get(&number) else {
+                return Err(missing(number, "a segment that the next one names is missing, or its header is damaged"));
+            };
+            if salt.is_some_and(|salt| salt != segment.header.salt) {
+                return Err(missing(number, "the segment is not the one that the next one names"));
+            }
+            path.push(SegmentUse { number, salt: segment.header.salt, checksum: segment.checksum, end });
+            let Some(predecessor) = segment.header.predecessor else { break };
+            // Everything from `start` on lies in the segments collected.
+            if start >= predecessor.end || start >= geometry.start(number) {
+                break;
+            }
+            if predecessor.number >= number {
+                return Err(missing(number, "the segment names a predecessor that is not before it"));
+            }
+            end = Some(predecessor.end);
+            salt = Some(predecessor.salt);
+            number = predecessor.number;
+        }
+        path.reverse();
+        Ok(path)
+    }
+
+    /// Steps 3 and 4 of the module's order.
+    fn make_durable(&self, found: &mut Found, anchor_file: &dyn DiskFile, cached: bool) -> Result<()> {
+        let anchor_path = self.dir.join(anchor::FILE_NAME);
+        if cached {
+            let block = found.anchor.encode();
+            anchor_file
+                .write_at(&block, found.anchor.offset())
+                .map_err(|source| Error::io("write", &anchor_path, Some(found.anchor.offset()), source))?;
+            for segment in &found.path {
+                if let Some(file) = found.files.get(&segment.number) {
+                    self.rewrite(&**file, segment, found.geometry, found.end)?;
+                }
+            }
+            found.report.rewritten = true;
+        }
+        anchor_file.sync_data().map_err(|source| Error::io("sync", &anchor_path, None, source))?;
+        for segment in &found.path {
+            let path = segment_path(self.dir, segment.number);
+            let file = found.files.get(&segment.number).ok_or_else(|| {
+                corruption(&path, 0, None, "the segment disappeared while the log was opened")
+            })?;
+            file.sync_data().map_err(|source| Error::io("sync", &path, None, source))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a segment's header and frames again with the same bytes, so that the following sync covers them
+    /// even if an earlier one failed and dropped them.
+    fn rewrite(&self, file: &dyn DiskFile, segment: &SegmentUse, geometry: Geometry, end: Lsn) -> Result<()> {
+        let path = segment_path(self.dir, segment.number);
+        let to = segment.end.unwrap_or(end).min(geometry.end(segment.number));
+        let bytes = to.0.saturating_sub(geometry.start(segment.number).0);
+        let mut buf = AlignedBuf::zeroed(1 << 20)
+            .map_err(|source| Error::io("map memory for", &path, None, source))?;
+        let mut offset = 0;
+        while offset < bytes {
+            let wanted = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(buf.len());
+            let Some(piece) = buf.get_mut(..wanted) else { break };
+            crate::disk::read_exact_at(file, piece, offset)
+                .map_err(|source| Error::io("read", &path, Some(offset), source))?;
+            file.write_at(piece, offset).map_err(|source| Error::io("write", &path, Some(offset), source))?;
+            offset += wanted as u64;
+        }
+        Ok(())
+    }
+
+    fn open_file(&self, path: &Path) -> Result<Arc<dyn DiskFile>> {
+        let how = if self.options.read_only { Open::Read } else { Open::ReadWrite };
+        self.disk.open(path, how).map_err(|source| Error::io("open", path, None, source))
+    }
+
+    fn list(&self) -> Result<Vec<String>> {
+        self.disk.list(self.dir).map_err(|source| Error::io("list", self.dir, None, source))
+    }
+
+    fn sync_dir(&self) -> Result<()> {
+        self.disk.sync_dir(self.dir).map_err(|source| Error::io("sync directory", self.dir, None, source))
+    }
+}
+
+/// The highest LSN that anything but a frame claims to be durable.
+fn promised(anchor: &Anchor, options: &WalOptions, begun: &BTreeMap<u64, Begun>) -> Lsn {
+    let known = options.start.map_or(Lsn::ZERO, |(_, known_durable)| known_durable);
+    let headers = begun.values().map(|segment| segment.header.durable).max().unwrap_or_default();
+    anchor.durable.max(known).max(headers)
+}
+
+fn random_id(runtime: &dyn Runtime) -> [u8; 16] {
+    let mut id = [0; 16];
+    crate::bytes::put(&mut id, 0, &runtime.random().to_le_bytes());
+    crate::bytes::put(&mut id, 8, &runtime.random().to_le_bytes());
+    id
+}
+
+/// True for names that an unfinished creation may leave.
+fn is_own_name(name: &str) -> bool {
+    name == anchor::FILE_NAME || name.ends_with(".tmp") || name.starts_with(".seawall-probe-")
+}

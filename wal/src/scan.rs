@@ -1,0 +1,208 @@
+//! Reading frames from segment files, in large pieces.
+
+use crate::buf::AlignedBuf;
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Open};
+use crate::error::{Error, Result};
+use crate::frame::{self, Bad, FRAME_BYTES_MAX};
+use crate::segment::{self, Geometry};
+use crate::Lsn;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// One use of a segment file, as recovery and readers walk it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentUse {
+    pub(crate) number: u64,
+    pub(crate) salt: u64,
+    /// The header's checksum: the first frame's predecessor in the chain.
+    pub(crate) checksum: u32,
+    /// Where its frames end, once a successor has begun.
+    pub(crate) end: Option<Lsn>,
+}
+
+/// Why there is no frame at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoFrame {
+    /// The segment, or the bytes of its file, end there.
+    End,
+    /// Zeros.
+    Blank,
+    /// Not of this use and place.
+    Foreign,
+    /// A header of this use and place, over a payload that does not match.
+    Torn,
+}
+
+/// Reads frames, one segment file at a time.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    geometry: Geometry,
+    open: Option<OpenSegment>,
+    buf: AlignedBuf,
+    /// The file offset of the buffer's first byte, and how many bytes of it are filled.
+    window: (u64, usize),
+    from_device: bool,
+    /// Whether every read so far came from the device itself.
+    pub(crate) all_from_device: bool,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    number: u64,
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl FrameReader {
+    pub(crate) fn new(disk: &Arc<dyn Disk>, dir: &Path, geometry: Geometry, from_device: bool) -> Result<Self> {
+        let buf = new_buf(CHUNK_BYTES.min(geometry.segment_bytes as usize), dir)?;
+        Ok(FrameReader {
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            geometry,
+            open: None,
+            buf,
+            window: (0, 0),
+            from_device,
+            all_from_device: true,
+        })
+    }
+
+    /// The frame at `lsn`, verified: its header and its payload.
+    pub(crate) fn frame_at(
+        &mut self,
+        segment: &SegmentUse,
+        lsn: Lsn,
+    ) -> Result<Result<(frame::Header, &[u8]), NoFrame>> {
+        let offset = self.geometry.offset(lsn);
+        if self.geometry.number(lsn) != segment.number {
+            return Ok(Err(NoFrame::End));
+        }
+        let header = {
+            let Some(head) = self.bytes_at(segment.number, offset, BLOCK_BYTES)? else {
+                return Ok(Err(NoFrame::End));
+            };
+            match frame::Header::decode(head, segment.salt, lsn) {
+                Ok(header) => header,
+                Err(Bad::Blank) => return Ok(Err(NoFrame::Blank)),
+                Err(Bad::Stale | Bad::Damaged) => return Ok(Err(NoFrame::Foreign)),
+            }
+        };
+        let bytes = header.padded_bytes();
+        let Some(whole) = self.bytes_at(segment.number, offset, bytes)? else {
+            return Ok(Err(NoFrame::Torn));
+        };
+        if !header.verify(whole) {
+            return Ok(Err(NoFrame::Torn));
+        }
+        let payload = whole.get(frame::HEADER_BYTES..frame::HEADER_BYTES + header.length as usize);
+        Ok(Ok((header, payload.unwrap_or_default())))
+    }
+
+    /// A valid frame anywhere from `from` on in the segment: any salt if `salt` is `None`. Its header.
+    pub(crate) fn find_frame(
+        &mut self,
+        number: u64,
+        salt: Option<u64>,
+        from: Lsn,
+    ) -> Result<Option<frame::Header>> {
+        let mut lsn = from;
+        while self.geometry.number(lsn) == number {
+            let offset = self.geometry.offset(lsn);
+            let Some(head) = self.bytes_at(number, offset, BLOCK_BYTES)? else { break };
+            let fits = |header: &frame::Header| header.lsn == lsn && salt.is_none_or(|salt| salt == header.salt);
+            if let Some(header) = frame::Header::parse(head).ok().filter(fits)
+                && let Some(whole) = self.bytes_at(number, offset, header.padded_bytes())?
+                && header.verify(whole)
+            {
+                return Ok(Some(header));
+            }
+            lsn = lsn.plus(BLOCK_BYTES as u64);
+        }
+        Ok(None)
+    }
+
+    /// Forgets what is buffered: the file may have changed.
+    pub(crate) fn forget(&mut self) {
+        self.window = (0, 0);
+    }
+
+    /// The segment's first block.
+    pub(crate) fn header_block(&mut self, number: u64) -> Result<Option<&[u8]>> {
+        self.bytes_at(number, 0, BLOCK_BYTES)
+    }
+
+    /// The length of the segment's file.
+    pub(crate) fn file_bytes(&mut self, number: u64) -> Result<u64> {
+        Ok(self.segment(number)?.bytes)
+    }
+
+    pub(crate) fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(segment::file_name(number))
+    }
+
+    /// `bytes` bytes at `offset`, from the buffer or the file; `None` if the file ends before.
+    fn bytes_at(&mut self, number: u64, offset: u64, bytes: usize) -> Result<Option<&[u8]>> {
+        let is_open = self.open.as_ref().is_some_and(|open| open.number == number);
+        let (start, filled) = self.window;
+        let holds = is_open && offset >= start && offset + bytes as u64 <= start + filled as u64;
+        if !holds && !self.fill(number, offset, bytes)? {
+            return Ok(None);
+        }
+        let at = (offset - self.window.0) as usize;
+        Ok(self.buf.get(at..at + bytes))
+    }
+
+    fn fill(&mut self, number: u64, offset: u64, bytes: usize) -> Result<bool> {
+        let file_bytes = self.segment(number)?.bytes.min(self.geometry.segment_bytes);
+        if offset + bytes as u64 > file_bytes || bytes > FRAME_BYTES_MAX {
+            return Ok(false);
+        }
+        if self.buf.len() < bytes {
+            self.buf = new_buf(bytes.next_power_of_two(), &self.dir)?;
+        }
+        let from_device = self.from_device;
+        let Some(open) = self.open.as_ref() else { return Ok(false) };
+        let wanted = self.buf.len().min(usize::try_from(file_bytes - offset).unwrap_or(usize::MAX));
+        // Whole blocks only: a file's ragged end is not part of a segment.
+        let wanted = wanted - wanted % BLOCK_BYTES;
+        let Some(target) = self.buf.get_mut(..wanted) else { return Ok(false) };
+        let read = if from_device {
+            open.file.read_device_at(target, offset)
+        } else {
+            open.file.read_at(target, offset).map(|read| (read, true))
+        };
+        let (read, was_device) =
+            read.map_err(|source| Error::io("read", &open.path, Some(offset), source))?;
+        self.all_from_device &= was_device;
+        self.window = (offset, read);
+        if read < bytes {
+            // The file was long enough a moment ago: a short read is an error, never an end (bug 10).
+            let source = std::io::ErrorKind::UnexpectedEof.into();
+            return Err(Error::io("read", &open.path, Some(offset + read as u64), source));
+        }
+        Ok(true)
+    }
+
+    fn segment(&mut self, number: u64) -> Result<&OpenSegment> {
+        if self.open.as_ref().is_none_or(|open| open.number != number) {
+            let path = self.path(number);
+            self.window = (0, 0);
+            let file =
+                self.disk.open(&path, Open::Read).map_err(|source| Error::io("open", &path, None, source))?;
+            let bytes = file.len().map_err(|source| Error::io("stat", &path, None, source))?;
+            self.open = Some(OpenSegment { number, file, path, bytes });
+        }
+        self.open.as_ref().ok_or(Error::Closed)
+    }
+}
+
+fn new_buf(bytes: usize, dir: &Path) -> Result<AlignedBuf> {
+    AlignedBuf::zeroed(bytes).map_err(|source| Error::io("map memory for", dir, None, source))
+}

@@ -1,0 +1,67 @@
+//! Bytes that share their owner.
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Bytes that share their owner (a cached block, a log buffer): cheap to clone, no copy on read. Holding one keeps
+/// the whole owner in memory; [`detach`](Slice::detach) gives a copy that does not.
+#[derive(Clone)]
+pub struct Slice {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl Slice {
+    /// The part `range` of the owner's bytes; cut to what there is.
+    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Slice {
+        let len = (*owner).as_ref().len();
+        let end = range.end.min(len);
+        Slice { owner, range: range.start.min(end)..end }
+    }
+
+    /// A copy that pins nothing but its own bytes.
+    #[must_use]
+    pub fn detach(&self) -> Slice {
+        Slice::from(self.to_vec())
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        (*self.owner).as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl std::fmt::Debug for Slice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "b\"{}\"", self.escape_ascii())
+    }
+}
+
+impl From<Vec<u8>> for Slice {
+    fn from(bytes: Vec<u8>) -> Slice {
+        let len = bytes.len();
+        Slice { owner: Arc::new(bytes), range: 0..len }
+    }
+}
+
+impl From<Slice> for Vec<u8> {
+    fn from(slice: Slice) -> Vec<u8> {
+        slice.to_vec()
+    }
+}
+
+impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Slice {
+    fn eq(&self, other: &T) -> bool {
+        **self == *other.as_ref()
+    }
+}
+
+impl Eq for Slice {}

@@ -1,0 +1,268 @@
+//! Segment files ahead of need: filled with zeros, synced, and already under the name that they will serve under, so
+//! that a rotation costs one durable write of a header. Overwriting blocks that were written before needs no journal
+//! commit of the file system.
+//!
+//! A file made ahead is not begun: its header does not parse, or, where an old segment was renamed, says another
+//! number. States of a file, and who changes them:
+//!
+//! ```text
+//! (none) --create--> NAME.tmp --rename--> ready --Writer::rotate--> live --retire--> old --adopt--> ready
+//!                                                                            `--remove--> (none)
+//! ```
+
+use crate::buf::AlignedBuf;
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Lock, Open, crashsafe};
+use crate::error::{Error, Result};
+use crate::latch::Latch;
+use crate::runtime::Runtime;
+use crate::segment::{self, Geometry};
+use crate::stats::{Counters, add};
+use crate::sync::Mutex;
+use crate::Lsn;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Files kept ready ahead of the live segment once the log is busy.
+pub(crate) const READY_MAX: usize = 2;
+
+const TEMPORARY: &str = "segment.tmp";
+
+#[derive(Debug)]
+pub(crate) struct Spares {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    geometry: Geometry,
+    /// One creation or retirement at a time: held across I/O.
+    latch: Latch,
+    state: Mutex<State>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct State {
+    ready: VecDeque<(u64, Arc<dyn DiskFile>)>,
+    /// The number that the next file made ready gets.
+    next: u64,
+    /// Names of whole segment files that nobody needs any more.
+    old: Vec<String>,
+}
+
+impl Spares {
+    pub(crate) fn new(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        geometry: Geometry,
+        runtime: &Arc<dyn Runtime>,
+        counters: &Arc<Counters>,
+        next: u64,
+    ) -> Spares {
+        Spares {
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            geometry,
+            latch: Latch::new(runtime.clone()),
+            state: Mutex::new(State { ready: VecDeque::new(), next, old: Vec::new() }),
+            counters: counters.clone(),
+        }
+    }
+
+    /// The end of the positions for which files exist.
+    pub(crate) fn ready_end(&self) -> Lsn {
+        self.geometry.start(self.state.lock().next)
+    }
+
+    pub(crate) fn ready_count(&self) -> usize {
+        self.state.lock().ready.len()
+    }
+
+    /// Takes over a file that recovery found ready: whole, locked, and next in number.
+    pub(crate) fn adopt_ready(&self, number: u64, file: Arc<dyn DiskFile>) -> bool {
+        let mut state = self.state.lock();
+        let is_next = state.next == number;
+        if is_next {
+            state.ready.push_back((number, file));
+            state.next += 1;
+        }
+        is_next
+    }
+
+    /// Takes over a whole file that nobody needs: it will be renamed, or removed.
+    pub(crate) fn adopt_old(&self, name: String) {
+        self.state.lock().old.push(name);
+    }
+
+    /// Hands out the file of the next segment.
+    pub(crate) fn take(&self, number: u64) -> Option<Arc<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        let is_next = state.ready.front().is_some_and(|(ready, _)| *ready == number);
+        if is_next { state.ready.pop_front().map(|(_, file)| file) } else { None }
+    }
+
+    /// Makes files ready until positions before `end` have one. Returns the new end.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], and what the system says; what is ready stays ready.
+    pub(crate) fn ensure(&self, end: Lsn) -> Result<Lsn> {
+        let _one_at_a_time = self.latch.lock();
+        while self.ready_end() < end {
+            self.make_ready()?;
+        }
+        Ok(self.ready_end())
+    }
+
+    /// Makes one file ready, if fewer than `count` are. False if there were enough.
+    ///
+    /// # Errors
+    /// Like [`ensure`](Spares::ensure).
+    pub(crate) fn top_up(&self, count: usize) -> Result<bool> {
+        let _one_at_a_time = self.latch.lock();
+        if self.ready_count() >= count {
+            return Ok(false);
+        }
+        self.make_ready()?;
+        Ok(true)
+    }
+
+    /// Takes files whose positions the anchor no longer covers: some are kept for reuse, the others removed.
+    /// Returns how many bytes went back to the file system.
+    ///
+    /// # Errors
+    /// What the system says; files left behind are found again at the next opening.
+    pub(crate) fn retire(&self, numbers: &[u64]) -> Result<u64> {
+        let _one_at_a_time = self.latch.lock();
+        let mut freed = 0;
+        let mut removed = false;
+        for &number in numbers {
+            let name = segment::file_name(number);
+            let keep = {
+                let mut state = self.state.lock();
+                let keep = state.ready.len() + state.old.len() < READY_MAX;
+                if keep {
+                    state.old.push(name.clone());
+                }
+                keep
+            };
+            if !keep {
+                let path = self.dir.join(name);
+                match self.disk.remove(&path) {
+                    Ok(()) => freed += self.geometry.segment_bytes,
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(source) => return Err(Error::io("remove", &path, None, source)),
+                }
+                removed = true;
+            }
+        }
+        if removed {
+            self.sync_dir()?;
+        }
+        Ok(freed)
+    }
+
+    /// Removes what [`retire`](Spares::retire) or recovery left over beyond what will be reused.
+    pub(crate) fn trim(&self) -> Result<()> {
+        let _one_at_a_time = self.latch.lock();
+        let surplus: Vec<String> = {
+            let mut state = self.state.lock();
+            let keep = READY_MAX.saturating_sub(state.ready.len()).min(state.old.len());
+            state.old.split_off(keep)
+        };
+        for name in &surplus {
+            let path = self.dir.join(name);
+            self.disk.remove(&path).map_err(|source| Error::io("remove", &path, None, source))?;
+        }
+        if surplus.is_empty() { Ok(()) } else { self.sync_dir() }
+    }
+
+    fn make_ready(&self) -> Result<()> {
+        let (number, old) = {
+            let mut state = self.state.lock();
+            // A file that has the name already must be the one that takes it, or a rename would replace it.
+            let name = segment::file_name(state.next);
+            let own = state.old.iter().position(|old| *old == name);
+            let old = own.map(|at| state.old.swap_remove(at)).or_else(|| state.old.pop());
+            (state.next, old)
+        };
+        let target = self.dir.join(segment::file_name(number));
+        let file = match old {
+            Some(name) => {
+                let source = self.dir.join(&name);
+                self.disk.rename(&source, &target).map_err(|e| Error::io("rename", &source, None, e))?;
+                let file = self.disk.open(&target, Open::ReadWrite);
+                let file = file.map_err(|source| Error::io("open", &target, None, source))?;
+                self.lock(&file, &target)?;
+                add(&self.counters.segments_recycled, 1);
+                file
+            }
+            None => {
+                let file = self.create(&target)?;
+                add(&self.counters.segments_created, 1);
+                file
+            }
+        };
+        // The name is durable before anything is acknowledged in the file (bugs 2 and 3).
+        self.sync_dir()?;
+        let mut state = self.state.lock();
+        state.ready.push_back((number, file));
+        state.next = number + 1;
+        Ok(())
+    }
+
+    /// A new file of zeros, durable but for its final name.
+    fn create(&self, target: &Path) -> Result<Arc<dyn DiskFile>> {
+        let path = self.dir.join(TEMPORARY);
+        remove_leftover(&*self.disk, &path)?;
+        let file = self
+            .disk
+            .open(&path, Open::CreateNew)
+            .map_err(|source| Error::io("create", &path, None, source))?;
+        self.lock(&file, &path)?;
+        let filled = file
+            .allocate(0, self.geometry.segment_bytes)
+            .map_err(|source| Error::io("allocate", &path, None, source))
+            .and_then(|()| file.sync_data().map_err(|source| Error::io("sync", &path, None, source)));
+        if let Err(error) = filled {
+            // Best effort: a full disk should not stay full of half a segment.
+            drop(file);
+            let _ = self.disk.remove(&path);
+            return Err(error);
+        }
+        self.disk.rename(&path, target).map_err(|source| Error::io("rename", &path, None, source))?;
+        Ok(file)
+    }
+
+    fn lock(&self, file: &Arc<dyn DiskFile>, path: &Path) -> Result<()> {
+        lock_file(&*self.disk, &**file, path)
+    }
+
+    fn sync_dir(&self) -> Result<()> {
+        self.disk.sync_dir(&self.dir).map_err(|source| Error::io("sync directory", &self.dir, None, source))
+    }
+}
+
+/// Takes the exclusive lock of a log file, or says who has it.
+pub(crate) fn lock_file(disk: &dyn Disk, file: &dyn DiskFile, path: &Path) -> Result<()> {
+    match file.try_lock(Lock::Exclusive) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Locked { path: path.to_owned(), pid: disk.lock_holder(path) }),
+        Err(source) => Err(Error::io("lock", path, None, source)),
+    }
+}
+
+/// Removes a file that a crash left under a temporary name.
+pub(crate) fn remove_leftover(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match disk.remove(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::io("remove", path, None, source)),
+    }
+}
+
+/// Writes a small file so that a crash leaves it whole or not there at all: temporary name, sync, rename, sync of
+/// the directory.
+pub(crate) fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut buf = AlignedBuf::zeroed(bytes.len().next_multiple_of(BLOCK_BYTES))
+        .map_err(|source| Error::io("map memory for", path, None, source))?;
+    crate::bytes::put(&mut buf, 0, bytes);
+    crashsafe::write_new(disk, path, &buf).map(|_| ()).map_err(|source| Error::io("create", path, None, source))
+}

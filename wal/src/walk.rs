@@ -1,0 +1,253 @@
+//! Recovery's walk forward over a log's frames, up to where they stop, and what is made of that.
+
+use crate::Lsn;
+use crate::anchor::Anchor;
+use crate::disk::BLOCK_BYTES;
+use crate::error::{Error, Result};
+use crate::frame::{self, Flags};
+use crate::log::{Outcome, Recovery, Repair};
+use crate::open::{Begun, Found};
+use crate::record::{self, Records};
+use crate::recovery::{Beyond, Facts, Here, Place, Verdict, decide};
+use crate::scan::{FrameReader, NoFrame, SegmentUse};
+use crate::segment::Geometry;
+use crate::writer::segment_path;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub(crate) struct Walk<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) repair: Repair,
+    /// A frame's boundary to start at; otherwise the first segment is read from its first frame.
+    pub(crate) aligned_start: Option<Lsn>,
+    pub(crate) reader: &'a mut FrameReader,
+    pub(crate) geometry: Geometry,
+    pub(crate) clean: bool,
+    /// The highest LSN that anything claims to be durable.
+    pub(crate) promised: Lsn,
+    /// A record that has begun and not ended.
+    pub(crate) unfinished: Option<Unfinished>,
+    pub(crate) whole_end: Option<Lsn>,
+    pub(crate) time_us: u64,
+    pub(crate) report: Recovery,
+}
+
+/// The beginning of a record that is cut over several frames.
+#[derive(Clone, Copy)]
+pub(crate) struct Unfinished {
+    lsn: Lsn,
+    /// The checksum of the frame before it.
+    previous: u32,
+    /// Its segment's place in the path, and whether a frame stands before it there.
+    index: usize,
+}
+
+/// Where a segment's frames stopped.
+struct Stop {
+    at: Lsn,
+    here: Here,
+    checksum: u32,
+    frames: u64,
+}
+
+impl Walk<'_> {
+    pub(crate) fn forward(
+        mut self,
+        path: &[SegmentUse],
+        numbers: &[u64],
+        begun: &BTreeMap<u64, Begun>,
+        anchor: &Anchor,
+    ) -> Result<Found> {
+        for (i, segment) in path.iter().enumerate() {
+            let first = self.geometry.first_frame(segment.number);
+            let from = if i == 0 { self.aligned_start.map_or(first, |start| start.max(first)) } else { first };
+            let mut stop = self.segment(segment, i, from)?;
+            let is_last = i + 1 == path.len();
+            if is_last && self.unfinished.is_some() {
+                stop.here = Here::Unfinished;
+            }
+            let (end, index, checksum) = match self.unfinished {
+                Some(begin) => (begin.lsn, begin.index, begin.previous),
+                None => (stop.at, i, stop.checksum),
+            };
+            let facts = self.facts(segment, &stop, end, is_last, numbers, begun)?;
+            let row = decide(&facts);
+            self.report.row = row.name;
+            if row.verdict == Verdict::Continue {
+                continue;
+            }
+            self.judge(row.verdict, row.name, path.get(index).unwrap_or(segment).number, end)?;
+            let unused = stop.frames == 0 && self.unfinished.is_none() && from == first;
+            let mut path = path.get(..=index).unwrap_or(path).to_vec();
+            let mut last_predecessor = None;
+            if let Some(last) = path.last_mut() {
+                last.end = None;
+                last_predecessor = begun.get(&last.number).and_then(|begun| begun.header.predecessor);
+            }
+            self.report.end = end;
+            return Ok(Found {
+                anchor: *anchor,
+                anchor_file: None,
+                geometry: self.geometry,
+                path,
+                last_predecessor,
+                end,
+                whole_end: self.whole_end.unwrap_or(end),
+                last_checksum: checksum,
+                last_is_unused: unused && facts.beyond == Beyond::Nothing,
+                files: BTreeMap::new(),
+                highest_begun: 0,
+                time_us: self.time_us,
+                report: self.report,
+            });
+        }
+        Err(corruption(self.dir, 0, None, "the log has no segment"))
+    }
+
+    /// Reads a segment's frames from `from` until one is bad, or its end is reached.
+    fn segment(&mut self, segment: &SegmentUse, index: usize, from: Lsn) -> Result<Stop> {
+        let mut lsn = from;
+        let mut previous = (from == self.geometry.first_frame(segment.number)).then_some(segment.checksum);
+        let mut frames = 0;
+        let here = loop {
+            if segment.end.is_some_and(|end| lsn >= end) {
+                break Here::End;
+            }
+            let (header, payload) = match self.reader.frame_at(segment, lsn)? {
+                Err(NoFrame::End) => break Here::End,
+                Err(NoFrame::Blank) => break Here::Blank,
+                Err(NoFrame::Foreign) => break Here::Foreign,
+                Err(NoFrame::Torn) => break Here::Torn,
+                Ok(frame) => frame,
+            };
+            let chained = previous.is_none_or(|previous| previous == header.previous);
+            let in_sequence = matches!(header.flags, Flags::MIDDLE | Flags::LAST) == self.unfinished.is_some();
+            if !chained || !in_sequence || !parses(&header, payload) {
+                break Here::Torn;
+            }
+            if header.flags == Flags::NONE {
+                let times = Records::new(payload).flatten().map(|(_, header, _)| header.time_us);
+                self.time_us = self.time_us.max(times.max().unwrap_or(0));
+            }
+            match header.flags {
+                Flags::FIRST => {
+                    self.unfinished = Some(Unfinished { lsn, previous: previous.unwrap_or(0), index });
+                    let time = record::Header::decode(payload).map_or(0, |header| header.time_us);
+                    self.time_us = self.time_us.max(time);
+                }
+                Flags::MIDDLE | Flags::SEAL => {}
+                _ => {
+                    self.unfinished = None;
+                    self.whole_end = Some(header.end());
+                }
+            }
+            self.promised = self.promised.max(header.durable);
+            self.report.bytes += header.padded_bytes() as u64;
+            self.report.records += u64::from(header.records);
+            previous = Some(header.checksum);
+            frames += 1;
+            lsn = lsn.plus(header.padded_bytes() as u64);
+        };
+        Ok(Stop { at: lsn, here, checksum: previous.unwrap_or(segment.checksum), frames })
+    }
+
+    fn facts(
+        &mut self,
+        segment: &SegmentUse,
+        stop: &Stop,
+        end: Lsn,
+        is_last: bool,
+        numbers: &[u64],
+        begun: &BTreeMap<u64, Begun>,
+    ) -> Result<Facts> {
+        let short = self.reader.file_bytes(segment.number)? < self.geometry.segment_bytes;
+        if !is_last {
+            // Its frames must end exactly where the successor says, with the checksum that it says.
+            let successor = begun.values().find_map(|next| {
+                next.header.predecessor.filter(|p| p.number == segment.number && Some(p.end) == segment.end)
+            });
+            let complete = segment.end.is_some_and(|end| stop.at == end || (stop.frames == 0 && stop.at > end))
+                && (stop.frames == 0 || successor.is_some_and(|p| p.checksum == stop.checksum));
+            let place = Place::Inner { complete };
+            return Ok(Facts { place, short, promised_beyond: false, here: stop.here, beyond: Beyond::Nothing });
+        }
+        let beyond = if self.clean { Beyond::Nothing } else { self.look_on(segment, stop.at, numbers, begun)? };
+        let promised_beyond = self.promised > end;
+        Ok(Facts { place: Place::Last, short, promised_beyond, here: stop.here, beyond })
+    }
+
+    /// Looks for frames behind the end: in the rest of the segment, and in the next file if it has no header.
+    fn look_on(
+        &mut self,
+        segment: &SegmentUse,
+        from: Lsn,
+        numbers: &[u64],
+        begun: &BTreeMap<u64, Begun>,
+    ) -> Result<Beyond> {
+        let mut beyond = Beyond::Nothing;
+        let mut at = from;
+        while let Some(header) = self.reader.find_frame(segment.number, Some(segment.salt), at)? {
+            beyond = Beyond::Frames;
+            self.promised = self.promised.max(header.durable);
+            at = header.lsn.plus(BLOCK_BYTES as u64);
+        }
+        let next = segment.number + 1;
+        if numbers.contains(&next) && !begun.contains_key(&next) {
+            let first = self.geometry.first_frame(next);
+            if self.reader.find_frame(next, None, first)?.is_some() {
+                beyond = Beyond::BrokenSuccessor;
+            }
+        }
+        Ok(beyond)
+    }
+
+    /// Accepts a verdict, or refuses to open.
+    fn judge(&mut self, verdict: Verdict, row: &str, number: u64, end: Lsn) -> Result<()> {
+        let file = segment_path(self.dir, number);
+        let offset = end.0.saturating_sub(self.geometry.start(number).0);
+        let damaged = |what: String| Error::Corruption { file: file.clone(), offset, lsn: Some(end), what };
+        match verdict {
+            Verdict::Continue | Verdict::CleanEnd => self.report.outcome = Outcome::Clean,
+            Verdict::TornTail if self.repair == Repair::Refuse => {
+                return Err(damaged(format!("the log ends in a torn tail ({row}), and was opened to refuse one")));
+            }
+            Verdict::TornTail => {
+                self.report.outcome = Outcome::UnacknowledgedLoss;
+                self.report.dropped_tail = Some((file, offset));
+            }
+            Verdict::Corruption if self.repair == Repair::TruncateAtFirstError => {
+                self.report.outcome = Outcome::AcknowledgedLoss;
+                self.report.dropped_tail = Some((file, offset));
+            }
+            Verdict::Corruption => {
+                let promised = self.promised;
+                return Err(damaged(format!(
+                    "acknowledged records are damaged or missing from here on ({row}; durable up to {promised}); \
+                     restore a backup, or open a copy with Repair::TruncateAtFirstError to keep what is before"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// True if a frame's payload is what its flags say: whole records, or a piece of one.
+fn parses(header: &frame::Header, payload: &[u8]) -> bool {
+    match header.flags {
+        Flags::NONE => {
+            let mut count = 0;
+            Records::new(payload).all(|record| {
+                count += 1;
+                record.is_some()
+            }) && count == header.records
+                && count > 0
+        }
+        Flags::FIRST => record::Header::decode(payload).is_some() && header.records > 0,
+        Flags::SEAL => payload.is_empty() && header.records == 0,
+        _ => !payload.is_empty() && header.records == 0,
+    }
+}
+
+pub(crate) fn corruption(file: &Path, offset: u64, lsn: Option<Lsn>, what: &str) -> Error {
+    Error::Corruption { file: file.to_owned(), offset, lsn, what: what.to_owned() }
+}

@@ -1,0 +1,229 @@
+//! Batches into segment files: headers, rotation, and which call makes them durable. Called by one leader at a time.
+//!
+//! Invariants kept here:
+//! - **W1** A segment's header is written only when its predecessor is durable to its end.
+//! - **W2** Nothing is acknowledged in a segment before its header and its name are durable.
+//! - **W3** A block that holds bytes covered by a sync is never written again.
+//! - **W4** A durable write covers its own range only: while an earlier frame of the file was written without one,
+//!   durability takes a sync of the file.
+//! - **W5** Frames are written in LSN order, each with its predecessor's checksum.
+
+use crate::Lsn;
+use crate::buf::AlignedBuf;
+use crate::commit::{Batch, Sink, Written};
+use crate::disk::{BLOCK_BYTES, DiskFile};
+use crate::error::{Error, Result};
+use crate::frame;
+use crate::keeper::Signals;
+use crate::runtime::Runtime;
+use crate::scan::SegmentUse;
+use crate::segment::{self, Geometry, Predecessor};
+use crate::spares::Spares;
+use crate::stats::{Counters, add};
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The segment that is written to.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) salt: u64,
+    /// The last frame's checksum, or the header's.
+    pub(crate) checksum: u32,
+    /// Where the next frame goes.
+    pub(crate) end: Lsn,
+    /// The end of the last whole record written, in any segment.
+    pub(crate) whole_end: Lsn,
+    /// Whether frames were written that no durable write or sync covers.
+    pub(crate) unsynced: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) dir: PathBuf,
+    pub(crate) geometry: Geometry,
+    pub(crate) store_id: [u8; 16],
+    pub(crate) epoch: u64,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) spares: Arc<Spares>,
+    pub(crate) counters: Arc<Counters>,
+    /// Taken out by the leader for as long as it writes: no lock is held across I/O.
+    pub(crate) live: Mutex<Option<Live>>,
+    /// The uses of segment files that hold the log, oldest first.
+    pub(crate) segments: Mutex<BTreeMap<u64, SegmentUse>>,
+    /// The durable LSN that the newest frame carries.
+    pub(crate) carried: AtomicU64,
+    pub(crate) signals: Signals,
+    /// The predecessor of a last segment without a frame, which gets a new header instead of a successor.
+    pub(crate) reheads: Mutex<Option<Option<Predecessor>>>,
+}
+
+impl Sink for Writer {
+    fn write(&self, batches: &mut [Batch], durable: bool, claim: Lsn) -> Result<Written> {
+        let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
+        let result = self.write_all(&mut live, batches, durable, claim);
+        *self.live.lock() = Some(live);
+        self.signals.poke(&*self.runtime);
+        result
+    }
+}
+
+impl Writer {
+    fn write_all(
+        &self,
+        live: &mut Live,
+        batches: &mut [Batch],
+        durable: bool,
+        claim: Lsn,
+    ) -> Result<Written> {
+        let single = batches.len() == 1;
+        for batch in batches.iter_mut() {
+            if self.geometry.number(batch.base) != live.number {
+                self.rotate(live, self.geometry.number(batch.base))?;
+            }
+            let header = frame::Header {
+                checksum: 0,
+                salt: live.salt,
+                lsn: batch.base,
+                durable: claim,
+                length: (batch.len - frame::HEADER_BYTES) as u32,
+                records: batch.records,
+                previous: live.checksum,
+                flags: batch.flags,
+            };
+            live.checksum = frame::finish(&mut batch.buf, &header);
+            let bytes = batch.buf.get(..header.padded_bytes()).unwrap_or_default();
+            let offset = self.geometry.offset(batch.base);
+            // W4: a durable write alone is enough only if nothing before it in the file is still volatile.
+            let alone = durable && single && !live.unsynced;
+            let written = if alone {
+                add(&self.counters.syncs, 1);
+                live.file.write_durable_at(bytes, offset)
+            } else {
+                live.unsynced = true;
+                live.file.write_at(bytes, offset)
+            };
+            written.map_err(|source| self.error("write", live.number, Some(offset), source))?;
+            add(&self.counters.writes, 1);
+            add(&self.counters.device_bytes, bytes.len() as u64);
+            live.end = batch.base.plus(bytes.len() as u64);
+            if !batch.flags.goes_on() && batch.flags != frame::Flags::SEAL {
+                live.whole_end = header.end();
+            }
+            self.carried.store(claim.0, Ordering::Release);
+        }
+        if durable && live.unsynced {
+            self.sync(live)?;
+        }
+        Ok(Written { end: live.whole_end, durable: !live.unsynced })
+    }
+
+    /// Gives a last segment without a frame a new header, with a new salt.
+    pub(crate) fn rehead(&self, durable: Lsn) -> Result<()> {
+        let Some(predecessor) = self.reheads.lock().take() else { return Ok(()) };
+        let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
+        let begun = self.begin_segment(&*live.file, live.number, predecessor, durable);
+        if let Ok((salt, checksum)) = begun {
+            (live.salt, live.checksum) = (salt, checksum);
+            let segment = SegmentUse { number: live.number, salt, checksum, end: None };
+            self.segments.lock().insert(live.number, segment);
+        }
+        *self.live.lock() = Some(live);
+        begun.map(|_| ())
+    }
+
+    /// Begins the next segment now, not with its first frame.
+    pub(crate) fn begin_next(&self) -> Result<()> {
+        let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
+        let next = self.geometry.number(self.spares.ready_end()) - self.spares.ready_count() as u64;
+        let begun = self.rotate(&mut live, next);
+        *self.live.lock() = Some(live);
+        begun
+    }
+
+    /// Begins segment `number`, whose file is ready.
+    fn rotate(&self, live: &mut Live, number: u64) -> Result<()> {
+        if live.unsynced {
+            // W1
+            self.sync(live)?;
+        }
+        let file = self.spares.take(number).ok_or_else(|| {
+            Error::BadInput(format!("segment {number} was to be written before its file was made ready"))
+        })?;
+        let predecessor =
+            Predecessor { number: live.number, salt: live.salt, end: live.end, checksum: live.checksum };
+        let durable = live.whole_end;
+        let (salt, checksum) = self.begin_segment(&*file, number, Some(predecessor), durable)?;
+        let mut segments = self.segments.lock();
+        if let Some(last) = segments.get_mut(&live.number) {
+            last.end = Some(live.end);
+        }
+        segments.insert(number, SegmentUse { number, salt, checksum, end: None });
+        drop(segments);
+        *live = Live {
+            number,
+            file,
+            salt,
+            checksum,
+            end: self.geometry.first_frame(number),
+            whole_end: live.whole_end,
+            unsynced: false,
+        };
+        Ok(())
+    }
+
+    /// Writes a segment's header durably. Returns its salt and its checksum.
+    pub(crate) fn begin_segment(
+        &self,
+        file: &dyn DiskFile,
+        number: u64,
+        predecessor: Option<Predecessor>,
+        durable: Lsn,
+    ) -> Result<(u64, u32)> {
+        let salt = self.runtime.random();
+        let header = segment::Header {
+            store_id: self.store_id,
+            number,
+            segment_bytes: self.geometry.segment_bytes,
+            salt,
+            predecessor,
+            durable,
+            epoch: self.epoch,
+        };
+        let (block, checksum) = header.encode();
+        let path = self.path(number);
+        let mut buf = AlignedBuf::zeroed(BLOCK_BYTES)
+            .map_err(|source| Error::io("map memory for", &path, None, source))?;
+        buf.copy_from_slice(&block);
+        // W2
+        file.write_durable_at(&buf, 0).map_err(|source| Error::io("write", &path, Some(0), source))?;
+        add(&self.counters.rotations, 1);
+        add(&self.counters.writes, 1);
+        add(&self.counters.syncs, 1);
+        add(&self.counters.device_bytes, BLOCK_BYTES as u64);
+        Ok((salt, checksum))
+    }
+
+    fn sync(&self, live: &mut Live) -> Result<()> {
+        add(&self.counters.syncs, 1);
+        live.file.sync_data().map_err(|source| self.error("sync", live.number, None, source))?;
+        live.unsynced = false;
+        Ok(())
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        segment_path(&self.dir, number)
+    }
+
+    fn error(&self, op: &'static str, number: u64, offset: Option<u64>, source: std::io::Error) -> Error {
+        Error::io(op, &self.path(number), offset, source)
+    }
+}
+
+/// The path of a segment's file.
+pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(segment::file_name(number))
+}
