@@ -100,20 +100,27 @@ impl Anchor {
         })
     }
 
-    /// The newer of the file's two slots; the other may be torn.
+    /// The newer of the file's two slots. The other may be torn, but must have been a slot: a torn write leaves the
+    /// magic in its place, and anything else means that a block was lost or exchanged. Beside a torn slot the log
+    /// does not count as cleanly closed, for that slot may have said that it was opened again.
     pub fn choose(file: &[u8]) -> Slot {
-        let slot = |index: usize| {
-            let block = file.get(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES).unwrap_or_default();
+        let block = |index: usize| {
+            file.get(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES).filter(|block| get::<8>(block, 0) == MAGIC)
+        };
+        let (Some(first), Some(second)) = (block(0), block(1)) else { return Slot::None };
+        let slot = |index: u64, block: &[u8]| {
             match Anchor::parse(block) {
                 // A whole anchor in the other's slot is a misdirected write.
-                Slot::Valid(anchor) if anchor.sequence % 2 != index as u64 => Slot::None,
+                Slot::Valid(anchor) if anchor.sequence % 2 != index => Slot::None,
                 parsed => parsed,
             }
         };
-        match (slot(0), slot(1)) {
+        match (slot(0, first), slot(1, second)) {
             (Slot::Newer(version), _) | (_, Slot::Newer(version)) => Slot::Newer(version),
             (Slot::Valid(a), Slot::Valid(b)) => Slot::Valid(if a.sequence > b.sequence { a } else { b }),
-            (Slot::Valid(a), Slot::None) | (Slot::None, Slot::Valid(a)) => Slot::Valid(a),
+            (Slot::Valid(a), Slot::None) | (Slot::None, Slot::Valid(a)) => {
+                Slot::Valid(Anchor { clean: false, ..a })
+            }
             (Slot::None, Slot::None) => Slot::None,
         }
     }
@@ -152,7 +159,8 @@ mod tests {
         assert_eq!(Anchor::choose(&file(8, 7)), Slot::Valid(sample(8)));
         let mut torn = file(8, 7);
         torn[40] ^= 1;
-        assert_eq!(Anchor::choose(&torn), Slot::Valid(sample(7)));
+        let passed_over = Slot::Valid(Anchor { clean: false, ..sample(7) });
+        assert_eq!(Anchor::choose(&torn), passed_over);
         torn[BLOCK_BYTES + 40] ^= 1;
         assert_eq!(Anchor::choose(&torn), Slot::None);
     }
@@ -162,6 +170,16 @@ mod tests {
         let mut bytes = file(6, 7);
         let misdirected = sample(9).encode();
         bytes[..BLOCK_BYTES].copy_from_slice(&misdirected);
-        assert_eq!(Anchor::choose(&bytes), Slot::Valid(sample(7)));
+        assert_eq!(Anchor::choose(&bytes), Slot::Valid(Anchor { clean: false, ..sample(7) }));
+    }
+
+    #[test]
+    fn a_block_that_was_no_slot_is_not_passed_over() {
+        for foreign in [vec![0; BLOCK_BYTES], vec![7; BLOCK_BYTES]] {
+            let mut bytes = file(6, 7);
+            bytes[BLOCK_BYTES..].copy_from_slice(&foreign);
+            assert_eq!(Anchor::choose(&bytes), Slot::None);
+        }
+        assert_eq!(Anchor::choose(&file(6, 7)[..BLOCK_BYTES]), Slot::None);
     }
 }

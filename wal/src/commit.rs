@@ -122,6 +122,8 @@ pub(crate) struct Committer<S> {
     progress_waiters: AtomicU32,
     callbacks: Callbacks,
     counters: Arc<Counters>,
+    /// A test's deliberate mistake: failed writes are acknowledged.
+    pub(crate) forgetful: bool,
 }
 
 enum Step {
@@ -177,6 +179,7 @@ impl<S: Sink> Committer<S> {
             progress_waiters: AtomicU32::new(0),
             callbacks: Callbacks::default(),
             counters: counters.clone(),
+            forgetful: false,
         })
     }
 
@@ -490,6 +493,10 @@ impl<S: Sink> Committer<S> {
             let took = self.runtime.now().saturating_sub(start);
             let again = match written {
                 Ok(written) => self.finish(&mut group, written, took, round < LEAD_AGAIN_MAX),
+                Err(_) if self.forgetful => {
+                    let end = group.last().map_or(self.written(), Batch::end);
+                    self.finish(&mut group, Written { end, durable }, took, false)
+                }
                 Err(error) => {
                     self.fail(error);
                     guard.finished = true;

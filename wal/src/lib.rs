@@ -42,6 +42,8 @@ mod spares;
 mod stats;
 mod ticket;
 mod walk;
+#[doc(hidden)]
+pub mod mutation;
 mod writer;
 
 pub mod anchor;

@@ -9,6 +9,7 @@ use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::keeper::Keeper;
 pub use crate::options::{Io, Outcome, Recovery, Repair, WalOptions};
+use crate::mutation::Mutation;
 use crate::reader::WalReader;
 use crate::record::{self, Kind};
 use crate::retention::{Pin, Retainer, Retention};
@@ -75,6 +76,7 @@ pub(crate) struct Inner {
     /// Mirrors the anchor's first LSN.
     first: AtomicU64,
     keeper: crate::keeper::Signals,
+    mutation: Option<Mutation>,
 }
 
 impl Wal {
@@ -422,14 +424,18 @@ impl Inner {
             segments: Mutex::new(segments),
             carried: AtomicU64::new(0),
             signals: keeper.clone(),
+            mutation: options.mutation,
             reheads: Mutex::new(reuse.then_some(found.last_predecessor)),
         };
         // A log that is written again goes on in a segment of its own: what was dropped can never come back.
-        let base = if reuse { found.end } else { geometry.start(next) };
-        let committer =
+        let go_on = options.has(Mutation::GoOnBehindTornTail);
+        let base = if reuse || go_on { found.end } else { geometry.start(next) };
+        let mut committer =
             Committer::new(writer, geometry, runtime, &counters, base, found.whole_end, found.time_us)?;
+        committer.forgetful = options.has(Mutation::GoOnAfterFailure);
         committer.set_ready_end(spares.ready_end());
         Ok(Inner {
+            mutation: options.mutation,
             committer,
             dir: dir.to_owned(),
             disk,
@@ -517,7 +523,22 @@ impl Inner {
             return Ok(true);
         }
         let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
-        if idle { self.committer.settle(carried, true) } else { Ok(false) }
+        if !idle {
+            return Ok(false);
+        }
+        Ok(self.committer.settle(carried, true)? || self.vouch_for_segment()?)
+    }
+
+    /// The anchor says once a segment that its beginning is durable: should the whole file disappear, recovery
+    /// notices.
+    fn vouch_for_segment(&self) -> Result<bool> {
+        let durable = self.committer.durable();
+        let known = self.anchor.lock().durable;
+        if self.geometry.number(known) >= self.geometry.number(durable) {
+            return Ok(false);
+        }
+        self.write_anchor(|_| {})?;
+        Ok(true)
     }
 
     /// Files are made ahead once half a segment was written: a small store stays small.
@@ -540,6 +561,12 @@ impl Inner {
             self.first.store(first.0, Ordering::Release);
             first
         });
+        if self.mutation == Some(Mutation::ReclaimBeforeAnchor) {
+            let segments = self.segments();
+            let keep = self.geometry.number(first).min(segments.last().map_or(0, |live| live.number));
+            let gone: Vec<u64> = segments.iter().map(|s| s.number).filter(|&number| number < keep).collect();
+            self.spares.retire(&gone)?;
+        }
         if first > self.anchor.lock().first {
             self.write_anchor_locked(|anchor| anchor.first = first)?;
         }
@@ -564,6 +591,7 @@ impl Inner {
     fn write_anchor_locked(&self, change: impl FnOnce(&mut Anchor)) -> Result<()> {
         let file = self.anchor_file.as_ref().ok_or(Error::ReadOnly)?;
         let mut next = *self.anchor.lock();
+        next.durable = next.durable.max(self.committer.durable());
         change(&mut next);
         next.sequence += 1;
         let path = self.dir.join(anchor::FILE_NAME);
@@ -591,12 +619,8 @@ impl Inner {
             return Ok(());
         }
         let closed = self.settle_all().and_then(|()| {
-            let durable = self.committer.durable();
             self.committer.close();
-            self.write_anchor(|anchor| {
-                anchor.durable = anchor.durable.max(durable);
-                anchor.clean = true;
-            })
+            self.write_anchor(|anchor| anchor.clean = true)
         });
         self.committer.close();
         // The locks go with the last handle, not with the last receipt or reader.

@@ -16,6 +16,7 @@ use crate::buf::AlignedBuf;
 use crate::disk::{Disk, DiskFile, Open};
 use crate::error::{Error, Result};
 use crate::log::{Recovery, WalOptions};
+use crate::mutation::Mutation;
 use crate::runtime::Runtime;
 use crate::scan::{FrameReader, SegmentUse};
 use crate::walk::{Walk, corruption};
@@ -225,7 +226,7 @@ impl Opener<'_> {
             Slot::Newer(found) => {
                 Err(Error::FormatVersion { found, supported: segment::FORMAT_VERSION..=segment::FORMAT_VERSION })
             }
-            Slot::None => Err(corruption(path, 0, None, "neither of the anchor's two slots is whole")),
+            Slot::None => Err(corruption(path, 0, None, "the anchor is not whole: both of its slots are damaged, or one was replaced")),
         }
     }
 
@@ -296,10 +297,12 @@ impl Opener<'_> {
             reader,
             geometry,
             clean: anchor.clean,
+            mutation: self.options.mutation,
             promised: promised(anchor, self.options, begun),
             unfinished: None,
             whole_end: None,
             time_us: 0,
+            started: false,
             report: Recovery::default(),
         };
         let mut found = walk.forward(rest, numbers, begun, anchor)?;
@@ -358,6 +361,9 @@ impl Opener<'_> {
             found.report.rewritten = true;
         }
         anchor_file.sync_data().map_err(|source| Error::io("sync", &anchor_path, None, source))?;
+        if self.options.has(Mutation::ShowUnsynced) {
+            return Ok(());
+        }
         for segment in &found.path {
             let path = segment_path(self.dir, segment.number);
             let file = found.files.get(&segment.number).ok_or_else(|| {
@@ -406,7 +412,8 @@ impl Opener<'_> {
 fn promised(anchor: &Anchor, options: &WalOptions, begun: &BTreeMap<u64, Begun>) -> Lsn {
     let known = options.start.map_or(Lsn::ZERO, |(_, known_durable)| known_durable);
     let headers = begun.values().map(|segment| segment.header.durable).max().unwrap_or_default();
-    anchor.durable.max(known).max(headers)
+    // What is reclaimed was durable.
+    anchor.durable.max(anchor.first).max(known).max(headers)
 }
 
 fn random_id(runtime: &dyn Runtime) -> [u8; 16] {

@@ -5,6 +5,7 @@ use crate::disk::{Disk, OsDisk};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::Wal;
+use crate::mutation::Mutation;
 use crate::runtime::Runtime;
 use crate::segment;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub enum Outcome {
 pub struct Recovery {
     /// Records read.
     pub records: u64,
+    /// Segments read whole, up to where their successor begins.
+    pub segments_complete: u64,
     /// Bytes of frames read.
     pub bytes: u64,
     /// Where the log ends.
@@ -96,6 +99,7 @@ pub struct WalOptions {
     pub(crate) epoch: u64,
     /// Replay position, and what its owner knows to be durable.
     pub(crate) start: Option<(Lsn, Lsn)>,
+    pub(crate) mutation: Option<Mutation>,
 }
 
 impl Default for WalOptions {
@@ -113,6 +117,7 @@ impl Default for WalOptions {
             store_id: None,
             epoch: 0,
             start: None,
+            mutation: None,
         }
     }
 }
@@ -203,6 +208,18 @@ impl WalOptions {
     pub fn start(mut self, replay: Lsn, known_durable: Lsn) -> Self {
         self.start = Some((replay, known_durable));
         self
+    }
+
+    /// Makes a deliberate mistake, to show that a test would notice.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn mutation(mut self, mutation: Option<Mutation>) -> Self {
+        self.mutation = mutation;
+        self
+    }
+
+    pub(crate) fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 
     /// Opens the log in `dir`, after recovery.

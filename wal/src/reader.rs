@@ -70,6 +70,8 @@ pub struct WalReader {
     unit_at: usize,
     /// Where the unit's bytes stand: for a cut one, the piece that holds each.
     pieces: Vec<(usize, Lsn)>,
+    /// Whether a frame was read that begins with a record.
+    started: bool,
     failed: bool,
     live: Option<(Arc<Inner>, Pin)>,
 }
@@ -120,7 +122,9 @@ impl WalReader {
         live: Option<(Arc<Inner>, Pin)>,
     ) -> Result<WalReader> {
         let index = path.iter().take_while(|segment| segment.end.is_some_and(|end| end <= from)).count();
-        let at = path.get(index).map_or(limit, |segment| geometry.first_frame(segment.number));
+        // A replay position may lie behind the last frame, even in a segment that was never begun.
+        let first = path.get(index).filter(|_| from < limit).map(|segment| geometry.first_frame(segment.number));
+        let at = first.unwrap_or(limit);
         Ok(WalReader {
             frames,
             dir: dir.to_owned(),
@@ -133,6 +137,7 @@ impl WalReader {
             unit: Vec::new(),
             unit_at: 0,
             pieces: Vec::new(),
+            started: false,
             failed: false,
             live,
         })
@@ -232,9 +237,18 @@ impl WalReader {
             let Some((header, payload)) = frame else {
                 return Err(self.damaged("a frame before the log's end is damaged"));
             };
-            self.pieces.push((self.unit.len(), self.at.plus(frame::HEADER_BYTES as u64)));
+            let at = self.at;
+            self.at = at.plus(header.padded_bytes() as u64);
+            if self.pieces.is_empty() && matches!(header.flags, Flags::MIDDLE | Flags::LAST) {
+                if self.started {
+                    return Err(self.damaged("a record goes on that did not begin"));
+                }
+                // Its beginning is in an earlier segment, before `from`.
+                continue;
+            }
+            self.started = true;
+            self.pieces.push((self.unit.len(), at.plus(frame::HEADER_BYTES as u64)));
             self.unit.extend_from_slice(payload);
-            self.at = self.at.plus(header.padded_bytes() as u64);
             if !header.flags.goes_on() {
                 return Ok(true);
             }

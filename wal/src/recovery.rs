@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | segment with a successor | frames up to the end that the successor names | go on with the successor |
 //! | segment with a successor | anything else | corruption: a successor begins only when its predecessor is durable |
-//! | last segment | the file is shorter than a segment | corruption: segments are whole before they begin |
+//! | last segment | its file, or a later one, is shorter than a segment | corruption: files are whole before they begin |
 //! | last segment | a durable LSN above X in any frame, header, anchor or superblock | corruption: promised bytes are gone |
 //! | last segment | frames of a later segment whose header is broken | corruption: its header was durable before them |
 //! | last segment | X is the segment's end | clean end |
@@ -63,7 +63,7 @@ pub enum Beyond {
 pub struct Facts {
     /// Where.
     pub place: Place,
-    /// Whether the segment's file is shorter than its size.
+    /// Whether the segment's file, or a later one, is shorter than a segment.
     pub short: bool,
     /// Whether anything claims a durable LSN above X.
     pub promised_beyond: bool,

@@ -105,27 +105,36 @@ impl FrameReader {
         Ok(Ok((header, payload.unwrap_or_default())))
     }
 
-    /// A valid frame anywhere from `from` on in the segment: any salt if `salt` is `None`. Its header.
+    /// From `from` on in the segment, where there is one and what it says: a frame's header with this salt, in whatever
+    /// place and over whatever payload, for its durable LSN is true even so; or a whole frame of any salt in its own
+    /// place.
     pub(crate) fn find_frame(
         &mut self,
         number: u64,
         salt: Option<u64>,
         from: Lsn,
-    ) -> Result<Option<frame::Header>> {
+    ) -> Result<Option<(Lsn, frame::Header)>> {
         let mut lsn = from;
         while self.geometry.number(lsn) == number {
             let offset = self.geometry.offset(lsn);
             let Some(head) = self.bytes_at(number, offset, BLOCK_BYTES)? else { break };
-            let fits = |header: &frame::Header| header.lsn == lsn && salt.is_none_or(|salt| salt == header.salt);
-            if let Some(header) = frame::Header::parse(head).ok().filter(fits)
-                && let Some(whole) = self.bytes_at(number, offset, header.padded_bytes())?
-                && header.verify(whole)
-            {
-                return Ok(Some(header));
+            if let Ok(header) = frame::Header::parse(head) {
+                let fits = match salt {
+                    Some(salt) => header.salt == salt,
+                    None => header.lsn == lsn && self.is_whole(number, offset, &header)?,
+                };
+                if fits {
+                    return Ok(Some((lsn, header)));
+                }
             }
             lsn = lsn.plus(BLOCK_BYTES as u64);
         }
         Ok(None)
+    }
+
+    fn is_whole(&mut self, number: u64, offset: u64, header: &frame::Header) -> Result<bool> {
+        let frame = self.bytes_at(number, offset, header.padded_bytes())?;
+        Ok(frame.is_some_and(|frame| header.verify(frame)))
     }
 
     /// Forgets what is buffered: the file may have changed.

@@ -6,6 +6,7 @@ use crate::disk::BLOCK_BYTES;
 use crate::error::{Error, Result};
 use crate::frame::{self, Flags};
 use crate::log::{Outcome, Recovery, Repair};
+use crate::mutation::Mutation;
 use crate::open::{Begun, Found};
 use crate::record::{self, Records};
 use crate::recovery::{Beyond, Facts, Here, Place, Verdict, decide};
@@ -23,12 +24,15 @@ pub(crate) struct Walk<'a> {
     pub(crate) reader: &'a mut FrameReader,
     pub(crate) geometry: Geometry,
     pub(crate) clean: bool,
+    pub(crate) mutation: Option<Mutation>,
     /// The highest LSN that anything claims to be durable.
     pub(crate) promised: Lsn,
     /// A record that has begun and not ended.
     pub(crate) unfinished: Option<Unfinished>,
     pub(crate) whole_end: Option<Lsn>,
     pub(crate) time_us: u64,
+    /// Whether a frame was met that begins with a record.
+    pub(crate) started: bool,
     pub(crate) report: Recovery,
 }
 
@@ -74,6 +78,7 @@ impl Walk<'_> {
             let row = decide(&facts);
             self.report.row = row.name;
             if row.verdict == Verdict::Continue {
+                self.report.segments_complete += 1;
                 continue;
             }
             self.judge(row.verdict, row.name, path.get(index).unwrap_or(segment).number, end)?;
@@ -121,7 +126,12 @@ impl Walk<'_> {
                 Ok(frame) => frame,
             };
             let chained = previous.is_none_or(|previous| previous == header.previous);
-            let in_sequence = matches!(header.flags, Flags::MIDDLE | Flags::LAST) == self.unfinished.is_some();
+            let in_part = self.mutation == Some(Mutation::ReadRecordsInPart);
+            let goes_on = matches!(header.flags, Flags::MIDDLE | Flags::LAST);
+            // A log that was cut begins anywhere: with the rest of a record that begins before, say.
+            let headless = goes_on && !self.started;
+            let in_sequence = in_part || headless || goes_on == self.unfinished.is_some();
+            self.started |= !goes_on;
             if !chained || !in_sequence || !parses(&header, payload) {
                 break Here::Torn;
             }
@@ -130,7 +140,7 @@ impl Walk<'_> {
                 self.time_us = self.time_us.max(times.max().unwrap_or(0));
             }
             match header.flags {
-                Flags::FIRST => {
+                Flags::FIRST if !in_part => {
                     self.unfinished = Some(Unfinished { lsn, previous: previous.unwrap_or(0), index });
                     let time = record::Header::decode(payload).map_or(0, |header| header.time_us);
                     self.time_us = self.time_us.max(time);
@@ -160,7 +170,7 @@ impl Walk<'_> {
         numbers: &[u64],
         begun: &BTreeMap<u64, Begun>,
     ) -> Result<Facts> {
-        let short = self.reader.file_bytes(segment.number)? < self.geometry.segment_bytes;
+        let mut short = self.reader.file_bytes(segment.number)? < self.geometry.segment_bytes;
         if !is_last {
             // Its frames must end exactly where the successor says, with the checksum that it says.
             let successor = begun.values().find_map(|next| {
@@ -171,8 +181,12 @@ impl Walk<'_> {
             let place = Place::Inner { complete };
             return Ok(Facts { place, short, promised_beyond: false, here: stop.here, beyond: Beyond::Nothing });
         }
+        // Files made ahead are whole before they get their name: a short one may have been the newest segment.
+        for &number in numbers.iter().filter(|&&number| number > segment.number) {
+            short |= self.reader.file_bytes(number)? < self.geometry.segment_bytes;
+        }
         let beyond = if self.clean { Beyond::Nothing } else { self.look_on(segment, stop.at, numbers, begun)? };
-        let promised_beyond = self.promised > end;
+        let promised_beyond = self.promised > end && self.mutation != Some(Mutation::BelieveAnyTail);
         Ok(Facts { place: Place::Last, short, promised_beyond, here: stop.here, beyond })
     }
 
@@ -186,10 +200,13 @@ impl Walk<'_> {
     ) -> Result<Beyond> {
         let mut beyond = Beyond::Nothing;
         let mut at = from;
-        while let Some(header) = self.reader.find_frame(segment.number, Some(segment.salt), at)? {
-            beyond = Beyond::Frames;
+        while let Some((found, header)) = self.reader.find_frame(segment.number, Some(segment.salt), at)? {
+            // A frame of this use in a wrong place, or torn, is no part of the log; what it says was durable was.
+            if found == header.lsn {
+                beyond = Beyond::Frames;
+            }
             self.promised = self.promised.max(header.durable);
-            at = header.lsn.plus(BLOCK_BYTES as u64);
+            at = found.plus(BLOCK_BYTES as u64);
         }
         let next = segment.number + 1;
         if numbers.contains(&next) && !begun.contains_key(&next) {

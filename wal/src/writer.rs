@@ -15,6 +15,7 @@ use crate::disk::{BLOCK_BYTES, DiskFile};
 use crate::error::{Error, Result};
 use crate::frame;
 use crate::keeper::Signals;
+use crate::mutation::Mutation;
 use crate::runtime::Runtime;
 use crate::scan::SegmentUse;
 use crate::segment::{self, Geometry, Predecessor};
@@ -57,6 +58,7 @@ pub(crate) struct Writer {
     /// The durable LSN that the newest frame carries.
     pub(crate) carried: AtomicU64,
     pub(crate) signals: Signals,
+    pub(crate) mutation: Option<Mutation>,
     /// The predecessor of a last segment without a frame, which gets a new header instead of a successor.
     pub(crate) reheads: Mutex<Option<Option<Predecessor>>>,
 }
@@ -98,8 +100,10 @@ impl Writer {
             let bytes = batch.buf.get(..header.padded_bytes()).unwrap_or_default();
             let offset = self.geometry.offset(batch.base);
             // W4: a durable write alone is enough only if nothing before it in the file is still volatile.
-            let alone = durable && single && !live.unsynced;
+            let barrier = self.mutation == Some(Mutation::DurableWriteAsBarrier);
+            let alone = durable && single && self.mutation != Some(Mutation::AcknowledgeWritten) && (!live.unsynced || barrier);
             let written = if alone {
+                live.unsynced = false;
                 add(&self.counters.syncs, 1);
                 live.file.write_durable_at(bytes, offset)
             } else {
@@ -115,10 +119,11 @@ impl Writer {
             }
             self.carried.store(claim.0, Ordering::Release);
         }
-        if durable && live.unsynced {
+        let early = self.mutation == Some(Mutation::AcknowledgeWritten);
+        if durable && live.unsynced && !early {
             self.sync(live)?;
         }
-        Ok(Written { end: live.whole_end, durable: !live.unsynced })
+        Ok(Written { end: live.whole_end, durable: !live.unsynced || (durable && early) })
     }
 
     /// Gives a last segment without a frame a new header, with a new salt.
@@ -146,7 +151,7 @@ impl Writer {
 
     /// Begins segment `number`, whose file is ready.
     fn rotate(&self, live: &mut Live, number: u64) -> Result<()> {
-        if live.unsynced {
+        if live.unsynced && self.mutation != Some(Mutation::HeaderEarly) {
             // W1
             self.sync(live)?;
         }
@@ -209,7 +214,11 @@ impl Writer {
 
     fn sync(&self, live: &mut Live) -> Result<()> {
         add(&self.counters.syncs, 1);
-        live.file.sync_data().map_err(|source| self.error("sync", live.number, None, source))?;
+        let synced = match live.file.sync_data() {
+            Err(_) if self.mutation == Some(Mutation::RetrySync) => live.file.sync_data(),
+            synced => synced,
+        };
+        synced.map_err(|source| self.error("sync", live.number, None, source))?;
         live.unsynced = false;
         Ok(())
     }

@@ -114,6 +114,22 @@ impl SimDisk {
         SimDisk::from_state(state.crashed(), self.shared.runtime.clone())
     }
 
+    /// Ends the process, not the power: what was written stays, synced or not; locks are free again. Calls to this
+    /// disk, and to its open files, fail from now on. Returns the disk as the next process finds it; faults are gone.
+    pub fn kill(&self) -> Arc<SimDisk> {
+        let mut state = self.shared.state.lock();
+        let mut gone = State::new(state.rng.next_u64());
+        gone.has_power = false;
+        let mut next = std::mem::replace(&mut *state, gone);
+        next.count("killed");
+        next.faults = fault::Faults::default();
+        next.locks.clear();
+        for file in next.files.values_mut() {
+            file.handles = 0;
+        }
+        SimDisk::from_state(next, self.shared.runtime.clone())
+    }
+
     /// Like [`crash`](SimDisk::crash), but this disk goes on: what a power cut at this moment could leave.
     pub fn crash_copy(&self) -> Arc<SimDisk> {
         let next = self.shared.state.lock().crashed();

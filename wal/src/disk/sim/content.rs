@@ -52,6 +52,12 @@ impl Pages {
         }
     }
 
+    /// Forgets all bytes from `len` on.
+    pub(super) fn cut(&mut self, len: u64) {
+        // Above every offset that a call can have, and on the grid of pages.
+        self.zero(len..1 << 63);
+    }
+
     pub(super) fn zero(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -276,7 +282,7 @@ impl Content {
         }
         let newest = self.lens.iter().rev().find(|(id, _)| *id <= upto).map(|(_, len)| *len);
         if let Some(len) = newest {
-            self.durable.zero(len..self.durable_len.max(len));
+            self.durable.cut(len);
             self.durable_len = len;
             self.lens.retain(|(id, _)| *id > upto);
         }
@@ -355,7 +361,7 @@ impl Content {
         }
         self.pending.retain(|pending| pending.id != u64::MAX);
         self.lens.clear();
-        self.durable.zero(len..self.durable_len.max(len));
+        self.durable.cut(len);
         self.durable_len = len;
     }
 

@@ -155,7 +155,7 @@ impl State {
         if len < old.visible_len {
             self.count("cut length");
         }
-        bytes.zero(len..old.visible_len.max(old.durable_len).max(len).next_multiple_of(4096));
+        bytes.cut(len);
         let mut content = Content::settled(bytes, len);
         content.inherit_medium(old);
         content

@@ -1,0 +1,65 @@
+//! Deliberate mistakes, one a run: each switches a durable step, or a check, off. A test that stays green with one of
+//! them proves nothing; `seawall torture --mutation NAME` must fail.
+
+/// A step that is left out, or a check that looks away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Mutation {
+    /// Recovery does not compare the end that it found with what was promised.
+    BelieveAnyTail,
+    /// A durable write is taken for a barrier: earlier frames are not synced (W4).
+    DurableWriteAsBarrier,
+    /// A segment begins before its predecessor is durable (W1).
+    HeaderEarly,
+    /// A failed sync is tried again, and believed.
+    RetrySync,
+    /// Segments are reclaimed before the anchor says so.
+    ReclaimBeforeAnchor,
+    /// Recovery shows what it read without syncing it first.
+    ShowUnsynced,
+    /// Writing goes on in a segment with a torn tail.
+    GoOnBehindTornTail,
+    /// A log that failed goes on (W8).
+    GoOnAfterFailure,
+    /// A record cut over frames is acknowledged with its first.
+    ReadRecordsInPart,
+    /// Commits are acknowledged when they are written.
+    AcknowledgeWritten,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Mutation; 10] = [
+        Mutation::BelieveAnyTail,
+        Mutation::DurableWriteAsBarrier,
+        Mutation::HeaderEarly,
+        Mutation::RetrySync,
+        Mutation::ReclaimBeforeAnchor,
+        Mutation::ShowUnsynced,
+        Mutation::GoOnBehindTornTail,
+        Mutation::GoOnAfterFailure,
+        Mutation::ReadRecordsInPart,
+        Mutation::AcknowledgeWritten,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mutation::BelieveAnyTail => "believe-any-tail",
+            Mutation::DurableWriteAsBarrier => "durable-write-as-barrier",
+            Mutation::HeaderEarly => "header-early",
+            Mutation::RetrySync => "retry-sync",
+            Mutation::ReclaimBeforeAnchor => "reclaim-before-anchor",
+            Mutation::ShowUnsynced => "show-unsynced",
+            Mutation::GoOnBehindTornTail => "go-on-behind-torn-tail",
+            Mutation::GoOnAfterFailure => "go-on-after-failure",
+            Mutation::ReadRecordsInPart => "read-records-in-part",
+            Mutation::AcknowledgeWritten => "acknowledge-written",
+        }
+    }
+
+    /// The mutation of that name.
+    pub fn named(name: &str) -> Option<Mutation> {
+        Mutation::ALL.into_iter().find(|mutation| mutation.name() == name)
+    }
+}
