@@ -1,8 +1,47 @@
-//! seawall: a crash-safe transactional storage engine. The engine's names, and the log's under [`wal`].
+//! seawall: a crash-safe transactional storage engine. A write-ahead log turns many small commits into few large
+//! durable writes; checkpoints fold it into a copy-on-write B+tree; recovery replays what they have not reached.
+//!
+//! ```
+//! # let dir = std::env::temp_dir().join(format!("seawall-doc-{}", std::process::id()));
+//! use seawall::{Db, Readable};
+//!
+//! let db = Db::open(&dir)?;
+//! let accounts = db.keyspace("accounts")?;
+//! accounts.insert("ada", "100")?; // on the device when this returns
+//!
+//! // All or nothing, and run again if another transaction wins.
+//! db.transact(|tx| {
+//!     tx.insert(&accounts, "ada", "90")?;
+//!     tx.insert(&accounts, "bob", "10")
+//! })?;
+//!
+//! // A snapshot never changes and blocks nobody.
+//! let snapshot = db.snapshot();
+//! accounts.remove("bob")?;
+//! assert_eq!(snapshot.get(&accounts, "bob")?.as_deref(), Some(&b"10"[..]));
+//! for row in snapshot.range(&accounts, "a".."c") {
+//!     let (key, value) = row?;
+//!     println!("{} has {}", key.escape_ascii(), value.escape_ascii());
+//! }
+//! db.close()?;
+//! # drop((snapshot, accounts));
+//! # std::fs::remove_dir_all(dir).unwrap();
+//! # Ok::<(), seawall::Error>(())
+//! ```
+//!
+//! What survives what is said in `docs/durability.md`; how it is made, in `docs/ARCHITECTURE.md`.
 
-pub use seawall_engine::*;
+pub use seawall_engine::{
+    Checkpoint, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener, Isolation, KeyRange,
+    Keyspace, KeyspaceOptions, Lsn, Progress, Readable, Result, Retainer, Runtime, Savepoint, Scan, Slice,
+    Snapshot, Stats, Ticket, Transaction, TxOptions, VerifyReport, WriteBatch, error, key,
+};
 
 /// The write-ahead log on its own, and the seams to disk, clock and threads.
 pub mod wal {
     pub use seawall_wal::*;
 }
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod torture;

@@ -55,7 +55,8 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
     for line in read(manifest).lines().map(str::trim) {
         if let Some(table) = line.strip_prefix('[') {
             let table = table.trim_end_matches(']');
-            inside = table == "dependencies" || table.starts_with("target.") && table.ends_with(".dependencies");
+            inside =
+                table == "dependencies" || table.starts_with("target.") && table.ends_with(".dependencies");
         } else if inside
             && !line.starts_with('#')
             && let Some((name, _)) = line.split_once('=')
@@ -79,7 +80,8 @@ fn nothing_below_knows_what_is_above_it() {
 
 #[test]
 fn the_log_and_the_engine_have_no_async_runtime() {
-    let runtimes = ["tokio", "async-std", "smol", "async-executor", "futures-executor", "mio", "glommio", "monoio"];
+    let runtimes =
+        ["tokio", "async-std", "smol", "async-executor", "futures-executor", "mio", "glommio", "monoio"];
     for manifest in ["wal/Cargo.toml", "engine/Cargo.toml"] {
         let names = dependencies(manifest);
         assert!(!runtimes.iter().any(|name| names.contains(*name)), "{manifest}: {names:?}");
@@ -101,7 +103,8 @@ const PURE: [&str; 9] = [
 
 #[test]
 fn pure_modules_import_no_seam() {
-    let seams = ["dyn Disk", "DiskFile", "OsDisk", "Runtime", "std::fs", "std::thread", "std::time", "rustix"];
+    let seams =
+        ["dyn Disk", "DiskFile", "OsDisk", "Runtime", "std::fs", "std::thread", "std::time", "rustix"];
     let mut found = Vec::new();
     for path in PURE {
         let text = read(path);
@@ -119,7 +122,8 @@ fn pure_modules_import_no_seam() {
 #[test]
 fn nothing_is_left_to_be_done_later() {
     // Written in pieces, or this file would find itself.
-    let marks = [["FIX", "ME"], ["XX", "X"], ["TO", "DO"], ["todo", "!"], ["unimplemented", "!"], ["dbg", "!("]];
+    let marks =
+        [["FIX", "ME"], ["XX", "X"], ["TO", "DO"], ["todo", "!"], ["unimplemented", "!"], ["dbg", "!("]];
     let mut found = Vec::new();
     for path in files("rs") {
         for (number, line) in read(&path).lines().enumerate() {

@@ -77,7 +77,9 @@ impl Core {
         let pending = self.place(set, touched, snapshot, durability)?;
         let result = self.sequencer.wait(&pending, None);
         self.counters.commit_us.record_duration(self.runtime.now().saturating_sub(start));
-        result.unwrap_or(Err(Error::CommitUnknown { lsn: pending.lsn() })).inspect_err(|_| self.note_failure())
+        result
+            .unwrap_or(Err(Error::CommitUnknown { lsn: pending.lsn() }))
+            .inspect_err(|_| self.note_failure())
     }
 
     pub(crate) fn commit_pipelined(
@@ -107,7 +109,7 @@ impl Core {
             self.fold.request(&*self.runtime);
             self.tell(&Event::NoSpace);
         }
-        let pending = placed?;
+        let pending = placed.inspect_err(|_| self.note_failure())?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         if self.wants_fold() {
             self.fold.request(&*self.runtime);
@@ -123,7 +125,6 @@ impl Core {
         if used < slow_from || !self.options.background {
             return Ok(());
         }
-        self.fold.request(&*self.runtime);
         if used < max {
             let share = (used - slow_from) as f64 / (max - slow_from).max(1) as f64;
             self.pause(SLOW_DELAY_MAX.mul_f64(share));
@@ -298,14 +299,21 @@ impl Db {
         self.transact(|transaction| transaction.drop_keyspace(&ks))
     }
 
-    /// The names of all keyspaces, sorted; none if the store is closed or the catalogue cannot be read.
+    /// The names of all keyspaces, sorted; none if the store is closed or the catalogue cannot be read: where that
+    /// matters, ask [`keyspace_names`](Db::keyspace_names).
     pub fn keyspaces(&self) -> Vec<String> {
-        if self.core().check_open().is_err() {
-            return Vec::new();
-        }
+        self.keyspace_names().unwrap_or_default()
+    }
+
+    /// The names of all keyspaces, sorted.
+    ///
+    /// # Errors
+    /// `Closed`; `Io` and `Corruption` if the catalogue cannot be read.
+    pub fn keyspace_names(&self) -> Result<Vec<String>> {
+        self.core().check_open()?;
         let catalogue = self.core().catalogue.found(CATALOGUE, "");
         let rows = Scan::range(&self.snapshot(), &catalogue, Own::none(), &..);
-        rows.keys().map_while(Result::ok).map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+        rows.keys().map(|name| Ok(String::from_utf8_lossy(&name?).into_owned())).collect()
     }
 
     /// The store as it is now.
@@ -574,6 +582,9 @@ impl Keyspace {
 
 impl std::fmt::Debug for Keyspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keyspace").field("name", &self.name()).field("id", &self.life.id()).finish_non_exhaustive()
+        f.debug_struct("Keyspace")
+            .field("name", &self.name())
+            .field("id", &self.life.id())
+            .finish_non_exhaustive()
     }
 }

@@ -255,7 +255,9 @@ impl Delta {
         let mut next = Some(0);
         while let Some(keyspace) = next {
             let probe = Probe { keyspace, key: b"", lsn: u64::MAX };
-            let Some(entry) = self.map.lower_bound::<dyn Ordered + '_>(Bound::Included(&probe)) else { break };
+            let Some(entry) = self.map.lower_bound::<dyn Ordered + '_>(Bound::Included(&probe)) else {
+                break;
+            };
             found.push(entry.key().keyspace);
             next = entry.key().keyspace.checked_add(1);
         }
@@ -272,11 +274,10 @@ impl Delta {
         rows_max: usize,
         out: &mut VecDeque<(Slice, Version)>,
     ) -> bool {
-        let probe = |key, lsn| Probe { keyspace, key, lsn };
         let start = match from {
-            Bound::Unbounded => probe(&[][..], u64::MAX),
-            Bound::Included(key) => probe(key, u64::MAX),
-            Bound::Excluded(key) => probe(key, 0),
+            Bound::Unbounded => Probe { keyspace, key: &[], lsn: u64::MAX },
+            Bound::Included(key) => Probe { keyspace, key, lsn: u64::MAX },
+            Bound::Excluded(key) => Probe { keyspace, key, lsn: 0 },
         };
         let start: Bound<&(dyn Ordered + '_)> = match from {
             Bound::Excluded(_) => Bound::Excluded(&start),
@@ -296,7 +297,7 @@ impl Delta {
                 older += 1;
                 if older > 4 {
                     // A row with many versions: step over the rest of them at once.
-                    let rest = probe(found.key(), 0);
+                    let rest = Probe { keyspace, key: found.key(), lsn: 0 };
                     next = self.map.lower_bound::<dyn Ordered + '_>(Bound::Excluded(&rest));
                     continue;
                 }
@@ -325,14 +326,15 @@ impl Delta {
         rows_max: usize,
         out: &mut VecDeque<(Slice, Version)>,
     ) -> bool {
-        let probe = |key, lsn| Probe { keyspace, key, lsn };
         let mut next = match to {
             Bound::Included(key) => {
-                self.map.upper_bound::<dyn Ordered + '_>(Bound::Included(&probe(key, 0)))
+                self.map.upper_bound::<dyn Ordered + '_>(Bound::Included(&Probe { keyspace, key, lsn: 0 }))
             }
-            Bound::Excluded(key) => {
-                self.map.upper_bound::<dyn Ordered + '_>(Bound::Excluded(&probe(key, u64::MAX)))
-            }
+            Bound::Excluded(key) => self.map.upper_bound::<dyn Ordered + '_>(Bound::Excluded(&Probe {
+                keyspace,
+                key,
+                lsn: u64::MAX,
+            })),
             Bound::Unbounded => match keyspace.checked_add(1) {
                 Some(above) => {
                     let above = Probe { keyspace: above, key: &[], lsn: u64::MAX };
@@ -367,7 +369,7 @@ impl Delta {
                 out.push_back((found.slice(), version));
                 taken += 1;
             }
-            let newest = probe(found.key(), u64::MAX);
+            let newest = Probe { keyspace, key: found.key(), lsn: u64::MAX };
             next = self.map.upper_bound::<dyn Ordered + '_>(Bound::Excluded(&newest));
         }
         false

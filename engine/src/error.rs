@@ -184,15 +184,23 @@ impl std::fmt::Display for Error {
             Error::Io { op, path, offset: None, source } => {
                 write!(f, "{op} of {} failed: {source}", path.display())
             }
-            Error::Conflict => f.write_str("another transaction changed the same rows first; run this one again"),
+            Error::Conflict => {
+                f.write_str("another transaction changed the same rows first; run this one again")
+            }
             Error::NoSpace => {
                 f.write_str("the disk is full: nothing was written; free some space and try again")
             }
             Error::Poisoned(cause) => {
-                write!(f, "this store refuses writes since an earlier failure; reopen it. The failure: {cause}")
+                write!(
+                    f,
+                    "this store refuses writes since an earlier failure; reopen it. The failure: {cause}"
+                )
             }
             Error::CommitUnknown { lsn } => {
-                write!(f, "whether the commit at LSN {lsn} survives is not known; reopen the store and look for it")
+                write!(
+                    f,
+                    "whether the commit at LSN {lsn} survives is not known; reopen the store and look for it"
+                )
             }
             Error::Corruption { file, offset, lsn, what } => {
                 write!(f, "{} is damaged at byte {offset}", file.display())?;
@@ -214,7 +222,9 @@ impl std::fmt::Display for Error {
                 supported.end()
             ),
             Error::KeyspaceMissing(name) => write!(f, "there is no keyspace \"{}\"", name.escape_debug()),
-            Error::TooLarge { what, len, max } => write!(f, "{what} of {len} bytes is over the limit of {max}"),
+            Error::TooLarge { what, len, max } => {
+                write!(f, "{what} of {len} bytes is over the limit of {max}")
+            }
             Error::BadInput(what) => f.write_str(what),
             Error::ReadOnly => f.write_str("opened read-only: open it for writing first"),
             Error::Closed => f.write_str("the store was closed: open it again"),
@@ -240,7 +250,9 @@ mod tests {
     fn a_log_error_keeps_its_kind_and_its_cause() {
         let cause = seawall_wal::Error::io("sync", Path::new("log/1"), None, io::Error::from_raw_os_error(5));
         let poisoned = Error::from(seawall_wal::Error::Poisoned(Arc::new(cause)));
-        assert!(matches!(&poisoned, Error::Poisoned(cause) if matches!(**cause, Error::Io { op: "sync", .. })));
+        assert!(
+            matches!(&poisoned, Error::Poisoned(cause) if matches!(**cause, Error::Io { op: "sync", .. }))
+        );
         assert!(std::error::Error::source(&poisoned).is_some());
         assert!(poisoned.to_string().contains("sync of log/1 failed"));
         assert!(Error::from(seawall_wal::Error::CommitUnknown { lsn: Lsn(7) }).is_outcome_unknown());

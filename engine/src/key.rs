@@ -2,9 +2,7 @@
 
 use crate::{Error, Result};
 use seawall_wal::Slice;
-use std::ops::{
-    Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive,
-};
+use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
 /// The longest key, in bytes. The empty key is a key.
 pub const KEY_BYTES_MAX: usize = 65_535;

@@ -153,9 +153,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     let max = crate::key::NAME_BYTES_MAX;
     match name.len() {
         0 => Err(Error::BadInput("a keyspace needs a name".into())),
-        len if len > max => {
-            Err(Error::TooLarge { what: "keyspace name", len: len as u64, max: max as u64 })
-        }
+        len if len > max => Err(Error::TooLarge { what: "keyspace name", len: len as u64, max: max as u64 }),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,48 @@
 //! seawall's engine: keyspaces, snapshots and transactions over a copy-on-write B+tree that the log is folded into.
+//!
+//! ```text
+//! write:  a transaction's private set → validate → place in the log → apply to the delta → wait → visible
+//! read:   own writes → active delta → frozen deltas → tree
+//! fold:   freeze → wait until visible → sync the log → merge into new blocks → sync → superblock → release the log
+//! ```
+//!
+//! *No-steal, redo-only*: what is not visible is never written into the data file, and what is on its way there is in
+//! the log; so there is no undo, and a crash at any moment leaves the last checkpoint and the log behind it. The tree
+//! holds one version of each row; versions live in *deltas*, in memory, from commit to checkpoint.
+//!
+//! Modules, from the bottom up, each knowing only those before it: [`key`] and [`record`] (pure), `delta` and the
+//! `tree` (where rows are), `read` (snapshots, scans), `commit` (one order for all), `life` (opening, checkpoints,
+//! closing), [`Db`] (the face).
+
+mod commit;
+mod db;
+mod delta;
+mod invariants;
+mod keyspace;
+mod life;
+mod options;
+mod read;
+mod stats;
+#[doc(hidden)]
+pub mod tree;
 
 pub mod error;
-mod tree;
+#[doc(hidden)]
+pub mod mutation;
+pub mod key;
+#[doc(hidden)]
+pub mod record;
 
+pub use commit::batch::WriteBatch;
+pub use commit::ticket::Ticket;
+pub use commit::transaction::{Savepoint, Transaction};
+pub use db::{Db, Keyspace};
 pub use error::{Error, Result};
+pub use key::{Entry, KeyRange};
+pub use keyspace::KeyspaceOptions;
+pub use options::{DbBuilder, Isolation, TxOptions};
+pub use read::cursor::Cursor;
+pub use read::scan::Scan;
+pub use read::view::{Readable, Snapshot};
+pub use seawall_wal::{Durability, Lsn, Recovery, Retainer, Runtime, Slice};
+pub use stats::{Checkpoint, Event, EventListener, Progress, Stats, VerifyReport};

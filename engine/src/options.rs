@@ -1,5 +1,6 @@
 //! What can be chosen when a store is opened, and when a transaction begins.
 
+use crate::mutation::Mutation;
 use crate::stats::EventListener;
 use crate::{Db, Error, Result};
 use seawall_wal::{Disk, Durability, Io, OsDisk, OsRuntime, Runtime};
@@ -62,7 +63,12 @@ pub struct DbBuilder {
     runtime: Option<Arc<dyn Runtime>>,
     events: Option<Arc<dyn EventListener>>,
     background: bool,
+    mutation: Option<Mutation>,
+    on_stage: Option<StageHook>,
 }
+
+/// Told the name of each stage of a checkpoint as it is passed.
+pub(crate) type StageHook = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 /// The choices, with their consequences worked out.
 pub(crate) struct Options {
@@ -86,6 +92,15 @@ pub(crate) struct Options {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) events: Option<Arc<dyn EventListener>>,
     pub(crate) background: bool,
+    pub(crate) mutation: Option<Mutation>,
+    pub(crate) on_stage: Option<StageHook>,
+}
+
+impl Options {
+    /// Whether this run makes that deliberate mistake.
+    pub(crate) fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
 }
 
 impl DbBuilder {
@@ -105,6 +120,8 @@ impl DbBuilder {
             runtime: None,
             events: None,
             background: true,
+            mutation: None,
+            on_stage: None,
         }
     }
 
@@ -188,6 +205,20 @@ impl DbBuilder {
         self
     }
 
+    /// Makes a deliberate mistake, to show that a test would notice.
+    #[doc(hidden)]
+    pub fn mutation(mut self, mutation: Option<Mutation>) -> Self {
+        self.mutation = mutation;
+        self
+    }
+
+    /// Calls `hook` with the name of each stage of a checkpoint as it is passed.
+    #[doc(hidden)]
+    pub fn on_stage(mut self, hook: Arc<dyn Fn(&'static str) + Send + Sync>) -> Self {
+        self.on_stage = Some(hook);
+        self
+    }
+
     /// Opens the store, recovering what its log holds.
     ///
     /// # Errors
@@ -209,7 +240,7 @@ impl DbBuilder {
             isolation: self.isolation,
             cache_bytes: memory_budget / 2,
             delta_bytes_max: (memory_budget / 2) as u64,
-            retained_bytes_max: (memory_budget / 8) as u64,
+            retained_bytes_max: (memory_budget / 4) as u64,
             transaction_bytes_max: memory_budget / 4,
             log_bytes_max: self.log_bytes_max.max(self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN)),
             segment_bytes: self.segment_bytes,
@@ -219,6 +250,8 @@ impl DbBuilder {
             runtime,
             events: self.events,
             background: self.background && !self.read_only,
+            mutation: self.mutation,
+            on_stage: self.on_stage,
         })
     }
 }

@@ -338,8 +338,7 @@ impl WriteSet {
     fn new(payload: Arc<Vec<u8>>, mut rows: Vec<OpPlace>) -> WriteSet {
         let created = rows.iter().filter_map(OpPlace::created).collect();
         let dropped = rows.iter().filter_map(OpPlace::dropped).collect();
-        let row_key =
-            |row: &OpPlace| (row.row_keyspace(), payload.get(row.key_range()).unwrap_or_default());
+        let row_key = |row: &OpPlace| (row.row_keyspace(), payload.get(row.key_range()).unwrap_or_default());
         if !rows.is_sorted_by(|a, b| row_key(a) < row_key(b)) {
             rows.sort_by(|a, b| row_key(a).cmp(&row_key(b)));
             // The sort is stable, so of several writes to one key the last in call order is the last here.

@@ -1,7 +1,6 @@
 //! Figures and events: what a store has done, and what it does in the background. Nothing that decides rests on them.
 
-use seawall_wal::stats::{Histogram, HistogramSnapshot};
-use seawall_wal::{Lsn, Retainer};
+use seawall_wal::{Histogram, HistogramSnapshot, Lsn, Retainer};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -87,7 +86,10 @@ impl Stats {
         ];
         let families = counters.iter().map(|c| ("counter", c)).chain(gauges.iter().map(|g| ("gauge", g)));
         for (kind, (name, help, value)) in families {
-            let _ = write!(out, "# HELP seawall_{name} {help}\n# TYPE seawall_{name} {kind}\nseawall_{name} {value}\n");
+            let _ = write!(
+                out,
+                "# HELP seawall_{name} {help}\n# TYPE seawall_{name} {kind}\nseawall_{name} {value}\n"
+            );
         }
         let age = self.oldest_snapshot_age.as_secs_f64();
         let _ = write!(
@@ -164,6 +166,8 @@ pub struct VerifyReport {
     pub log_records: u64,
     /// All that is wrong, in words; empty for a sound store.
     pub problems: Vec<String>,
+    /// What a crash may leave behind and the next checkpoint mends.
+    pub notes: Vec<String>,
 }
 
 /// Something that happened in the background.

@@ -23,6 +23,7 @@
 mod block;
 mod bytes;
 mod cache;
+mod changes;
 mod file;
 mod fold;
 mod freemap;
@@ -38,7 +39,8 @@ mod verify;
 mod walk;
 mod write;
 
-pub use fold::{Change, Fold};
+pub use changes::Change;
+pub use fold::Fold;
 pub use ptr::{BlockKind, Ptr};
 pub use superblock::{FORMAT_VERSION, Superblock};
 pub use verify::TreeReport;
@@ -104,28 +106,39 @@ pub struct Root {
     pub generation: u64,
     /// The superblock.
     pub superblock: Superblock,
-    trees: BTreeMap<u32, TreeRoot>,
+    trees: BTreeMap<u32, Tree>,
     space: Arc<Mutex<Space>>,
+}
+
+/// A keyspace's tree as a published root has it.
+#[derive(Debug)]
+struct Tree {
+    root: TreeRoot,
+    top: walk::Top,
 }
 
 impl Root {
     fn new(superblock: Superblock, trees: BTreeMap<u32, TreeRoot>, space: &Arc<Mutex<Space>>) -> Arc<Root> {
         space.lock().pin(superblock.generation);
+        let trees = trees
+            .into_iter()
+            .map(|(keyspace, root)| (keyspace, Tree { root, top: walk::Top::default() }))
+            .collect();
         Arc::new(Root { generation: superblock.generation, superblock, trees, space: Arc::clone(space) })
     }
 
     fn tree(&self, keyspace: u32) -> Option<Ptr> {
-        self.trees.get(&keyspace).map(|tree| tree.ptr)
+        self.trees.get(&keyspace).map(|tree| tree.root.ptr)
     }
 
     /// Rows of a keyspace.
     pub fn rows(&self, keyspace: u32) -> u64 {
-        self.trees.get(&keyspace).map_or(0, |tree| tree.rows)
+        self.trees.get(&keyspace).map_or(0, |tree| tree.root.rows)
     }
 
     /// Bytes of a keyspace's keys and values.
     pub fn payload_bytes(&self, keyspace: u32) -> u64 {
-        self.trees.get(&keyspace).map_or(0, |tree| tree.payload_bytes)
+        self.trees.get(&keyspace).map_or(0, |tree| tree.root.payload_bytes)
     }
 
     /// The keyspaces that hold rows, ascending.
@@ -163,6 +176,7 @@ impl TreeRoot {
         out
     }
 
+    //= docs/format/data.md#tree-of-roots
     fn decode(row: &[u8]) -> Result<TreeRoot, ptr::Flaw> {
         let ptr = Ptr::decode(row)?;
         if row.len() != TREE_ROOT_BYTES || !matches!(ptr.kind, BlockKind::Leaf | BlockKind::Inner) {
@@ -209,6 +223,11 @@ pub struct TreeStats {
 }
 
 impl TreeStore {
+    /// A test's deliberate mistake: space is reused while older roots still need it.
+    pub(crate) fn reuse_early(&self) {
+        self.space.lock().reuse_early = true;
+    }
+
     /// The figures of now.
     pub fn stats(&self) -> TreeStats {
         let latest = *self.latest.lock();

@@ -31,7 +31,9 @@ mod text;
 /// is reopened and every acknowledged transfer is looked for; no transfer may be half done, and the total must be
 /// what it was. Exits with 1 if anything was lost or half applied.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  seawall demo\n  seawall demo /mnt/disk/try --kills 10 --seconds 30\n  seawall demo -o json")]
+#[command(
+    after_help = "Examples:\n  seawall demo\n  seawall demo /mnt/disk/try --kills 10 --seconds 30\n  seawall demo -o json"
+)]
 pub(crate) struct DemoArgs {
     /// Where to work: a new or empty directory on a real disk. A fresh one under the current directory without it
     dir: Option<PathBuf>,
@@ -82,7 +84,10 @@ fn steps(ui: &Ui, args: &DemoArgs, input: &text::Input, workplace: &Workplace) -
 
     let device = device::Device::prepare(ui, &workplace.dir)?;
     let rate = device.rate(ui, device::CALIBRATION)?;
-    ui.say(format!("device: {rate:.0} durable 4 KiB writes/s, one at a time, in {}", workplace.dir.display()));
+    ui.say(format!(
+        "device: {rate:.0} durable 4 KiB writes/s, one at a time, in {}",
+        workplace.dir.display()
+    ));
     report.device_before = rate;
 
     let store = workplace.store();

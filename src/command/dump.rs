@@ -32,7 +32,8 @@ pub(crate) fn run(ui: &Ui, args: DumpArgs) -> Outcome {
     let mut count = 0u64;
     if let Some(bounds) = bounds {
         for row in keyspace.range(bounds) {
-            let (key, value) = row.map_err(|error| Failure::from(error).context(format!("after {count} rows")))?;
+            let (key, value) =
+                row.map_err(|error| Failure::from(error).context(format!("after {count} rows")))?;
             sink.push(&key, &value)?;
             count += 1;
         }

@@ -79,7 +79,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (exit, hint) = match &error {
             Error::Locked { .. } => (Exit::Locked, None),
-            Error::Corruption { .. } => (Exit::Corruption, Some("`seawall verify` lists all that is damaged")),
+            Error::Corruption { .. } => {
+                (Exit::Corruption, Some("`seawall verify` lists all that is damaged"))
+            }
             Error::FormatVersion { .. } => (Exit::FormatVersion, None),
             Error::KeyspaceMissing(_) => (Exit::NotFound, None),
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => (Exit::NotFound, None),

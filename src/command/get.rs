@@ -26,8 +26,9 @@ pub(crate) fn run(ui: &Ui, args: GetArgs) -> Outcome {
     let key = ui.decode("key", &args.key)?;
     let db = store::open_to_read(ui, &args.place.db)?;
     let keyspace = store::keyspace_to_read(&db, &args.place.keyspace)?;
-    let value =
-        keyspace.get(&key)?.ok_or_else(|| Failure::not_found(format!("no key `{}`", ui.codec.encode(&key))))?;
+    let value = keyspace
+        .get(&key)?
+        .ok_or_else(|| Failure::not_found(format!("no key `{}`", ui.codec.encode(&key))))?;
     let mut out = ui.out();
     if args.raw {
         out.raw(&value)?;

@@ -27,7 +27,7 @@ pub(crate) fn run(ui: &Ui, args: InitArgs) -> Outcome {
     for name in &args.keyspace {
         db.keyspace(name)?;
     }
-    let keyspaces = db.keyspaces();
+    let keyspaces = db.keyspace_names()?;
     db.close()?;
     let mut out = ui.out();
     out.object(&[

@@ -75,7 +75,8 @@ pub(crate) fn run(ui: &Ui, args: LoadArgs) -> Outcome {
     store::require(&args.place.db)?;
     let (input, bytes) = open(&args.file)?;
     let bar = ui.progress(bytes, Unit::Bytes);
-    let mut source = rows::source(Box::new(BufReader::with_capacity(256 << 10, bar.wrap_read(input))), shape)?;
+    let mut source =
+        rows::source(Box::new(BufReader::with_capacity(256 << 10, bar.wrap_read(input))), shape)?;
     ui.catch_interrupts()?;
 
     let db = store::open_to_write(ui, &args.place.db)?;
@@ -107,11 +108,15 @@ fn shape(ui: &Ui, args: &LoadArgs) -> Outcome<Shape> {
         }
     };
     let (key, value, wrong) = match format {
-        FileFormat::Jsonl => (&args.key_field, &args.value_field, args.key_column.is_some() || args.value_column.is_some()),
+        FileFormat::Jsonl => {
+            (&args.key_field, &args.value_field, args.key_column.is_some() || args.value_column.is_some())
+        }
         _ => (&args.key_column, &args.value_column, args.key_field.is_some() || args.value_field.is_some()),
     };
     if wrong {
-        return Err(Failure::usage("--key-field and --value-field are for JSONL, --key-column and --value-column for CSV and TSV"));
+        return Err(Failure::usage(
+            "--key-field and --value-field are for JSONL, --key-column and --value-column for CSV and TSV",
+        ));
     }
     let codec = if args.raw { Codec::Raw } else { ui.codec };
     Ok(Shape { format, key: key.clone(), value: value.clone(), codec })

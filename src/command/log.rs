@@ -97,5 +97,9 @@ fn verify(ui: &Ui, dir: &Path) -> Outcome {
 
 /// Damage is a finding; anything else ends the command.
 fn checked(error: seawall::wal::Error) -> Outcome<String> {
-    if matches!(error, seawall::wal::Error::Corruption { .. }) { Ok(error.to_string()) } else { Err(error.into()) }
+    if matches!(error, seawall::wal::Error::Corruption { .. }) {
+        Ok(error.to_string())
+    } else {
+        Err(error.into())
+    }
 }

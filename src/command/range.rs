@@ -24,7 +24,8 @@ pub(crate) struct RangeArgs {
 impl RangeArgs {
     /// The bounds; `None` if no key can lie between them.
     pub(crate) fn bounds(&self, ui: &Ui) -> Outcome<Option<Bounds>> {
-        let decode = |what, text: &Option<String>| text.as_ref().map(|text| ui.decode(what, text)).transpose();
+        let decode =
+            |what, text: &Option<String>| text.as_ref().map(|text| ui.decode(what, text)).transpose();
         let (mut from, mut to) = (decode("--from", &self.from)?, decode("--to", &self.to)?);
         if let Some(prefix) = decode("--prefix", &self.prefix)? {
             let end = after_prefix(&prefix);
@@ -36,7 +37,8 @@ impl RangeArgs {
             };
         }
         let empty = matches!((&from, &to), (Some(from), Some(to)) if from >= to);
-        let bounds = (from.map_or(Bound::Unbounded, Bound::Included), to.map_or(Bound::Unbounded, Bound::Excluded));
+        let bounds =
+            (from.map_or(Bound::Unbounded, Bound::Included), to.map_or(Bound::Unbounded, Bound::Excluded));
         Ok(if empty { None } else { Some(bounds) })
     }
 }

@@ -86,9 +86,10 @@ fn checked(line: u64, row: Result<(Vec<u8>, Vec<u8>), String>) -> Next {
         Ok((key, _)) if key.len() > KEY_BYTES_MAX => {
             Next::Bad { line, why: format!("a key of {} bytes; the limit is {KEY_BYTES_MAX}", key.len()) }
         }
-        Ok((_, value)) if value.len() > VALUE_BYTES_MAX => {
-            Next::Bad { line, why: format!("a value of {} bytes; the limit is {VALUE_BYTES_MAX}", value.len()) }
-        }
+        Ok((_, value)) if value.len() > VALUE_BYTES_MAX => Next::Bad {
+            line,
+            why: format!("a value of {} bytes; the limit is {VALUE_BYTES_MAX}", value.len()),
+        },
         Ok((key, value)) => Next::Row { key, value },
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn run(ui: &Ui, args: StatusArgs) -> Outcome {
     let tail = recovery.dropped_tail.as_ref();
     out.object(&[
         ("store", json!(args.db.display().to_string())),
-        ("keyspaces", json!(db.keyspaces())),
+        ("keyspaces", json!(db.keyspace_names()?)),
         ("disk_bytes", json!(stats.disk_bytes)),
         ("replayed_records", json!(recovery.records)),
         ("replayed_bytes", json!(recovery.bytes)),

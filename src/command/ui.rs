@@ -82,6 +82,7 @@ impl Ui {
         let template = match (unit, total) {
             (Unit::Bytes, Some(_)) => "{bar:30} {bytes}/{total_bytes}  {msg}  eta {eta}",
             (Unit::Bytes, None) => "{spinner} {bytes}  {msg}  {elapsed}",
+            (Unit::Seeds, _) => "{bar:30} {human_pos}/{human_len} seeds  {per_sec}  eta {eta}",
             (Unit::Blocks, _) => "{bar:30} {human_pos}/{human_len} blocks  {per_sec}  {msg}",
         };
         // The templates are constants: a mistake in one shows as indicatif's default bar.
@@ -130,6 +131,7 @@ impl Ui {
 pub(crate) enum Unit {
     Bytes,
     Blocks,
+    Seeds,
 }
 
 /// Nobody can be told when standard error itself is gone, so its errors are ignored.

@@ -1,15 +1,17 @@
 //! The log under torture: see the [parent module](super).
 
+mod client;
+mod model;
+
 use super::{MutantDisk, SeedReport};
+use client::Client;
+use model::Model;
 use seawall_wal::disk::sim::{Damage, Fault, Op};
 use seawall_wal::mutation::Mutation;
 use seawall_wal::runtime::{Rng, Runtime, SimRuntime, Thread};
-use seawall_wal::{Durability, Error, Lsn, Outcome, Pin, SimDisk, Wal};
-use std::collections::BTreeMap;
-use std::path::Path;
+use seawall_wal::{Error, Lsn, Outcome, Pin, SimDisk, Wal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 const DIR: &str = "/store/log";
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -58,62 +60,6 @@ pub fn required() -> Vec<String> {
     rows.chain(disk.iter().map(|name| format!("disk: {name}")))
         .chain(log.iter().map(|name| format!("log: {name}")))
         .collect()
-}
-
-/// One record as the client knows it.
-#[derive(Clone, Debug)]
-struct Known {
-    payload: Vec<u8>,
-    /// Records placed together share the unit: all or none survive.
-    unit: u64,
-    /// Where the unit's first record stands.
-    head: Lsn,
-}
-
-/// What the clients know: shared by simulated threads.
-#[derive(Debug, Default)]
-struct Model {
-    records: BTreeMap<Lsn, Known>,
-    /// Every record before is promised to survive a power cut.
-    durable: Lsn,
-    /// Every record before is promised to survive a kill.
-    written: Lsn,
-    /// The log may begin anywhere up to here.
-    truncated: Lsn,
-    next_unit: u64,
-    next_payload: u64,
-    no_space: bool,
-    poisoned: bool,
-    cut: bool,
-}
-
-impl Model {
-    fn payload(&mut self, rng: &mut Rng) -> Vec<u8> {
-        let bytes = match rng.below(20) {
-            0 => 0,
-            1..=11 => rng.below(200),
-            12..=16 => rng.below(5_000),
-            17..=18 => rng.below(61_400),
-            _ => rng.below(200_000),
-        };
-        self.next_payload += 1;
-        let mut payload = vec![0; bytes as usize];
-        Rng::new(self.next_payload).fill(&mut payload);
-        let tag = self.next_payload.to_le_bytes();
-        let len = payload.len().min(8);
-        payload[..len].copy_from_slice(&tag[..len]);
-        payload
-    }
-
-    fn attempted(&mut self, lsn: Lsn, payloads: &[Vec<u8>]) {
-        self.next_unit += 1;
-        self.cut |= payloads.iter().any(|payload| payload.len() as u64 > SEGMENT_BYTES - 4096 - 64 - 24);
-        // Only the first one's place is known; the others are told apart by their bytes.
-        for (i, payload) in payloads.iter().enumerate() {
-            let known = Known { payload: payload.clone(), unit: self.next_unit, head: lsn };
-            self.records.insert(Lsn(lsn.0 + i as u64), known);
-        }
-    }
 }
 
 struct Torture {
@@ -302,8 +248,12 @@ impl Torture {
 
     fn work(&mut self, wal: &Wal) -> Result<(), String> {
         let mut pins: Vec<Pin> = Vec::new();
-        let mut client =
-            Client { wal: wal.clone(), model: self.model.clone(), rng: self.rng.fork(), runtime: self.runtime.clone() };
+        let mut client = Client {
+            wal: wal.clone(),
+            model: self.model.clone(),
+            rng: self.rng.fork(),
+            runtime: self.runtime.clone(),
+        };
         for _ in 0..2 + self.rng.below(40) {
             match self.rng.below(24) {
                 0 => {
@@ -356,7 +306,8 @@ impl Torture {
                     }
                 }
             });
-            threads.push(self.runtime.spawn(&format!("client-{i}"), body).map_err(|error| error.to_string())?);
+            threads
+                .push(self.runtime.spawn(&format!("client-{i}"), body).map_err(|error| error.to_string())?);
         }
         for thread in threads {
             if thread.join() {
@@ -453,7 +404,12 @@ impl Torture {
             self.kill(wal);
         }
         let last = self.model().records.keys().next_back().copied();
-        let paths: Vec<String> = self.disk.paths().into_iter().filter(|path| path.starts_with(DIR.trim_start_matches('/'))).collect();
+        let paths: Vec<String> = self
+            .disk
+            .paths()
+            .into_iter()
+            .filter(|path| path.starts_with(DIR.trim_start_matches('/')))
+            .collect();
         // One in four hits the header of one of the newest segments: spares come last.
         let newest = self.rng.chance(1, 4);
         let among = if newest { paths.len().min(4) } else { paths.len() } as u64;
@@ -496,7 +452,8 @@ impl Torture {
 
     /// Which row refused, read from a salvage of the same damage.
     fn count_refused_row(&mut self) {
-        let salvage = self.options().repair(seawall_wal::Repair::TruncateAtFirstError).read_only(true).open(DIR);
+        let salvage =
+            self.options().repair(seawall_wal::Repair::TruncateAtFirstError).read_only(true).open(DIR);
         if let Ok(wal) = salvage {
             self.report.hit(format!("recovery: {}", wal.recovery().row));
         }
@@ -547,194 +504,8 @@ enum Compared {
     Differs(String),
 }
 
-impl Model {
-    /// The records found must be exactly the first n known from `first` on, n covering every promise.
-    fn check(&self, first: Lsn, found: &[(Lsn, Vec<u8>)]) -> Result<(), String> {
-        if first > self.truncated.max(Lsn(SEGMENT_BYTES + 4096)) {
-            return Err(format!("the log begins at {first}, but was only cut up to {}", self.truncated));
-        }
-        let known: Vec<(&Lsn, &Known)> = self.records.range(first..).collect();
-        if found.len() > known.len() {
-            return Err(format!("{} records found, {} attempted", found.len(), known.len()));
-        }
-        let mut unit = 0;
-        for (i, ((lsn, payload), (known_lsn, known))) in found.iter().zip(&known).enumerate() {
-            let is_first = known.unit != unit;
-            unit = known.unit;
-            if is_first && lsn != *known_lsn {
-                return Err(format!("record {i} stands at {lsn}, not at {known_lsn}"));
-            }
-            if *payload != known.payload {
-                return Err(format!("record {i} at {lsn} has other bytes than were written"));
-            }
-        }
-        if let Some((lsn, next)) = known.get(found.len()) {
-            if next.unit == unit && !found.is_empty() {
-                return Err(format!("half a batch survived at {lsn}"));
-            }
-            if **lsn < self.durable {
-                return Err(format!("the record at {lsn} was promised (durable up to {}) and is gone", self.durable));
-            }
-            if **lsn < self.written {
-                return Err(format!("the record at {lsn} was written before the kill and is gone"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A client of the log: one step is one call, and the model told of it.
-struct Client {
-    wal: Wal,
-    model: Arc<Mutex<Model>>,
-    rng: Rng,
-    runtime: Arc<SimRuntime>,
-}
-
-impl Client {
-    fn step(&mut self) -> Result<(), String> {
-        let durability = match self.rng.below(6) {
-            0 => Durability::Memory,
-            1 | 2 => Durability::Written,
-            _ => Durability::Synced,
-        };
-        match self.rng.below(10) {
-            0 => {
-                let result = self.wal.sync();
-                if let Ok(lsn) = result {
-                    self.promise(lsn, Durability::Synced);
-                }
-                self.note(&result.map(|_| ()))
-            }
-            1 => {
-                let payloads: Vec<Vec<u8>> = (0..1 + self.rng.below(4)).map(|_| self.payload()).collect();
-                let placed = self.wal.append_batch(&payloads);
-                if let Ok(lsn) = placed {
-                    self.model().attempted(lsn, &payloads);
-                }
-                self.note(&placed.map(|_| ()))
-            }
-            2 => {
-                let payload = self.payload();
-                let placed = self.wal.append(&payload);
-                if let Ok(lsn) = placed {
-                    self.model().attempted(lsn, &[payload]);
-                }
-                self.note(&placed.map(|_| ()))
-            }
-            3 => {
-                let payload = self.payload();
-                let ticket = self.wal.commit_pipelined(&payload);
-                match ticket {
-                    Ok(ticket) => {
-                        let lsn = ticket.lsn();
-                        self.model().attempted(lsn, &[payload]);
-                        if self.rng.chance(1, 3) {
-                            return Ok(());
-                        }
-                        let outcome = if self.rng.chance(1, 2) {
-                            ticket.wait().map(Some)
-                        } else {
-                            ticket.wait_timeout(Duration::from_micros(self.rng.below(200)))
-                        };
-                        if let Ok(Some(lsn)) = outcome {
-                            self.promise(lsn.plus(1), Durability::Synced);
-                        }
-                        self.note(&outcome.map(|_| ()))
-                    }
-                    Err(error) => self.note(&Err(error)),
-                }
-            }
-            4 => {
-                // What is read is a part of what was written, in order.
-                let from = self.some_lsn();
-                if let Ok(reader) = self.wal.read(from.max(self.wal.first_lsn())..) {
-                    let mut last = Lsn::ZERO;
-                    for record in reader {
-                        match record {
-                            Ok(record) if record.lsn <= last => return Err("records out of order".to_owned()),
-                            Ok(record) => last = record.lsn,
-                            Err(Error::Io { .. }) => break,
-                            Err(error) => return Err(format!("reading the live log: {error}")),
-                        }
-                    }
-                }
-                Ok(())
-            }
-            _ => {
-                let payload = self.payload();
-                let committed = self.wal.commit_with(&payload, durability);
-                match &committed {
-                    Ok(lsn) => {
-                        self.model().attempted(*lsn, &[payload]);
-                        self.promise(lsn.plus(1), durability);
-                    }
-                    Err(Error::CommitUnknown { lsn }) => self.model().attempted(*lsn, &[payload]),
-                    Err(_) => {}
-                }
-                self.note(&committed.map(|_| ()))
-            }
-        }
-    }
-
-    /// Everything before `lsn` will be there again.
-    fn promise(&self, lsn: Lsn, durability: Durability) {
-        let mut model = self.model();
-        match durability {
-            Durability::Synced => {
-                model.durable = model.durable.max(lsn);
-                model.written = model.written.max(lsn);
-            }
-            Durability::Written => model.written = model.written.max(lsn),
-            _ => {}
-        }
-    }
-
-    fn note(&self, result: &Result<(), Error>) -> Result<(), String> {
-        let mut model = self.model();
-        match result {
-            Ok(()) => {}
-            Err(Error::NoSpace) => model.no_space = true,
-            Err(Error::Poisoned(_) | Error::CommitUnknown { .. }) => {
-                // A failed sync may have dropped what was only written.
-                model.poisoned = true;
-                model.written = model.durable;
-            }
-            Err(Error::Io { .. }) => {}
-            Err(error) => return Err(format!("a call failed with: {error}")),
-        }
-        Ok(())
-    }
-
-    fn payload(&mut self) -> Vec<u8> {
-        self.runtime.advance(Duration::from_micros(self.rng.below(300)));
-        let model = self.model.clone();
-        let mut model = model.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        model.payload(&mut self.rng)
-    }
-
-    /// A position of the past. Whoever asks for it may cut the log there.
-    fn some_lsn(&mut self) -> Lsn {
-        let model = self.model.clone();
-        let mut model = model.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let at = self.rng.below(model.records.len() as u64 + 1) as usize;
-        let lsn = model.records.values().nth(at).map_or(model.durable, |known| known.head);
-        model.truncated = model.truncated.max(lsn);
-        lsn
-    }
-
-    fn model(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
 impl std::fmt::Debug for Torture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Torture({})", self.seed)
     }
-}
-
-/// Where the log under test stands.
-pub fn dir() -> &'static Path {
-    Path::new(DIR)
 }

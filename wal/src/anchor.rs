@@ -105,7 +105,8 @@ impl Anchor {
     /// does not count as cleanly closed, for that slot may have said that it was opened again.
     pub fn choose(file: &[u8]) -> Slot {
         let block = |index: usize| {
-            file.get(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES).filter(|block| get::<8>(block, 0) == MAGIC)
+            file.get(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES)
+                .filter(|block| get::<8>(block, 0) == MAGIC)
         };
         let (Some(first), Some(second)) = (block(0), block(1)) else { return Slot::None };
         let slot = |index: u64, block: &[u8]| {

@@ -40,15 +40,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(seawall_shuttle)]
+pub(crate) mod explored;
+mod lead;
 
 /// Words that waiters sleep on, a batch's being its number modulo this.
 const WORDS: usize = 64;
 /// Bytes gathered and not yet written beyond which appenders wait.
 const PENDING_BYTES_MAX: usize = 16 << 20;
-/// Batches that one leader writes before it hands over.
-const LEAD_AGAIN_MAX: u32 = 3;
-/// Buffers kept for reuse.
-const POOL_MAX: usize = 3;
 
 /// What a sink has written.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +123,9 @@ pub(crate) struct Committer<S> {
     counters: Arc<Counters>,
     /// A test's deliberate mistake: failed writes are acknowledged.
     pub(crate) forgetful: bool,
+    /// What the exploration of interleavings may get wrong on purpose, and what it counts.
+    #[cfg(seawall_shuttle)]
+    pub(crate) explored: explored::Explored,
 }
 
 enum Step {
@@ -180,6 +182,8 @@ impl<S: Sink> Committer<S> {
             callbacks: Callbacks::default(),
             counters: counters.clone(),
             forgetful: false,
+            #[cfg(seawall_shuttle)]
+            explored: explored::Explored::default(),
         })
     }
 
@@ -349,6 +353,10 @@ impl<S: Sink> Committer<S> {
     pub(crate) fn on_reached(&self, placed: &Placed, callback: Callback) {
         let need = placed.need;
         self.callbacks.insert(placed.lsn, move |durable, written| durable >= need.durable && written >= need.written, callback);
+        #[cfg(seawall_shuttle)]
+        if self.errs(explored::Misorder::RegisterBlindly) {
+            return;
+        }
         // Whoever publishes after this insertion sees it; whoever published before is seen here.
         let failed = self.failure().is_some();
         self.callbacks.run(self.durable(), self.written(), failed);
@@ -473,6 +481,10 @@ impl<S: Sink> Committer<S> {
     /// A waiter that tends a batch gives up: another has to take over.
     fn leave(&self, waiter: Option<&Waiter>) {
         let Some(waiter) = waiter else { return };
+        #[cfg(seawall_shuttle)]
+        if self.errs(explored::Misorder::LeaveSilently) {
+            return;
+        }
         let mut state = self.state.lock();
         if state.open.seq == waiter.seq {
             state.open.tended = false;
@@ -481,126 +493,6 @@ impl<S: Sink> Committer<S> {
         let word = self.word(waiter.seq);
         word.fetch_add(1, Ordering::Release);
         self.runtime.wake_all(word);
-    }
-
-    /// Writes what is gathered. The caller has set `in_flight`.
-    fn lead(&self) {
-        let mut guard = LeadGuard { committer: self, finished: false };
-        for round in 0.. {
-            let Some((mut group, durable)) = self.take_group() else { break };
-            let start = self.runtime.now();
-            let written = self.sink.write(&mut group, durable, self.durable());
-            let took = self.runtime.now().saturating_sub(start);
-            let again = match written {
-                Ok(written) => self.finish(&mut group, written, took, round < LEAD_AGAIN_MAX),
-                Err(_) if self.forgetful => {
-                    let end = group.last().map_or(self.written(), Batch::end);
-                    self.finish(&mut group, Written { end, durable }, took, false)
-                }
-                Err(error) => {
-                    self.fail(error);
-                    guard.finished = true;
-                    return;
-                }
-            };
-            self.announce(&group);
-            self.recycle(group);
-            if !again {
-                break;
-            }
-        }
-        guard.finished = true;
-    }
-
-    /// What is to be written now, and whether durably. Frees the token and returns nothing if there is no work.
-    fn take_group(&self) -> Option<(Vec<Batch>, bool)> {
-        let mut state = self.state.lock();
-        if let Err(error) = self.seal_open(&mut state) {
-            drop(state);
-            self.fail(error);
-            return None;
-        }
-        let group: Vec<Batch> = state.sealed.drain(..).collect();
-        state.sealed_bytes = 0;
-        let durable = state.sync_wanted > self.durable()
-            || group.iter().any(|batch| batch.durability == Durability::Synced);
-        if group.is_empty() && !durable {
-            state.in_flight = false;
-            return None;
-        }
-        Some((group, durable))
-    }
-
-    /// Publishes what was written. True if the leader goes on.
-    fn finish(&self, group: &mut [Batch], written: Written, took: Duration, may_go_on: bool) -> bool {
-        let n = group.iter().map(|batch| batch.commits).sum::<u32>();
-        self.counters.write_us.record_duration(took);
-        self.counters.group_size.record(u64::from(n));
-        let mut state = self.state.lock();
-        debug_assert!(written.end >= self.written() && written.end <= self.reserved().max(self.written()), "W6");
-        self.written.fetch_max(written.end.0, Ordering::AcqRel);
-        if written.durable {
-            self.durable.fetch_max(written.end.0, Ordering::AcqRel);
-        }
-        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).min(50_000_000);
-        state.write_ns = (state.write_ns * 7 + took_ns) / 8;
-        let m = state.open.commits + state.sealed.iter().map(|batch| batch.commits).sum::<u32>();
-        let again = !state.sealed.is_empty() || (m > 0 && m >= n / 2);
-        state.target = if m == 0 || again { n.max(1) } else { n + m };
-        if again && may_go_on {
-            return true;
-        }
-        state.in_flight = false;
-        if again {
-            // Somebody else goes on: one of those who wait leads at once.
-            state.target = 1;
-            let seq = state.sealed.front().map_or(state.open.seq, |front| front.seq);
-            drop(state);
-            self.word(seq).fetch_add(1, Ordering::Release);
-            self.runtime.wake_one(self.word(seq));
-        }
-        false
-    }
-
-    /// Wakes all whose commits were just published, and runs their callbacks.
-    fn announce(&self, group: &[Batch]) {
-        for batch in group {
-            let word = self.word(batch.seq);
-            word.fetch_add(1, Ordering::Release);
-            if batch.commits > 0 {
-                self.runtime.wake_all(word);
-            }
-        }
-        self.progress.fetch_add(1, Ordering::Release);
-        if self.progress_waiters.load(Ordering::Acquire) > 0 {
-            self.runtime.wake_all(&self.progress);
-        }
-        self.callbacks.run(self.durable(), self.written(), false);
-    }
-
-    fn recycle(&self, group: Vec<Batch>) {
-        let mut state = self.state.lock();
-        for batch in group {
-            if batch.buf.len() == batch::buffer_bytes(self.geometry) && state.pool.len() < POOL_MAX {
-                state.pool.push(batch.buf);
-            }
-        }
-    }
-
-    /// W8: from here on nothing is promised any more.
-    pub(crate) fn fail(&self, error: Error) {
-        {
-            let mut state = self.state.lock();
-            if state.failure.is_none() {
-                state.failure = Some(Arc::new(error));
-            }
-            state.in_flight = false;
-        }
-        for word in self.words.iter().chain([&self.progress]) {
-            word.fetch_add(1, Ordering::Release);
-            self.runtime.wake_all(word);
-        }
-        self.callbacks.run(self.durable(), self.written(), true);
     }
 
     /// Moves the open batch, if it holds anything, behind the sealed ones, and opens the next.
@@ -679,20 +571,6 @@ impl State {
 
     fn has_pending(&self) -> bool {
         !self.open.is_empty() || !self.sealed.is_empty()
-    }
-}
-
-/// A leader that panics must not leave the others asleep for ever.
-struct LeadGuard<'a, S: Sink> {
-    committer: &'a Committer<S>,
-    finished: bool,
-}
-
-impl<S: Sink> Drop for LeadGuard<'_, S> {
-    fn drop(&mut self) {
-        if !self.finished && std::thread::panicking() {
-            self.committer.fail(Error::BadInput("the thread that wrote the log panicked".to_owned()));
-        }
     }
 }
 

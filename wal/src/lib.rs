@@ -52,6 +52,8 @@ pub mod disk;
 pub mod durability;
 pub mod error;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod latch;
 pub mod lsn;
 pub mod record;

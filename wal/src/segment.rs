@@ -28,6 +28,8 @@ const CHECKSUM_AT: usize = 12;
 /// CRC-32 (IEEE) over frames. 2 is reserved for an authenticated form with a 16-byte tag behind the payload.
 pub const CHECKSUM_CRC32: u32 = 1;
 const NO_PREDECESSOR: u64 = u64::MAX;
+/// No log gets so far; behind it positions would not fit 64 bits.
+const NUMBER_MAX: u64 = u64::MAX / SEGMENT_BYTES_MAX - 2;
 
 /// The end of the segment before, as its successor's header remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,11 +169,11 @@ pub fn file_name(number: u64) -> String {
     format!("{number:016x}.log")
 }
 
-/// The number in a segment's file name.
+/// The number in a segment's file name, if it is one that a log can reach.
 pub fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let is_plain = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    is_plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    is_plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten().filter(|number| *number <= NUMBER_MAX)
 }
 
 /// True for a size that a log may have.

@@ -122,7 +122,8 @@ fn a_copy_on_the_systems_disk_reads_alike() {
 fn the_committed_log_covers_the_format() {
     let files = committed();
     assert!(files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() < 400 << 10);
-    let Slot::Valid(anchor) = Anchor::choose(&files.iter().find(|(name, _)| name == "anchor").unwrap().1) else {
+    let Slot::Valid(anchor) = Anchor::choose(&files.iter().find(|(name, _)| name == "anchor").unwrap().1)
+    else {
         panic!("the committed anchor is whole")
     };
     assert!(anchor.clean && anchor.durable > Lsn::ZERO);
@@ -159,7 +160,9 @@ fn todays_encoder_writes_the_committed_bytes() {
     for (name, bytes) in committed() {
         if name == anchor::FILE_NAME {
             for slot in bytes.chunks(4096) {
-                let Slot::Valid(anchor) = Anchor::parse(slot) else { panic!("a committed slot is not whole") };
+                let Slot::Valid(anchor) = Anchor::parse(slot) else {
+                    panic!("a committed slot is not whole")
+                };
                 assert_eq!(hex(&anchor.encode()), hex(slot));
             }
             continue;
@@ -182,7 +185,8 @@ fn todays_encoder_writes_the_committed_bytes() {
 
 #[test]
 fn fixed_headers_have_fixed_bytes() {
-    let record = record::Header { length: 5, kind: Kind::TRANSACTION, group: 7, time_us: 1_700_000_000_000_000 };
+    let record =
+        record::Header { length: 5, kind: Kind::TRANSACTION, group: 7, time_us: 1_700_000_000_000_000 };
     assert_eq!(hex(&record.encode()), RECORD);
 
     let mut bytes = vec![0xEE; 4096];
@@ -272,7 +276,9 @@ fn write_the_committed_log_anew() {
     wal.append_batch(&[b"two".as_slice(), b"together", b""]).unwrap();
     wal.sync().unwrap();
     while wal.step().unwrap() {}
-    for (kind, group, payload) in [(2, 0, "a transaction"), (8, 42, "of group 42"), (255, u64::MAX, "the last kind")] {
+    for (kind, group, payload) in
+        [(2, 0, "a transaction"), (8, 42, "of group 42"), (255, u64::MAX, "the last kind")]
+    {
         let placed = wal.place(Kind(kind), group, payload.as_bytes(), Durability::Written).unwrap().unwrap();
         wal.wait_for(&placed, None).unwrap();
     }
@@ -304,7 +310,8 @@ const SEGMENT_HEADER: &str = "\
      53454157414c5347010000003f88f92b0000000000000000000000000000000030313233343536373839616263646566\
      030000000000000000000100000000000a00000000000000020000000000000009000000000000000000030000000000\
      a0fd02000000000004000000000000000100000078563412";
-const FIRST_SEGMENT_FROM_72: &str = "ffffffffffffffff00000000000000000000000000000000a0fd02000000000004000000000000000100000000000000";
+const FIRST_SEGMENT_FROM_72: &str =
+    "ffffffffffffffff00000000000000000000000000000000a0fd02000000000004000000000000000100000000000000";
 const ANCHOR: &str = "\
      53454157414c414e010000000a146c0a0000000000000000000000000000000030313233343536373839616263646566\
      05000000000000000000010000000000001000000000000000100100000000000400000000000000a0fd020000000000\

@@ -76,7 +76,17 @@ fn payload(rng: &mut Rng, len: usize) -> Vec<u8> {
 /// Sizes at which something changes: nothing, a block, a frame, a segment, several.
 fn sizes() -> Vec<usize> {
     let mut sizes = vec![0, 0, 1, 7, 100, 4096 - 89, 4096 - 88, 4096 - 87, 4096, 8192 - 88, 30_000];
-    sizes.extend([SINGLE_MAX - 1, SINGLE_MAX, 0, SINGLE_MAX + 1, SINGLE_MAX + 25, 0, 2 * SINGLE_MAX, 200_000, 3]);
+    sizes.extend([
+        SINGLE_MAX - 1,
+        SINGLE_MAX,
+        0,
+        SINGLE_MAX + 1,
+        SINGLE_MAX + 25,
+        0,
+        2 * SINGLE_MAX,
+        200_000,
+        3,
+    ]);
     sizes
 }
 
@@ -197,7 +207,9 @@ fn crashed(seed: u64) -> (Arc<SimDisk>, Promised) {
     let mut disk = SimDisk::new(seed);
     let mut promised = Promised::default();
     for round in 0..1 + rng.below(4) {
-        let Ok(wal) = options(&disk, seed * 16 + round).open(DIR) else { panic!("seed {seed}: does not open") };
+        let Ok(wal) = options(&disk, seed * 16 + round).open(DIR) else {
+            panic!("seed {seed}: does not open")
+        };
         promised.all_proven(&wal);
         for _ in 0..rng.below(14) {
             let len = if rng.chance(1, 6) { rng.below(150_000) } else { rng.below(9_000) } as usize;
@@ -241,7 +253,12 @@ fn both(disk: &Arc<SimDisk>, seed: u64, what: &str) -> Option<Vec<reader::Record
             assert_same(&log.records, &expected, &format!("seed {seed}, {what}"));
             assert_eq!(log.end, wal.recovery().end.0, "seed {seed}, {what}");
             let is_clean = wal.recovery().outcome == Outcome::Clean;
-            assert_eq!(log.verdict == Verdict::CleanEnd, is_clean, "seed {seed}, {what}: {:?}", wal.recovery());
+            assert_eq!(
+                log.verdict == Verdict::CleanEnd,
+                is_clean,
+                "seed {seed}, {what}: {:?}",
+                wal.recovery()
+            );
             Some(log.records)
         }
         (Err(Refusal::Damage(_)), Err(Error::Corruption { .. })) => None,

@@ -4,7 +4,7 @@
 //! shipped or agreed upon with others later, so that there is never a second log to sync.
 
 use crate::{Error, Result};
-use seawall_wal::{Durability, Kind, Lsn, Pin, Placed, Record, Recovery, Retainer, Wal, WalStats};
+use seawall_wal::{Durability, Kind, Lsn, Pin, Placed, RecordRef, Recovery, Retainer, Wal, WalStats};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,7 +40,10 @@ pub(crate) enum Outcome {
     /// Not within the time given.
     TimedOut,
     /// The log took back every record from this position on; all of them are still invisible, and stay so.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a log of one store never takes back; one with others may"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a log of one store never takes back; one with others may")
+    )]
     Withdrawn(Lsn),
 }
 
@@ -64,24 +67,20 @@ pub(crate) trait CommitLog: Send + Sync + 'static {
     fn sync(&self) -> Result<Lsn>;
     /// Returns when all below `lsn` is on the device.
     fn sync_to(&self, lsn: Lsn) -> Result<()>;
-    /// The first position kept.
-    fn first_lsn(&self) -> Lsn;
     /// The position that the next record cannot be below.
     fn next_lsn(&self) -> Lsn;
     /// Bytes kept.
-    fn log_bytes(&self) -> u64 {
-        self.next_lsn().0.saturating_sub(self.first_lsn().0)
-    }
+    fn log_bytes(&self) -> u64;
     /// The owner no longer needs what is below `lsn`; gives back what nobody needs.
     fn release_before(&self, lsn: Lsn) -> Result<()>;
     fn retained(&self) -> Vec<Retainer>;
     fn stats(&self) -> WalStats;
     fn recovery(&self) -> &Recovery;
     /// Every record from `from` on, in order.
-    fn replay(&self, from: Lsn, each: &mut dyn FnMut(Record) -> Result<()>) -> Result<()>;
+    fn replay(&self, from: Lsn, each: &mut dyn FnMut(RecordRef<'_>) -> Result<()>) -> Result<()>;
     /// Where its files are, for messages.
     fn dir(&self) -> &Path;
-    /// After a failure: decides from the disk what holds, and accepts records again.
+    /// After `NoSpace`: tries to make room again.
     fn resume(&self) -> Result<()>;
     /// Writes what is open, and ends.
     fn close(&self) -> Result<()>;
@@ -152,12 +151,12 @@ impl CommitLog for LocalLog {
         Ok(self.wal.sync_to(lsn)?)
     }
 
-    fn first_lsn(&self) -> Lsn {
-        self.wal.first_lsn()
-    }
-
     fn next_lsn(&self) -> Lsn {
         self.wal.next_lsn()
+    }
+
+    fn log_bytes(&self) -> u64 {
+        self.wal.log_bytes()
     }
 
     fn release_before(&self, lsn: Lsn) -> Result<()> {
@@ -180,9 +179,10 @@ impl CommitLog for LocalLog {
         self.wal.recovery()
     }
 
-    fn replay(&self, from: Lsn, each: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
-        for record in self.wal.read(from..)? {
-            each(record?)?;
+    fn replay(&self, from: Lsn, each: &mut dyn FnMut(RecordRef<'_>) -> Result<()>) -> Result<()> {
+        let mut reader = self.wal.read(from..)?;
+        while let Some(record) = reader.next_record()? {
+            each(record)?;
         }
         Ok(())
     }

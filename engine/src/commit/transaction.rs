@@ -73,7 +73,8 @@ impl Transaction {
         let is_read_only = options.read_only || core.options.read_only;
         let isolation = options.isolation.unwrap_or(core.options.isolation);
         let refusal = (isolation == Isolation::Serializable).then(|| {
-            "serializable isolation is not there yet: ask for Isolation::Snapshot, which is the default".into()
+            "serializable isolation is not there yet: ask for Isolation::Snapshot, which is the default"
+                .into()
         });
         let snapshot = core.reads.snapshot(core.catalogue.instance(), !is_read_only);
         Transaction {
@@ -244,8 +245,8 @@ impl Transaction {
         if set.is_empty() {
             return Ok(self.snapshot.lsn());
         }
-        let touched: Vec<Arc<Life>> = self.touched.values().map(Arc::clone).collect();
         let core = self.core();
+        let touched = self.touched_lives();
         core.commit(set, &touched, Some(self.snapshot.lsn()), self.durability)
     }
 
@@ -260,8 +261,8 @@ impl Transaction {
         if set.is_empty() {
             return Ok(Ticket::nothing(self.snapshot.lsn()));
         }
-        let touched: Vec<Arc<Life>> = self.touched.values().map(Arc::clone).collect();
         let core = self.core();
+        let touched = self.touched_lives();
         core.commit_pipelined(set, &touched, Some(self.snapshot.lsn()), self.durability)
     }
 
@@ -321,6 +322,11 @@ impl Transaction {
         builder.finish()
     }
 
+    /// The keyspaces that must be there when the commit gets its place.
+    fn touched_lives(&self) -> Vec<Arc<Life>> {
+        self.touched.values().filter(|life| self.is_mine_or_older(life)).map(Arc::clone).collect()
+    }
+
     fn is_mine_or_older(&self, life: &Arc<Life>) -> bool {
         contains(&self.created, life) || self.snapshot.check(life).is_ok()
     }
@@ -348,7 +354,7 @@ impl Transaction {
 
     /// Whether a keyspace of that name is there for this transaction.
     fn has_keyspace(&self, name: &str) -> Result<bool> {
-        let is_live = |life: &&Arc<Life>| &***life.name() == name && !contains(&self.dropped, life);
+        let is_live = |life: &&Arc<Life>| &**life.name() == name && !contains(&self.dropped, life);
         if self.created.iter().any(|life| is_live(&life)) {
             return Ok(true);
         }

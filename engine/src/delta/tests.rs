@@ -11,7 +11,13 @@ fn put(delta: &Delta, lsn: u64, keyspace: u32, key: &[u8], value: Option<&[u8]>)
     delta.apply(&builder.finish(), Lsn(lsn));
 }
 
-fn rows(delta: &Delta, keyspace: u32, before: u64, is_reverse: bool, chunk: usize) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+fn rows(
+    delta: &Delta,
+    keyspace: u32,
+    before: u64,
+    is_reverse: bool,
+    chunk: usize,
+) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     let mut rows = Vec::new();
     let mut out = VecDeque::new();
     let (mut from, mut to) = (Bound::Unbounded, Bound::Unbounded);

@@ -13,9 +13,12 @@
 
 use crate::db::Core;
 use crate::invariants;
+use crate::mutation::Mutation;
+use crate::options::StageHook;
 use crate::read::scan::Merge;
+use crate::read::view::Reads;
 use crate::stats::{Checkpoint, Event};
-use crate::tree::Change;
+use crate::tree::{Change, Superblock};
 use crate::{Error, Result};
 use parking_lot::Mutex;
 use seawall_wal::latch::Latch;
@@ -95,8 +98,9 @@ impl FoldState {
 impl Core {
     /// True if a checkpoint is due for want of memory or log.
     pub(crate) fn wants_fold(&self) -> bool {
-        self.reads.delta_bytes() >= self.options.delta_bytes_max / 2
-            || self.log.log_bytes() >= self.options.log_bytes_max
+        let (delta_bytes, checkpoint) = self.reads.unfolded();
+        delta_bytes >= self.options.delta_bytes_max / 2
+            || self.reads.visible().0.saturating_sub(checkpoint.0) >= self.options.log_bytes_max
     }
 
     /// Makes a checkpoint. Bytes 0 if there was nothing to do.
@@ -134,9 +138,13 @@ impl Core {
     fn fold_all(&self) -> Result<Checkpoint> {
         let end = self.sequencer.freeze()?;
         // First the log, which also brings commits without a waiter on their way; then visible follows.
-        self.log.sync_to(end)?;
+        if !self.options.has(Mutation::FoldUnsynced) {
+            self.log.sync_to(end)?;
+        }
         self.sequencer.advance();
-        self.sequencer.wait_visible(end)?;
+        if !self.options.has(Mutation::FoldUnfrozen) {
+            self.sequencer.wait_visible(end)?;
+        }
         let view = self.reads.view();
         let path = self.data_path();
         let is_covered = view.root.superblock.checkpoint_lsn >= end;
@@ -145,42 +153,20 @@ impl Core {
             return Ok(Checkpoint { lsn: end, path, bytes: 0 });
         }
         let before = self.store.stats().fold_bytes;
-        self.fold_below(end, end)?;
-        self.log.release_before(end)?;
-        let bytes = self.store.stats().fold_bytes.saturating_sub(before);
-        Ok(Checkpoint { lsn: end, path, bytes })
-    }
-
-    /// Writes the newest versions in the frozen deltas that end at or below `end` into the tree, and publishes that.
-    /// Replay begins at `replay`.
-    pub(crate) fn fold_below(&self, end: Lsn, replay: Lsn) -> Result<()> {
-        let view = self.reads.view();
-        let deltas: Vec<_> = view.frozen.iter().filter(|delta| delta.end() <= end).map(Arc::clone).collect();
-        let dropped: BTreeSet<u32> = deltas.iter().flat_map(|delta| delta.dropped().into_keys()).collect();
-        let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
-        let keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
-        let mut fold = self.store.begin_fold(&view.root)?;
-        for keyspace in keyspaces {
-            if dropped.contains(&keyspace) {
-                fold.drop_keyspace(keyspace)?;
-                continue;
-            }
-            let mut merge = Merge::of_deltas(&deltas, keyspace, end);
-            let changes = std::iter::from_fn(move || merge.next_found().transpose()).map(|found| {
-                found.map(|(key, version)| (key, version.map_or(Change::Remove, Change::Put)))
-            });
-            fold.apply(keyspace, changes)?;
-        }
-        invariants::checkpoint_is_covered(end, self.reads.visible());
         let (next_keyspace, now_us) = (self.catalogue.next_id(), self.runtime.wall_clock_us());
-        let root = fold.finish(|superblock| {
+        if self.options.has(Mutation::ReleaseEarly) {
+            self.log.release_before(end)?;
+        }
+        let replay = if self.options.has(Mutation::ReplayLate) { self.log.barrier()? } else { end };
+        fold_below(&self.reads, end, self.options.on_stage.clone(), |superblock| {
             superblock.checkpoint_lsn = replay;
             superblock.next_keyspace = next_keyspace;
             superblock.visible_time_us = superblock.visible_time_us.max(now_us);
         })?;
-        self.reads.folded(end, root);
         self.sequencer.folded(end, self.options.retained_bytes_max);
-        Ok(())
+        self.log.release_before(end)?;
+        let bytes = self.store.stats().fold_bytes.saturating_sub(before);
+        Ok(Checkpoint { lsn: end, path, bytes })
     }
 
     /// Refuses writes from now on.
@@ -196,8 +182,8 @@ impl Core {
 
     fn is_due(&self) -> bool {
         let has_rows = self.reads.delta_bytes() > 0;
-        let checkpoint = self.reads.view().root.superblock.checkpoint_lsn;
-        let log_bytes = self.log.next_lsn().0.saturating_sub(checkpoint.0);
+        let (_, checkpoint) = self.reads.unfolded();
+        let log_bytes = self.reads.visible().0.saturating_sub(checkpoint.0);
         // An idle store's log does not stay for ever, and an idle store is left alone.
         let is_idle = !has_rows && log_bytes < self.options.segment_bytes;
         let since = self.runtime.now().saturating_sub(self.fold.last.lock().at);
@@ -228,6 +214,39 @@ impl Core {
             self.runtime.wait(&self.fold.wake, seen, Some(pause));
         }
     }
+}
+
+/// Writes the newest versions in the frozen deltas that end at or below `end` into the tree, and publishes that with
+/// what `set` says. The deltas leave the view.
+pub(crate) fn fold_below(
+    reads: &Arc<Reads>,
+    end: Lsn,
+    on_stage: Option<StageHook>,
+    set: impl FnOnce(&mut Superblock),
+) -> Result<()> {
+    let view = reads.view();
+    let deltas: Vec<_> = view.frozen.iter().filter(|delta| delta.end() <= end).map(Arc::clone).collect();
+    let dropped: BTreeSet<u32> = deltas.iter().flat_map(|delta| delta.dropped().into_keys()).collect();
+    let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
+    let keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
+    let mut fold = reads.store.begin_fold(&view.root)?;
+    if let Some(hook) = on_stage {
+        fold.on_stage(move |stage| hook(stage));
+    }
+    for keyspace in keyspaces {
+        if dropped.contains(&keyspace) {
+            fold.drop_keyspace(keyspace)?;
+            continue;
+        }
+        let mut merge = Merge::of_deltas(&deltas, keyspace, end);
+        let changes = std::iter::from_fn(move || merge.next_found().transpose())
+            .map(|found| found.map(|(key, version)| (key, version.map_or(Change::Remove, Change::Put))));
+        fold.apply(keyspace, changes)?;
+    }
+    invariants::checkpoint_is_covered(end, reads.visible());
+    let root = fold.finish(set)?;
+    reads.folded(end, root);
+    Ok(())
 }
 
 /// A panic of the thread must not leave writers waiting for it.

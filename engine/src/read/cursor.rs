@@ -97,7 +97,10 @@ impl Cursor {
     /// As [`next`](Cursor::next).
     pub fn prev(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.check()?;
-        self.peeked = None;
+        if self.peeked.take().is_some() {
+            // The merge has gone past the gap.
+            self.merge = None;
+        }
         let entry = self.read(true)?;
         if let Some((key, _)) = &entry {
             self.gap = Gap::Before(key.clone());

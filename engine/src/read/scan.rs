@@ -104,7 +104,8 @@ impl Chunked {
             }
             Layer::Delta(delta) => delta.ascending(self.keyspace, bounds, self.before, rows_max, out),
             Layer::Own(rows) => {
-                let found = rows.range::<[u8], _>(bounds).map(|(key, version)| (key.0.clone(), version.clone()));
+                let found =
+                    rows.range::<[u8], _>(bounds).map(|(key, version)| (key.0.clone(), version.clone()));
                 if self.is_reverse {
                     out.extend(found.rev().take(rows_max));
                 } else {
@@ -170,6 +171,12 @@ struct Head {
     found: Option<Found>,
 }
 
+impl Head {
+    fn key(&self) -> &[u8] {
+        self.found.as_ref().map_or(&[], |(key, _)| &**key)
+    }
+}
+
 /// Several sources as one, newest source first.
 pub(crate) struct Merge {
     heads: Vec<Head>,
@@ -178,7 +185,13 @@ pub(crate) struct Merge {
 
 impl Merge {
     /// The rows of a keyspace as a snapshot sees them, `own` writes on top.
-    fn of_snapshot(snapshot: &Snapshot, keyspace: u32, own: &Own, range: &OwnedRange, is_reverse: bool) -> Merge {
+    fn of_snapshot(
+        snapshot: &Snapshot,
+        keyspace: u32,
+        own: &Own,
+        range: &OwnedRange,
+        is_reverse: bool,
+    ) -> Merge {
         let view = snapshot.view();
         let mut merge = Merge { heads: Vec::with_capacity(2 + view.frozen.len()), is_reverse };
         if is_empty(range) {
@@ -233,7 +246,9 @@ impl Merge {
             }
         }
         let Some(first) = first else { return Ok(None) };
-        let Some(taken) = self.heads.get_mut(first).and_then(|head| head.found.take()) else { return Ok(None) };
+        let Some(taken) = self.heads.get_mut(first).and_then(|head| head.found.take()) else {
+            return Ok(None);
+        };
         for head in self.heads.iter_mut().skip(first + 1) {
             if head.found.as_ref().is_some_and(|(key, _)| **key == *taken.0) {
                 head.found = None;
@@ -257,8 +272,7 @@ impl Merge {
 
     /// Of two heads that both show a row.
     fn order(&self, a: &Head, b: &Head) -> Ordering {
-        let key = |head: &'_ Head| -> &[u8] { head.found.as_ref().map_or(&[], |(key, _)| &**key) };
-        let order = key(a).cmp(key(b));
+        let order = a.key().cmp(b.key());
         if self.is_reverse { order.reverse() } else { order }
     }
 

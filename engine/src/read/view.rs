@@ -116,6 +116,12 @@ impl Reads {
         view.deltas().map(|delta| delta.bytes()).sum()
     }
 
+    /// Memory of the active delta, and the position that the tree has reached.
+    pub(crate) fn unfolded(&self) -> (u64, Lsn) {
+        let view = self.view.read();
+        (view.active.bytes(), view.root.superblock.checkpoint_lsn)
+    }
+
     /// How long the oldest snapshot has been there.
     pub(crate) fn oldest_age(&self) -> Duration {
         let now = self.runtime.now();
@@ -157,6 +163,16 @@ impl Reads {
             }
         }
         self.store.get(&view.root, keyspace, key)
+    }
+
+    /// Whether a row is there, without reading a large value.
+    fn contains(&self, view: &View, lsn: Lsn, keyspace: u32, key: &[u8]) -> Result<bool> {
+        for delta in view.deltas() {
+            if let Some((_, version)) = delta.newest(keyspace, key, lsn) {
+                return Ok(version.is_some());
+            }
+        }
+        self.store.contains(&view.root, keyspace, key)
     }
 
     /// A row as of now.
@@ -279,6 +295,11 @@ pub trait Readable {
 impl Readable for Snapshot {
     fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.get_row(ks.life(), key.as_ref())
+    }
+
+    fn contains_key(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.check(ks.life())?;
+        self.0.reads.contains(&self.0.view, self.0.lsn, ks.life().id(), key.as_ref())
     }
 
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {

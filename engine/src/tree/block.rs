@@ -74,6 +74,7 @@ impl Header {
         put(block, 36, &[0; 4]);
     }
 
+    //= docs/format/data.md#block-header
     /// Reads a block's header and holds it against the pointer that led here.
     pub(super) fn decode(block: &[u8], ptr: &Ptr, keyspace: u32) -> Result<Header, Flaw> {
         if array_at(block, 0) != MAGIC {
@@ -153,11 +154,13 @@ impl AsRef<[u8]> for Block {
 }
 
 impl Block {
+    //= docs/format/data.md#values
     /// A value's extent, whose checksum the caller has verified.
     pub(super) fn value(bytes: Vec<u8>, ptr: Ptr, keyspace: u32) -> Block {
         Block { bytes, ptr, keyspace, count: 0, prefix: 0..0, slots: 0, wide: false }
     }
 
+    //= docs/format/data.md#leaves-and-inner-blocks
     /// A leaf or an inner block, whose checksum the caller has verified.
     pub(super) fn parse(bytes: Vec<u8>, ptr: Ptr, keyspace: u32) -> Result<Block, Flaw> {
         let header = Header::decode(&bytes, &ptr, keyspace)?;
@@ -274,13 +277,6 @@ impl Block {
         let at = self.slot(index);
         let len = usize::from(u16_at(&self.bytes, at));
         self.bytes.get(at + ENTRY_HEADER_BYTES..at + ENTRY_HEADER_BYTES + len).unwrap_or_default()
-    }
-
-    /// Where an entry's suffix stands.
-    pub(super) fn suffix_range(&self, index: usize) -> Range<usize> {
-        let at = self.slot(index);
-        let start = at + ENTRY_HEADER_BYTES;
-        start..start + usize::from(u16_at(&self.bytes, at))
     }
 
     /// Writes an entry's whole key into `out`.

@@ -9,30 +9,20 @@
 //! map, syncs the file (T1), and writes the superblock durably into the slot of the generation before last. From the
 //! first failed sync or superblock write on, the store publishes nothing any more (T2).
 
+use super::block::Block;
+use super::changes::{Change, Changes, Feed};
 use super::freemap;
-use super::merge::{Feed, merge};
+use super::merge::merge;
 use super::pack::Packer;
 use super::ptr::{BlockKind, GRID, Ptr};
 use super::space::{Dead, Extent};
 use super::superblock::{SLOT_BYTES, Superblock};
-use super::write::Writer;
-use super::{
-    Error, KEY_BYTES_MAX, Latest, ROOTS_KEYSPACE, Result, Root, TreeRoot, TreeStore, VALUE_BYTES_MAX,
-};
-use super::block::Block;
+use super::write::{Writer, Written};
+use super::{Error, Latest, ROOTS_KEYSPACE, Result, Root, TreeRoot, TreeStore};
 use seawall_wal::Slice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// What a fold does to a key.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// The key has this value from now on.
-    Put(Slice),
-    /// The key has no value from now on; it may have had none.
-    Remove,
-}
 
 type StageHook = Box<dyn FnMut(&'static str) + Send>;
 
@@ -47,6 +37,7 @@ pub struct Fold {
     changed: BTreeSet<u32>,
     last_applied: Option<u32>,
     blocks_written: u64,
+    blocks_killed: u64,
     cached: Vec<Ptr>,
     stage: Option<StageHook>,
     has_failed: bool,
@@ -76,10 +67,11 @@ impl TreeStore {
             building: root.generation.saturating_add(1),
             writer: Writer::new(Arc::clone(self)),
             dead: Vec::new(),
-            trees: root.trees.clone(),
+            trees: root.trees.iter().map(|(keyspace, tree)| (*keyspace, tree.root)).collect(),
             changed: BTreeSet::new(),
             last_applied: None,
             blocks_written: 0,
+            blocks_killed: 0,
             cached: Vec::new(),
             stage: None,
             has_failed: false,
@@ -93,53 +85,10 @@ impl TreeStore {
             fold.has_failed = true;
             return Err(self.fail(self.corruption(0, flaw)));
         }
+        if let Some(map) = root.superblock.free_map {
+            fold.writer.reserve_map(u64::from(map.bytes));
+        }
         Ok(fold)
-    }
-}
-
-/// A stream of changes, looked at one ahead; keys must ascend.
-struct Changes<K, I> {
-    head: Option<(K, Change)>,
-    rest: I,
-}
-
-impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Changes<K, I> {
-    fn new(mut rest: I) -> Result<Self> {
-        let head = rest.next().transpose()?;
-        let changes = Changes { head, rest };
-        changes.check(None)?;
-        Ok(changes)
-    }
-
-    fn check(&self, previous: Option<&[u8]>) -> Result<()> {
-        let Some((key, change)) = &self.head else { return Ok(()) };
-        let key = key.as_ref();
-        if previous.is_some_and(|previous| previous >= key) {
-            return Err(Error::BadInput("the changes of a fold are not in key order".to_owned()));
-        }
-        let too_large = |what, len: usize, max: usize| Error::TooLarge { what, len: len as u64, max: max as u64 };
-        match change {
-            _ if key.len() > KEY_BYTES_MAX => Err(too_large("a key", key.len(), KEY_BYTES_MAX)),
-            Change::Put(value) if value.len() > VALUE_BYTES_MAX => {
-                Err(too_large("a value", value.len(), VALUE_BYTES_MAX))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Feed for Changes<K, I> {
-    fn key(&self) -> Option<&[u8]> {
-        self.head.as_ref().map(|(key, _)| key.as_ref())
-    }
-
-    fn take(&mut self, key: &mut Vec<u8>) -> Result<Option<Change>> {
-        let Some((next, change)) = self.head.take() else { return Ok(None) };
-        key.clear();
-        key.extend_from_slice(next.as_ref());
-        self.head = self.rest.next().transpose()?;
-        self.check(Some(key))?;
-        Ok(Some(change))
     }
 }
 
@@ -225,7 +174,10 @@ impl Fold {
             let (free_map, live_bytes) = fold.write_free_map()?;
             fold.passed("blocks written");
             // T1: nothing may lead to blocks that are not on the device.
-            fold.store.file.sync_data().map_err(|error| fold.store.fail(fold.store.io("sync", None, error)))?;
+            fold.store
+                .file
+                .sync_data()
+                .map_err(|error| fold.store.fail(fold.store.io("sync", None, error)))?;
             fold.passed("blocks synced");
             let superblock = fold.next_superblock(set, roots, free_map, live_bytes);
             fold.publish(&superblock)?;
@@ -267,6 +219,7 @@ impl Fold {
     /// The new tree no longer leads to this block.
     pub(super) fn kill(&mut self, ptr: &Ptr) {
         let extent = Extent { offset: ptr.offset, bytes: u64::from(ptr.bytes) };
+        self.blocks_killed += 1;
         self.dead.push(Dead { extent, birth: ptr.birth, death: self.building });
     }
 
@@ -288,8 +241,14 @@ impl Fold {
             }
         })?;
         let kind = BlockKind::of_level(level);
-        let ptr =
-            Ptr { offset: written.offset, bytes: bytes as u32, checksum: written.checksum, kind, level, birth };
+        let ptr = Ptr {
+            offset: written.offset,
+            bytes: bytes as u32,
+            checksum: written.checksum,
+            kind,
+            level,
+            birth,
+        };
         self.blocks_written += 1;
         if cached {
             let block =
@@ -346,15 +305,20 @@ impl Fold {
             self.kill(&old);
         }
         self.writer.flush()?;
+        join_dead(&mut self.dead);
         let store = Arc::clone(&self.store);
         let bytes = {
             let space = store.space.lock();
             space.check_burial(&self.dead).map_err(|flaw| store.fail(store.corruption(0, flaw)))?;
-            // Taking room for the map splits at most one free extent, and growing the file adds at most one.
+            // What was kept for the map may come back, and growing the file may add an extent; taking one adds none.
             freemap::block_bytes(space.free_count() + 2, space.dead_count() + self.dead.len())
         };
         if u32::try_from(bytes).is_err() {
-            return Err(Error::TooLarge { what: "the free map", len: bytes as u64, max: u64::from(u32::MAX) });
+            return Err(Error::TooLarge {
+                what: "the free map",
+                len: bytes as u64,
+                max: u64::from(u32::MAX),
+            });
         }
         let mut live_bytes = 0;
         let mut has_room = false;
@@ -374,8 +338,8 @@ impl Fold {
             return Err(Error::BadInput("the free map outgrew its block".to_owned()));
         }
         self.blocks_written += 1;
-        let (offset, checksum, kind) = (written.offset, written.checksum, BlockKind::FreeMap);
-        Ok((Ptr { offset, bytes: bytes as u32, checksum, kind, level: 0, birth }, live_bytes))
+        let Written { offset, bytes, checksum } = written;
+        Ok((Ptr { offset, bytes, checksum, kind: BlockKind::FreeMap, level: 0, birth }, live_bytes))
     }
 
     fn next_superblock(
@@ -393,7 +357,7 @@ impl Fold {
             generation: self.building,
             file_bytes: self.store.space.lock().used_end(),
             rows: self.trees.values().map(|tree| tree.rows).sum(),
-            blocks: (base.blocks + self.blocks_written).saturating_sub(self.dead.len() as u64),
+            blocks: (base.blocks + self.blocks_written).saturating_sub(self.blocks_killed),
             live_bytes,
             roots,
             free_map: Some(free_map),
@@ -407,7 +371,8 @@ impl Fold {
         super::bytes::put(&mut slot, 0, &superblock.encode());
         let offset = Superblock::slot_offset(superblock.generation);
         let written = self.store.file.write_durable_at(&slot, offset);
-        written.map_err(|error| self.store.fail(self.store.io("write of the superblock", Some(offset), error)))
+        written
+            .map_err(|error| self.store.fail(self.store.io("write of the superblock", Some(offset), error)))
     }
 
     /// The new generation is on the device: now in memory too.
@@ -435,6 +400,19 @@ impl Fold {
         store.is_folding.store(false, Ordering::Release);
         Ok(root)
     }
+}
+
+/// Joins neighbours that were born together: a rewritten run of leaves becomes one entry of the free map. What
+/// overlaps stays as it is, for `check_burial` to find.
+fn join_dead(dead: &mut Vec<Dead>) {
+    dead.sort_unstable_by_key(|dead| dead.extent);
+    dead.dedup_by(|next, before| {
+        let joins = before.extent.end() == next.extent.offset && before.birth == next.birth;
+        if joins {
+            before.extent.bytes += next.extent.bytes;
+        }
+        joins
+    });
 }
 
 impl Drop for Fold {

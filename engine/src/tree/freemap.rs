@@ -24,7 +24,8 @@ const DEAD_BYTES: usize = 32;
 
 /// Bytes of a block with room for so many extents.
 pub(super) fn block_bytes(free: usize, dead: usize) -> usize {
-    let used = HEADER_BYTES + COUNTS_BYTES + free.saturating_mul(FREE_BYTES) + dead.saturating_mul(DEAD_BYTES);
+    let used =
+        HEADER_BYTES + COUNTS_BYTES + free.saturating_mul(FREE_BYTES) + dead.saturating_mul(DEAD_BYTES);
     used.next_multiple_of(BLOCK_BYTES)
 }
 
@@ -63,6 +64,7 @@ pub(super) fn encode(free: &[Extent], dead: &[Dead], birth: u64, offset: u64, ou
     true
 }
 
+//= docs/format/data.md#free-map
 /// Reads the map of the generation that `ptr` was born in; the file's managed part ends at `end`.
 pub(super) fn decode(block: &[u8], ptr: &Ptr, end: u64) -> Result<(Vec<Extent>, Vec<Dead>), Flaw> {
     let header = Header::decode(block, ptr, FREE_MAP_KEYSPACE)?;
@@ -88,30 +90,41 @@ pub(super) fn decode(block: &[u8], ptr: &Ptr, end: u64) -> Result<(Vec<Extent>, 
     }
     let mut dead = Vec::with_capacity(dead_count as usize);
     for _ in 0..dead_count {
-        dead.push(Dead { extent: extent_at(at), birth: u64_at(block, at + 16), death: u64_at(block, at + 24) });
+        dead.push(Dead {
+            extent: extent_at(at),
+            birth: u64_at(block, at + 16),
+            death: u64_at(block, at + 24),
+        });
         at += DEAD_BYTES;
     }
     let all = free.iter().chain(dead.iter().map(|dead| &dead.extent));
     if let Some(extent) = all.clone().find(|extent| !fits(extent)) {
-        return Err(format!("the free map names {} bytes at {}, outside the file", extent.bytes, extent.offset));
+        return Err(format!(
+            "the free map names {} bytes at {}, outside the file",
+            extent.bytes, extent.offset
+        ));
     }
     let joined = free.iter().zip(free.iter().skip(1)).any(|(one, next)| one.end() >= next.offset);
-    let crossed = dead.iter().zip(dead.iter().skip(1)).any(|(one, next)| one.extent.end() > next.extent.offset);
+    let crossed =
+        dead.iter().zip(dead.iter().skip(1)).any(|(one, next)| one.extent.end() > next.extent.offset);
     let young = dead.iter().any(|dead| dead.death > ptr.birth || dead.birth > dead.death);
     if joined || crossed || young {
-        return Err("the free map's extents overlap, are out of order, or died in a later generation".to_owned());
+        return Err(
+            "the free map's extents overlap, are out of order, or died in a later generation".to_owned()
+        );
     }
     Ok((free, dead))
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     #[test]
     fn the_map_comes_back_and_lies_do_not() {
-        let ptr = Ptr { offset: 8192, bytes: 4096, checksum: 0, kind: BlockKind::FreeMap, level: 0, birth: 9 };
+        let ptr =
+            Ptr { offset: 8192, bytes: 4096, checksum: 0, kind: BlockKind::FreeMap, level: 0, birth: 9 };
         let free = [Extent { offset: 12288, bytes: 4096 }, Extent { offset: 20480, bytes: 8192 }];
         let dead = [Dead { extent: Extent { offset: 16384, bytes: 4096 }, birth: 2, death: 8 }];
         let map = |free: &[Extent], dead: &[Dead]| {

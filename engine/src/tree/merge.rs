@@ -11,19 +11,12 @@
 //! inherits the bound of the block: at the left edge of the tree that is the empty key.
 
 use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_EXTENT, Payload, VALUE_INLINE_MAX};
-use super::fold::{Change, Fold};
+use super::changes::{Change, Feed};
+use super::fold::Fold;
 use super::pack::{Ending, Packer, separator};
 use super::ptr::{MAX_LEVEL, Ptr};
 use super::{Error, Result, TreeRoot};
 use std::sync::Arc;
-
-/// Sorted changes, one at a time.
-pub(super) trait Feed {
-    /// The key of the next change.
-    fn key(&self) -> Option<&[u8]>;
-    /// The next change; its key is written to `key`.
-    fn take(&mut self, key: &mut Vec<u8>) -> Result<Option<Change>>;
-}
 
 /// Merges changes into a tree and gives the new one, `None` if it has no rows left.
 ///
@@ -250,7 +243,8 @@ impl Merge<'_> {
                 self.absorb_left(level)?;
             }
             self.flush(level, self.ending)?;
-            let mut above = self.packers.iter().skip(usize::from(level) + 1).filter(|packer| !packer.is_empty());
+            let mut above =
+                self.packers.iter().skip(usize::from(level) + 1).filter(|packer| !packer.is_empty());
             match (above.next(), above.next()) {
                 (None, _) => return Ok(None),
                 (Some(packer), None) if packer.len() == 1 => {

@@ -120,7 +120,8 @@ impl TreeStore {
             let (_, payload) = leaf.raw_payload(row);
             let offset = leaf.ptr().offset;
             let tree = TreeRoot::decode(payload).map_err(|flaw| self.corruption(offset, flaw))?;
-            let id = <[u8; 4]>::try_from(&*key).map(u32::from_be_bytes).ok().filter(|id| *id < ROOTS_KEYSPACE);
+            let id =
+                <[u8; 4]>::try_from(&*key).map(u32::from_be_bytes).ok().filter(|id| *id < ROOTS_KEYSPACE);
             let Some(id) = id.filter(|_| self.fits(&tree.ptr, superblock)) else {
                 return Err(self.corruption(offset, "a keyspace's root has no id, or leads out of the file"));
             };
@@ -135,7 +136,12 @@ impl TreeStore {
 }
 
 fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {
-    AlignedBuf::zeroed(bytes).map_err(|error| Error::Io { op: "buffer", path: path.to_owned(), offset: None, source: error })
+    AlignedBuf::zeroed(bytes).map_err(|error| Error::Io {
+        op: "buffer",
+        path: path.to_owned(),
+        offset: None,
+        source: error,
+    })
 }
 
 /// Reads both slots, chooses, and makes sure that what was chosen is on the device.

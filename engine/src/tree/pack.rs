@@ -4,9 +4,7 @@
 //! blocks' worth is waiting, so that whoever ends a run of entries still has a choice: halves of equal size in the
 //! middle of a tree, full blocks and a remainder at its growing edge.
 
-use super::block::{
-    ENTRY_HEADER_BYTES, FORM_CHILD, HEADER_BYTES, Header, NARROW_BYTES_MAX, TARGET_BYTES,
-};
+use super::block::{ENTRY_HEADER_BYTES, FORM_CHILD, HEADER_BYTES, Header, NARROW_BYTES_MAX, TARGET_BYTES};
 use super::bytes::put;
 use super::ptr::{BlockKind, Ptr};
 use seawall_wal::disk::BLOCK_BYTES;
@@ -244,7 +242,7 @@ pub(super) fn separator(low: &[u8], high: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use super::super::block::{Block, Payload};
     use super::*;
 
@@ -300,7 +298,8 @@ mod tests {
 
     #[test]
     fn the_longest_keys_get_a_block_with_wide_slots() {
-        for (key_bytes, value_bytes) in [(65_535, 1900), (65_535, 0), (65_480, 0), (65_480, 20), (3000, 1984)] {
+        for (key_bytes, value_bytes) in [(65_535, 1900), (65_535, 0), (65_480, 0), (65_480, 20), (3000, 1984)]
+        {
             let mut packer = Packer::new(0);
             packer.push(&vec![b'a'; key_bytes - 1], 1, b"v");
             packer.push(&vec![b'a'; key_bytes], value_bytes as u16, &vec![7; value_bytes]);

@@ -89,6 +89,7 @@ impl Ptr {
         out
     }
 
+    //= docs/format/data.md#pointer
     /// Decodes the pointer at the start of `bytes`; what needs no knowledge of the file is checked.
     pub(super) fn decode(bytes: &[u8]) -> Result<Ptr, Flaw> {
         let Some(field) = bytes.first_chunk::<PTR_BYTES>() else {
@@ -133,7 +134,7 @@ impl Ptr {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     #[test]

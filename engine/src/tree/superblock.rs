@@ -159,6 +159,7 @@ impl Superblock {
         out
     }
 
+    //= docs/format/data.md#superblock
     /// Reads a slot, which must be of the generation that belongs in it.
     pub(super) fn decode(slot: &[u8], index: u64) -> Slot {
         if array_at(slot, 0) != MAGIC {
@@ -230,9 +231,10 @@ impl Superblock {
         let [first, second] = slots;
         match (Superblock::decode(first, 0), Superblock::decode(second, 1)) {
             (Slot::Newer(version), _) | (_, Slot::Newer(version)) => Err(Refusal::Newer(version)),
-            (Slot::Valid(a), Slot::Valid(b)) if a.store_id != b.store_id => {
-                Err(Refusal::Damaged { offset: 0, flaw: "the superblocks are of two different stores".to_owned() })
-            }
+            (Slot::Valid(a), Slot::Valid(b)) if a.store_id != b.store_id => Err(Refusal::Damaged {
+                offset: 0,
+                flaw: "the superblocks are of two different stores".to_owned(),
+            }),
             (Slot::Valid(a), Slot::Valid(b)) => Ok((if a.generation > b.generation { *a } else { *b }, None)),
             (Slot::Valid(valid), Slot::Invalid { flaw, .. }) => {
                 Ok((*valid, Some(format!("superblock slot 1 is not valid: {flaw}"))))
@@ -242,7 +244,9 @@ impl Superblock {
             }
             (Slot::Invalid { claims: a, flaw }, Slot::Invalid { claims: b, .. }) => match a.max(b) {
                 Some(version) if version > FORMAT_VERSION => Err(Refusal::Newer(version)),
-                _ => Err(Refusal::Damaged { offset: 0, flaw: format!("neither superblock is valid: {flaw}") }),
+                _ => {
+                    Err(Refusal::Damaged { offset: 0, flaw: format!("neither superblock is valid: {flaw}") })
+                }
             },
         }
     }
@@ -254,12 +258,18 @@ fn checksum(slot: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     fn at_generation(generation: u64) -> Superblock {
-        let ptr =
-            Ptr { offset: 8192, bytes: 4096, checksum: 3, kind: BlockKind::Leaf, level: 0, birth: generation };
+        let ptr = Ptr {
+            offset: 8192,
+            bytes: 4096,
+            checksum: 3,
+            kind: BlockKind::Leaf,
+            level: 0,
+            birth: generation,
+        };
         Superblock {
             generation,
             store_id: *b"0123456789abcdef",

@@ -29,9 +29,9 @@ pub struct TreeReport {
     pub keyspaces: u64,
     /// Height of the highest tree, in blocks from root to leaf.
     pub height: u64,
-    /// Bytes of leaves.
+    /// Bytes of the keyspaces' leaves.
     pub leaf_bytes: u64,
-    /// Bytes of leaves that hold something.
+    /// Bytes of those leaves that hold something.
     pub leaf_bytes_used: u64,
     /// What is wrong, for people; empty if all is well.
     pub problems: Vec<String>,
@@ -58,7 +58,7 @@ impl TreeStore {
         };
         verifier.roots();
         for (keyspace, tree) in &root.trees {
-            verifier.keyspace(*keyspace, tree);
+            verifier.keyspace(*keyspace, &tree.root);
         }
         verifier.totals();
         verifier.space();
@@ -167,13 +167,17 @@ impl Verifier<'_> {
         block.key_into(block.count().saturating_sub(1), &mut key);
         if is_below || upper.is_some_and(|upper| &key[..] >= upper) {
             let offset = block.ptr().offset;
-            self.problem(format!("keyspace {keyspace}: byte {offset}: keys outside the bounds of the parent"));
+            self.problem(format!(
+                "keyspace {keyspace}: byte {offset}: keys outside the bounds of the parent"
+            ));
         }
     }
 
     fn rows_of(&mut self, leaf: &Arc<Block>, keyspace: u32) {
-        self.report.leaf_bytes += leaf.bytes_len() as u64;
-        self.report.leaf_bytes_used += leaf.used_len() as u64;
+        if keyspace != ROOTS_KEYSPACE {
+            self.report.leaf_bytes += leaf.bytes_len() as u64;
+            self.report.leaf_bytes_used += leaf.used_len() as u64;
+        }
         for index in 0..leaf.count() {
             let payload = match leaf.payload(index) {
                 Ok(payload) => payload,
@@ -183,7 +187,8 @@ impl Verifier<'_> {
                 }
             };
             self.rows += 1;
-            self.payload_bytes += (leaf.prefix().len() + leaf.suffix(index).len()) as u64 + payload.value_bytes();
+            self.payload_bytes +=
+                (leaf.prefix().len() + leaf.suffix(index).len()) as u64 + payload.value_bytes();
             if let Payload::Extent { ptr, .. } = payload {
                 self.extents += 1;
                 self.count(&ptr);

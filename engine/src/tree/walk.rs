@@ -9,7 +9,7 @@ use super::ptr::Ptr;
 use super::{Error, Result, Root, TreeStore};
 use seawall_wal::Slice;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Which end of a block to enter by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,6 +139,59 @@ impl Walker {
     }
 }
 
+/// The inner blocks of a tree's two highest levels, kept by the root once read: every search passes them, and would
+/// otherwise fight with all others for their place in the cache and their reference counts.
+#[derive(Debug, Default)]
+pub(super) struct Top {
+    first: OnceLock<Arc<Block>>,
+    second: OnceLock<Box<[OnceLock<Arc<Block>>]>>,
+}
+
+impl Top {
+    /// The root, if it is an inner block.
+    fn first(&self, store: &TreeStore, ptr: &Ptr, keyspace: u32) -> Result<Option<&Arc<Block>>> {
+        Top::kept(&self.first, store, ptr, keyspace)
+    }
+
+    /// The root's child at `index` of `count`, if it is an inner block.
+    fn second(
+        &self,
+        store: &TreeStore,
+        index: usize,
+        count: usize,
+        ptr: &Ptr,
+        keyspace: u32,
+    ) -> Result<Option<&Arc<Block>>> {
+        if ptr.level == 0 {
+            return Ok(None);
+        }
+        let places = self.second.get_or_init(|| (0..count).map(|_| OnceLock::new()).collect());
+        match places.get(index) {
+            Some(place) => Top::kept(place, store, ptr, keyspace),
+            None => Ok(None),
+        }
+    }
+
+    fn kept<'a>(
+        place: &'a OnceLock<Arc<Block>>,
+        store: &TreeStore,
+        ptr: &Ptr,
+        keyspace: u32,
+    ) -> Result<Option<&'a Arc<Block>>> {
+        if ptr.level == 0 {
+            return Ok(None);
+        }
+        match place.get() {
+            Some(block) => Ok(Some(block)),
+            // Two threads may read it at once; nobody waits for another's read.
+            None => Ok(Some(place.get_or_init({
+                let block = store.load(ptr, keyspace)?;
+                || block
+            }))),
+        }
+    }
+}
+
 impl TreeStore {
     /// The value of a key.
     ///
@@ -160,7 +213,15 @@ impl TreeStore {
     }
 
     fn find(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<(Arc<Block>, usize)>> {
-        let Some(mut ptr) = root.tree(keyspace) else { return Ok(None) };
+        let Some(tree) = root.trees.get(&keyspace) else { return Ok(None) };
+        let mut ptr = tree.root.ptr;
+        if let Some(top) = tree.top.first(self, &ptr, keyspace)? {
+            let index = top.child_index(key);
+            ptr = self.child_of(top, index)?;
+            if let Some(second) = tree.top.second(self, index, top.count(), &ptr, keyspace)? {
+                ptr = self.child_of(second, second.child_index(key))?;
+            }
+        }
         loop {
             let block = self.load(&ptr, keyspace)?;
             if block.level() == 0 {
@@ -298,7 +359,8 @@ impl TreeCursor {
             Ok(value) => Ok(self.key_slice().map(|key| (key, value))),
             Err(error) => {
                 // Back over the row that could not be given: the leaf is in hand, so this cannot fail.
-                let undone = if forward { self.walker.prev(&self.store) } else { self.walker.next(&self.store) };
+                let undone =
+                    if forward { self.walker.prev(&self.store) } else { self.walker.next(&self.store) };
                 self.row = None;
                 undone.and(Err(error))
             }

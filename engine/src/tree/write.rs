@@ -22,6 +22,7 @@ const GROWTH: Range<u64> = 1 << 20..64 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
     pub(super) offset: u64,
+    pub(super) bytes: u32,
     pub(super) checksum: u32,
 }
 
@@ -33,12 +34,14 @@ pub(super) struct Writer {
     run: Option<Extent>,
     used: usize,
     taken: Vec<Extent>,
+    /// Kept for the free map.
+    map: Option<Extent>,
     bytes: u64,
 }
 
 impl Writer {
     pub(super) fn new(store: Arc<TreeStore>) -> Writer {
-        Writer { store, buffer: None, run: None, used: 0, taken: Vec::new(), bytes: 0 }
+        Writer { store, buffer: None, run: None, used: 0, taken: Vec::new(), map: None, bytes: 0 }
     }
 
     /// Bytes written, or waiting in the run.
@@ -58,13 +61,30 @@ impl Writer {
         Ok(written)
     }
 
-    /// Places the free map: alone, its extent taken before `fill` looks at what is free.
+    /// Keeps an extent of this length for the free map, if there is one: later the runs will have cut up the free
+    /// space. The last map but one has just been released, so maps of like size take turns in three places.
+    pub(super) fn reserve_map(&mut self, bytes: u64) {
+        self.map = self.store.space.lock().take(bytes, bytes, true);
+    }
+
+    /// Places the free map, of at least `bytes`. All room is taken before `fill` looks at what is free.
     ///
     /// # Errors
     /// As [`block`](Self::block).
     pub(super) fn map_block(&mut self, bytes: usize, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
-        let written = self.alone(bytes, fill)?;
-        self.bytes += bytes as u64;
+        let kept = self.map.take();
+        let room = bytes as u64..=(bytes as u64).saturating_mul(2).max(4 * GRID);
+        let extent = match kept {
+            Some(extent) if room.contains(&extent.bytes) => extent,
+            _ => {
+                self.store.give_back(kept.as_slice())?;
+                let some_more = (bytes + bytes / 8).next_multiple_of(GRID as usize) as u64;
+                self.extent_growing_by(some_more, some_more, some_more)?
+            }
+        };
+        self.taken.push(extent);
+        let written = self.write_extent(extent, fill)?;
+        self.bytes += extent.bytes;
         Ok(written)
     }
 
@@ -89,17 +109,24 @@ impl Writer {
         fill(offset, place);
         let checksum = crc32fast::hash(place);
         self.used += bytes;
-        Ok(Written { offset, checksum })
+        Ok(Written { offset, bytes: bytes as u32, checksum })
     }
 
     fn alone(&mut self, bytes: usize, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
-        let mut buffer = self.store.zeroed(bytes)?;
         let extent = self.extent(bytes as u64, bytes as u64)?;
         self.taken.push(extent);
-        fill(extent.offset, &mut buffer);
-        let block = buffer.get(..bytes).unwrap_or(&buffer);
+        self.write_extent(extent, fill)
+    }
+
+    fn write_extent(&self, extent: Extent, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
+        let bytes = extent.bytes as usize;
+        let mut buffer = self.store.zeroed(bytes)?;
+        let Some(block) = buffer.get_mut(..bytes) else {
+            return Err(Error::BadInput("a block does not fit in its buffer".to_owned()));
+        };
+        fill(extent.offset, block);
         self.store.write(block, extent.offset)?;
-        Ok(Written { offset: extent.offset, checksum: crc32fast::hash(block) })
+        Ok(Written { offset: extent.offset, bytes: bytes as u32, checksum: crc32fast::hash(block) })
     }
 
     /// Writes what waits in the run and gives back the rest of its extent.
@@ -121,29 +148,31 @@ impl Writer {
     pub(super) fn abort(&mut self) -> Result<()> {
         self.used = 0;
         self.taken.extend(self.run.take());
+        self.taken.extend(self.map.take());
         self.bytes = 0;
         self.store.give_back(&std::mem::take(&mut self.taken))
     }
 
     /// An extent of `min` to `wanted` bytes, from the free space or by growing the file.
     fn extent(&self, min: u64, wanted: u64) -> Result<Extent> {
+        self.extent_growing_by(min, wanted, wanted.max(self.store.growth()))
+    }
+
+    fn extent_growing_by(&self, min: u64, wanted: u64, growth: u64) -> Result<Extent> {
         let take = |must| self.store.space.lock().take(min, wanted, must);
         if let Some(extent) = take(false) {
             return Ok(extent);
         }
-        let grown = self.store.grow_by(wanted.max(self.store.growth()));
-        let found = match &grown {
-            Ok(()) | Err(Error::NoSpace) => take(true),
-            Err(_) => None,
-        };
-        match (found, grown) {
-            (Some(extent), _) => Ok(extent),
-            (None, Err(Error::NoSpace)) => {
-                self.store.grow_by(min)?;
-                take(true).ok_or(Error::NoSpace)
-            }
-            (None, Err(error)) => Err(error),
-            (None, Ok(())) => Err(Error::NoSpace),
+        match self.store.grow_by(growth) {
+            Ok(()) => take(true).ok_or(Error::NoSpace),
+            Err(Error::NoSpace) => match take(true) {
+                Some(extent) => Ok(extent),
+                None => {
+                    self.store.grow_by(min)?;
+                    take(true).ok_or(Error::NoSpace)
+                }
+            },
+            Err(error) => Err(error),
         }
     }
 }
@@ -161,7 +190,11 @@ impl TreeStore {
     /// Writes to blocks that no superblock leads to. A full disk is no failure: the fold is given up.
     fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
         self.file.write_at(bytes, offset).map_err(|error| {
-            if is_disk_full(&error) { Error::NoSpace } else { self.fail(self.io("write", Some(offset), error)) }
+            if is_disk_full(&error) {
+                Error::NoSpace
+            } else {
+                self.fail(self.io("write", Some(offset), error))
+            }
         })
     }
 
@@ -183,7 +216,11 @@ impl TreeStore {
         let end = self.end.load(Ordering::Acquire);
         let bytes = bytes.next_multiple_of(GRID);
         self.file.allocate(end, bytes).map_err(|error| {
-            if is_disk_full(&error) { Error::NoSpace } else { self.fail(self.io("allocate", Some(end), error)) }
+            if is_disk_full(&error) {
+                Error::NoSpace
+            } else {
+                self.fail(self.io("allocate", Some(end), error))
+            }
         })?;
         self.space.lock().grow(end + bytes).map_err(|flaw| self.corruption(end, flaw))?;
         self.end.store(end + bytes, Ordering::Release);

@@ -44,10 +44,7 @@ pub(super) struct Bank {
 impl Bank {
     pub(super) fn open(db: &Db) -> Outcome<Bank> {
         let [checking, savings] = SIDES;
-        Ok(Bank {
-            sides: [db.keyspace(checking)?, db.keyspace(savings)?],
-            ledger: db.keyspace(LEDGER)?,
-        })
+        Ok(Bank { sides: [db.keyspace(checking)?, db.keyspace(savings)?], ledger: db.keyspace(LEDGER)? })
     }
 
     /// The last sequence number of a writer in the ledger; 0 if there is none.
@@ -74,7 +71,8 @@ impl Bank {
         // Nobody is overdrawn; a transfer of nothing is a transfer all the same.
         let [checking, savings] = balances;
         let delta = if random.below(2) == 0 { -amount.min(checking) } else { amount.min(savings) };
-        let changes = [Change { account: accounts[0], delta }, Change { account: accounts[1], delta: -delta }];
+        let changes =
+            [Change { account: accounts[0], delta }, Change { account: accounts[1], delta: -delta }];
         for ((side, change), balance) in self.sides.iter().zip(&changes).zip(balances) {
             let balance = balance + change.delta;
             transaction.insert(side, change.account.to_be_bytes(), balance.to_le_bytes())?;
@@ -103,13 +101,19 @@ fn parse_ledger_key(key: &[u8]) -> Option<(u32, u64)> {
 }
 
 fn encode_changes(changes: &[Change; 2]) -> Vec<u8> {
-    changes.iter().flat_map(|change| [&change.account.to_le_bytes()[..], &change.delta.to_le_bytes()].concat()).collect()
+    changes
+        .iter()
+        .flat_map(|change| [&change.account.to_le_bytes()[..], &change.delta.to_le_bytes()].concat())
+        .collect()
 }
 
 fn parse_changes(bytes: &[u8]) -> Option<[Change; 2]> {
     let one = |bytes: &[u8]| {
         let (account, delta) = bytes.split_first_chunk::<4>()?;
-        Some(Change { account: u32::from_le_bytes(*account), delta: i64::from_le_bytes(delta.try_into().ok()?) })
+        Some(Change {
+            account: u32::from_le_bytes(*account),
+            delta: i64::from_le_bytes(delta.try_into().ok()?),
+        })
     };
     Some([one(bytes.get(..12)?)?, one(bytes.get(12..)?)?])
 }
@@ -228,5 +232,93 @@ impl fmt::Display for Check {
             write!(f, ", {} that nobody tried", self.never_tried)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const WRITERS: u32 = 2;
+    const TRANSFERS: u64 = 20;
+
+    /// A bank after some transfers, all reported, damaged by `damage`, as the check sees it.
+    fn check_after(name: &str, damage: impl Fn(&Bank)) -> Check {
+        let dir = std::env::temp_dir().join(format!("seawall-bank-{}-{name}", std::process::id()));
+        let db = Db::open(&dir).unwrap();
+        open_accounts(&db).unwrap();
+        let bank = Bank::open(&db).unwrap();
+        let mut random = Random::new();
+        let mut reports = Vec::new();
+        for sequence in 1..=TRANSFERS {
+            for writer in 0..WRITERS {
+                db.transact(|transaction| bank.transfer(transaction, &mut random, writer, sequence)).unwrap();
+                reports.push(Acknowledged { writer, sequence, commit_us: 1 });
+            }
+        }
+        assert_eq!(bank.last_sequence(1).unwrap(), TRANSFERS);
+        damage(&bank);
+        let check = History::new(WRITERS).check(&db, &reports).unwrap();
+        db.close().unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+        check
+    }
+
+    fn faults(check: Check) -> (u64, bool, u64, bool) {
+        (check.lost, check.half_applied > 0, check.never_tried, check.total_unchanged)
+    }
+
+    #[test]
+    fn a_bank_that_kept_everything_passes() {
+        assert_eq!(faults(check_after("whole", |_| {})), (0, false, 0, true));
+        let one_under_way = |bank: &Bank| {
+            let changes = [Change { account: 1, delta: 0 }, Change { account: 2, delta: 0 }];
+            bank.ledger.insert(ledger_key(0, TRANSFERS + 1), encode_changes(&changes)).unwrap();
+        };
+        let check = check_after("under-way", one_under_way);
+        assert_eq!((faults(check), check.kept_unacknowledged), ((0, false, 0, true), 1));
+    }
+
+    #[test]
+    fn every_kind_of_loss_is_seen() {
+        let nothing = [Change { account: 1, delta: 0 }, Change { account: 2, delta: 0 }];
+        let remove = |writer, sequence| {
+            move |bank: &Bank| {
+                bank.ledger.remove(ledger_key(writer, sequence)).unwrap();
+            }
+        };
+        assert_eq!(check_after("tail", remove(1, TRANSFERS)).lost, 1);
+        assert_eq!(check_after("gap", remove(0, 7)).lost, 1);
+        let all = check_after("all", |bank| (1..=TRANSFERS).for_each(|sequence| remove(0, sequence)(bank)));
+        assert_eq!(all.lost, TRANSFERS);
+        let invented = check_after("invented", |bank| {
+            for sequence in TRANSFERS + 1..=TRANSFERS + 3 {
+                bank.ledger.insert(ledger_key(0, sequence), encode_changes(&nothing)).unwrap();
+            }
+        });
+        assert_eq!(invented.never_tried, 2);
+    }
+
+    #[test]
+    fn every_kind_of_half_transfer_is_seen() {
+        let set = |side: usize, balance: i64| {
+            move |bank: &Bank| {
+                let account = 3u32.to_be_bytes();
+                bank.sides[side].insert(account, balance.to_le_bytes()).unwrap();
+            }
+        };
+        assert_eq!(faults(check_after("balance", set(0, 7_777))), (0, true, 0, false));
+        let both = check_after("both", |bank| {
+            let [old] = [bank.sides[0].get(3u32.to_be_bytes()).unwrap().as_deref().and_then(parse_balance)];
+            let other = bank.sides[1].get(3u32.to_be_bytes()).unwrap().as_deref().and_then(parse_balance);
+            set(0, old.unwrap() + 5)(bank);
+            set(1, other.unwrap() - 5)(bank);
+        });
+        assert_eq!(faults(both), (0, true, 0, true));
+        let gone = check_after("gone", |bank| {
+            bank.sides[1].remove(9u32.to_be_bytes()).unwrap();
+        });
+        assert_eq!(faults(gone), (0, true, 0, false));
     }
 }

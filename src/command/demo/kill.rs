@@ -43,7 +43,8 @@ pub(super) fn run_and_kill(ui: &Ui, store: &Path, history: &History, longest_ms:
         .stdout(Stdio::piped())
         .spawn();
     let mut writers = Writers(spawned.map_err(|error| Failure::file("starting", &program, &error))?);
-    let pipe = writers.0.stdout.take().ok_or_else(|| Failure::error("the writers have no standard output"))?;
+    let pipe =
+        writers.0.stdout.take().ok_or_else(|| Failure::error("the writers have no standard output"))?;
     let spread_ms = longest_ms.saturating_sub(SHORTEST_MS);
     let moment = Duration::from_millis(SHORTEST_MS + Random::new().below(spread_ms + 1));
 
@@ -53,7 +54,8 @@ pub(super) fn run_and_kill(ui: &Ui, store: &Path, history: &History, longest_ms:
         // Whatever happens here, the writers must end, or the reader never would.
         let waited = wait_for_moment(ui, &mut writers, &reported, moment);
         let ended = writers.kill();
-        let reports = reader.join().map_err(|_| Failure::error("reading the writers' reports panicked"))??;
+        let reports =
+            reader.join().map_err(|_| Failure::error("reading the writers' reports panicked"))??;
         let (flowing, in_flight) = waited?;
         let status = ended?;
         Ok(Run {
@@ -79,6 +81,9 @@ fn wait_for_moment(
         std::thread::sleep(Duration::from_millis(1));
         ui.check_interrupt()?;
         if let Some(status) = writers.ended()? {
+            // Ctrl-C goes to both processes, and may have reached this one second.
+            std::thread::sleep(FLOWING);
+            ui.check_interrupt()?;
             return Err(Failure::error(format!("the writers ended by themselves: {status}")));
         }
         let count = reported.load(Ordering::Relaxed);

@@ -57,6 +57,7 @@ struct Figures<'a> {
     /// The longest.
     recovery_ms: f64,
     recoveries_ms: &'a [f64],
+    device_syncs_per_s_before: f64,
     device_syncs_per_s_after: f64,
     kept_unacknowledged: u64,
     never_tried: u64,
@@ -83,7 +84,8 @@ impl Report {
     }
 
     pub(super) fn passed(&self) -> bool {
-        let kept = self.lost == 0 && self.half_applied == 0 && self.never_tried == 0 && self.totals_changed == 0;
+        let kept =
+            self.lost == 0 && self.half_applied == 0 && self.never_tried == 0 && self.totals_changed == 0;
         kept && self.crashes == self.runs
     }
 
@@ -92,7 +94,7 @@ impl Report {
         let mut sorted = self.commit_us.clone();
         sorted.sort_unstable();
         let commits_per_s = sorted.len() as f64 / self.flowing.as_secs_f64().max(1e-9);
-        let device = (self.device_before + self.device_after) / 2.0;
+        let device = self.device();
         let figures = Figures {
             acknowledged: sorted.len() as u64,
             lost: self.lost,
@@ -106,6 +108,7 @@ impl Report {
             ratio_to_device: commits_per_s / device.max(1e-9),
             recovery_ms: self.recoveries_ms.iter().copied().fold(0.0, f64::max),
             recoveries_ms: &self.recoveries_ms,
+            device_syncs_per_s_before: self.device_before,
             device_syncs_per_s_after: self.device_after,
             kept_unacknowledged: self.kept_unacknowledged,
             never_tried: self.never_tried,
@@ -114,6 +117,7 @@ impl Report {
             puts: &self.puts,
             seconds: self.seconds,
         };
+        self.warn_of_drift(ui);
         let mut out = ui.out();
         if ui.format == Format::Table {
             out.raw(self.table(&figures).as_bytes())?;
@@ -121,6 +125,31 @@ impl Report {
             out.value(&figures)?;
         }
         out.finish()
+    }
+
+    /// Says so if the device was not the same throughout: ratios to it are then rough.
+    fn warn_of_drift(&self, ui: &Ui) {
+        let rates = || {
+            self.puts
+                .iter()
+                .map(|puts| puts.device_syncs_per_s)
+                .chain([self.device_before, self.device_after])
+        };
+        let (least, most) = (rates().fold(f64::INFINITY, f64::min), rates().fold(0.0, f64::max));
+        if most > 2.0 * least {
+            ui.warn(format!(
+                "the device did between {least:.0} and {most:.0} writes/s: something else keeps the machine busy, and \
+                 the figures are rough"
+            ));
+        }
+    }
+
+    /// The device's rate: the median of all its measurements, which are spread over the demo.
+    fn device(&self) -> f64 {
+        let mut rates = vec![self.device_before, self.device_after];
+        rates.extend(self.puts.iter().map(|puts| puts.device_syncs_per_s));
+        rates.sort_unstable_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or_default()
     }
 
     fn table(&self, figures: &Figures<'_>) -> String {

@@ -63,7 +63,8 @@ impl Input {
             }
             number += 1;
             if line.len() > VALUE_BYTES_MAX {
-                let message = format!("line {number} of {} is longer than {VALUE_BYTES_MAX} bytes", self.name());
+                let message =
+                    format!("line {number} of {} is longer than {VALUE_BYTES_MAX} bytes", self.name());
                 return Err(Failure::usage(message).hint("--input wants a text file"));
             }
             each(number, &line)?;
@@ -86,12 +87,14 @@ pub(super) fn load(ui: &Ui, db: &Db, input: &Input) -> Outcome<u64> {
         }
         Ok(())
     })?;
-    if batch.len() > 0 {
+    if !batch.is_empty() {
         db.write(batch)?;
     }
     match missing(ui, db, input, rows)? {
         0 => Ok(rows),
-        wrong => Err(Failure::error(format!("{wrong} of {rows} lines were not read back as they were written"))),
+        wrong => {
+            Err(Failure::error(format!("{wrong} of {rows} lines were not read back as they were written")))
+        }
     }
 }
 

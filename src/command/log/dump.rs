@@ -15,10 +15,8 @@ use std::path::PathBuf;
 ///
 /// A keyspace whose creation is no longer in the log is shown by its number, as `#7`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  seawall log dump db -n 20\n  seawall log dump db -k users -o jsonl\n  \
-                        seawall log dump db --start 67108864 --end 67200000"
-)]
+#[command(after_help = "Examples:\n  seawall log dump db -n 20\n  seawall log dump db -k users -o jsonl\n  \
+                        seawall log dump db --start 67108864 --end 67200000")]
 pub(super) struct DumpArgs {
     /// The store's directory, or that of a log used alone
     #[arg(value_name = "DB")]
@@ -67,10 +65,18 @@ impl Dump<'_> {
     /// Prints a record's operations if `shown`. True if any was printed.
     fn record(&mut self, found: &RecordRef<'_>, shown: bool) -> Outcome<bool> {
         if found.kind != Kind::TRANSACTION {
-            let other = Line { op: kind_name(found.kind), keyspace: String::new(), key: None, value: Some(found.payload) };
+            let other = Line {
+                op: kind_name(found.kind),
+                keyspace: String::new(),
+                key: None,
+                value: Some(found.payload),
+            };
             return self.line(found, &other, shown);
         }
-        let malformed = |why| Failure::error(format!("LSN {}: {why}", found.lsn)).hint("`seawall log verify` checks all records");
+        let malformed = |why| {
+            Failure::error(format!("LSN {}: {why}", found.lsn))
+                .hint("`seawall log verify` checks all records")
+        };
         let mut any = false;
         for op in record::decode(found.payload).map_err(malformed)? {
             if let Op::CreateKeyspace { keyspace, name, .. } = op {
@@ -104,7 +110,8 @@ impl Dump<'_> {
         if !shown || self.only.as_ref().is_some_and(|only| *only != line.keyspace) {
             return Ok(false);
         }
-        let text = |bytes: Option<&[u8]>| bytes.map_or(Value::Null, |bytes| json!(self.ui.codec.encode(bytes)));
+        let text =
+            |bytes: Option<&[u8]>| bytes.map_or(Value::Null, |bytes| json!(self.ui.codec.encode(bytes)));
         self.list.push(&[
             ("lsn", json!(found.lsn.0)),
             ("time", json!(utc(found.time_us))),

@@ -59,7 +59,9 @@ pub(super) fn run(ui: &Ui, args: StatsArgs) -> Outcome {
     }
     let mut object: serde_json::Map<String, Value> =
         summary.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let files = files.iter().map(|file| file.cells().into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+    let files = files
+        .iter()
+        .map(|file| file.cells().into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
     object.insert("segments".to_owned(), Value::Array(files.map(Value::Object).collect()));
     out.value(&object)?;
     out.finish()
@@ -124,7 +126,8 @@ fn segments(log: &Path, records: &BTreeMap<u64, (u64, u64)>) -> Outcome<Vec<LogF
             (Some(_), Parsed::Newer(_)) => ("newer", None),
             (Some(_), _) => ("not begun", None),
         };
-        let (records, payload_bytes) = number.and_then(|number| records.get(&number)).copied().unwrap_or_default();
+        let (records, payload_bytes) =
+            number.and_then(|number| records.get(&number)).copied().unwrap_or_default();
         files.push(LogFile { name, state, first_lsn, disk_bytes, records, payload_bytes });
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -24,7 +24,8 @@ impl Delimited {
         let since_record = Rc::new(Cell::new(0));
         let input = Capped { input, since_record: Rc::clone(&since_record) };
         let mut reader = ReaderBuilder::new().delimiter(delimiter).from_reader(input);
-        let heading = reader.headers().map_err(|error| Failure::error(format!("line 1, the heading: {error}")))?;
+        let heading =
+            reader.headers().map_err(|error| Failure::error(format!("line 1, the heading: {error}")))?;
         let columns: Vec<String> = heading.iter().map(str::to_owned).collect();
         let find = |name: &String| {
             let found = columns.iter().position(|column| column == name);

@@ -60,7 +60,8 @@ fn row(text: &[u8], shape: &Shape) -> Result<(Vec<u8>, Vec<u8>), String> {
 /// What `dump` writes: exactly a key and a value, both strings.
 fn own_row(fields: &Fields<'_>, shape: &Shape) -> Result<(Vec<u8>, Vec<u8>), String> {
     let value_field = shape.value.as_deref().unwrap_or("value");
-    if let (None, Some(name)) = (&shape.value, fields.keys().find(|name| *name != "key" && *name != "value")) {
+    if let (None, Some(name)) = (&shape.value, fields.keys().find(|name| *name != "key" && *name != "value"))
+    {
         return Err(format!("an unknown field `{name}`; with --key-field NAME the whole line is the value"));
     }
     // A value field that was named is data of others.
@@ -70,8 +71,9 @@ fn own_row(fields: &Fields<'_>, shape: &Shape) -> Result<(Vec<u8>, Vec<u8>), Str
 
 fn text_of(fields: &Fields<'_>, name: &str, codec: Codec) -> Result<Vec<u8>, String> {
     let raw = field(fields, name)?;
-    let text: String = serde_json::from_str(raw.get())
-        .map_err(|_| format!("`{name}` is not a string; --key-field and --value-field take other fields as they are"))?;
+    let text: String = serde_json::from_str(raw.get()).map_err(|_| {
+        format!("`{name}` is not a string; --key-field and --value-field take other fields as they are")
+    })?;
     codec.decode(text.as_bytes()).map_err(|why| format!("`{name}`: {why}"))
 }
 

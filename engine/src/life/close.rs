@@ -1,0 +1,84 @@
+//! Closing, and going on after a full disk.
+
+use crate::db::{Core, Handle};
+use crate::{Error, Result};
+use std::sync::atomic::Ordering;
+
+/// A store that has no more than this unfolded is folded when it closes, so that it opens at once.
+const FOLD_ON_CLOSE_BYTES_MAX: u64 = 8 << 20;
+
+impl Handle {
+    /// Closes for all clones.
+    pub(crate) fn close(&self) -> Result<()> {
+        let core = self.core();
+        if core.is_closed.swap(true, Ordering::AcqRel) {
+            return Err(Error::Closed);
+        }
+        core.sequencer.close();
+        self.stop_thread();
+        let finished = if core.options.read_only { Ok(()) } else { core.finish() };
+        let closed = core.log.close();
+        core.note_failure();
+        finished.and(closed)
+    }
+
+    fn stop_thread(&self) {
+        let core = self.core();
+        core.fold.stop(&*core.runtime);
+        let thread = self.fold_thread.lock().take();
+        if let Some(thread) = thread
+            && thread.join()
+        {
+            core.poison(&Error::BadInput("the checkpoint thread panicked".into()));
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What a panic leaves behind is never recorded as a clean end: recovery looks at the log as after a
+            // crash.
+            let core = self.core();
+            core.is_closed.store(true, Ordering::Release);
+            core.sequencer.close();
+            self.stop_thread();
+            return;
+        }
+        // Nobody is there to be told: whoever wants to know calls `close`.
+        let _ = self.close();
+    }
+}
+
+impl Core {
+    /// Everything that has its place becomes durable and visible, and goes into the data file if that is quick.
+    fn finish(&self) -> Result<()> {
+        let _alone = self.fold.latch.lock();
+        if let Some(cause) = self.sequencer.failure() {
+            return Err(Error::Poisoned(cause));
+        }
+        self.log.sync().inspect_err(|error| self.poison(error))?;
+        self.sequencer.advance();
+        let bytes = self.reads.delta_bytes();
+        if bytes == 0 || bytes > FOLD_ON_CLOSE_BYTES_MAX {
+            return Ok(());
+        }
+        match self.checkpoint_alone() {
+            // The log has it all.
+            Ok(_) | Err(Error::NoSpace) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// After `NoSpace`: looks for room, and sets waiting checkpoints going again.
+    pub(crate) fn resume(&self) -> Result<()> {
+        if let Some(cause) = self.sequencer.failure() {
+            return Err(Error::Poisoned(cause));
+        }
+        self.log.resume()?;
+        if self.options.background {
+            self.fold.request(&*self.runtime);
+        }
+        Ok(())
+    }
+}

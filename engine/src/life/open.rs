@@ -1,0 +1,320 @@
+//! Opening a store: creating it if there is none, else recovering what it holds.
+//!
+//! ```text
+//! DIR/data      superblocks, trees        (the store is there once this name is)
+//! DIR/data.new  the same, while the store is being created
+//! DIR/log/      anchor and segments
+//! ```
+//!
+//! *Creating*: directories; the log, first segment and then anchor, durable; both superblocks into `data.new`, synced;
+//! the rename to `data`, synced. A crash before that rename leaves no store, and the next opening begins again with
+//! what it finds. A log that holds records but has no data file is not a store half made but one half lost.
+//!
+//! *Recovering*: lock the data file before anything is read; sync the directory before a name in it is trusted; read
+//! the superblock; open the log, which decides on its own tail; replay from the superblock's checkpoint on. A delta
+//! that outgrows its budget on the way is folded at once, with the replay position left where it was: redo writes
+//! whole rows, so doing some of it twice ends in the same state.
+
+use crate::commit::log::{CommitLog, LocalLog};
+use crate::commit::sequencer::Sequencer;
+use crate::db::{Core, Db, Handle};
+use crate::delta::Delta;
+use crate::keyspace::Catalogue;
+use crate::life::checkpoint::FoldState;
+use crate::options::Options;
+use crate::read::view::{Reads, View};
+use crate::record::WriteSet;
+use crate::stats::Counters;
+use crate::tree::{Root, Superblock, TreeStore};
+use crate::{Error, Result};
+use seawall_wal::disk::crashsafe;
+use seawall_wal::disk::{Lock, Open};
+use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Wal};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// The data file.
+pub(crate) const DATA_NAME: &str = "data";
+const DATA_NEW_NAME: &str = "data.new";
+const LOG_NAME: &str = "log";
+
+/// The files of a store, open and checked against each other.
+struct Files {
+    store: Arc<TreeStore>,
+    root: Arc<Root>,
+    log: LocalLog,
+}
+
+pub(crate) fn open(options: Options) -> Result<Db> {
+    let opener = Opener { options: &options };
+    let files = opener.open()?;
+    start(options, files)
+}
+
+struct Opener<'a> {
+    options: &'a Options,
+}
+
+impl Opener<'_> {
+    fn path(&self, name: &str) -> PathBuf {
+        self.options.path.join(name)
+    }
+
+    fn exists(&self, name: &str) -> Result<bool> {
+        let path = self.path(name);
+        self.options.disk.exists(&path).map_err(|source| Error::io("look for", &path, None, source))
+    }
+
+    fn open(&self) -> Result<Files> {
+        if self.exists(DATA_NAME)? {
+            let path = self.path(DATA_NAME);
+            let how = if self.options.read_only { Open::Read } else { Open::ReadWrite };
+            let file = self.open_locked(&path, how)?;
+            return self.recover(file);
+        }
+        if self.options.create { self.create() } else { Err(self.not_there()) }
+    }
+
+    fn not_there(&self) -> Error {
+        let source = io::Error::new(io::ErrorKind::NotFound, "there is no store here");
+        Error::Io { op: "open", path: self.path(DATA_NAME), offset: None, source }
+    }
+
+    fn open_locked(&self, path: &Path, how: Open) -> Result<Arc<dyn DiskFile>> {
+        let disk = &self.options.disk;
+        let file = disk.open(path, how).map_err(|source| Error::io("open", path, None, source))?;
+        let lock = if how == Open::Read { Lock::Shared } else { Lock::Exclusive };
+        if file.try_lock(lock).map_err(|source| Error::io("lock", path, None, source))? {
+            Ok(file)
+        } else {
+            Err(Error::Locked { path: path.to_owned(), pid: disk.lock_holder(path) })
+        }
+    }
+
+    fn sync_dir(&self) -> Result<()> {
+        let path = &self.options.path;
+        self.options.disk.sync_dir(path).map_err(|source| Error::io("sync directory", path, None, source))
+    }
+
+    fn recover(&self, file: Arc<dyn DiskFile>) -> Result<Files> {
+        let path = self.path(DATA_NAME);
+        let read_only = self.options.read_only;
+        if !read_only {
+            self.sync_dir()?;
+        }
+        let (store, root) = TreeStore::open(file, &path, self.options.cache_bytes, read_only)?;
+        let superblock = &root.superblock;
+        let replay = superblock.checkpoint_lsn;
+        let damaged = |what: String| Error::Corruption {
+            file: path.clone(),
+            offset: superblock.generation % 2 * seawall_wal::disk::BLOCK_BYTES as u64,
+            lsn: Some(replay),
+            what,
+        };
+        let log_dir = self.path(LOG_NAME);
+        if !self.exists(LOG_NAME)? {
+            return Err(damaged(format!("the store's log, {}, is missing", log_dir.display())));
+        }
+        let wal = self.open_log(Some(superblock))?;
+        if wal.store_id() != superblock.store_id {
+            return Err(damaged("the log beside it belongs to another store".into()));
+        }
+        if replay < wal.first_lsn() {
+            return Err(damaged(format!(
+                "the log begins at {}, behind the position that this superblock needs: a newer one is lost",
+                wal.first_lsn()
+            )));
+        }
+        let log = LocalLog::new(wal, log_dir, replay, read_only)?;
+        Ok(Files { store, root, log })
+    }
+
+    /// For a store that is there, its superblock says what the log must be and where replay begins. For one that is
+    /// being made, the log is made, or taken as an attempt before this one left it.
+    fn open_log(&self, of: Option<&Superblock>) -> Result<Wal> {
+        let mut log = Wal::options()
+            .segment_bytes(of.map_or(self.options.segment_bytes, |superblock| superblock.segment_bytes))
+            .durability(self.options.durability)
+            .io(self.options.io)
+            .disk(Arc::clone(&self.options.disk))
+            .runtime(Arc::clone(&self.options.runtime))
+            .read_only(self.options.read_only)
+            .background(self.options.background)
+            .create(of.is_none());
+        if let Some(superblock) = of {
+            let replay = superblock.checkpoint_lsn;
+            log = log.store_id(superblock.store_id).start(replay, replay);
+        }
+        Ok(log.open(self.path(LOG_NAME))?)
+    }
+
+    fn create(&self) -> Result<Files> {
+        let (disk, dir) = (&self.options.disk, &self.options.path);
+        crashsafe::create_dir_all(&**disk, dir)
+            .map_err(|source| Error::io("create directory", dir, None, source))?;
+        self.refuse_foreign()?;
+        let file = self.begin_data()?;
+        if self.exists(DATA_NAME)? {
+            // Another has made it meanwhile, and `file` is what it renamed, or a leftover.
+            drop(file);
+            return self.open();
+        }
+        let wal = self.open_log(None)?;
+        if wal.recovery().records > 0 {
+            return Err(Error::Corruption {
+                file: self.path(DATA_NAME),
+                offset: 0,
+                lsn: Some(wal.first_lsn()),
+                what: format!("the data file is missing, but its log in {} holds commits", dir.display()),
+            });
+        }
+        let start = wal.barrier()?;
+        let first = Superblock {
+            store_id: wal.store_id(),
+            checkpoint_lsn: start,
+            segment_bytes: wal.segment_bytes(),
+            created_us: self.options.runtime.wall_clock_us(),
+            ..Superblock::default()
+        };
+        let (new_path, path) = (self.path(DATA_NEW_NAME), self.path(DATA_NAME));
+        file.set_len(0).map_err(|source| Error::io("cut", &new_path, Some(0), source))?;
+        if self.options.has(crate::mutation::Mutation::CreateInPlace) {
+            crashsafe::rename(&**disk, &new_path, &path)
+                .map_err(|source| Error::io("rename", &new_path, None, source))?;
+            TreeStore::create(Arc::clone(&file), &path, &first)?;
+            let (store, root) = TreeStore::open(file, &path, self.options.cache_bytes, false)?;
+            let log = LocalLog::new(wal, self.path(LOG_NAME), start, false)?;
+            return Ok(Files { store, root, log });
+        }
+        TreeStore::create(Arc::clone(&file), &new_path, &first)?;
+        crashsafe::rename(&**disk, &new_path, &path)
+            .map_err(|source| Error::io("rename", &new_path, None, source))?;
+        let (store, root) = TreeStore::open(file, &path, self.options.cache_bytes, false)?;
+        let log = LocalLog::new(wal, self.path(LOG_NAME), start, false)?;
+        Ok(Files { store, root, log })
+    }
+
+    /// `data.new`, locked: of several that create the same store, one goes on.
+    fn begin_data(&self) -> Result<Arc<dyn DiskFile>> {
+        let path = self.path(DATA_NEW_NAME);
+        let how = if self.exists(DATA_NEW_NAME)? { Open::ReadWrite } else { Open::CreateNew };
+        match self.open_locked(&path, how) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
+                self.open_locked(&path, Open::ReadWrite)
+            }
+            opened => opened,
+        }
+    }
+
+    fn refuse_foreign(&self) -> Result<()> {
+        let dir = &self.options.path;
+        let names = self.options.disk.list(dir).map_err(|source| Error::io("list", dir, None, source))?;
+        let is_own = |name: &String| [DATA_NAME, DATA_NEW_NAME, LOG_NAME].contains(&name.as_str());
+        match names.iter().find(|name| !is_own(name)) {
+            Some(name) => Err(Error::BadInput(format!(
+                "{} holds {name}, which is not part of a store; use an empty directory",
+                dir.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Replays the log, and sets everything going.
+fn start(options: Options, files: Files) -> Result<Db> {
+    let runtime = Arc::clone(&options.runtime);
+    let replay = files.root.superblock.checkpoint_lsn;
+    let catalogue = Arc::new(Catalogue::new(runtime.random(), files.root.superblock.next_keyspace));
+    let view = View { active: Arc::new(Delta::default()), frozen: Vec::new(), root: files.root };
+    let reads = Arc::new(Reads::new(Arc::clone(&files.store), view, replay, Arc::clone(&runtime)));
+    let log: Arc<dyn CommitLog> = Arc::new(files.log);
+    let end = Replay { options: &options, reads: &reads, catalogue: &catalogue, log: &log }.run(replay)?;
+    reads.set_visible(end);
+    let mut sequencer =
+        Sequencer::new(Arc::clone(&log), Arc::clone(&runtime), Arc::clone(&reads), Arc::clone(&catalogue));
+    sequencer.skips_validation = options.has(crate::mutation::Mutation::SkipValidation);
+    if options.has(crate::mutation::Mutation::ReuseEarly) {
+        files.store.reuse_early();
+    }
+    let core = Arc::new(Core {
+        fold: FoldState::new(&runtime),
+        runtime,
+        log,
+        sequencer: Arc::new(sequencer),
+        reads,
+        store: files.store,
+        catalogue,
+        counters: Counters::default(),
+        is_closed: AtomicBool::new(false),
+        options,
+    });
+    let handle = Arc::new(Handle::new(Arc::clone(&core)));
+    if core.options.background {
+        let folder = Arc::clone(&core);
+        let thread = core
+            .runtime
+            .spawn("seawall-fold", Box::new(move || folder.fold_in_background()))
+            .map_err(|source| Error::io("start a thread for", &core.options.path, None, source))?;
+        *handle.fold_thread.lock() = Some(thread);
+    }
+    Ok(Db::new(handle))
+}
+
+/// Redo: every transaction in the log from the checkpoint on, in order.
+struct Replay<'a> {
+    options: &'a Options,
+    reads: &'a Arc<Reads>,
+    catalogue: &'a Arc<Catalogue>,
+    log: &'a Arc<dyn CommitLog>,
+}
+
+impl Replay<'_> {
+    /// The position up to which everything is there.
+    fn run(&self, from: Lsn) -> Result<Lsn> {
+        self.log.replay(from, &mut |record| {
+            let end = record.end;
+            self.apply(&record)?;
+            let bytes = self.reads.view().active.bytes();
+            if bytes >= self.options.delta_bytes_max && !self.options.read_only {
+                self.fold(end, from)?;
+            }
+            Ok(())
+        })?;
+        let end = if self.options.read_only { self.log.next_lsn() } else { self.log.barrier()? };
+        Ok(end.max(from))
+    }
+
+    fn apply(&self, record: &RecordRef<'_>) -> Result<()> {
+        let damaged = |what: String| Error::Corruption {
+            file: self.log.dir().to_owned(),
+            offset: record.lsn.0,
+            lsn: Some(record.lsn),
+            what,
+        };
+        if record.kind != Kind::TRANSACTION {
+            return Err(damaged(format!("a record of kind {}, which no transaction is", record.kind.0)));
+        }
+        let set =
+            WriteSet::decode(record.payload.to_vec()).map_err(|malformed| damaged(malformed.to_string()))?;
+        for id in set.created() {
+            self.catalogue.note_used(*id);
+        }
+        self.reads.view().active.apply(&set, record.lsn);
+        Ok(())
+    }
+
+    /// Memory is over: what was replayed so far goes into the tree.
+    fn fold(&self, end: Lsn, replay: Lsn) -> Result<()> {
+        let view = self.reads.view();
+        view.active.freeze(end);
+        self.reads.froze(Arc::clone(&view.active), Arc::new(Delta::default()));
+        self.reads.set_visible(end);
+        let next_keyspace = self.catalogue.next_id();
+        crate::life::checkpoint::fold_below(self.reads, end, None, |superblock| {
+            superblock.checkpoint_lsn = replay;
+            superblock.next_keyspace = next_keyspace;
+        })
+    }
+}

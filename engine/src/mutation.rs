@@ -1,0 +1,53 @@
+//! Deliberate mistakes, one a run: each switches a durable step, or a check, off. A test that stays green with one of
+//! them proves nothing; `seawall torture --layer engine --mutation NAME` must fail.
+
+/// A step that is left out, or a check that looks away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Mutation {
+    /// A checkpoint does not sync the log up to where it folds.
+    FoldUnsynced,
+    /// A checkpoint folds without waiting until what it folds is visible: the freeze.
+    FoldUnfrozen,
+    /// Space is reused while the older superblock, or a snapshot, still needs it.
+    ReuseEarly,
+    /// The log is released before the superblock says that it is not needed.
+    ReleaseEarly,
+    /// Transactions are not validated.
+    SkipValidation,
+    /// Replay begins behind the first record that the tree lacks.
+    ReplayLate,
+    /// A new store's name is there before its bytes.
+    CreateInPlace,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Mutation; 7] = [
+        Mutation::FoldUnsynced,
+        Mutation::FoldUnfrozen,
+        Mutation::ReuseEarly,
+        Mutation::ReleaseEarly,
+        Mutation::SkipValidation,
+        Mutation::ReplayLate,
+        Mutation::CreateInPlace,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mutation::FoldUnsynced => "fold-unsynced",
+            Mutation::FoldUnfrozen => "fold-unfrozen",
+            Mutation::ReuseEarly => "reuse-early",
+            Mutation::ReleaseEarly => "release-early",
+            Mutation::SkipValidation => "skip-validation",
+            Mutation::ReplayLate => "replay-late",
+            Mutation::CreateInPlace => "create-in-place",
+        }
+    }
+
+    /// The mutation of that name.
+    pub fn named(name: &str) -> Option<Mutation> {
+        Mutation::ALL.into_iter().find(|mutation| mutation.name() == name)
+    }
+}

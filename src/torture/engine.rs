@@ -1,0 +1,540 @@
+//! The engine under torture: see the [parent module](super).
+
+mod client;
+mod model;
+
+use super::{MutantDisk, SeedReport};
+use client::Client;
+use model::{Contents, History};
+use seawall_engine::mutation::Mutation;
+use seawall_engine::{Db, Error, Readable, Snapshot};
+use seawall_wal::disk::sim::{Damage, Fault, Op};
+use seawall_wal::runtime::{Rng, SimRuntime, Thread};
+use seawall_wal::{Runtime, SimDisk};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+const DIR: &str = "/home/store";
+const SEGMENT_BYTES: u64 = 64 << 10;
+/// Keyspaces that clients use.
+const KEYSPACES: [&str; 3] = ["accounts", "blobs", "c"];
+
+/// The names of the deliberate mistakes that this layer can make.
+pub fn mutations() -> Vec<&'static str> {
+    Mutation::ALL.iter().map(|mutation| mutation.name()).chain(MutantDisk::names()).collect()
+}
+
+/// What must have been met when many seeds were run.
+pub fn required() -> Vec<String> {
+    let disk = ["crash", "torn write", "dropped write", "reordered", "kept write", "lost name", "power cut", "full"];
+    let engine = [
+        "checkpoint",
+        "checkpoint: blocks written",
+        "checkpoint: blocks synced",
+        "checkpoint: superblock written",
+        "power cut in a checkpoint",
+        "power cut while opening",
+        "power cut while creating",
+        "killed",
+        "closed",
+        "poisoned",
+        "no space",
+        "conflict",
+        "keyspace dropped",
+        "old snapshot compared",
+        "several threads",
+        "verified",
+        "damaged at rest",
+        "damage refused",
+        "large value",
+    ];
+    disk.iter()
+        .map(|name| format!("disk: {name}"))
+        .chain(engine.iter().map(|name| format!("engine: {name}")))
+        .collect()
+}
+
+struct Torture {
+    rng: Rng,
+    runtime: Arc<SimRuntime>,
+    disk: Arc<SimDisk>,
+    mutation: Option<String>,
+    history: Arc<Mutex<History>>,
+    report: SeedReport,
+    stages: Arc<Stages>,
+    threads: bool,
+    was_created: bool,
+    traced: usize,
+}
+
+/// Counts the stages of checkpoints.
+#[derive(Default)]
+struct Stages(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Stages {
+    fn passed(&self, stage: &'static str) {
+        let mut stages = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *stages.entry(stage).or_default() += 1;
+    }
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// What was found, in words.
+pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
+    let mut rng = Rng::new(seed ^ 0xe6e6);
+    let runtime = SimRuntime::new(rng.next_u64());
+    let threads = rng.chance(1, 6);
+    let disk = if threads {
+        SimDisk::with_runtime(rng.next_u64(), runtime.clone())
+    } else {
+        SimDisk::new(rng.next_u64())
+    };
+    disk.set_trace(super::is_tracing());
+    disk.set_direct(!rng.chance(1, 4));
+    runtime.set_clock_jumps(rng.chance(1, 4));
+    let mut torture = Torture {
+        rng,
+        runtime,
+        disk,
+        mutation: mutation.map(str::to_owned),
+        history: Arc::default(),
+        report: SeedReport::default(),
+        stages: Arc::default(),
+        threads,
+        was_created: false,
+        traced: 0,
+    };
+    let outcome = torture.lives();
+    torture.keep_trace();
+    outcome.map_err(|what| torture.report.failure(&what))?;
+    torture.count();
+    torture.report.trace_hash = torture.disk.trace_hash() ^ torture.runtime.trace_hash().rotate_left(1);
+    Ok(torture.report)
+}
+
+impl Torture {
+    fn lives(&mut self) -> Result<(), String> {
+        for life in 0..2 + self.rng.below(3) {
+            self.plan_faults(life);
+            let db = self.open()?;
+            if self.threads {
+                self.report.hit("engine: several threads");
+                self.work_in_threads(&db)?;
+            } else {
+                self.work(&db)?;
+            }
+            self.end(db)?;
+            if self.rng.chance(1, 5) && self.damage()? {
+                return Ok(());
+            }
+        }
+        self.calm();
+        let db = self.open()?;
+        self.verify(&db)?;
+        drop(db);
+        Ok(())
+    }
+
+    fn calm(&self) {
+        self.disk.clear_faults();
+        self.disk.set_capacity(u64::MAX);
+    }
+
+    fn plan_faults(&mut self, life: u64) {
+        let within = if life == 0 { 80 } else { 250 };
+        let at = 1 + self.rng.below(within);
+        match self.rng.below(14) {
+            0..=5 => self.disk.fail(Fault::power_cut().at_call(at)),
+            6 => self.disk.fail(Fault::eio(Op::Any).at_call(at).once()),
+            7 => self.disk.fail(Fault::dropped_sync().at_call(1 + at / 20).once()),
+            8 => self.disk.fail(Fault::eio(Op::WriteDurable).at_call(1 + at / 6).once()),
+            9 => self.disk.fail(Fault::short(Op::Write).at_call(1 + at / 6).once()),
+            10 => self.disk.set_capacity((5 + self.rng.below(10)) * SEGMENT_BYTES),
+            _ => {}
+        }
+    }
+
+    fn builder(&self) -> seawall_engine::DbBuilder {
+        let disk = MutantDisk::wrap(self.disk.clone(), self.mutation.as_deref());
+        let stages = self.stages.clone();
+        Db::builder(DIR)
+            .segment_bytes(SEGMENT_BYTES)
+            .memory_budget(if self.threads { 1 << 20 } else { 16 << 20 })
+            .disk(disk)
+            .runtime(self.runtime.clone())
+            .background(self.threads)
+            .on_stage(Arc::new(move |stage| stages.passed(stage)))
+            .mutation(self.mutation.as_deref().and_then(Mutation::named))
+    }
+
+    /// Opens the store, however often the power fails on the way, and compares everything in it with the model.
+    fn open(&mut self) -> Result<Db, String> {
+        for attempt in 0..14 {
+            match self.builder().open() {
+                Ok(db) => {
+                    self.was_created = true;
+                    self.say(|| format!("opened: {:?}", db.recovery()));
+                    match self.compare_recovered(&db) {
+                        Ok(()) => return Ok(db),
+                        Err(_) if !self.disk.has_power() => {}
+                        Err(Compared::Read(error)) => self.forgive(&error)?,
+                        Err(Compared::Differs(what)) => return Err(what),
+                    }
+                    self.kill(db);
+                }
+                Err(error) => {
+                    self.say(|| format!("not opened: {error}"));
+                    self.history().forget_written();
+                    self.forgive(&error)?;
+                }
+            }
+            if self.disk.has_power() {
+                self.calm();
+                continue;
+            }
+            let opening = if self.was_created { "opening" } else { "creating" };
+            self.report.hit(format!("engine: power cut while {opening}"));
+            self.power_on_again();
+            if attempt < 3 && self.rng.chance(1, 2) {
+                let at = 1 + self.rng.below(60);
+                self.disk.fail(Fault::power_cut().at_call(at));
+            }
+        }
+        Err("the store does not open".to_owned())
+    }
+
+    /// An error that a fault explains.
+    fn forgive(&self, error: &Error) -> Result<(), String> {
+        let by_fault = match error {
+            Error::Io { .. } | Error::NoSpace | Error::Poisoned(_) => true,
+            _ => !self.disk.has_power(),
+        };
+        if by_fault { Ok(()) } else { Err(format!("the store refuses to open: {error}")) }
+    }
+
+    /// The contents must be those after exactly the first n commits, n covering every promise.
+    fn compare_recovered(&mut self, db: &Db) -> Result<(), Compared> {
+        let found = contents(db).map_err(Compared::Read)?;
+        self.history().recovered(&found).map_err(Compared::Differs)?;
+        self.report.hit("engine: compared");
+        Ok(())
+    }
+
+    fn work(&mut self, db: &Db) -> Result<(), String> {
+        let mut client = self.client(db);
+        let mut snapshots: Vec<(Snapshot, Contents, u64)> = Vec::new();
+        for _ in 0..3 + self.rng.below(50) {
+            match self.rng.below(30) {
+                0..=2 => self.checkpoint(db)?,
+                3 => {
+                    // What is visible now is what every commit so far made of it.
+                    let snapshot = db.snapshot();
+                    let expected = self.history().now();
+                    self.compare_snapshot(db, &snapshot, &expected, "now")?;
+                    snapshots.push((snapshot, expected, client.dropped));
+                }
+                4 if !snapshots.is_empty() => {
+                    let at = self.rng.below(snapshots.len() as u64) as usize;
+                    let (snapshot, expected, dropped) = snapshots.swap_remove(at);
+                    // A keyspace that is gone, or made anew, has no handle to read the old one by.
+                    if dropped == client.dropped && !self.history().poisoned {
+                        self.compare_snapshot(db, &snapshot, &expected, "an old snapshot")?;
+                        self.report.hit("engine: old snapshot compared");
+                    }
+                }
+                5 if self.rng.chance(1, 3) => self.verify(db)?,
+                6 if self.history().no_space => {
+                    self.disk.set_capacity(u64::MAX);
+                    if db.resume().is_ok() {
+                        self.history().no_space = false;
+                        self.report.hit("engine: resumed");
+                    }
+                }
+                _ => client.step()?,
+            }
+            if !self.disk.has_power() {
+                break;
+            }
+        }
+        self.report.add("engine: conflict", client.conflicts);
+        self.report.add("engine: keyspace dropped", client.dropped);
+        self.report.add("engine: large value", client.large);
+        Ok(())
+    }
+
+    fn client(&mut self, db: &Db) -> Client {
+        Client::new(db.clone(), self.history.clone(), self.rng.fork(), self.runtime.clone(), self.threads)
+    }
+
+    fn checkpoint(&mut self, db: &Db) -> Result<(), String> {
+        let attempted = self.history().attempted();
+        match db.checkpoint() {
+            Ok(_) => {
+                self.history().promise_all(attempted);
+                self.report.hit("engine: checkpoint");
+                Ok(())
+            }
+            Err(error) => {
+                if !self.disk.has_power() {
+                    self.report.hit("engine: power cut in a checkpoint");
+                }
+                self.history().note(&error)
+            }
+        }
+    }
+
+    fn verify(&mut self, db: &Db) -> Result<(), String> {
+        // A planned read error is no finding.
+        self.disk.clear_faults();
+        match db.verify(|_| {}) {
+            Ok(report) if report.problems.is_empty() => {
+                self.report.hit("engine: verified");
+                Ok(())
+            }
+            Ok(_) if !self.disk.has_power() => Ok(()),
+            Ok(report) => Err(format!("verify finds: {}", report.problems.join("; "))),
+            Err(Error::Io { .. } | Error::Poisoned(_)) => Ok(()),
+            Err(_) if !self.disk.has_power() => Ok(()),
+            Err(error) => Err(format!("verify fails: {error}")),
+        }
+    }
+
+    fn compare_snapshot(
+        &self,
+        db: &Db,
+        snapshot: &Snapshot,
+        expected: &Contents,
+        which: &str,
+    ) -> Result<(), String> {
+        match contents_of(db, snapshot, expected.keys()) {
+            Ok(found) if found == *expected => Ok(()),
+            Ok(found) => Err(format!("{which} differs: {}", model::difference(expected, &found))),
+            Err(Error::Io { .. }) => Ok(()),
+            Err(error) => Err(format!("reading {which}: {error}")),
+        }
+    }
+
+    fn work_in_threads(&mut self, db: &Db) -> Result<(), String> {
+        for name in KEYSPACES {
+            if let Err(error) = self.client(db).create(name) {
+                return self.history().note(&error);
+            }
+        }
+        let failed: Arc<Mutex<Option<String>>> = Arc::default();
+        let conflicts: Arc<Mutex<u64>> = Arc::default();
+        let mut threads: Vec<Box<dyn Thread>> = Vec::new();
+        for i in 0..2 + self.rng.below(3) {
+            let mut client = self.client(db);
+            let (failed, conflicts, steps) = (failed.clone(), conflicts.clone(), 2 + self.rng.below(16));
+            let body = Box::new(move || {
+                for _ in 0..steps {
+                    if let Err(what) = client.step() {
+                        failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(what);
+                        break;
+                    }
+                }
+                *conflicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += client.conflicts;
+            });
+            threads.push(self.runtime.spawn(&format!("client-{i}"), body).map_err(|error| error.to_string())?);
+        }
+        for _ in 0..self.rng.below(3) {
+            self.runtime.yield_point();
+            self.checkpoint(db)?;
+        }
+        for thread in threads {
+            if thread.join() {
+                return Err("a client panicked".to_owned());
+            }
+        }
+        let conflicts = *conflicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.report.add("engine: conflict", conflicts);
+        let failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Ends a life: power cut, kill, or clean close.
+    fn end(&mut self, db: Db) -> Result<(), String> {
+        let (poisoned, no_space) = {
+            let mut history = self.history();
+            let seen = (history.poisoned, history.no_space);
+            (history.poisoned, history.no_space) = (false, false);
+            seen
+        };
+        self.report.add("engine: poisoned", u64::from(poisoned));
+        self.report.add("engine: no space", u64::from(no_space));
+        match if self.disk.has_power() { self.rng.below(3) } else { 0 } {
+            0 => {
+                let next = self.disk.crash();
+                drop(db);
+                self.go_on_with(next);
+                self.report.hit("engine: power lost");
+            }
+            1 => self.kill(db),
+            _ => {
+                let attempted = self.history().attempted();
+                match db.close() {
+                    Ok(()) => {
+                        self.history().promise_all(attempted);
+                        self.report.hit("engine: closed");
+                    }
+                    Err(error) => {
+                        self.say(|| format!("not closed: {error}"));
+                        self.history().forget_written();
+                    }
+                }
+            }
+        }
+        self.disk.set_capacity(u64::MAX);
+        Ok(())
+    }
+
+    fn kill(&mut self, db: Db) {
+        self.keep_trace();
+        let next = self.disk.kill();
+        drop(db);
+        self.disk = next;
+        self.say(|| "killed".to_owned());
+        self.report.hit("engine: killed");
+    }
+
+    /// Damages one file of a store that was closed cleanly. True if the seed ends here.
+    fn damage(&mut self) -> Result<bool, String> {
+        self.calm();
+        let db = self.open()?;
+        let expected = self.history().now();
+        if let Err(error) = db.close() {
+            return Err(format!("closing: {error}"));
+        }
+        let paths: Vec<String> =
+            self.disk.paths().into_iter().filter(|path| path.contains("store/")).collect();
+        let path = &paths[self.rng.below(paths.len() as u64) as usize];
+        let bytes = self.disk.read_file(path).map_or(0, |bytes| bytes.len() as u64);
+        let blocks = (bytes / 4096).max(1);
+        let damage = match self.rng.below(7) {
+            0 | 1 => Some(Damage::Flip { offset: self.rng.below(bytes), mask: 1 << self.rng.below(8) }),
+            2 => Some(Damage::ZeroBlock(self.rng.below(blocks))),
+            3 => Some(Damage::SwapBlocks(self.rng.below(blocks), self.rng.below(blocks))),
+            4 => Some(Damage::Truncate(self.rng.below(bytes))),
+            5 => Some(Damage::Unreadable(0..bytes.min(8192))),
+            _ => None,
+        };
+        match &damage {
+            Some(damage) => self.disk.damage(path, damage).map_err(|error| error.to_string())?,
+            None => self.disk.remove_durably(path).map_err(|error| error.to_string())?,
+        }
+        self.say(|| format!("{damage:?} of {path}"));
+        self.report.hit("engine: damaged at rest");
+        match self.builder().create(false).open() {
+            Err(Error::Corruption { .. } | Error::Io { .. } | Error::FormatVersion { .. }) => {
+                self.report.hit("engine: damage refused");
+            }
+            Err(error) => return Err(format!("{damage:?} of {path} is reported as: {error}")),
+            Ok(db) => match contents(&db) {
+                Err(Error::Corruption { .. } | Error::Io { .. }) => {
+                    self.report.hit("engine: damage refused");
+                    // And verify names it.
+                    let report = db.verify(|_| {});
+                    if report.is_ok_and(|report| report.problems.is_empty()) {
+                        return Err(format!("{damage:?} of {path}: reads fail, and verify finds nothing"));
+                    }
+                }
+                Err(error) => return Err(format!("{damage:?} of {path} is reported as: {error}")),
+                Ok(found) if found == expected => {
+                    let _ = db.verify(|_| {});
+                }
+                Ok(found) => {
+                    let what = model::difference(&expected, &found);
+                    return Err(format!("{damage:?} of {path} changed what is read: {what}"));
+                }
+            },
+        }
+        Ok(true)
+    }
+
+    fn power_on_again(&mut self) {
+        let next = self.disk.crash();
+        self.go_on_with(next);
+    }
+
+    fn go_on_with(&mut self, next: Arc<SimDisk>) {
+        self.keep_trace();
+        self.history().forget_written();
+        self.disk = next;
+        self.traced = 0;
+        self.say(|| "power lost".to_owned());
+    }
+
+    fn count(&mut self) {
+        for (name, n) in self.disk.counts() {
+            self.report.add(format!("disk: {name}"), n);
+        }
+        let stages = self.stages.clone();
+        for (stage, n) in stages.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter() {
+            self.report.add(format!("engine: checkpoint: {stage}"), *n);
+        }
+    }
+
+    fn say(&mut self, what: impl FnOnce() -> String) {
+        if super::is_tracing() {
+            self.keep_trace();
+            self.report.trace.push(format!("-- {}", what()));
+        }
+    }
+
+    fn keep_trace(&mut self) {
+        if super::is_tracing() {
+            let mut lines = self.disk.trace();
+            let new = lines.split_off(self.traced.min(lines.len()));
+            self.traced += new.len();
+            self.report.trace.extend(new.iter().map(|line| format!("   {line}")));
+            let said = std::mem::take(&mut self.history().said);
+            self.report.trace.extend(said.iter().map(|line| format!("-- {line}")));
+        }
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+enum Compared {
+    Read(Error),
+    Differs(String),
+}
+
+/// Everything in the store.
+fn contents(db: &Db) -> Result<Contents, Error> {
+    let names = db.keyspace_names()?;
+    contents_of(db, &db.snapshot(), names.iter())
+}
+
+/// Everything that a snapshot sees in keyspaces of these names; forward, and checked backward.
+fn contents_of<'a>(
+    db: &Db,
+    snapshot: &Snapshot,
+    names: impl Iterator<Item = &'a String>,
+) -> Result<Contents, Error> {
+    let mut contents = Contents::new();
+    for name in names {
+        // A keyspace dropped since has no handle any more; its rows cannot be asked for.
+        let Some(ks) = db.open_keyspace(name)? else { continue };
+        let mut rows = BTreeMap::new();
+        for row in snapshot.range(&ks, ..) {
+            let (key, value) = row?;
+            rows.insert(key.to_vec(), value.to_vec());
+        }
+        let mut backward = BTreeMap::new();
+        for row in snapshot.range(&ks, ..).rev() {
+            let (key, value) = row?;
+            backward.insert(key.to_vec(), value.to_vec());
+        }
+        if rows != backward {
+            return Err(Error::BadInput(format!("keyspace {name} differs read backward")));
+        }
+        contents.insert(name.clone(), rows);
+    }
+    Ok(contents)
+}
+

@@ -1,0 +1,198 @@
+//! The history that an engine is compared with: commits in order, and which of them are promised.
+
+use seawall_engine::{Error, Lsn};
+use std::collections::BTreeMap;
+
+/// A position before every commit.
+const START: Lsn = Lsn::ZERO;
+
+/// All keyspaces by name, all rows.
+pub(super) type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// What one commit does.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Create(String),
+    Drop(String),
+    /// Keyspace, key, value; none removes.
+    Row(String, Vec<u8>, Option<Vec<u8>>),
+}
+
+#[derive(Clone, Debug)]
+struct Commit {
+    /// Where it stands, if that is known: simulated threads commit in the log's order, a lone client in its own.
+    lsn: Lsn,
+    changes: Vec<Change>,
+    /// Whether the engine has said that it counts: then it is visible.
+    is_known: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Contents after all commits that every later recovery must show.
+    base: Contents,
+    commits: Vec<Commit>,
+    /// Commits promised to survive a power cut, and a kill: counts from the front, or positions.
+    durable: Lsn,
+    written: Lsn,
+    next: u64,
+    pub(super) poisoned: bool,
+    pub(super) no_space: bool,
+    pub(super) said: Vec<String>,
+}
+
+impl History {
+    /// A commit that has its place, or may have.
+    pub(super) fn attempt(&mut self, lsn: Option<Lsn>, changes: Vec<Change>) -> Lsn {
+        // Without a place of its own it comes right behind the last.
+        let last = self.commits.last().map_or(self.durable.max(START), |commit| commit.lsn);
+        let lsn = lsn.unwrap_or(Lsn(last.0 + 1));
+        self.next += 1;
+        if super::super::is_tracing() {
+            self.said.push(format!("commit at {lsn}: {}", describe(&changes)));
+        }
+        let at = self.commits.partition_point(|commit| commit.lsn < lsn);
+        self.commits.insert(at, Commit { lsn, changes, is_known: false });
+        lsn
+    }
+
+    /// The commit at `lsn`, and all before it, will survive.
+    pub(super) fn promise(&mut self, lsn: Lsn, durability: seawall_wal::Durability) {
+        if let Some(commit) = self.commits.iter_mut().rev().find(|commit| commit.lsn == lsn) {
+            commit.is_known = true;
+        }
+        if durability >= seawall_wal::Durability::Written {
+            self.written = self.written.max(Lsn(lsn.0 + 1));
+        }
+        if durability >= seawall_wal::Durability::Synced {
+            self.durable = self.durable.max(Lsn(lsn.0 + 1));
+        }
+    }
+
+    /// Everything attempted so far.
+    pub(super) fn attempted(&self) -> Lsn {
+        self.commits.last().map_or(START, |commit| Lsn(commit.lsn.0 + 1))
+    }
+
+    /// Everything before `end` will survive.
+    pub(super) fn promise_all(&mut self, end: Lsn) {
+        self.durable = self.durable.max(end);
+        self.written = self.written.max(end);
+    }
+
+    /// What was only written may be gone.
+    pub(super) fn forget_written(&mut self) {
+        self.written = self.durable;
+    }
+
+    /// The contents that are visible: after all commits that the engine has acknowledged.
+    pub(super) fn now(&self) -> Contents {
+        let mut contents = self.base.clone();
+        for commit in self.commits.iter().filter(|commit| commit.is_known) {
+            apply(&mut contents, &commit.changes);
+        }
+        contents
+    }
+
+    /// Finds the n whose first commits gave these contents. They are the past from now on.
+    pub(super) fn recovered(&mut self, found: &Contents) -> Result<(), String> {
+        let promised = self.durable.max(self.written);
+        let least = self.commits.partition_point(|commit| commit.lsn < promised);
+        let mut contents = self.base.clone();
+        for commit in self.commits.iter().take(least) {
+            apply(&mut contents, &commit.changes);
+        }
+        let mut n = least;
+        let expected = contents.clone();
+        while contents != *found {
+            let Some(commit) = self.commits.get(n) else {
+                return Err(format!(
+                    "not the state after any n of {} commits, {least} of them promised; after those: {}",
+                    self.commits.len(),
+                    difference(&expected, found)
+                ));
+            };
+            apply(&mut contents, &commit.changes);
+            n += 1;
+        }
+        // Later commits may have changed nothing; those that did are gone.
+        self.base = contents;
+        self.commits.clear();
+        Ok(())
+    }
+
+    /// An error that a fault may cause.
+    pub(super) fn note(&mut self, error: &Error) -> Result<(), String> {
+        match error {
+            Error::NoSpace => self.no_space = true,
+            Error::Poisoned(_) | Error::CommitUnknown { .. } | Error::Io { .. } => {
+                self.poisoned = true;
+                self.forget_written();
+            }
+            error => return Err(format!("a call failed with: {error}")),
+        }
+        Ok(())
+    }
+}
+
+fn apply(contents: &mut Contents, changes: &[Change]) {
+    for change in changes {
+        match change {
+            Change::Create(name) => {
+                contents.entry(name.clone()).or_default();
+            }
+            Change::Drop(name) => {
+                contents.remove(name);
+            }
+            Change::Row(name, key, value) => {
+                if let Some(rows) = contents.get_mut(name) {
+                    match value {
+                        Some(value) => drop(rows.insert(key.clone(), value.clone())),
+                        None => drop(rows.remove(key)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn describe(changes: &[Change]) -> String {
+    let one = |change: &Change| match change {
+        Change::Create(name) => format!("create {name}"),
+        Change::Drop(name) => format!("drop {name}"),
+        Change::Row(name, key, Some(value)) => {
+            format!("{name}/{} = {} bytes", key.escape_ascii(), value.len())
+        }
+        Change::Row(name, key, None) => format!("{name}/{} gone", key.escape_ascii()),
+    };
+    changes.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// The first few differences, in words.
+pub(super) fn difference(expected: &Contents, found: &Contents) -> String {
+    let mut words = Vec::new();
+    for name in expected.keys().chain(found.keys()) {
+        match (expected.get(name), found.get(name)) {
+            (Some(_), None) => words.push(format!("keyspace {name} is missing")),
+            (None, Some(_)) => words.push(format!("keyspace {name} is too many")),
+            (Some(expected), Some(found)) => {
+                for key in expected.keys().chain(found.keys()) {
+                    let (old, new) = (expected.get(key), found.get(key));
+                    if old != new {
+                        let bytes = |value: Option<&Vec<u8>>| value.map_or("none".to_owned(), |v| v.len().to_string());
+                        words.push(format!(
+                            "{name}/{}: {} bytes expected, {} found",
+                            key.escape_ascii(),
+                            bytes(old),
+                            bytes(new)
+                        ));
+                    }
+                }
+            }
+            (None, None) => {}
+        }
+    }
+    words.dedup();
+    words.truncate(4);
+    words.join("; ")
+}

@@ -1,0 +1,92 @@
+//! What the exploration of interleavings switches on in the commit path, and what it counts there. Compiled only with
+//! `--cfg seawall_shuttle`; the tests are in `shuttle_tests`.
+
+use super::{Batch, Committer, Sink};
+use crate::sync::Ordering;
+use std::sync::atomic::AtomicU32;
+
+/// Deliberate mistakes in the order of things, each of which the exploration of interleavings must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misorder {
+    /// Words are changed and sleepers woken before the marks are stored.
+    WakeBeforePublish,
+    /// Sleepers are woken before the word is changed.
+    WakeBeforeChange,
+    /// Whether anybody waits for a mark is looked up before the word is changed.
+    CountBeforeChange,
+    /// A tender that gives up tells nobody.
+    LeaveSilently,
+    /// The token is free before the marks are stored.
+    FreeBeforePublish,
+    /// The token is free while the write goes on.
+    FreeBeforeWrite,
+    /// A failure is noted, and nobody is woken.
+    FailSilently,
+    /// A leader that panics takes the token with it.
+    PanicSilently,
+    /// A callback is registered, and its record not looked at again.
+    RegisterBlindly,
+    /// Marks go up with what was asked for, not with what was written.
+    PromiseBeforeWrite,
+    /// A commit that waits for an earlier batch sleeps with its own.
+    TendOwnBatch,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Explored {
+    pub(crate) misorder: Option<Misorder>,
+    /// How often a leader found nothing to write: never, if whoever takes the token looked under the lock.
+    pub(crate) idle_leads: AtomicU32,
+}
+
+impl<S> Committer<S> {
+    pub(super) fn errs(&self, misorder: Misorder) -> bool {
+        self.explored.misorder == Some(misorder)
+    }
+
+    /// Where those sleep who wait for a mark: they are always woken, so that no timer has to help them.
+    pub(crate) fn progress_address(&self) -> usize {
+        std::ptr::from_ref(&self.progress).addr()
+    }
+}
+
+impl<S: Sink> Committer<S> {
+    /// Frees the token while the write is still to come, if that is the mistake to be made.
+    pub(super) fn err_before_write(&self) {
+        if self.errs(Misorder::FreeBeforeWrite) {
+            self.state.lock().in_flight = false;
+        }
+        if self.errs(Misorder::PromiseBeforeWrite) {
+            self.durable.store(self.reserved().0, Ordering::Release);
+        }
+    }
+
+    /// True if the mistake to be made is one of announcing, and was made.
+    pub(super) fn announce_wrongly(&self, group: &[Batch]) -> bool {
+        let wake_first = self.errs(Misorder::WakeBeforeChange);
+        let count_first = self.errs(Misorder::CountBeforeChange);
+        if !wake_first && !count_first {
+            return false;
+        }
+        for batch in group {
+            let word = self.word(batch.seq);
+            if wake_first {
+                self.runtime.wake_all(word);
+                word.fetch_add(1, Ordering::Release);
+            } else {
+                word.fetch_add(1, Ordering::Release);
+                self.runtime.wake_all(word);
+            }
+        }
+        let waiters = self.progress_waiters.load(Ordering::Acquire);
+        if wake_first {
+            self.runtime.wake_all(&self.progress);
+        }
+        self.progress.fetch_add(1, Ordering::Release);
+        if count_first && waiters > 0 {
+            self.runtime.wake_all(&self.progress);
+        }
+        self.callbacks.run(self.durable(), self.written(), false);
+        true
+    }
+}
