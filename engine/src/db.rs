@@ -4,205 +4,25 @@
 //! when the last of them goes, the store closes. Snapshots, scans and tickets hold neither, only what they read or
 //! wait for.
 
+mod core;
+
+pub(crate) use self::core::{Core, Handle};
+
 use crate::commit::batch::WriteBatch;
-use crate::commit::log::CommitLog;
-use crate::commit::sequencer::{Pending, Sequencer};
 use crate::commit::ticket::Ticket;
 use crate::commit::transaction::Transaction;
 use crate::key::KeyRange;
-use crate::keyspace::{Catalogue, KeyspaceOptions, Life, check_name};
-use crate::life::checkpoint::FoldState;
-use crate::options::{DbBuilder, Options, TxOptions};
+use crate::keyspace::{KeyspaceOptions, Life, check_name};
+use crate::options::{DbBuilder, TxOptions};
 use crate::read::scan::Own;
-use crate::read::view::{Readable, Reads, Snapshot};
-use crate::record::{CATALOGUE, WriteSet, decode_catalogue_row};
-use crate::stats::{Checkpoint, Counters, Event, Progress, Stats, VerifyReport};
-use crate::tree::TreeStore;
+use crate::read::view::{Readable, Snapshot};
+use crate::record::{CATALOGUE, decode_catalogue_row};
+use crate::stats::{Checkpoint, Progress, Stats, VerifyReport};
 use crate::{Error, Result, Scan};
-use parking_lot::Mutex;
-use seawall_wal::sync::AtomicU32;
-use seawall_wal::{Durability, Lsn, Recovery, Runtime, Slice};
+use seawall_wal::{Durability, Lsn, Recovery, Slice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-/// What all parts of an open store share.
-pub(crate) struct Core {
-    pub(crate) options: Options,
-    pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) log: Arc<dyn CommitLog>,
-    pub(crate) sequencer: Arc<Sequencer>,
-    pub(crate) reads: Arc<Reads>,
-    pub(crate) store: Arc<TreeStore>,
-    pub(crate) catalogue: Arc<Catalogue>,
-    pub(crate) fold: FoldState,
-    pub(crate) counters: Counters,
-    pub(crate) is_closed: AtomicBool,
-}
-
-/// Writers begin to be slowed when deltas fill this share of their budget, in percent.
-const SLOW_FROM_PERCENT: u64 = 75;
-const SLOW_DELAY_MAX: Duration = Duration::from_millis(2);
-
-impl Core {
-    pub(crate) fn check_open(&self) -> Result<()> {
-        if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
-    }
-
-    fn check_writable(&self) -> Result<()> {
-        self.check_open()?;
-        if self.options.read_only { Err(Error::ReadOnly) } else { self.sequencer.check() }
-    }
-
-    pub(crate) fn data_path(&self) -> PathBuf {
-        self.options.path.join(crate::life::open::DATA_NAME)
-    }
-
-    pub(crate) fn tell(&self, event: &Event) {
-        if let Some(listener) = &self.options.events {
-            listener.event(event);
-        }
-    }
-
-    /// Commits and waits until that is visible.
-    pub(crate) fn commit(
-        &self,
-        set: WriteSet,
-        touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
-        durability: Durability,
-    ) -> Result<Lsn> {
-        let start = self.runtime.now();
-        let pending = self.place(set, touched, snapshot, durability)?;
-        let result = self.sequencer.wait(&pending, None);
-        self.counters.commit_us.record_duration(self.runtime.now().saturating_sub(start));
-        result
-            .unwrap_or(Err(Error::CommitUnknown { lsn: pending.lsn() }))
-            .inspect_err(|_| self.note_failure())
-    }
-
-    pub(crate) fn commit_pipelined(
-        &self,
-        set: WriteSet,
-        touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
-        durability: Durability,
-    ) -> Result<Ticket> {
-        let pending = self.place(set, touched, snapshot, durability)?;
-        self.sequencer.notify(&pending);
-        Ok(Ticket::pending(Arc::clone(&self.sequencer), pending))
-    }
-
-    fn place(
-        &self,
-        set: WriteSet,
-        touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
-        durability: Durability,
-    ) -> Result<Arc<Pending>> {
-        self.check_writable()?;
-        self.throttle()?;
-        let placed = self.sequencer.commit(set, touched, snapshot, durability);
-        if matches!(placed, Err(Error::NoSpace)) {
-            // A checkpoint may give log back.
-            self.fold.request(&*self.runtime);
-            self.tell(&Event::NoSpace);
-        }
-        let pending = placed.inspect_err(|_| self.note_failure())?;
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        if self.wants_fold() {
-            self.fold.request(&*self.runtime);
-        }
-        Ok(pending)
-    }
-
-    /// Slows a writer down when folding lags: by a delay that grows with what is unfolded, and at the budget until
-    /// a checkpoint ends. Before its place is taken, never after.
-    fn throttle(&self) -> Result<()> {
-        let (used, max) = (self.reads.delta_bytes(), self.options.delta_bytes_max);
-        let slow_from = max / 100 * SLOW_FROM_PERCENT;
-        if used < slow_from || !self.options.background {
-            return Ok(());
-        }
-        if used < max {
-            let share = (used - slow_from) as f64 / (max - slow_from).max(1) as f64;
-            self.pause(SLOW_DELAY_MAX.mul_f64(share));
-            return Ok(());
-        }
-        let start = self.runtime.now();
-        while self.reads.delta_bytes() >= max {
-            self.check_writable()?;
-            self.fold.request(&*self.runtime);
-            if self.fold.wait_for_end(&*self.runtime)? {
-                self.tell(&Event::NoSpace);
-                return Err(Error::NoSpace);
-            }
-        }
-        self.tell(&Event::WriteStall { took: self.runtime.now().saturating_sub(start) });
-        Ok(())
-    }
-
-    fn pause(&self, time: Duration) {
-        let word = AtomicU32::new(0);
-        self.runtime.wait(&word, 0, Some(time));
-    }
-
-    /// A failure of the log is told once; the sequencer knows it already.
-    pub(crate) fn note_failure(&self) {
-        if let Some(cause) = self.sequencer.failure()
-            && !self.fold.has_told_failure.swap(true, Ordering::AcqRel)
-        {
-            self.tell(&Event::Poisoned { why: cause.to_string() });
-        }
-    }
-
-    fn stats(&self) -> Stats {
-        let (log, tree) = (self.log.stats(), self.store.stats());
-        let log_bytes = self.log.log_bytes();
-        Stats {
-            commits: self.counters.commits.load(Ordering::Relaxed),
-            conflicts: self.sequencer.conflicts.load(Ordering::Relaxed),
-            syncs: log.syncs,
-            log_device_bytes: log.device_bytes,
-            log_payload_bytes: log.payload_bytes,
-            log_bytes,
-            disk_bytes: tree.file_bytes.saturating_add(log_bytes),
-            log_retained: self.log.retained(),
-            oldest_snapshot_age: self.reads.oldest_age(),
-            delta_bytes: self.reads.delta_bytes(),
-            cache_bytes: tree.cache_bytes,
-            cache_hits: tree.cache_hits,
-            cache_misses: tree.cache_misses,
-            live_bytes: tree.live_bytes,
-            free_bytes: tree.free_bytes,
-            checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
-            checkpoint_bytes: tree.fold_bytes,
-            checkpoint_lsn: self.reads.view().root.superblock.checkpoint_lsn,
-            visible_lsn: self.reads.visible(),
-            poisoned: self.sequencer.failure().map(|cause| cause.to_string()),
-            commit_us: self.counters.commit_us.snapshot(),
-            sync_us: log.write_us,
-            checkpoint_us: self.counters.checkpoint_us.snapshot(),
-        }
-    }
-}
-
-/// Keeps the store open.
-pub(crate) struct Handle {
-    core: Arc<Core>,
-    pub(crate) fold_thread: Mutex<Option<Box<dyn seawall_wal::runtime::Thread>>>,
-}
-
-impl Handle {
-    pub(crate) fn new(core: Arc<Core>) -> Handle {
-        Handle { core, fold_thread: Mutex::new(None) }
-    }
-
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-}
 
 /// An open store. Clones share it; the last one's drop closes it.
 ///

@@ -31,6 +31,8 @@ pub mod error;
 pub mod mutation;
 pub mod key;
 #[doc(hidden)]
+pub mod fuzzing;
+#[doc(hidden)]
 pub mod record;
 
 pub use commit::batch::WriteBatch;

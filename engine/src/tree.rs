@@ -27,6 +27,7 @@ mod changes;
 mod file;
 mod fold;
 mod freemap;
+pub(crate) mod fuzzing;
 mod merge;
 mod open;
 mod pack;

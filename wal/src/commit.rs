@@ -73,6 +73,8 @@ pub struct Placed {
     /// Behind its last byte.
     pub end: Lsn,
     need: Need,
+    /// The batch that reaches what is needed: its own, or, for a record that asks for nothing, that of the last one
+    /// before it that asked.
     seq: u64,
 }
 
@@ -94,6 +96,8 @@ struct State {
     /// Ends of the last records that asked for each level: what later ones wait for.
     asked_synced: Lsn,
     asked_written: Lsn,
+    /// The batch that the last of them stands in: who waits for less than its own batch must not tend that.
+    asked_seq: u64,
     /// Somebody waits for this to be durable, whatever its records asked for.
     sync_wanted: Lsn,
     /// Files exist for positions before this.
@@ -165,6 +169,7 @@ impl<S: Sink> Committer<S> {
                 target: 1,
                 asked_synced: Lsn::ZERO,
                 asked_written: Lsn::ZERO,
+                asked_seq: 0,
                 sync_wanted: Lsn::ZERO,
                 ready_end: base,
                 pool: Vec::new(),
@@ -283,6 +288,7 @@ impl<S: Sink> Committer<S> {
         };
         if durability >= Durability::Written {
             state.asked_written = end;
+            state.asked_seq = seq;
         }
         if durability >= Durability::Synced {
             state.asked_synced = end;
@@ -292,7 +298,11 @@ impl<S: Sink> Committer<S> {
         self.reserved.store(end.0, Ordering::Release);
         add(&self.counters.commits, 1);
         add(&self.counters.payload_bytes, bytes as u64);
-        Ok(Some(Placed { lsn, end, need, seq }))
+        #[cfg(seawall_shuttle)]
+        let asked_seq = if self.errs(explored::Misorder::TendOwnBatch) { seq } else { state.asked_seq };
+        #[cfg(not(seawall_shuttle))]
+        let asked_seq = state.asked_seq;
+        Ok(Some(Placed { lsn, end, need, seq: asked_seq }))
     }
 
     /// Closes the open batch, so that every record so far stands before, and every later one at or behind, the
@@ -316,15 +326,17 @@ impl<S: Sink> Committer<S> {
 
     /// Waits until everything before `lsn` is on the device.
     pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
-        {
+        let lsn = {
             let mut state = self.state.lock();
             if self.durable() >= lsn {
                 return Ok(());
             }
             state.check()?;
-            state.sync_wanted = state.sync_wanted.max(lsn.min(self.reserved()));
-        }
-        let lsn = lsn.min(self.reserved());
+            // Looked up once: what is placed from here on is not asked for, and so not waited for.
+            let lsn = lsn.min(self.reserved());
+            state.sync_wanted = state.sync_wanted.max(lsn);
+            lsn
+        };
         self.wait_until(Need { durable: lsn, written: lsn }, None, None)?;
         Ok(())
     }
@@ -343,7 +355,7 @@ impl<S: Sink> Committer<S> {
             return Ok(());
         }
         drop(state);
-        self.progress_waiters.fetch_add(1, Ordering::AcqRel);
+        self.progress_waiters.fetch_add(1, Ordering::SeqCst);
         self.runtime.wait(&self.progress, seen, None);
         self.progress_waiters.fetch_sub(1, Ordering::AcqRel);
         Ok(())
@@ -431,7 +443,7 @@ impl<S: Sink> Committer<S> {
                     }
                     let limit = limit.into_iter().chain(left).min();
                     if waiter.is_none() {
-                        self.progress_waiters.fetch_add(1, Ordering::AcqRel);
+                        self.progress_waiters.fetch_add(1, Ordering::SeqCst);
                     }
                     self.runtime.wait(word, seen, limit);
                     if waiter.is_none() {

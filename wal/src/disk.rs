@@ -120,6 +120,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
 }
 
 /// An open file. Every method may be called from several threads at once.
+#[allow(clippy::len_without_is_empty, reason = "a length that may fail is no collection's")]
 pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Reads up to `buf.len()` bytes at `offset`; fewer only at the file's end. May be served from memory.
     ///

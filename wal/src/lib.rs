@@ -45,6 +45,8 @@ mod walk;
 #[doc(hidden)]
 pub mod mutation;
 mod writer;
+#[cfg(all(test, seawall_shuttle))]
+mod shuttle_tests;
 
 pub mod anchor;
 pub mod buf;

@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Arc<Counters>,
     durability: Durability,
     retention: Arc<Retention>,
-    recovery: Recovery,
+    pub(crate) recovery: Recovery,
     anchor: Mutex<Anchor>,
     anchor_file: Option<Arc<dyn DiskFile>>,
     /// One writer of the anchor, and one reclaimer, at a time.
@@ -392,7 +392,9 @@ impl Inner {
         let counters = Arc::new(Counters::default());
         let geometry = found.geometry;
         let last = found.path.last().copied().ok_or(Error::Closed)?;
-        let reuse = found.last_is_unused && last.number == found.highest_begun;
+        // After salvage a segment of its own comes behind the damage: see `begin`.
+        let salvaged = found.report.outcome == Outcome::AcknowledgedLoss;
+        let reuse = found.last_is_unused && last.number == found.highest_begun && !salvaged;
         let next = found.highest_begun + 1;
         let spares = Arc::new(Spares::new(&disk, dir, geometry, runtime, &counters, next));
         let mut files = found.files;

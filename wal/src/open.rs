@@ -306,6 +306,7 @@ impl Opener<'_> {
             report: Recovery::default(),
         };
         let mut found = walk.forward(rest, numbers, begun, anchor)?;
+        found.report.start = start;
         found.path.splice(0..0, before.iter().copied());
         Ok(found)
     }

@@ -59,6 +59,8 @@ pub struct Recovery {
     pub segments_complete: u64,
     /// Bytes of frames read.
     pub bytes: u64,
+    /// Where reading began: the replay position, or where the log begins.
+    pub start: Lsn,
     /// Where the log ends.
     pub end: Lsn,
     /// What was made of the end.

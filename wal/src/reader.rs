@@ -70,6 +70,8 @@ pub struct WalReader {
     unit_at: usize,
     /// Where the unit's bytes stand: for a cut one, the piece that holds each.
     pieces: Vec<(usize, Lsn)>,
+    /// Where recovery began to judge frames.
+    judged_from: Lsn,
     /// Whether a frame was read that begins with a record.
     started: bool,
     failed: bool,
@@ -108,6 +110,7 @@ impl WalReader {
         let path = inner.segments();
         let live = Some((inner.clone(), pin));
         let mut reader = WalReader::start(frames, &inner.dir, inner.geometry, path, from, limit, live)?;
+        reader.judged_from = inner.recovery.start;
         reader.seek()?;
         Ok(reader)
     }
@@ -137,6 +140,7 @@ impl WalReader {
             unit: Vec::new(),
             unit_at: 0,
             pieces: Vec::new(),
+            judged_from: Lsn::ZERO,
             started: false,
             failed: false,
             live,
@@ -235,6 +239,11 @@ impl WalReader {
                 }
             };
             let Some((header, payload)) = frame else {
+                // Recovery began behind here, and did not look where the last segment's frames end.
+                if self.at < self.judged_from && segment.end.is_none() && self.pieces.is_empty() {
+                    self.at = self.judged_from;
+                    continue;
+                }
                 return Err(self.damaged("a frame before the log's end is damaged"));
             };
             let at = self.at;

@@ -43,6 +43,10 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// Wakes at least one that waits on `word`, if any.
     fn wake_one(&self, word: &AtomicU32);
 
+    /// A place where simulation may let another thread go on; nothing otherwise. For the moments between two steps
+    /// that have no call of the seams of their own. No lock may be held across this call.
+    fn switch_point(&self) {}
+
     /// Asks the system to run the calling thread after everyone else (nice 19); cannot be taken back.
     fn lower_priority(&self);
 }

@@ -28,6 +28,8 @@ const CHECKSUM_AT: usize = 12;
 /// CRC-32 (IEEE) over frames. 2 is reserved for an authenticated form with a 16-byte tag behind the payload.
 pub const CHECKSUM_CRC32: u32 = 1;
 const NO_PREDECESSOR: u64 = u64::MAX;
+/// In place of a predecessor's last checksum: its writer did not know it, and nobody compares it.
+pub(crate) const CHECKSUM_UNKNOWN: u32 = 0;
 /// No log gets so far; behind it positions would not fit 64 bits.
 const NUMBER_MAX: u64 = u64::MAX / SEGMENT_BYTES_MAX - 2;
 

@@ -11,7 +11,7 @@ use crate::open::{Begun, Found};
 use crate::record::{self, Records};
 use crate::recovery::{Beyond, Facts, Here, Place, Verdict, decide};
 use crate::scan::{FrameReader, NoFrame, SegmentUse};
-use crate::segment::Geometry;
+use crate::segment::{CHECKSUM_UNKNOWN as UNKNOWN, Geometry};
 use crate::writer::segment_path;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,6 +69,10 @@ impl Walk<'_> {
             let is_last = i + 1 == path.len();
             if is_last && self.unfinished.is_some() {
                 stop.here = Here::Unfinished;
+            }
+            if is_last && stop.frames == 0 && from != first {
+                // A successor will name the last frame, and that stands before where reading began.
+                stop.checksum = self.checksum_before(segment, from)?;
             }
             let (end, index, checksum) = match self.unfinished {
                 Some(begin) => (begin.lsn, begin.index, begin.previous),
@@ -141,7 +145,7 @@ impl Walk<'_> {
             }
             match header.flags {
                 Flags::FIRST if !in_part => {
-                    self.unfinished = Some(Unfinished { lsn, previous: previous.unwrap_or(0), index });
+                    self.unfinished = Some(Unfinished { lsn, previous: previous.unwrap_or(UNKNOWN), index });
                     let time = record::Header::decode(payload).map_or(0, |header| header.time_us);
                     self.time_us = self.time_us.max(time);
                 }
@@ -161,6 +165,22 @@ impl Walk<'_> {
         Ok(Stop { at: lsn, here, checksum: previous.unwrap_or(segment.checksum), frames })
     }
 
+    /// The checksum of a segment's last frame before `to`; [`UNKNOWN`] if its frames do not lead there.
+    fn checksum_before(&mut self, segment: &SegmentUse, to: Lsn) -> Result<u32> {
+        let mut at = self.geometry.first_frame(segment.number);
+        let mut checksum = segment.checksum;
+        while at < to {
+            match self.reader.frame_at(segment, at)? {
+                Ok((header, _)) if header.previous == checksum => {
+                    checksum = header.checksum;
+                    at = at.plus(header.padded_bytes() as u64);
+                }
+                _ => return Ok(UNKNOWN),
+            }
+        }
+        Ok(if at == to { checksum } else { UNKNOWN })
+    }
+
     fn facts(
         &mut self,
         segment: &SegmentUse,
@@ -177,7 +197,8 @@ impl Walk<'_> {
                 next.header.predecessor.filter(|p| p.number == segment.number && Some(p.end) == segment.end)
             });
             let complete = segment.end.is_some_and(|end| stop.at == end || (stop.frames == 0 && stop.at > end))
-                && (stop.frames == 0 || successor.is_some_and(|p| p.checksum == stop.checksum));
+                && (stop.frames == 0
+                    || successor.is_some_and(|p| p.checksum == stop.checksum || p.checksum == UNKNOWN));
             let place = Place::Inner { complete };
             return Ok(Facts { place, short, promised_beyond: false, here: stop.here, beyond: Beyond::Nothing });
         }

@@ -95,6 +95,29 @@ fn the_stranger_knows_its_checksum() {
     assert_eq!(reader::crc32(&[b"12345", b"6789"]), 0xCBF4_3926);
 }
 
+/// The committed log, as `golden.rs` lists it.
+#[test]
+fn the_committed_log_is_read_alike() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/format1");
+    let log = reader::read(&files_in(&golden.join("log"))).unwrap();
+    let mut lines = String::new();
+    for record in &log.records {
+        let head: String = record.payload.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        lines += &format!(
+            "{{\"lsn\":{},\"end\":{},\"kind\":{},\"group\":{},\"time_us\":{},\"len\":{},\"crc32\":\"{:08x}\",\"head\":\"{head}\"}}\n",
+            record.lsn,
+            record.end,
+            record.kind,
+            record.group,
+            record.time_us,
+            record.payload.len(),
+            reader::crc32(&[&record.payload]),
+        );
+    }
+    assert_eq!(lines, std::fs::read_to_string(golden.join("expected.jsonl")).unwrap());
+    assert!(log.clean && log.cut_over_segments == 1 && log.seals >= 2);
+}
+
 #[test]
 fn every_size_kind_and_group_is_read_alike() {
     for (name, stays_open) in [("closed", false), ("open", true)] {
@@ -152,6 +175,34 @@ fn reopened_truncated_and_recycled_logs_are_read_alike() {
         assert_same(&reader::read(&files_on(&disk)).unwrap().records, &expected, "closed");
     }
     assert!(recycled > 3, "{recycled} segments were used again");
+}
+
+/// An engine starts reading where its checkpoint ended, behind every frame; the next segment names the last one all the
+/// same.
+#[test]
+fn a_log_opened_behind_its_last_frame_is_read_alike() {
+    let disk = SimDisk::new(4);
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        let wal = options(&disk, round).open(DIR).unwrap();
+        wal.commit(bytes_of(round)).unwrap();
+        let durable = wal.sync().unwrap();
+        // Sealed first, so that closing adds nothing behind the replay position.
+        while wal.step().unwrap() {}
+        let replay = wal.barrier().unwrap();
+        wal.close().unwrap();
+        let wal = options(&disk, 100 + round).start(replay, durable).open(DIR).unwrap();
+        wal.commit(bytes_of(round)).unwrap();
+        expected = list(&wal, Lsn::ZERO);
+        wal.close().unwrap();
+        assert_same(&reader::read(&files_on(&disk)).unwrap().records, &expected, "closed");
+    }
+    assert_eq!(list(&options(&disk, 9).open(DIR).unwrap(), Lsn::ZERO), expected);
+    assert_eq!(expected.len(), 8);
+}
+
+fn bytes_of(round: u64) -> Vec<u8> {
+    vec![round as u8; 5000]
 }
 
 #[test]
@@ -251,6 +302,7 @@ fn both(disk: &Arc<SimDisk>, seed: u64, what: &str) -> Option<Vec<reader::Record
         (Ok(log), Ok(wal)) => {
             let expected = list(&wal, Lsn::ZERO);
             assert_same(&log.records, &expected, &format!("seed {seed}, {what}"));
+            assert_eq!(log.first, wal.first_lsn().0, "seed {seed}, {what}");
             assert_eq!(log.end, wal.recovery().end.0, "seed {seed}, {what}");
             let is_clean = wal.recovery().outcome == Outcome::Clean;
             assert_eq!(

@@ -197,6 +197,7 @@ impl Sequencer {
                 break self.enqueue(&mut state, place, set);
             }
         };
+        self.runtime.switch_point();
         if let Some((delta, set)) = &pending.commit {
             delta.apply(set, pending.lsn());
         }

@@ -33,6 +33,7 @@ impl Client {
         self.runtime.advance(Duration::from_micros(self.rng.below(300)));
         let result = match self.rng.below(20) {
             0 if !self.threads => self.drop_keyspace(),
+            0 => self.look(),
             1 => self.sync(),
             2..=4 => self.single(),
             5..=8 => self.batch(),
@@ -40,6 +41,7 @@ impl Client {
             13..=15 => self.transfer(),
             16 => self.pipelined(),
             17 => self.savepoint(),
+            18 => self.race(),
             _ => self.compare_and_set(),
         };
         match result {
@@ -200,6 +202,19 @@ impl Client {
         self.told(committed, changes, Durability::Synced)
     }
 
+    /// No snapshot shows half a transfer: the accounts' sum is always 0.
+    fn look(&mut self) -> Result<(), Failed> {
+        let ks = self.create(KEYSPACES[0])?;
+        let snapshot = self.db.snapshot();
+        let mut sum = 0i64;
+        for account in 0..4 {
+            let value = snapshot.get(&ks, format!("#{account}"))?;
+            sum = sum.wrapping_add(value.map_or(0, |value| number(&value)));
+            self.runtime.yield_point();
+        }
+        if sum == 0 { Ok(()) } else { Err(Failed::Wrong(format!("a snapshot shows half a transfer: {sum}"))) }
+    }
+
     /// Moves an amount between two rows that each hold a number: a lost update changes the sum.
     fn transfer(&mut self) -> Result<(), Failed> {
         let ks = self.create(KEYSPACES[0])?;
@@ -212,7 +227,9 @@ impl Client {
         let mut changes = Vec::new();
         for (account, delta) in [(from, -amount), (to, amount)] {
             let key = format!("#{account}").into_bytes();
-            let old = tx.get(&ks, &key)?.map_or(0, |value| number(&value));
+            let seen = tx.get(&ks, &key)?.map(|value| value.to_vec());
+            let old = seen.as_deref().map_or(0, number);
+            changes.push(Change::Saw(ks.name().to_owned(), key.clone(), seen));
             let value = (old + delta).to_le_bytes().to_vec();
             tx.insert(&ks, &key, &value)?;
             changes.push(Change::Row(ks.name().to_owned(), key, Some(value)));
@@ -230,8 +247,30 @@ impl Client {
         if !tx.compare_and_set(&ks, &key, expected.as_deref(), value.as_deref())? {
             return Err(Failed::Wrong("compare_and_set misses the value that was just read".to_owned()));
         }
+        let saw = Change::Saw(ks.name().to_owned(), key.clone(), expected);
+        self.runtime.yield_point();
         let committed = tx.commit();
-        self.told(committed, vec![Change::Row(ks.name().to_owned(), key, value)], Durability::Synced)
+        self.told(committed, vec![saw, Change::Row(ks.name().to_owned(), key, value)], Durability::Synced)
+    }
+
+    /// Two that write the same row, begun at the same time: the second must not commit.
+    fn race(&mut self) -> Result<(), Failed> {
+        let ks = self.keyspace()?;
+        let (key, value) = self.row();
+        let (mut first, mut second) = (self.db.begin(), self.db.begin());
+        self.put(&mut first, &ks, &key, value.as_deref())?;
+        second.insert(&ks, &key, b"never")?;
+        let committed = first.commit();
+        let won = committed.is_ok();
+        self.told(committed, vec![Change::Row(ks.name().to_owned(), key, value)], Durability::Synced)?;
+        match second.commit() {
+            Err(Error::Conflict) => {
+                self.conflicts += 1;
+                Ok(())
+            }
+            Ok(_) if won => Err(Failed::Wrong("both of two that wrote the same row committed".to_owned())),
+            other => Ok(other.map(drop)?),
+        }
     }
 
     fn put(&self, tx: &mut Transaction, ks: &Keyspace, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {

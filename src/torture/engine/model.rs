@@ -16,6 +16,8 @@ pub(super) enum Change {
     Drop(String),
     /// Keyspace, key, value; none removes.
     Row(String, Vec<u8>, Option<Vec<u8>>),
+    /// The commit writes this row, and saw this value in it: whoever changed it in between would have been lost.
+    Saw(String, Vec<u8>, Option<Vec<u8>>),
 }
 
 #[derive(Clone, Debug)]
@@ -100,7 +102,9 @@ impl History {
         let least = self.commits.partition_point(|commit| commit.lsn < promised);
         let mut contents = self.base.clone();
         for commit in self.commits.iter().take(least) {
-            apply(&mut contents, &commit.changes);
+            if !apply(&mut contents, &commit.changes) && commit.is_known {
+                return Err(format!("an update is lost: {} at {}", describe(&commit.changes), commit.lsn));
+            }
         }
         let mut n = least;
         let expected = contents.clone();
@@ -135,9 +139,15 @@ impl History {
     }
 }
 
-fn apply(contents: &mut Contents, changes: &[Change]) {
+/// Applies a commit. Whether what it saw is what was there.
+fn apply(contents: &mut Contents, changes: &[Change]) -> bool {
+    let mut saw_the_truth = true;
     for change in changes {
         match change {
+            Change::Saw(name, key, value) => {
+                let there = contents.get(name).and_then(|rows| rows.get(key));
+                saw_the_truth &= there == value.as_ref();
+            }
             Change::Create(name) => {
                 contents.entry(name.clone()).or_default();
             }
@@ -154,6 +164,7 @@ fn apply(contents: &mut Contents, changes: &[Change]) {
             }
         }
     }
+    saw_the_truth
 }
 
 fn describe(changes: &[Change]) -> String {
@@ -163,6 +174,7 @@ fn describe(changes: &[Change]) -> String {
         Change::Row(name, key, Some(value)) => {
             format!("{name}/{} = {} bytes", key.escape_ascii(), value.len())
         }
+        Change::Saw(name, key, _) => format!("saw {name}/{}", key.escape_ascii()),
         Change::Row(name, key, None) => format!("{name}/{} gone", key.escape_ascii()),
     };
     changes.iter().map(one).collect::<Vec<_>>().join(", ")

@@ -3,13 +3,12 @@
 //! Whoever leads has set `in_flight` under the lock, after seeing that there is something to write, and clears it under
 //! the lock once the marks are published: the sink is never called twice at a time, and no leader finds nothing to do.
 
-use super::{Batch, Committer, Sink, State, Written};
+use super::{Batch, Committer, Sink, Written};
 #[cfg(seawall_shuttle)]
 use super::explored::Misorder;
-use crate::Lsn;
 use crate::batch;
 use crate::durability::Durability;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::sync::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,8 +125,9 @@ impl<S: Sink> Committer<S> {
                 self.runtime.wake_all(word);
             }
         }
-        self.progress.fetch_add(1, Ordering::Release);
-        if self.progress_waiters.load(Ordering::Acquire) > 0 {
+        // A sleeper counts itself, then looks at the word; here the word changes, then sleepers are counted.
+        self.progress.fetch_add(1, Ordering::SeqCst);
+        if self.progress_waiters.load(Ordering::SeqCst) > 0 {
             self.runtime.wake_all(&self.progress);
         }
         self.callbacks.run(self.durable(), self.written(), false);

@@ -164,7 +164,7 @@ impl Sample {
                 let before = again.len().saturating_sub(1);
                 assert!(after && again.get(..before) == Some(&shown.records[..]), "another log the next time");
             }
-            Err(error) => assert!(!(done.is_single() && shown.outcome != Outcome::AcknowledgedLoss), "{:?} {}: {error:?}", shown.outcome, shown.records.len()),
+            Err(error) => assert!(done.files, "writing to a log that opened: {error}"),
         }
     }
 }

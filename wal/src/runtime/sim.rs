@@ -140,6 +140,10 @@ impl SimRuntime {
 }
 
 impl Runtime for SimRuntime {
+    fn switch_point(&self) {
+        self.yield_point();
+    }
+
     fn now(&self) -> Duration {
         let mut sched = self.shared.sched.lock();
         sched.now_ns += LOOK_NS;

@@ -29,6 +29,7 @@ pub enum Verdict {
 pub struct Log {
     pub records: Vec<Record>,
     pub verdict: Verdict,
+    pub first: u64,
     pub end: u64,
     pub segments: Vec<u64>,
     pub clean: bool,
@@ -316,6 +317,7 @@ impl<'a> Walk<'a> {
             log: Log {
                 records: Vec::new(),
                 verdict: Verdict::CleanEnd,
+                first: anchor.first,
                 end: 0,
                 segments: Vec::new(),
                 clean: anchor.clean,
@@ -384,7 +386,7 @@ impl<'a> Walk<'a> {
     fn inner(&mut self, segment: &Segment<'_>, end: u64, checksum: u32) -> Result<()> {
         let stop = self.frames(segment, Some(end));
         let is_whole = stop.at == end || (stop.frames == 0 && stop.at > end);
-        if !is_whole || (stop.frames > 0 && stop.checksum != checksum) {
+        if !is_whole || (stop.frames > 0 && checksum != 0 && stop.checksum != checksum) {
             return damage(format!("segment {} ends at {}, not at {end}", segment.number, stop.at));
         }
         Ok(())

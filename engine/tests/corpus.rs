@@ -1,0 +1,135 @@
+//! The engine's fuzz targets over their committed corpus, and over mutations of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking, and reads the repository's files"
+)]
+
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
+use replay::replay;
+use seawall_engine::fuzzing;
+use seawall_wal::runtime::Rng;
+
+#[test]
+fn engine_record() {
+    replay("engine_record", 20_000, fuzzing::engine_record);
+}
+
+#[test]
+fn block() {
+    replay("block", 20_000, fuzzing::block);
+}
+
+#[test]
+fn superblock() {
+    replay("superblock", 5_000, fuzzing::superblock);
+}
+
+#[test]
+fn store_mutated() {
+    replay("store_mutated", 300, fuzzing::store_mutated);
+}
+
+/// Every undamaged store that the target can build is read whole, in each way that it can end.
+#[test]
+fn undamaged_stores_are_read_whole() {
+    for seed in 0..12 {
+        for shape in 0..8 {
+            fuzzing::store_mutated(&[shape, 3 + 2 * seed, seed, shape, seed & 1]);
+        }
+    }
+}
+
+/// The plainest damages, each alone and all over the place.
+#[test]
+fn single_damages_are_found_or_harmless() {
+    let mut rng = Rng::new(13);
+    for round in 0..600u32 {
+        let mut input = vec![rng.next_u64() as u8, rng.next_u64() as u8, rng.next_u64() as u8, 1, round as u8 & 1];
+        input.push([0, 1, 2, 3, 4, 5][round as usize % 6]);
+        // Every other one in the data file, which comes first.
+        input.push(if round & 8 == 0 { 0 } else { rng.next_u64() as u8 });
+        input.extend(&rng.next_u64().to_le_bytes()[..6]);
+        fuzzing::store_mutated(&input);
+    }
+}
+
+#[test]
+#[ignore = "writes the corpus"]
+fn write_corpus() {
+    let op = |op: u8, key: &[u8], value: Option<&[u8]>| {
+        let mut bytes = vec![op, 7, 0, 0, 0, key.len() as u8, 0];
+        bytes.extend_from_slice(key);
+        if let Some(value) = value {
+            bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(value);
+        }
+        bytes
+    };
+    let record = |ops: &[Vec<u8>]| [&[1, 0, 0, 0, ops.len() as u8, 0, 0, 0][..], &ops.concat()].concat();
+    let put = op(1, b"key", Some(b"value"));
+    let mut long = record(std::slice::from_ref(&put));
+    long[18..22].copy_from_slice(&(1u32 << 30).to_le_bytes());
+    replay::write(
+        "engine_record",
+        &[
+            ("put", record(std::slice::from_ref(&put))),
+            ("put-and-remove", record(&[put.clone(), op(2, b"key", None)])),
+            ("create", record(&[op(3, "näme".as_bytes(), Some(&[1, 0, 0, 0, 7, 0, 0, 0])), put.clone()])),
+            ("drop", record(&[op(4, b"name", None)])),
+            ("empty-key-and-value", record(&[op(1, b"", Some(b""))])),
+            ("none", record(&[])),
+            ("many-announced", [&[1, 0, 0, 0, 255, 255, 255, 255][..], &put].concat()),
+            ("long-value", long),
+            ("headless", [&[2][..], &put, &put].concat()),
+        ],
+    );
+    let rows: Vec<u8> = (0..20u8).flat_map(|n| [3, b'k', b'e', n, n * 3]).collect();
+    replay::write(
+        "block",
+        &[
+            ("leaf", [&[4, 20][..], &rows, &[0, 9, 0, 0x11, 0x28, 0x37]].concat()),
+            ("inner", [&[5, 1, 20][..], &rows].concat()),
+            ("values-apart", vec![4, 2, 1, b'a', 7, 1, b'b', 7]),
+            ("patched", [&[4, 20][..], &rows, &[2, 8, 0, 3, 1, 42, 0, 17, 2]].concat()),
+            ("arbitrary", [&[2, 3, 0, 2, 0, 0, 0, 90, 0][..], &rows].concat()),
+            ("arbitrary-inner", [&[3, 1, 3, 0, 2, 0, 0, 0, 90, 0][..], &rows].concat()),
+            ("free-map", vec![0, 0, 0, 9, 0x10, 0x20, 0x31, 0x05, 0x44, 0x13, 0x70, 1, 2]),
+            ("free-map-patched", vec![0, 0, 0, 4, 0x10, 0x20, 0x31, 0x05, 2, 40, 0, 17, 3, 48, 0, 23, 3]),
+            ("empty", vec![]),
+        ],
+    );
+    replay::write(
+        "superblock",
+        &[
+            ("valid", vec![0]),
+            ("zeros", vec![1]),
+            ("generation", [&[0][..], &[9; 64], &[48]].concat()),
+            ("pointers", [&[0][..], &[1; 64], &[192]].concat()),
+            ("unsealed", [&[4][..], &[0; 64], &[8]].concat()),
+            ("version", [&[2][..], &[7; 288], &[8], &[0; 288], &[8]].concat()),
+        ],
+    );
+    let mut stores: Vec<(String, Vec<u8>)> = Vec::new();
+    for shape in 0..6u8 {
+        stores.push((format!("undamaged-{shape}"), vec![shape, 12, shape, 3, shape & 1]));
+    }
+    for kind in 0..12u8 {
+        for (variant, at) in [4096u32 * 3 + 20, 48, 65_536 - 9].into_iter().enumerate() {
+            let mut input = vec![kind ^ (variant as u8 * 3), 14, kind, 5, variant as u8, kind, variant as u8];
+            input.extend(at.to_le_bytes());
+            input.extend([variant as u8 * 20 + 8, 0xc0, 200, 4 + variant as u8, 0, 0, 0, 1, 0, 0, 0]);
+            let name = ["flip", "zero", "swap", "swap-files", "cut", "lost", "grow", "gone", "copy"];
+            let name = name.get(usize::from(kind)).copied().unwrap_or("forged");
+            stores.push((format!("{name}-{kind}-{variant}"), input));
+        }
+    }
+    let stores: Vec<(&str, Vec<u8>)> = stores.iter().map(|(name, input)| (&**name, input.clone())).collect();
+    replay::write("store_mutated", &stores);
+}

@@ -1,0 +1,204 @@
+//! A stranger reads our stores: `stranger/reader.rs` and the log's own stranger know `docs/format/` and nothing else, and
+//! must find the rows that the engine finds, over stores of every shape, crashed ones and damaged ones.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    reason = "a test fails by panicking; the log's stranger says more than is asked here"
+)]
+
+#[path = "../../wal/tests/stranger/reader.rs"]
+mod log;
+#[path = "stranger/reader.rs"]
+mod reader;
+
+use log::Files;
+use reader::Rows;
+use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result, WriteBatch};
+use seawall_wal::SimDisk;
+use seawall_wal::disk::sim::Damage;
+use seawall_wal::runtime::Rng;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Store = BTreeMap<String, Rows>;
+
+fn builder(disk: &Arc<SimDisk>) -> DbBuilder {
+    Db::builder("/dir/store")
+        .disk(disk.clone())
+        .segment_bytes(64 << 10)
+        .memory_budget(2 << 20)
+        .background(false)
+}
+
+/// The stranger's view.
+fn theirs(disk: &SimDisk) -> std::result::Result<Store, log::Refusal> {
+    let prefix = "dir/store/log/";
+    let names = disk.paths().into_iter().filter_map(|path| Some(path.strip_prefix(prefix)?.to_owned()));
+    let files: Files =
+        names.map(|name| (name.clone(), disk.read_file(format!("{prefix}{name}")).unwrap())).collect();
+    reader::read(&disk.read_file("dir/store/data").unwrap(), &files)
+}
+
+/// The engine's view, every row read.
+fn ours(db: &Db) -> Result<Store> {
+    let mut store = Store::new();
+    for name in db.keyspace_names()? {
+        let keyspace = db.open_keyspace(&name)?.expect("it was listed");
+        let mut rows = Rows::new();
+        for row in db.snapshot().range(&keyspace, ..) {
+            let (key, value) = row?;
+            rows.insert(key.to_vec(), value.to_vec());
+        }
+        store.insert(name, rows);
+    }
+    Ok(store)
+}
+
+fn same(disk: &Arc<SimDisk>, what: &str) -> Store {
+    let theirs = theirs(disk).unwrap_or_else(|refusal| panic!("{what}: {refusal:?}"));
+    let db = builder(disk).open().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let ours = ours(&db).unwrap();
+    let brief =
+        |store: &Store| store.iter().map(|(name, rows)| (name.clone(), rows.len())).collect::<Vec<_>>();
+    assert_eq!(brief(&theirs), brief(&ours), "{what}");
+    assert!(theirs == ours, "{what}: other rows");
+    ours
+}
+
+fn key(rng: &mut Rng) -> Vec<u8> {
+    let n = rng.below(3000);
+    match n % 10 {
+        0 => n.to_be_bytes().to_vec(),
+        1 => [vec![b'l'; 300], n.to_string().into_bytes()].concat(),
+        2 if n < 30 => Vec::new(),
+        _ => format!("a-common-beginning/{n:04}").into_bytes(),
+    }
+}
+
+fn value(rng: &mut Rng) -> Vec<u8> {
+    let len = match rng.below(20) {
+        0 => 0,
+        1 => 1984,
+        2 => 1985,
+        3 => 4096,
+        4 => rng.below(30_000),
+        _ => rng.below(300),
+    };
+    let mut value = vec![0; len as usize];
+    rng.fill(&mut value);
+    value
+}
+
+/// A store after some commits, checkpoints, dropped keyspaces and reopenings; ended by a power cut or a close.
+fn store(seed: u64) -> Arc<SimDisk> {
+    let mut rng = Rng::new(seed);
+    let mut disk = SimDisk::new(seed);
+    for _ in 0..1 + rng.below(3) {
+        let db = builder(&disk).open().unwrap();
+        for _ in 0..rng.below(30) {
+            let names = ["rows", "others", "a third"];
+            let keyspace: Keyspace = db.keyspace(names[rng.below(3) as usize]).unwrap();
+            let mut batch = WriteBatch::new();
+            for _ in 0..1 + rng.below(40) {
+                if rng.chance(1, 4) {
+                    batch.remove(&keyspace, key(&mut rng));
+                } else {
+                    batch.insert(&keyspace, key(&mut rng), value(&mut rng));
+                }
+            }
+            let level = if rng.chance(1, 4) { Durability::Written } else { Durability::Synced };
+            db.write_with(batch, level).unwrap();
+            if rng.chance(1, 8) {
+                db.checkpoint().unwrap();
+            }
+            if rng.chance(1, 20) {
+                db.drop_keyspace(keyspace).unwrap();
+            }
+        }
+        if rng.chance(1, 2) {
+            db.close().unwrap();
+        } else {
+            disk = disk.crash();
+        }
+    }
+    disk
+}
+
+#[test]
+fn a_new_store_is_read_alike() {
+    let disk = SimDisk::new(1);
+    drop(builder(&disk).open().unwrap());
+    assert!(same(&disk, "new").is_empty());
+}
+
+#[test]
+fn stores_of_every_shape_are_read_alike() {
+    let mut rows = 0;
+    for seed in 0..60 {
+        let disk = store(seed);
+        rows += same(&disk, &format!("seed {seed}")).values().map(Rows::len).sum::<usize>();
+    }
+    assert!(rows > 5000, "{rows} rows");
+}
+
+#[test]
+fn a_tree_of_several_levels_is_read_alike() {
+    let disk = SimDisk::new(2);
+    let db = builder(&disk).memory_budget(64 << 20).open().unwrap();
+    let keyspace = db.keyspace("deep").unwrap();
+    for from in (0..20_000u32).step_by(500) {
+        let mut batch = WriteBatch::new();
+        for n in from..from + 500 {
+            batch.insert(&keyspace, n.wrapping_mul(2_654_435_761).to_be_bytes(), vec![n as u8; 100]);
+        }
+        db.write_with(batch, Durability::Written).unwrap();
+    }
+    db.checkpoint().unwrap();
+    drop(keyspace);
+    db.close().unwrap();
+    assert_eq!(same(&disk, "deep")["deep"].len(), 20_000);
+}
+
+/// One damage at rest. Where the stranger finds rows, so does the engine, and the same; where it refuses, the engine may
+/// find the same rows as before the damage, or say that there is damage, but never other rows.
+#[test]
+fn damaged_stores_are_never_read_as_others() {
+    let (mut refused, mut outlived) = (0, 0);
+    for seed in 0..250 {
+        let disk = store(seed % 50);
+        let whole = same(&disk.crash_copy(), "before the damage");
+        let mut rng = Rng::new(seed ^ 0xDA7A);
+        let blocks = disk.read_file("dir/store/data").unwrap().len() as u64 / 4096;
+        let block = rng.below(blocks);
+        let damage = match rng.below(5) {
+            0 => Damage::Flip { offset: block * 4096 + rng.below(200), mask: 1 << rng.below(8) },
+            1 => Damage::Flip { offset: block * 4096 + rng.below(4096), mask: 1 << rng.below(8) },
+            2 => Damage::ZeroBlock(block),
+            3 => Damage::SwapBlocks(block, rng.below(blocks)),
+            _ => Damage::Truncate(rng.below(blocks * 4096)),
+        };
+        let what = format!("seed {seed}: {damage:?}");
+        disk.damage("dir/store/data", &damage).unwrap();
+        let theirs = theirs(&disk);
+        let found = builder(&disk).open().and_then(|db| ours(&db));
+        match (theirs, found) {
+            (Ok(theirs), Ok(ours)) => {
+                assert!(theirs == ours, "{what}: read differently");
+                assert!(ours == whole, "{what}: other rows than were committed");
+                outlived += 1;
+            }
+            (Err(_), Ok(ours)) => assert!(ours == whole, "{what}: other rows than were committed"),
+            (theirs, Err(error)) => {
+                let is_damage = matches!(error, Error::Corruption { .. } | Error::FormatVersion { .. });
+                assert!(is_damage && theirs.is_err(), "{what}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 60 && outlived > 20, "{refused} refused, {outlived} without effect");
+}

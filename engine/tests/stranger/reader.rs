@@ -1,0 +1,348 @@
+//! A reader of stores written from `docs/format/data.md` and `docs/format/wal.md` alone: it shares no line with the
+//! engine. Where the two do not agree, one of them, or a document, is wrong.
+
+use super::log::{self, Files, Refusal, crc32};
+use std::collections::BTreeMap;
+
+const GRID: u64 = 4096;
+const ROOTS: u32 = 0xFFFF_FFFF;
+const FREE_MAP: u32 = 0xFFFF_FFFE;
+
+pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+type Result<T> = std::result::Result<T, Refusal>;
+
+fn damage<T>(what: impl Into<String>) -> Result<T> {
+    Err(Refusal::Damage(what.into()))
+}
+
+/// A field, or the news that it is not there.
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
+    match at.checked_add(N).and_then(|end| bytes.get(at..end)) {
+        Some(field) => Ok(field.try_into().unwrap()),
+        None => damage(format!("no {N} bytes at {at}")),
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Result<usize> {
+    Ok(usize::from(u16::from_le_bytes(field(bytes, at)?)))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
+    Ok(u32::from_le_bytes(field(bytes, at)?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
+    Ok(u64::from_le_bytes(field(bytes, at)?))
+}
+
+fn bytes_at(bytes: &[u8], at: usize, len: usize) -> Result<&[u8]> {
+    match at.checked_add(len).and_then(|end| bytes.get(at..end)) {
+        Some(found) => Ok(found),
+        None => damage(format!("no {len} bytes at {at}")),
+    }
+}
+
+fn demand(is_so: bool, what: &str) -> Result<()> {
+    if is_so { Ok(()) } else { damage(what) }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pointer {
+    offset: u64,
+    birth: u64,
+    bytes: u64,
+    checksum: u32,
+    kind: u8,
+    level: u8,
+}
+
+impl Pointer {
+    fn read(bytes: &[u8], at: usize) -> Result<Option<Pointer>> {
+        let raw: [u8; 32] = field(bytes, at)?;
+        if raw == [0; 32] {
+            return Ok(None);
+        }
+        let pointer = Pointer {
+            offset: u64_at(&raw, 0)?,
+            birth: u64_at(&raw, 8)?,
+            bytes: u64::from(u32_at(&raw, 16)?),
+            checksum: u32_at(&raw, 20)?,
+            kind: raw[24],
+            level: raw[25],
+        };
+        let is_inner = pointer.kind == 2;
+        let fits = pointer.offset.is_multiple_of(GRID)
+            && pointer.offset >= 8192
+            && pointer.bytes > 0
+            && pointer.bytes.is_multiple_of(GRID)
+            && (1..=4).contains(&pointer.kind)
+            && (1..=32).contains(&pointer.level) == is_inner
+            && (is_inner || pointer.level == 0)
+            && raw[26..] == [0; 6];
+        demand(fits, "a pointer that is none")?;
+        Ok(Some(pointer))
+    }
+}
+
+#[derive(Debug)]
+struct Superblock {
+    store: [u8; 16],
+    generation: u64,
+    checkpoint: u64,
+    file_bytes: u64,
+    rows: u64,
+    roots: Option<Pointer>,
+    free_map: Option<Pointer>,
+}
+
+enum Slot {
+    Valid(Superblock),
+    Newer(u32),
+    None,
+}
+
+fn slot(file: &[u8], index: u64) -> Slot {
+    let at = (index * GRID) as usize;
+    let Some(block) = file.get(at..at + GRID as usize) else { return Slot::None };
+    if &block[..8] != b"seawallD" || u32_at(block, 4092).unwrap() != crc32(&[&block[..4092]]) {
+        return Slot::None;
+    }
+    let version = u32_at(block, 8).unwrap();
+    if version > 1 || u64_at(block, 24).unwrap() != 0 {
+        return Slot::Newer(version);
+    }
+    let parse = || -> Result<Superblock> {
+        let superblock = Superblock {
+            store: field(block, 32)?,
+            generation: u64_at(block, 48)?,
+            checkpoint: u64_at(block, 56)?,
+            file_bytes: u64_at(block, 104)?,
+            rows: u64_at(block, 112)?,
+            roots: Pointer::read(block, 192)?,
+            free_map: Pointer::read(block, 224)?,
+        };
+        demand(version == 1 && superblock.generation % 2 == index, "not of this slot")?;
+        demand(superblock.roots.is_none_or(|roots| roots.kind <= 2), "roots of another kind")?;
+        demand(superblock.free_map.is_none_or(|map| map.kind == 4), "a free map of another kind")?;
+        let ends = [superblock.roots, superblock.free_map].into_iter().flatten().map(|p| p.offset + p.bytes);
+        demand(ends.max().unwrap_or(0) <= superblock.file_bytes, "a pointer beyond the file")?;
+        Ok(superblock)
+    };
+    parse().map_or(Slot::None, Slot::Valid)
+}
+
+fn superblock(file: &[u8]) -> Result<Superblock> {
+    match (slot(file, 0), slot(file, 1)) {
+        (Slot::Newer(version), _) | (_, Slot::Newer(version)) => Err(Refusal::Version(version)),
+        (Slot::Valid(a), Slot::Valid(b)) => {
+            demand(a.store == b.store, "the superblocks are of two stores")?;
+            Ok(if a.generation > b.generation { a } else { b })
+        }
+        (Slot::Valid(one), Slot::None) | (Slot::None, Slot::Valid(one)) => Ok(one),
+        (Slot::None, Slot::None) => damage("no superblock"),
+    }
+}
+
+struct Tree<'a> {
+    file: &'a [u8],
+    file_bytes: u64,
+    /// Every block in use: offset and bytes.
+    used: Vec<(u64, u64)>,
+}
+
+impl<'a> Tree<'a> {
+    fn block(&mut self, pointer: &Pointer, birth_max: u64) -> Result<&'a [u8]> {
+        demand(pointer.birth <= birth_max, "a block younger than what names it")?;
+        demand(pointer.offset + pointer.bytes <= self.file_bytes, "a block beyond the file")?;
+        let block = bytes_at(self.file, pointer.offset as usize, pointer.bytes as usize)?;
+        demand(crc32(&[block]) == pointer.checksum, "a block's checksum")?;
+        self.used.push((pointer.offset, pointer.bytes));
+        Ok(block)
+    }
+
+    fn header(block: &[u8], pointer: &Pointer, keyspace: u32) -> Result<usize> {
+        let repeats = &block[..4] == b"SwBk"
+            && block[4] == pointer.kind
+            && block[5] == pointer.level
+            && u32_at(block, 12)? == keyspace
+            && u64_at(block, 16)? == pointer.birth
+            && u64_at(block, 24)? == pointer.offset
+            && u32_at(block, 36)? == 0;
+        demand(repeats, "a block's header is not what its pointer says")?;
+        let used = u32_at(block, 32)? as usize;
+        demand(
+            used <= block.len() && block[used..].iter().all(|b| *b == 0),
+            "what lies behind a block's used bytes",
+        )?;
+        Ok(used)
+    }
+
+    /// The rows of a tree, from keys at `low` on and below `high`.
+    fn rows(
+        &mut self,
+        pointer: &Pointer,
+        birth_max: u64,
+        keyspace: u32,
+        (low, high): (&[u8], Option<&[u8]>),
+        rows: &mut Rows,
+    ) -> Result<()> {
+        let block = self.block(pointer, birth_max)?;
+        let used = Tree::header(block, pointer, keyspace)?;
+        let prefix_len = u16_at(block, 6)?;
+        let count = u32_at(block, 8)? as usize;
+        demand(count > 0, "an empty block")?;
+        let prefix = bytes_at(block, 40, prefix_len)?;
+        let width = if block.len() <= 65_536 { 2 } else { 4 };
+        let mut next = 40 + prefix_len + count * width;
+        let mut entries: Vec<(Vec<u8>, usize, usize)> = Vec::new();
+        for i in 0..count {
+            let place = 40 + prefix_len + i * width;
+            let at = if width == 2 { u16_at(block, place)? } else { u32_at(block, place)? as usize };
+            demand(at == next, "entries are not back to back")?;
+            let (suffix, form) = (u16_at(block, at)?, u16_at(block, at + 2)?);
+            let key = [prefix, bytes_at(block, at + 4, suffix)?].concat();
+            let payload = at + 4 + suffix;
+            next = payload
+                + match form {
+                    0..=0x7FFF => form,
+                    0x8001 => 40,
+                    0x8003 => 32,
+                    _ => return damage("an entry of an unknown form"),
+                };
+            demand(entries.last().is_none_or(|(last, ..)| *last < key), "keys do not ascend")?;
+            entries.push((key, form, payload));
+        }
+        demand(next == used, "entries do not end where they should")?;
+        for (i, (key, form, payload)) in entries.iter().enumerate() {
+            match form {
+                0x8003 => {
+                    let Some(child) = Pointer::read(block, *payload)? else { return damage("no child") };
+                    let is_below = pointer.kind == 2 && child.level + 1 == pointer.level && child.kind <= 2;
+                    demand(is_below, "a child of a wrong level")?;
+                    let from = if i == 0 { low } else { low.max(key) };
+                    let to = entries.get(i + 1).map(|(key, ..)| key.as_slice());
+                    let to = to.map_or(high, |to| Some(high.map_or(to, |high| high.min(to))));
+                    self.rows(&child, pointer.birth, keyspace, (from, to), rows)?;
+                }
+                _ => {
+                    demand(pointer.kind == 1, "a row in an inner block")?;
+                    let is_inside = key.as_slice() >= low && high.is_none_or(|high| key.as_slice() < high);
+                    demand(is_inside, "a key outside its parent's bounds")?;
+                    let value = self.value(block, *form, *payload, pointer.birth)?;
+                    rows.insert(key.clone(), value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, block: &[u8], form: usize, payload: usize, birth_max: u64) -> Result<Vec<u8>> {
+        if form < 0x8000 {
+            return Ok(bytes_at(block, payload, form)?.to_vec());
+        }
+        let len = u64_at(block, payload)?;
+        let Some(pointer) = Pointer::read(block, payload + 8)? else { return damage("no value") };
+        demand(
+            pointer.kind == 3 && len > 0 && len.next_multiple_of(GRID) == pointer.bytes,
+            "a value's pointer",
+        )?;
+        let value = self.block(&pointer, birth_max)?;
+        let (value, rest) = value.split_at(len as usize);
+        demand(rest.iter().all(|b| *b == 0), "what lies behind a value")?;
+        Ok(value.to_vec())
+    }
+
+    /// Free, dead and used extents cover the file exactly once.
+    fn free_map(&mut self, pointer: &Pointer, birth_max: u64) -> Result<()> {
+        let block = self.block(pointer, birth_max)?;
+        Tree::header(block, pointer, FREE_MAP)?;
+        let (free, dead) = (u64_at(block, 40)? as usize, u64_at(block, 48)? as usize);
+        demand(u32_at(block, 8)? as usize == free + dead, "the free map's count")?;
+        let mut extents = self.used.clone();
+        for i in 0..free {
+            extents.push((u64_at(block, 56 + 16 * i)?, u64_at(block, 64 + 16 * i)?));
+        }
+        for i in 0..dead {
+            let at = 56 + 16 * free + 32 * i;
+            extents.push((u64_at(block, at)?, u64_at(block, at + 8)?));
+        }
+        extents.sort_unstable();
+        let mut at = 8192;
+        for (offset, bytes) in extents {
+            demand(offset == at && bytes > 0, "an extent is missing from the free map, or there twice")?;
+            at = offset + bytes;
+        }
+        demand(at == self.file_bytes, "the free map does not reach the file's end")
+    }
+}
+
+/// Replays one transaction over the rows of all keyspaces.
+fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
+    demand(payload.get(..4) == Some(&[1, 0, 0, 0]), "a payload of another format")?;
+    let mut at = 8;
+    for _ in 0..u32_at(payload, 4)? {
+        let op = field::<1>(payload, at)?[0];
+        let keyspace = u32_at(payload, at + 1)?;
+        let key_len = u16_at(payload, at + 5)?;
+        let key = bytes_at(payload, at + 7, key_len)?.to_vec();
+        at += 7 + key_len;
+        let mut value = Vec::new();
+        if op == 1 || op == 3 {
+            let len = u32_at(payload, at)? as usize;
+            value = bytes_at(payload, at + 4, len)?.to_vec();
+            at += 4 + len;
+        }
+        demand(keyspace != 0, "an operation on the catalogue itself")?;
+        match op {
+            1 => drop(all.entry(keyspace).or_default().insert(key, value)),
+            2 => drop(all.entry(keyspace).or_default().remove(&key)),
+            3 => drop(all.entry(0).or_default().insert(key, value)),
+            4 => {
+                all.entry(0).or_default().remove(&key);
+                all.remove(&keyspace);
+            }
+            _ => return damage("an unknown operation"),
+        }
+    }
+    demand(at == payload.len(), "bytes behind the last operation")
+}
+
+/// Reads a store: the rows of each keyspace that has a name.
+pub fn read(data: &[u8], log_files: &Files) -> Result<BTreeMap<String, Rows>> {
+    let superblock = superblock(data)?;
+    demand(data.len() as u64 >= superblock.file_bytes, "the data file is short")?;
+    let mut tree = Tree { file: data, file_bytes: superblock.file_bytes, used: Vec::new() };
+    let mut roots = Rows::new();
+    if let Some(pointer) = &superblock.roots {
+        tree.rows(pointer, superblock.generation, ROOTS, (b"", None), &mut roots)?;
+    }
+    let mut all: BTreeMap<u32, Rows> = BTreeMap::new();
+    let mut count = 0;
+    for (id, value) in &roots {
+        let id = u32::from_be_bytes(field(id, 0)?);
+        demand(value.len() == 56, "a root's row")?;
+        let Some(pointer) = Pointer::read(value, 0)? else { return damage("a root without a pointer") };
+        let rows = all.entry(id).or_default();
+        tree.rows(&pointer, superblock.generation, id, (b"", None), rows)?;
+        demand(rows.len() as u64 == u64_at(value, 32)?, "a keyspace's number of rows")?;
+        count += rows.len() as u64;
+    }
+    demand(count == superblock.rows, "the number of rows")?;
+    if let Some(pointer) = &superblock.free_map {
+        tree.free_map(pointer, superblock.generation)?;
+    }
+    let log = log::read(log_files)?;
+    demand(log.first <= superblock.checkpoint, "the log does not reach back to the superblock's checkpoint")?;
+    for record in log.records.iter().filter(|record| record.lsn >= superblock.checkpoint) {
+        demand(record.kind == 2, "a record of another kind")?;
+        apply(&record.payload, &mut all)?;
+    }
+    let catalogue = all.remove(&0).unwrap_or_default();
+    let mut named = BTreeMap::new();
+    for (name, row) in catalogue {
+        let name = String::from_utf8(name).map_err(|_| Refusal::Damage("a name".to_owned()))?;
+        demand(row.len() == 8 && row[..4] == [1, 0, 0, 0], "a catalogue row of another format")?;
+        named.insert(name, all.remove(&u32_at(&row, 4)?).unwrap_or_default());
+    }
+    Ok(named)
+}
