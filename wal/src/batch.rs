@@ -147,7 +147,7 @@ mod tests {
                 assert_eq!(pieces.iter().map(|piece| piece.bytes).sum::<usize>(), bytes);
                 for piece in &pieces {
                     let offset = GEOMETRY.offset(piece.base);
-                    assert!(offset >= 4096 && offset % 4096 == 0);
+                    assert!(offset >= 4096 && offset.is_multiple_of(4096));
                     assert!(offset as usize + frame::padded(piece.bytes) <= GEOMETRY.segment_bytes as usize);
                 }
                 assert!(pieces.windows(2).all(|two| match two {

@@ -184,7 +184,7 @@ impl Wal {
     /// [`make_room`](Wal::make_room) has to be called first.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::ReadOnly`], [`Error::Closed`].
+    /// [`Error::Poisoned`], [`Error::ReadOnly`], [`Error::Closed`]; [`Error::BadInput`] for kind 0.
     pub fn place(
         &self,
         kind: Kind,
@@ -192,6 +192,9 @@ impl Wal {
         payload: &[u8],
         durability: Durability,
     ) -> Result<Option<Placed>> {
+        if kind.0 == 0 {
+            return Err(Error::BadInput("a record of kind 0 would not be one: zeros never parse".to_owned()));
+        }
         self.0.inner.check_writable()?;
         self.0.inner.committer.place(kind, group, &[payload], durability)
     }
