@@ -49,7 +49,8 @@ pub fn replay(target: &str, rounds: u32, body: fn(&[u8])) {
 
 fn run(name: &str, input: &[u8], body: fn(&[u8])) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(input))) {
-        let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let what =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let path = std::env::temp_dir().join(format!("seawall-fuzz-{}", std::process::id()));
         let kept = std::fs::write(&path, input).map_or(String::new(), |()| path.display().to_string());
         panic!("{name}: {}; the input is in {kept}", what.unwrap_or("a panic"));

@@ -27,7 +27,8 @@ fn rows() {
 #[ignore = "writes the corpus"]
 fn write_corpus() {
     let entry = |how: u8, file: &str| [&[how], file.as_bytes()].concat();
-    let jsonl = "{\"key\": \"a\", \"value\": \"1\\\\n\"}\n\n{\"key\":\"\",\"value\":\"\"}\r\n{\"key\":1}\n[]\n";
+    let jsonl =
+        "{\"key\": \"a\", \"value\": \"1\\\\n\"}\n\n{\"key\":\"\",\"value\":\"\"}\r\n{\"key\":1}\n[]\n";
     let csv = "key,value\na,1\n\"q\"\"uoted\",\"two\nlines\"\nshort\n\\x00,\\\\\n";
     replay::write(
         "loader",

@@ -4,7 +4,7 @@
 #![expect(clippy::panic, reason = "a finding is a panic")]
 
 use crate::record::{self, Op};
-use crate::{tree, Error};
+use crate::{Error, tree};
 
 mod store;
 

@@ -51,7 +51,8 @@ fn undamaged_stores_are_read_whole() {
 fn single_damages_are_found_or_harmless() {
     let mut rng = Rng::new(13);
     for round in 0..600u32 {
-        let mut input = vec![rng.next_u64() as u8, rng.next_u64() as u8, rng.next_u64() as u8, 1, round as u8 & 1];
+        let mut input =
+            vec![rng.next_u64() as u8, rng.next_u64() as u8, rng.next_u64() as u8, 1, round as u8 & 1];
         input.push([0, 1, 2, 3, 4, 5][round as usize % 6]);
         // Every other one in the data file, which comes first.
         input.push(if round & 8 == 0 { 0 } else { rng.next_u64() as u8 });

@@ -65,7 +65,8 @@ fn frame_bytes(data: &[u8]) {
 
 fn encode_frame_again(data: &[u8], header: &frame::Header) {
     let bytes = header.padded_bytes();
-    let has_reserved = data.get(50..frame::HEADER_BYTES).is_some_and(|reserved| reserved.iter().any(|&b| b != 0));
+    let has_reserved =
+        data.get(50..frame::HEADER_BYTES).is_some_and(|reserved| reserved.iter().any(|&b| b != 0));
     let Some(whole) = data.get(..bytes).filter(|_| header.verify(data) && !has_reserved) else { return };
     let mut again = whole.to_vec();
     let end = frame::HEADER_BYTES + header.length as usize;

@@ -6,9 +6,9 @@ use crate::commit::Placed;
 use crate::error::Result;
 use crate::log::Inner;
 use crate::runtime::{Runtime, Thread};
+use crate::sync::thread::{self, ThreadId};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use std::sync::Arc;
-use std::thread::ThreadId;
 use std::time::Duration;
 
 /// How long nothing must have been written before the log counts as idle.
@@ -35,7 +35,9 @@ struct Shared {
 #[derive(Default)]
 struct Tickets {
     wanted: Option<Placed>,
+    is_started: bool,
     thread: Option<Box<dyn Thread>>,
+    /// Said by the thread itself, once it runs.
     id: Option<ThreadId>,
 }
 
@@ -48,8 +50,9 @@ impl std::fmt::Debug for Shared {
 impl Signals {
     /// Something was written: an idle keeper looks up.
     pub(crate) fn poke(&self, runtime: &dyn Runtime) {
-        self.0.activity.fetch_add(1, Ordering::AcqRel);
-        if self.0.keeper_asleep.swap(false, Ordering::AcqRel) {
+        // The keeper says that it sleeps, then looks for activity; here it is the other way round.
+        self.0.activity.fetch_add(1, Ordering::SeqCst);
+        if self.0.keeper_asleep.swap(false, Ordering::SeqCst) {
             self.0.keeper_word.fetch_add(1, Ordering::Release);
             runtime.wake_one(&self.0.keeper_word);
         }
@@ -74,10 +77,10 @@ impl Signals {
     /// Without a thread the tickets still resolve when they are waited for.
     fn start_ticket_thread(&self, inner: &Arc<Inner>) {
         let mut tickets = self.0.tickets.lock();
-        if tickets.id.is_some() || self.0.stop.load(Ordering::Acquire) {
+        if tickets.is_started || self.0.stop.load(Ordering::Acquire) {
             return;
         }
-        tickets.id = Some(std::thread::current().id());
+        tickets.is_started = true;
         drop(tickets);
         let (signals, inner_of_thread) = (self.clone(), inner.clone());
         let body = Box::new(move || signals.run_tickets(&inner_of_thread));
@@ -86,9 +89,13 @@ impl Signals {
     }
 
     fn run_tickets(&self, inner: &Inner) {
-        self.0.tickets.lock().id = Some(std::thread::current().id());
-        while !self.0.stop.load(Ordering::Acquire) {
+        self.0.tickets.lock().id = Some(thread::current().id());
+        loop {
+            // The word before the flag: whoever stops sets the flag, then changes the word.
             let seen = self.0.ticket_word.load(Ordering::Acquire);
+            if self.0.stop.load(Ordering::Acquire) {
+                return;
+            }
             let wanted = self.0.tickets.lock().wanted.take();
             match wanted {
                 // A failed log has told whoever asked.
@@ -100,16 +107,19 @@ impl Signals {
 
     fn run_keeper(&self, inner: &Inner) {
         let mut last = u64::MAX;
-        while !self.0.stop.load(Ordering::Acquire) {
+        loop {
             let seen = self.0.keeper_word.load(Ordering::Acquire);
+            if self.0.stop.load(Ordering::Acquire) {
+                return;
+            }
             let activity = self.0.activity.load(Ordering::Acquire);
             let idle = activity == last;
             last = activity;
             match inner.step(idle) {
                 Ok(true) => continue,
                 Ok(false) if idle => {
-                    self.0.keeper_asleep.store(true, Ordering::Release);
-                    if self.0.activity.load(Ordering::Acquire) == last {
+                    self.0.keeper_asleep.store(true, Ordering::SeqCst);
+                    if self.0.activity.load(Ordering::SeqCst) == last {
                         inner.runtime.wait(&self.0.keeper_word, seen, None);
                     }
                     self.0.keeper_asleep.store(false, Ordering::Release);
@@ -162,7 +172,7 @@ impl Keeper {
         let keeper = self.thread.lock().take();
         let (ticket, is_ticket_thread) = {
             let mut tickets = shared.tickets.lock();
-            let is_self = tickets.thread.is_some() && tickets.id == Some(std::thread::current().id());
+            let is_self = tickets.id == Some(thread::current().id());
             (if is_self { None } else { tickets.thread.take() }, is_self)
         };
         if let Some(thread) = keeper {

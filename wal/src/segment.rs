@@ -174,7 +174,8 @@ pub fn file_name(number: u64) -> String {
 /// The number in a segment's file name, if it is one that a log can reach.
 pub fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
-    let is_plain = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let is_plain =
+        digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     is_plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten().filter(|number| *number <= NUMBER_MAX)
 }
 

@@ -7,11 +7,17 @@ pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 #[cfg(not(seawall_shuttle))]
 pub(crate) use parking_lot::Mutex;
 
+#[cfg(not(seawall_shuttle))]
+pub(crate) use std::thread;
+
 #[cfg(seawall_shuttle)]
 pub use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(seawall_shuttle)]
 pub(crate) use self::model::Mutex;
+
+#[cfg(seawall_shuttle)]
+pub(crate) use shuttle::thread;
 
 #[cfg(seawall_shuttle)]
 mod model {

@@ -56,7 +56,8 @@ fn single_damages_are_found_or_harmless() {
     let mut rng = Rng::new(11);
     for round in 0..1500u32 {
         let kind = [0, 1, 2, 3, 4, 5][round as usize % 6];
-        let mut input = vec![rng.next_u64() as u8, rng.next_u64() as u8, rng.next_u64() as u8, 1, round as u8 & 1];
+        let mut input =
+            vec![rng.next_u64() as u8, rng.next_u64() as u8, rng.next_u64() as u8, 1, round as u8 & 1];
         input.push(kind);
         input.extend(rng.next_u64().to_le_bytes());
         fuzzing::recovery_mutated(&input[..5 + 8]);
@@ -148,7 +149,8 @@ fn write_corpus() {
     }
     for kind in 0..12u8 {
         for (variant, at) in [3u32, 4096 + 20, 65_536 - 9].into_iter().enumerate() {
-            let mut input = vec![kind ^ (variant as u8 * 5), 11, kind, 2, variant as u8, kind, variant as u8 + 1];
+            let mut input =
+                vec![kind ^ (variant as u8 * 5), 11, kind, 2, variant as u8, kind, variant as u8 + 1];
             input.extend(at.to_le_bytes());
             input.extend([variant as u8 * 32 + 8, 0xc0, 200, 4 + variant as u8, 0, 0, 0, 1, 0, 0, 0]);
             let name = ["flip", "zero", "swap", "swap-files", "cut", "lost", "grow", "gone", "copy"];
@@ -156,6 +158,7 @@ fn write_corpus() {
             mutated.push((format!("{name}-{kind}-{variant}"), input));
         }
     }
-    let mutated: Vec<(&str, Vec<u8>)> = mutated.iter().map(|(name, input)| (&**name, input.clone())).collect();
+    let mutated: Vec<(&str, Vec<u8>)> =
+        mutated.iter().map(|(name, input)| (&**name, input.clone())).collect();
     replay::write("recovery_mutated", &mutated);
 }

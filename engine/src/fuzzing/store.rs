@@ -128,7 +128,11 @@ impl Sample {
         if !done.forged {
             let (shown, is_whole) = &shown;
             let fits = |state: &&Rows| {
-                if *is_whole { *state == shown } else { shown.iter().all(|(key, value)| state.get(key) == Some(value)) }
+                if *is_whole {
+                    *state == shown
+                } else {
+                    shown.iter().all(|(key, value)| state.get(key) == Some(value))
+                }
             };
             let newest = self.states.iter().rposition(|state| fits(&state));
             assert!(newest.is_some(), "a state that never was");
@@ -195,6 +199,8 @@ fn write_on(db: &Db, shown: &Rows) -> Result<()> {
     let (rows, _) = everything(db);
     let expected = Some(&b"recovery"[..]);
     assert_eq!(rows.get(&("after".to_owned(), b"after".to_vec())).map(Vec::as_slice), expected);
-    assert!(shown.iter().all(|(key, value)| rows.get(key).is_none_or(|now| now == value || key.0 == "after")));
+    assert!(
+        shown.iter().all(|(key, value)| rows.get(key).is_none_or(|now| now == value || key.0 == "after"))
+    );
     db.clone().close()
 }

@@ -29,7 +29,9 @@ pub(crate) fn block(data: &[u8]) {
     let how = input.u8();
     let level = if how & 1 == 0 { 0 } else { 1 + input.below(4) as u8 };
     let bytes = if how & 2 == 0 { packed(&mut input, level) } else { arbitrary(&mut input, level) };
-    if let Ok(block) = Block::parse(bytes.clone(), ptr_to(bytes.len(), BlockKind::of_level(level), level), KEYSPACE) {
+    if let Ok(block) =
+        Block::parse(bytes.clone(), ptr_to(bytes.len(), BlockKind::of_level(level), level), KEYSPACE)
+    {
         look(&block);
     }
     let mut map = if how & 4 == 0 { free_map(&mut input) } else { bytes };
@@ -39,7 +41,7 @@ pub(crate) fn block(data: &[u8]) {
         assert_eq!(Ptr::decode(&ptr.encode()), Ok(ptr));
     }
     if let Ok(root) = TreeRoot::decode(data.get(..56).unwrap_or(data)) {
-        assert_eq!(root.encode()[..], data[..56]);
+        assert_eq!(data.get(..56), Some(&root.encode()[..]));
     }
 }
 
@@ -97,7 +99,11 @@ fn patch(bytes: &mut [u8], input: &mut Input<'_>) {
         let value = input.value().to_le_bytes();
         let width = 1 << (input.u8() % 4);
         // Mostly near the beginning, where header and slots are.
-        put(bytes, if at & 0x8000 == 0 { at % 256 } else { at & 0xfff }, value.get(..width).unwrap_or_default());
+        put(
+            bytes,
+            if at & 0x8000 == 0 { at % 256 } else { at & 0xfff },
+            value.get(..width).unwrap_or_default(),
+        );
     }
 }
 
@@ -115,7 +121,7 @@ fn look(block: &Block) {
         match block.payload(index) {
             Ok(Payload::Inline(range)) => {
                 assert!(block.level() == 0 && range.end <= block.used_len());
-                assert_eq!(block.raw_payload(index).1, &block.as_ref()[range]);
+                assert_eq!(Some(block.raw_payload(index).1), block.as_ref().get(range));
             }
             Ok(Payload::Extent { len, ptr }) => {
                 assert!(len > 0 && len <= u64::from(ptr.bytes), "a value longer than its extent");
@@ -125,7 +131,6 @@ fn look(block: &Block) {
         }
         previous = Some(std::mem::take(&mut key));
     }
-    assert_eq!(block.child(block.count()).is_ok(), false);
 }
 
 fn free_map(input: &mut Input<'_>) -> Vec<u8> {

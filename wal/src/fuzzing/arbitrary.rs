@@ -87,7 +87,12 @@ fn segment_file(input: &mut Input<'_>, number: u64, before: Option<u64>, is_vali
         number,
         segment_bytes: SEGMENT_BYTES_MIN,
         salt: number,
-        predecessor: before.map(|before| Predecessor { number: before, salt: before, end: Lsn(end), checksum: 0 }),
+        predecessor: before.map(|before| Predecessor {
+            number: before,
+            salt: before,
+            end: Lsn(end),
+            checksum: 0,
+        }),
         durable: Lsn::ZERO,
         epoch: 0,
     };
@@ -122,7 +127,8 @@ fn payload(input: &mut Input<'_>, flags: Flags) -> Vec<u8> {
     }
     let content = input.take(8);
     let header = record::Header { length: len as u32, kind: record::Kind::RECORD, group: 0, time_us: 5 };
-    let mut payload = if matches!(flags, Flags::NONE | Flags::FIRST) { header.encode().to_vec() } else { Vec::new() };
+    let mut payload =
+        if matches!(flags, Flags::NONE | Flags::FIRST) { header.encode().to_vec() } else { Vec::new() };
     payload.extend(content.iter().copied().cycle().take(if content.is_empty() { 0 } else { len }));
     payload
 }
@@ -134,7 +140,9 @@ fn patch(files: &mut Files, input: &mut Input<'_>) {
         if input.is_empty() {
             break;
         }
-        let Some(file) = paths.get(input.below(paths.len())).and_then(|path| files.0.get_mut(path)) else { break };
+        let Some(file) = paths.get(input.below(paths.len())).and_then(|path| files.0.get_mut(path)) else {
+            break;
+        };
         let at = usize::from(input.u16()) % file.len().max(1);
         let at = if input.u8() & 1 == 0 { at } else { at - at % BLOCK_BYTES };
         let len = input.below(64);

@@ -77,9 +77,9 @@ impl Damaged {
 pub fn damage(files: &mut Files, earlier: &Files, input: &mut Input<'_>) -> Damaged {
     let mut done = Damaged::default();
     while !input.is_empty() && done.count < DAMAGES_MAX {
-        let before = files.clone();
+        let (before, so_far) = (files.clone(), done);
         one(files, earlier, input, &mut done);
-        done.count += usize::from(*files != before);
+        done = if *files == before { so_far } else { Damaged { count: done.count + 1, ..done } };
     }
     done
 }
@@ -104,7 +104,9 @@ fn one(files: &mut Files, earlier: &Files, input: &mut Input<'_>, done: &mut Dam
             let other = if kind == 2 { Some(path.clone()) } else { files.path(extra >> 8) };
             let Some(other) = other else { return };
             let other_block = extra % files.blocks(&other).max(1);
-            let (Some(a), Some(b)) = (files.block(&path, block), files.block(&other, other_block)) else { return };
+            let (Some(a), Some(b)) = (files.block(&path, block), files.block(&other, other_block)) else {
+                return;
+            };
             files.set(&path, block * BLOCK_BYTES, &b);
             files.set(&other, other_block * BLOCK_BYTES, &a);
         }
@@ -127,7 +129,8 @@ fn one(files: &mut Files, earlier: &Files, input: &mut Input<'_>, done: &mut Dam
             done.files = true;
             let Some(copy) = files.0.get(&path).cloned() else { return };
             let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
-            let number = if extra < 0x100 { extra as u64 % 16 } else { u64::MAX / 0x1_0000 - (extra as u64 >> 13) };
+            let number =
+                if extra < 0x100 { extra as u64 % 16 } else { u64::MAX / 0x1_0000 - (extra as u64 >> 13) };
             let name = format!("{dir}/{}", segment::file_name(number));
             files.0.insert(if extra % 4 == 3 { files.path(extra).unwrap_or(name) } else { name }, copy);
         }

@@ -68,7 +68,9 @@ impl Sample {
             sample.append(&wal, &mut rng, shape)?;
             match rng.below(6) {
                 0 => {}
-                1 => wal.commit_with("", Durability::Written).map(|lsn| sample.written.push((lsn, Vec::new())))?,
+                1 => wal
+                    .commit_with("", Durability::Written)
+                    .map(|lsn| sample.written.push((lsn, Vec::new())))?,
                 choice => {
                     wal.sync()?;
                     // The frame that was just written carries what was durable before it.
@@ -162,7 +164,10 @@ impl Sample {
             Ok(again) => {
                 let after = again.last().is_some_and(|(_, payload)| payload == AFTER);
                 let before = again.len().saturating_sub(1);
-                assert!(after && again.get(..before) == Some(&shown.records[..]), "another log the next time");
+                assert!(
+                    after && again.get(..before) == Some(&shown.records[..]),
+                    "another log the next time"
+                );
             }
             Err(error) => assert!(done.files, "writing to a log that opened: {error}"),
         }

@@ -61,6 +61,8 @@ fn segment(bytes: &mut [u8], previous: Option<(u64, u32)>) -> Option<(u64, u32)>
     let mut at = BLOCK_BYTES;
     while at + BLOCK_BYTES <= bytes.len() {
         let is_frame = bytes.get(at + 4..at + 8) == Some(&FRAME_MAGIC[..]);
+        // A frame of an earlier use of the file is no part of the chain.
+        chain &= get_u64(bytes, at + 8) == get_u64(bytes, 64);
         match is_frame.then(|| frame(bytes, at, chain.then_some(last))).flatten() {
             Some((checksum, padded)) => {
                 last = if chain { checksum } else { last };

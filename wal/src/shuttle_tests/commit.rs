@@ -258,17 +258,17 @@ macro_rules! explored {
 }
 
 explored! {
-    synced_commits_all_return: 20_000, synced_commits;
-    mixed_levels_are_acknowledged_in_order: 20_000, mixed_levels;
-    nobody_depends_on_a_commit_that_waits_for_an_earlier_one: 40_000, behind_a_memory_commit;
-    whoever_waits_for_a_mark_gets_it: 20_000, waiting_for_marks;
-    those_who_stay_are_looked_after: 20_000, leaving;
-    a_tender_that_leaves_hands_over: 40_000, a_tender_leaves;
-    full_batches_are_written_in_order: 10_000, full_batches;
-    callbacks_are_called_once: 20_000, callbacks;
-    settling_beside_commits: 20_000, settled_beside_commits;
-    a_mark_that_moves_is_not_chased: 20_000, waiting_for_the_end;
-    a_call_registered_beside_its_publication: 20_000, registering;
-    the_only_one_who_waits_for_room: 20_000, one_waits_for_room;
-    whoever_waits_for_room_gets_it: 20_000, waiting_for_room;
+    synced_commits_all_return: 8_000, synced_commits;
+    mixed_levels_are_acknowledged_in_order: 10_000, mixed_levels;
+    nobody_depends_on_a_commit_that_waits_for_an_earlier_one: 20_000, behind_a_memory_commit;
+    whoever_waits_for_a_mark_gets_it: 8_000, waiting_for_marks;
+    those_who_stay_are_looked_after: 8_000, leaving;
+    a_tender_that_leaves_hands_over: 20_000, a_tender_leaves;
+    full_batches_are_written_in_order: 4_000, full_batches;
+    callbacks_are_called_once: 8_000, callbacks;
+    settling_beside_commits: 8_000, settled_beside_commits;
+    a_mark_that_moves_is_not_chased: 8_000, waiting_for_the_end;
+    a_call_registered_beside_its_publication: 8_000, registering;
+    the_only_one_who_waits_for_room: 8_000, one_waits_for_room;
+    whoever_waits_for_room_gets_it: 8_000, waiting_for_room;
 }

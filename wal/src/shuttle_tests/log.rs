@@ -43,5 +43,5 @@ fn a_log_at_work() {
 
 #[test]
 fn threads_receipts_and_closing() {
-    explore(1_000, a_log_at_work);
+    explore(3_000, a_log_at_work);
 }

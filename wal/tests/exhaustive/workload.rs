@@ -1,0 +1,198 @@
+//! Short histories of a log, of a few dozen calls to the disk each.
+
+use crate::model::Model;
+use seawall_wal::disk::sim::{CrashStyle, NameHabit};
+use seawall_wal::{Durability, Error, SimDisk, SimRuntime, Wal, WalOptions};
+use std::sync::Arc;
+
+pub const DIR: &str = "/store/log";
+const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// One call, or an end and a beginning.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    Commit(usize, Durability),
+    /// So many records in one call.
+    Batch(usize),
+    Sync,
+    /// Allows the records before this one to be reclaimed.
+    Truncate(usize),
+    /// What the background threads do in idle moments.
+    Idle,
+    Reopen,
+}
+
+pub struct Workload {
+    pub name: &'static str,
+    /// Goes before, without a fault.
+    pub before: &'static [Step],
+    /// The power is cut in between, so that this much survives.
+    pub cut: Option<CrashStyle>,
+    pub steps: &'static [Step],
+}
+
+use Durability::{Memory, Synced, Written};
+use Step::{Batch, Commit, Idle, Reopen, Sync, Truncate};
+
+pub const WORKLOADS: [Workload; 7] = [
+    Workload {
+        name: "creation and three commits",
+        before: &[],
+        cut: None,
+        steps: &[Commit(30, Synced), Commit(30, Written), Commit(30, Synced)],
+    },
+    Workload {
+        name: "all levels, and a batch",
+        before: &[Commit(10, Synced)],
+        cut: None,
+        steps: &[Commit(9000, Memory), Batch(3), Commit(100, Written), Commit(5000, Written), Sync, Commit(20, Memory)],
+    },
+    Workload {
+        name: "rotation",
+        before: &[Commit(10, Synced)],
+        cut: None,
+        steps: &[
+            Commit(40_000, Synced),
+            Commit(40_000, Written),
+            Idle,
+            Commit(40_000, Synced),
+            Commit(40_000, Memory),
+            Commit(40_000, Synced),
+        ],
+    },
+    Workload {
+        name: "a record cut over frames",
+        before: &[Commit(10, Synced)],
+        cut: None,
+        steps: &[Commit(150_000, Synced), Commit(70_000, Written), Commit(10, Synced)],
+    },
+    Workload {
+        name: "reclaiming and recycling",
+        before: &[Commit(40_000, Synced), Commit(40_000, Synced), Commit(40_000, Written), Commit(40_000, Synced)],
+        cut: None,
+        steps: &[Truncate(3), Commit(40_000, Synced), Idle, Commit(40_000, Written), Truncate(4), Commit(40_000, Synced)],
+    },
+    Workload {
+        name: "behind a torn tail",
+        before: &[Commit(10, Synced), Commit(9000, Written), Commit(9000, Written), Commit(9000, Memory)],
+        cut: Some(CrashStyle::Random),
+        steps: &[Commit(30, Synced), Reopen, Commit(30, Written), Commit(30, Synced)],
+    },
+    Workload {
+        name: "closing and opening",
+        before: &[Commit(10, Synced)],
+        cut: None,
+        steps: &[Commit(30, Written), Idle, Reopen, Reopen, Commit(30, Memory), Reopen],
+    },
+];
+
+pub fn options(disk: &Arc<SimDisk>) -> WalOptions {
+    Wal::options()
+        .segment_bytes(SEGMENT_BYTES)
+        .disk(disk.clone())
+        .runtime(SimRuntime::new(7))
+        .background(false)
+}
+
+impl Workload {
+    /// The disk and the client before the steps that may fail.
+    pub fn prepare(&self, habit: NameHabit) -> Result<(Arc<SimDisk>, Model), String> {
+        let disk = SimDisk::new(11);
+        disk.set_name_habit(habit);
+        let mut model = Model::default();
+        if self.before.is_empty() {
+            return Ok((disk, model));
+        }
+        play(&disk, self.before, &mut model)?;
+        let Some(style) = self.cut else { return Ok((disk.kill(), model)) };
+        disk.set_crash_style(Some(style));
+        Ok((disk.crash(), model.cut()))
+    }
+}
+
+/// Opens the log, compares it, and does the steps, refused or not; leaves it open, as a process does that is killed.
+/// Errors are what a client may not meet.
+pub fn play(disk: &Arc<SimDisk>, steps: &[Step], model: &mut Model) -> Result<(), String> {
+    let mut wal = match open(disk, model)? {
+        Some(wal) => wal,
+        None => return Ok(()),
+    };
+    for step in steps {
+        if let Reopen = step {
+            if let Err(error) = noted(wal.close(), model)? {
+                // Whether the end of a failed close was clean is not known; what is promised is.
+                drop(error);
+            } else {
+                model.promised(Durability::Synced);
+            }
+            match open(disk, model)? {
+                Some(again) => wal = again,
+                None => return Ok(()),
+            }
+            continue;
+        }
+        take(&wal, *step, model)?;
+    }
+    // Ends as by a kill: nothing more may reach the disk.
+    std::mem::forget(wal);
+    Ok(())
+}
+
+/// Opens and compares. `None` if a fault was in the way.
+fn open(disk: &Arc<SimDisk>, model: &mut Model) -> Result<Option<Wal>, String> {
+    match noted(options(disk).open(DIR), model)? {
+        Ok(wal) => match model.compare(&wal) {
+            Ok(()) => Ok(Some(wal)),
+            // The power may fail, or a read, while all is read.
+            Err(what) if what.starts_with("reading") => Ok(None),
+            Err(what) => Err(what),
+        },
+        Err(_) => Ok(None),
+    }
+}
+
+fn take(wal: &Wal, step: Step, model: &mut Model) -> Result<(), String> {
+    let outcome = match step {
+        Step::Commit(bytes, durability) => {
+            let payload = model.payload(bytes);
+            let committed = wal.commit_with(&payload, durability);
+            match &committed {
+                Ok(lsn) => {
+                    model.placed(*lsn, vec![payload]);
+                    model.promised(durability);
+                }
+                Err(Error::CommitUnknown { lsn }) => model.placed(*lsn, vec![payload]),
+                Err(_) => {}
+            }
+            committed.map(|_| ())
+        }
+        Step::Batch(records) => {
+            let payloads: Vec<Vec<u8>> = (0..records).map(|_| model.payload(200)).collect();
+            let placed = wal.append_batch(&payloads);
+            if let Ok(lsn) = placed {
+                model.placed(lsn, payloads);
+            }
+            placed.map(|_| ())
+        }
+        Step::Sync => wal.sync().map(|_| model.promised(Durability::Synced)),
+        Step::Truncate(index) => match model.records.get(index) {
+            Some(known) => {
+                let lsn = known.lsn;
+                model.reclaimed = model.reclaimed.max(index);
+                wal.truncate_before(lsn).map(|_| ())
+            }
+            None => Ok(()),
+        },
+        Step::Idle => wal.step().and_then(|_| wal.step()).map(|_| ()),
+        Step::Reopen => Ok(()),
+    };
+    noted(outcome, model).map(|_| ())
+}
+
+/// Whether it went well, unless it failed in a way that nobody could take.
+fn noted<T>(outcome: Result<T, Error>, model: &mut Model) -> Result<Result<T, Error>, String> {
+    if let Err(error) = &outcome {
+        model.refused(error)?;
+    }
+    Ok(outcome)
+}
