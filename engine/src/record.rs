@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A payload is also what the delta keeps: rows in memory are ranges of the payload that wrote them, so a commit
-//! copies its keys and values once. [`WriteSet`] is a payload with its operations in key order, one per key.
+//! copies its keys and values once. `WriteSet` is a payload with its operations in key order, one per key.
 //!
 //! Decoding is strict: any byte that an encoder would not have written is an error, and no count or length that is
 //! read is trusted before it has been held against what is there.

@@ -2,6 +2,9 @@
 //! written to fail on an engine that has the bug. `docs/failure-model.md` lists the classes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[path = "bugs/lives.rs"]
+mod lives;
+
 use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result, WriteBatch};
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::{CrashStyle, Fault, NameHabit, Op, Zone};

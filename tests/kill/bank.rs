@@ -76,7 +76,7 @@ type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// All that is there if each writer made its first commits up to these.
 fn expected(side: usize, last: [u64; WRITERS]) -> Rows {
-    let kept = |writer| (last[writer].saturating_sub(KEPT - 1).max(1)..=last[writer]).map(move |n| (writer, n));
+    let kept = |writer: usize| (last[writer].saturating_sub(KEPT - 1).max(1)..=last[writer]).map(move |n| (writer, n));
     let places = (0..WRITERS).flat_map(kept);
     places.map(|(writer, sequence)| (key(writer, sequence), value(side, writer, sequence))).collect()
 }

@@ -11,7 +11,7 @@
 
 use super::bank::{self, WRITERS};
 use super::process::Role;
-use seawall::{Db, Durability, Event, EventListener, Keyspace, Ticket, TxOptions};
+use seawall::{Db, Durability, Event, EventListener, Keyspace, Result, Ticket, TxOptions};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
@@ -109,15 +109,26 @@ impl Writer {
         let mut open: VecDeque<(u64, Ticket)> = VecDeque::new();
         for sequence in last + 1.. {
             self.say('P', sequence);
-            let mut transaction = self.db.begin();
-            bank::write(&mut transaction, &self.keyspaces, self.writer, sequence).unwrap();
-            let ticket = transaction.commit_pipelined();
-            open.push_back((sequence, ticket.unwrap_or_else(|error| panic!("commit {sequence}: {error}"))));
+            let ticket = self.place(sequence).unwrap_or_else(|error| panic!("commit {sequence}: {error}"));
+            open.push_back((sequence, ticket));
             if open.len() > PIPELINE
                 && let Some((sequence, ticket)) = open.pop_front()
             {
                 ticket.wait().unwrap();
                 self.say('A', sequence);
+            }
+        }
+    }
+
+    /// No row is written by two writers, but a store with so little memory soon forgets what a transaction that meets
+    /// a checkpoint would have to be compared with; then it is told to begin again.
+    fn place(&self, sequence: u64) -> Result<Ticket> {
+        loop {
+            let mut transaction = self.db.begin();
+            bank::write(&mut transaction, &self.keyspaces, self.writer, sequence)?;
+            match transaction.commit_pipelined() {
+                Err(error) if error.is_conflict() => {}
+                placed => return placed,
             }
         }
     }

@@ -213,6 +213,13 @@ impl Opener<'_> {
             .map_err(|source| Error::io("map memory for", path, None, source))?;
         let (read, from_device) =
             file.read_device_at(&mut buf, 0).map_err(|source| Error::io("read", path, Some(0), source))?;
+        if read < anchor::FILE_BYTES {
+            // A short read is an error of the read, not damage, unless the file is as short.
+            let bytes = file.len().map_err(|source| Error::io("stat", path, None, source))?;
+            if bytes > read as u64 {
+                return Err(Error::io("read", path, Some(0), std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
         match Anchor::choose(buf.get(..read).unwrap_or_default()) {
             Slot::Valid(anchor) => {
                 if self.options.store_id.is_some_and(|id| id != anchor.store_id) {

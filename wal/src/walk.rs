@@ -46,6 +46,13 @@ pub(crate) struct Unfinished {
     index: usize,
 }
 
+/// Where the frames before a walk's beginning end.
+struct Tail {
+    at: Lsn,
+    checksum: u32,
+    whole_end: Option<Lsn>,
+}
+
 /// Where a segment's frames stopped.
 struct Stop {
     at: Lsn,
@@ -67,12 +74,14 @@ impl Walk<'_> {
             let from = if i == 0 { self.aligned_start.map_or(first, |start| start.max(first)) } else { first };
             let mut stop = self.segment(segment, i, from)?;
             let is_last = i + 1 == path.len();
+            let mut before = None;
             if is_last && self.unfinished.is_some() {
                 stop.here = Here::Unfinished;
             }
             if is_last && stop.frames == 0 && from != first {
-                // A successor will name the last frame, and that stands before where reading began.
-                stop.checksum = self.checksum_before(segment, from)?;
+                let tail = self.tail_before(segment, from)?;
+                stop.checksum = tail.checksum;
+                before = Some(tail);
             }
             let (end, index, checksum) = match self.unfinished {
                 Some(begin) => (begin.lsn, begin.index, begin.previous),
@@ -93,6 +102,9 @@ impl Walk<'_> {
                 last.end = None;
                 last_predecessor = begun.get(&last.number).and_then(|begun| begun.header.predecessor);
             }
+            // What was judged ends at the replay position; the frames may end before it.
+            let end = before.as_ref().map_or(end, |tail: &Tail| tail.at);
+            let whole_end = self.whole_end.or(before.and_then(|tail| tail.whole_end)).unwrap_or(end);
             self.report.end = end;
             return Ok(Found {
                 anchor: *anchor,
@@ -101,7 +113,7 @@ impl Walk<'_> {
                 path,
                 last_predecessor,
                 end,
-                whole_end: self.whole_end.unwrap_or(end),
+                whole_end,
                 last_checksum: checksum,
                 last_is_unused: unused && facts.beyond == Beyond::Nothing,
                 files: BTreeMap::new(),
@@ -165,20 +177,33 @@ impl Walk<'_> {
         Ok(Stop { at: lsn, here, checksum: previous.unwrap_or(segment.checksum), frames })
     }
 
-    /// The checksum of a segment's last frame before `to`; [`UNKNOWN`] if its frames do not lead there.
-    fn checksum_before(&mut self, segment: &SegmentUse, to: Lsn) -> Result<u32> {
-        let mut at = self.geometry.first_frame(segment.number);
-        let mut checksum = segment.checksum;
-        while at < to {
-            match self.reader.frame_at(segment, at)? {
-                Ok((header, _)) if header.previous == checksum => {
-                    checksum = header.checksum;
-                    at = at.plus(header.padded_bytes() as u64);
+    /// Where a segment's frames before `to` end, for a walk that begins behind them: a successor will name that.
+    fn tail_before(&mut self, segment: &SegmentUse, to: Lsn) -> Result<Tail> {
+        let mut tail = Tail {
+            at: self.geometry.first_frame(segment.number),
+            checksum: segment.checksum,
+            whole_end: None,
+        };
+        while tail.at < to {
+            match self.reader.frame_at(segment, tail.at)? {
+                Ok((header, _)) if header.previous == tail.checksum => {
+                    tail.checksum = header.checksum;
+                    tail.at = tail.at.plus(header.padded_bytes() as u64);
+                    if !header.flags.goes_on() && header.flags != Flags::SEAL {
+                        tail.whole_end = Some(header.end());
+                    }
                 }
-                _ => return Ok(UNKNOWN),
+                // The replay position is the next segment's beginning, and that never began: they end here.
+                Err(NoFrame::Blank | NoFrame::Foreign | NoFrame::End)
+                    if self.geometry.number(to) != segment.number =>
+                {
+                    return Ok(tail);
+                }
+                // Damage, in what was folded before: nothing is known of the last frame.
+                _ => return Ok(Tail { at: to, checksum: UNKNOWN, whole_end: None }),
             }
         }
-        Ok(if at == to { checksum } else { UNKNOWN })
+        Ok(tail)
     }
 
     fn facts(

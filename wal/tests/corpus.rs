@@ -158,6 +158,11 @@ fn write_corpus() {
             mutated.push((format!("{name}-{kind}-{variant}"), input));
         }
     }
+    // The length of the first and of the second frame says 4 MiB, in a file of 64 KiB, with checksums that match.
+    for block in [1, 2] {
+        let input = vec![0, 9, 3, 1, 0, 10, 0, block, 0, 0, 0, 0x40, 0x80, 13];
+        mutated.push((format!("claims-4-mib-{block}"), input));
+    }
     let mutated: Vec<(&str, Vec<u8>)> =
         mutated.iter().map(|(name, input)| (&**name, input.clone())).collect();
     replay::write("recovery_mutated", &mutated);

@@ -28,6 +28,8 @@ use model::Model;
 use seawall_wal::SimDisk;
 use seawall_wal::Wal;
 use seawall_wal::disk::sim::{CrashStyle, Fault, NameHabit, Op};
+use seawall_wal::mutation::Mutation;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use workload::{DIR, Step, WORKLOADS, Workload, options, play};
 
@@ -45,13 +47,19 @@ const STYLES: [CrashStyle; 7] = [
 /// One more record, and an end.
 const AFTERWARDS: [Step; 1] = [Step::Commit(50, seawall_wal::Durability::Synced)];
 
-/// How many calls the steps make, and their trace.
-fn measure(workload: &Workload, habit: NameHabit) -> (u64, u64) {
+/// How many calls the steps make.
+fn measure(workload: &Workload, habit: NameHabit) -> u64 {
     let (disk, mut model) = workload.prepare(habit).unwrap();
     let before = disk.calls();
     play(&disk, workload.steps, &mut model).unwrap();
     assert!(model.records.len() >= workload.before.len().min(1) + 1, "{}", workload.name);
-    (disk.calls() - before, disk.trace_hash())
+    disk.calls() - before
+}
+
+/// How many calls were made to fail.
+fn failed_calls(disk: &SimDisk) -> u64 {
+    let names = ["eio", "full", "short read", "short write", "dropped sync"];
+    disk.counts().iter().filter(|(name, _)| names.contains(name)).map(|(_, count)| count).sum()
 }
 
 /// The state that a power cut leaves.
@@ -87,7 +95,7 @@ fn cut_at(workload: &Workload, habit: NameHabit, at: u64) -> Result<(Arc<SimDisk
 }
 
 /// Every call of a recovery is a place where the power fails again, or every `stride`th.
-fn cut_recovery(disk: &Arc<SimDisk>, model: &Model, stride: u64, styles: &[CrashStyle]) -> Result<u64, String> {
+fn cut_recovery(disk: &Arc<SimDisk>, model: &Model, stride: u64) -> Result<u64, String> {
     let mut states = 0;
     for at in (1..).step_by(stride as usize) {
         let again = crashed(disk, CrashStyle::KeepAll);
@@ -97,80 +105,116 @@ fn cut_recovery(disk: &Arc<SimDisk>, model: &Model, stride: u64, styles: &[Crash
         if again.has_power() {
             break;
         }
-        let model = model.cut();
-        for style in styles {
-            settled(crashed(&again, *style), model.clone()).map_err(|what| format!("recovery's call {at}, {style:?}: {what}"))?;
-            states += 1;
-        }
+        let style = if at % 2 == 0 { CrashStyle::KeepNone } else { CrashStyle::Random };
+        let context = |what| format!("recovery's call {at}, {style:?}: {what}");
+        settled(crashed(&again, style), model.cut()).map_err(context)?;
+        states += 1;
     }
     Ok(states)
 }
 
 /// All cuts of one workload; recovery's own at every `stride`th call, for every `among`th state.
-fn cut_everywhere(workload: &Workload, stride: u64, among: u64) {
+fn cut_everywhere(workload: &Workload, stride: u64, among: u64) -> Result<u64, String> {
     let mut states = 0;
     for habit in HABITS {
-        let (calls, _) = measure(workload, habit);
+        let calls = measure(workload, habit);
         for at in 1..=calls {
-            let context = |what: String| format!("{}, {habit:?}, the power fails at call {at} of {calls}: {what}", workload.name);
-            let (disk, model) = cut_at(workload, habit, at).map_err(context).unwrap();
+            let context =
+                |what| format!("{}, {habit:?}, the power fails at call {at} of {calls}: {what}", workload.name);
+            let (disk, model) = cut_at(workload, habit, at).map_err(context)?;
             for (i, style) in STYLES.iter().enumerate() {
-                let context = |what: String| context(format!("{style:?}: {what}"));
+                let context = |what| context(format!("{style:?}: {what}"));
                 let left = crashed(&disk, *style);
-                settled(crashed(&left, CrashStyle::KeepAll), model.clone()).map_err(context).unwrap();
+                settled(crashed(&left, CrashStyle::KeepAll), model.clone()).map_err(context)?;
                 states += 1;
                 if (at + i as u64).is_multiple_of(among) {
-                    let styles = [CrashStyle::Random, CrashStyle::KeepNone];
-                    states += cut_recovery(&left, &model, stride, &styles).map_err(context).unwrap();
+                    states += cut_recovery(&left, &model, stride).map_err(context)?;
                 }
             }
         }
     }
-    println!("{}: {states} states after power cuts", workload.name);
+    Ok(states)
 }
 
 /// One call fails, every one in turn.
-fn fail_everywhere(workload: &Workload, name: &str, fault: impl Fn(u64) -> Fault) {
-    let mut failed = 0;
-    let (_, undisturbed) = measure(workload, NameHabit::Strict);
+fn fail_everywhere(workload: &Workload, name: &str, fault: impl Fn(u64) -> Fault) -> Result<u64, String> {
     for at in 1.. {
-        let context = |what: String| format!("{}, {name} {at}: {what}", workload.name);
-        let (disk, mut model) = workload.prepare(NameHabit::Strict).unwrap();
+        let context = |what| format!("{}, {name} {at}: {what}", workload.name);
+        let (disk, mut model) = workload.prepare(NameHabit::Strict)?;
         disk.fail(fault(at));
-        play(&disk, workload.steps, &mut model).map_err(context).unwrap();
-        if disk.trace_hash() == undisturbed {
-            break;
+        play(&disk, workload.steps, &mut model).map_err(context)?;
+        if failed_calls(&disk) == 0 {
+            return Ok(at - 1);
         }
-        failed += 1;
         for style in [CrashStyle::KeepAll, CrashStyle::KeepNone, CrashStyle::Random] {
-            let cut = settled(crashed(&disk, style), model.cut());
-            cut.map_err(|what| context(format!("then the power fails, {style:?}: {what}"))).unwrap();
+            settled(crashed(&disk, style), model.cut())
+                .map_err(|what| context(format!("then the power fails, {style:?}: {what}")))?;
         }
-        settled(disk.kill(), model).map_err(|what| context(format!("then it is killed: {what}"))).unwrap();
+        settled(disk.kill(), model).map_err(|what| context(format!("then it is killed: {what}")))?;
     }
-    println!("{}: {name}, at {failed} calls", workload.name);
+    Ok(0)
+}
+
+/// Every kind of failing call; how many calls failed.
+fn fail_in_every_way(workload: &Workload) -> Result<u64, String> {
+    let kinds: [(&str, fn() -> Fault); 6] = [
+        ("EIO", || Fault::eio(Op::Any)),
+        ("EIO for ever", || Fault::eio(Op::Any).forever()),
+        ("full disk", || Fault::full(Op::Any)),
+        ("full disk for ever", || Fault::full(Op::Any).forever()),
+        ("short", || Fault::short(Op::Any)),
+        ("dropped sync", Fault::dropped_sync),
+    ];
+    let mut failed = 0;
+    for (name, kind) in kinds {
+        let calls = fail_everywhere(workload, name, |at| kind().at_call(at))?;
+        assert!(calls > 0, "{}: {name} meets no call", workload.name);
+        failed += calls;
+    }
+    Ok(failed)
 }
 
 #[test]
 fn the_power_fails_at_every_call_and_at_every_call_of_the_recovery() {
-    cut_everywhere(&WORKLOADS[0], 1, 1);
+    let states = cut_everywhere(&WORKLOADS[0], 1, 1).unwrap();
+    assert!(states > 10_000, "{states}");
 }
 
 #[test]
 fn the_power_fails_at_every_call() {
     for workload in &WORKLOADS[1..] {
-        cut_everywhere(workload, 5, 11);
+        let states = cut_everywhere(workload, 5, 11).unwrap();
+        println!("{}: {states} states", workload.name);
     }
 }
 
 #[test]
 fn every_call_fails() {
     for workload in &WORKLOADS {
-        fail_everywhere(workload, "EIO", |at| Fault::eio(Op::Any).at_call(at).once());
-        fail_everywhere(workload, "EIO for ever", |at| Fault::eio(Op::Any).at_call(at).forever());
-        fail_everywhere(workload, "full disk", |at| Fault::full(Op::Any).at_call(at).once());
-        fail_everywhere(workload, "full disk for ever", |at| Fault::full(Op::Any).at_call(at).forever());
-        fail_everywhere(workload, "short", |at| Fault::short(Op::Any).at_call(at).once());
-        fail_everywhere(workload, "dropped sync", |at| Fault::dropped_sync().at_call(at).once());
+        let calls = fail_in_every_way(workload).unwrap();
+        println!("{}: {calls} calls", workload.name);
+    }
+}
+
+/// Each step that is left out, and each check that looks away, is noticed.
+#[test]
+fn mistakes_are_noticed() {
+    let mutations = [
+        Mutation::DurableWriteAsBarrier,
+        Mutation::HeaderEarly,
+        Mutation::RetrySync,
+        Mutation::ReclaimBeforeAnchor,
+        Mutation::GoOnBehindTornTail,
+        Mutation::GoOnAfterFailure,
+        Mutation::AcknowledgeWritten,
+    ];
+    for mutation in mutations {
+        workload::MISTAKE.set(Some(mutation));
+        let found = WORKLOADS.iter().find_map(|workload| {
+            let found = catch_unwind(|| fail_in_every_way(workload).and_then(|_| cut_everywhere(workload, 5, 11)));
+            found.unwrap_or_else(|_| Err("a panic".to_owned())).err()
+        });
+        let found = found.unwrap_or_else(|| panic!("{mutation:?} goes unnoticed"));
+        println!("{mutation:?}: {found}");
     }
 }

@@ -277,7 +277,7 @@ fn children(block: &[u8], ptr: &Ptr, keyspace: u32) -> Vec<(Ptr, u32)> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
+    #![allow(clippy::panic, clippy::indexing_slicing)]
     use super::super::bytes::u64_at;
     use super::*;
 

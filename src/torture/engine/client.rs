@@ -116,7 +116,7 @@ impl Client {
         self.told(committed, vec![Change::Row(ks.name().to_owned(), key, value)], Durability::Synced)
     }
 
-    fn rows(&mut self) -> Result<Vec<(Keyspace, Vec<u8>, Option<Vec<u8>>)>, Failed> {
+    fn rows(&mut self) -> Result<Vec<Put>, Failed> {
         (0..1 + self.rng.below(8))
             .map(|_| {
                 let ks = self.keyspace()?;
@@ -341,6 +341,9 @@ impl Client {
 fn number(bytes: &[u8]) -> i64 {
     bytes.try_into().map_or(0, i64::from_le_bytes)
 }
+
+/// Where, the key, and the value; none removes.
+type Put = (Keyspace, Vec<u8>, Option<Vec<u8>>);
 
 enum Failed {
     Engine(Error),

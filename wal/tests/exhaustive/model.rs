@@ -4,42 +4,42 @@ use seawall_wal::{Durability, Error, Lsn, Wal};
 
 /// A client of one thread: records have the order of the calls.
 #[derive(Clone, Debug, Default)]
-pub struct Model {
-    pub records: Vec<Known>,
+pub(crate) struct Model {
+    pub(crate) records: Vec<Known>,
     /// So many records, from the first, must survive a power cut.
-    pub durable: usize,
+    pub(crate) durable: usize,
     /// So many must survive a kill.
-    pub written: usize,
+    pub(crate) written: usize,
     /// So many may have been reclaimed.
-    pub reclaimed: usize,
+    pub(crate) reclaimed: usize,
     /// Distinguishes payloads, also of records that were lost.
-    pub next: u64,
+    pub(crate) next: u64,
 }
 
 #[derive(Clone, Debug)]
-pub struct Known {
-    pub lsn: Lsn,
-    pub payload: Vec<u8>,
+pub(crate) struct Known {
+    pub(crate) lsn: Lsn,
+    pub(crate) payload: Vec<u8>,
     /// Records placed in one call share it.
-    pub unit: u64,
+    pub(crate) unit: u64,
 }
 
 impl Model {
-    pub fn payload(&mut self, bytes: usize) -> Vec<u8> {
+    pub(crate) fn payload(&mut self, bytes: usize) -> Vec<u8> {
         self.next += 1;
         let tag = self.next.to_le_bytes();
         tag.iter().copied().cycle().take(bytes.max(tag.len())).collect()
     }
 
     /// Records have got their places, in one call.
-    pub fn placed(&mut self, lsn: Lsn, payloads: Vec<Vec<u8>>) {
+    pub(crate) fn placed(&mut self, lsn: Lsn, payloads: Vec<Vec<u8>>) {
         self.next += 1;
         let unit = self.next;
         self.records.extend(payloads.into_iter().map(|payload| Known { lsn, payload, unit }));
     }
 
     /// All so far is acknowledged.
-    pub fn promised(&mut self, durability: Durability) {
+    pub(crate) fn promised(&mut self, durability: Durability) {
         match durability {
             Durability::Synced => (self.durable, self.written) = (self.records.len(), self.records.len()),
             Durability::Written => self.written = self.records.len(),
@@ -49,7 +49,7 @@ impl Model {
 
     /// A call failed: a client may go on, and must be told by an error that it knows how to take. A failed sync may have
     /// dropped what was only written.
-    pub fn refused(&mut self, error: &Error) -> Result<(), String> {
+    pub(crate) fn refused(&mut self, error: &Error) -> Result<(), String> {
         match error {
             Error::Io { .. } | Error::NoSpace | Error::Poisoned(_) | Error::CommitUnknown { .. } => {
                 self.written = self.durable;
@@ -60,12 +60,12 @@ impl Model {
     }
 
     /// The power was cut: only what is durable counts.
-    pub fn cut(&self) -> Model {
+    pub(crate) fn cut(&self) -> Model {
         Model { written: self.durable, ..self.clone() }
     }
 
     /// Compares everything in the log, and forgets what is not there: what was shown once must never be gone again.
-    pub fn compare(&mut self, wal: &Wal) -> Result<(), String> {
+    pub(crate) fn compare(&mut self, wal: &Wal) -> Result<(), String> {
         let mut found = Vec::new();
         for record in wal.read(..).map_err(|error| format!("reading: {error}"))? {
             let record = record.map_err(|error| format!("reading: {error}"))?;

@@ -3,14 +3,16 @@
 use crate::model::Model;
 use seawall_wal::disk::sim::{CrashStyle, NameHabit};
 use seawall_wal::{Durability, Error, SimDisk, SimRuntime, Wal, WalOptions};
+use seawall_wal::mutation::Mutation;
+use std::cell::Cell;
 use std::sync::Arc;
 
-pub const DIR: &str = "/store/log";
+pub(crate) const DIR: &str = "/store/log";
 const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// One call, or an end and a beginning.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     Commit(usize, Durability),
     /// So many records in one call.
     Batch(usize),
@@ -22,19 +24,19 @@ pub enum Step {
     Reopen,
 }
 
-pub struct Workload {
-    pub name: &'static str,
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
     /// Goes before, without a fault.
-    pub before: &'static [Step],
+    pub(crate) before: &'static [Step],
     /// The power is cut in between, so that this much survives.
-    pub cut: Option<CrashStyle>,
-    pub steps: &'static [Step],
+    pub(crate) cut: Option<CrashStyle>,
+    pub(crate) steps: &'static [Step],
 }
 
 use Durability::{Memory, Synced, Written};
 use Step::{Batch, Commit, Idle, Reopen, Sync, Truncate};
 
-pub const WORKLOADS: [Workload; 7] = [
+pub(crate) const WORKLOADS: [Workload; 7] = [
     Workload {
         name: "creation and three commits",
         before: &[],
@@ -86,17 +88,23 @@ pub const WORKLOADS: [Workload; 7] = [
     },
 ];
 
-pub fn options(disk: &Arc<SimDisk>) -> WalOptions {
+thread_local! {
+    /// What the logs of this test do wrong on purpose.
+    pub(crate) static MISTAKE: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+pub(crate) fn options(disk: &Arc<SimDisk>) -> WalOptions {
     Wal::options()
         .segment_bytes(SEGMENT_BYTES)
         .disk(disk.clone())
         .runtime(SimRuntime::new(7))
         .background(false)
+        .mutation(MISTAKE.get())
 }
 
 impl Workload {
     /// The disk and the client before the steps that may fail.
-    pub fn prepare(&self, habit: NameHabit) -> Result<(Arc<SimDisk>, Model), String> {
+    pub(crate) fn prepare(&self, habit: NameHabit) -> Result<(Arc<SimDisk>, Model), String> {
         let disk = SimDisk::new(11);
         disk.set_name_habit(habit);
         let mut model = Model::default();
@@ -112,7 +120,7 @@ impl Workload {
 
 /// Opens the log, compares it, and does the steps, refused or not; leaves it open, as a process does that is killed.
 /// Errors are what a client may not meet.
-pub fn play(disk: &Arc<SimDisk>, steps: &[Step], model: &mut Model) -> Result<(), String> {
+pub(crate) fn play(disk: &Arc<SimDisk>, steps: &[Step], model: &mut Model) -> Result<(), String> {
     let mut wal = match open(disk, model)? {
         Some(wal) => wal,
         None => return Ok(()),
