@@ -70,6 +70,7 @@ fn torture_log_sees_every_mutation() {
 fn torture_engine_sees_every_mutation() {
     // These two take a thousand seeds and more: `.ci/run` has them run by the release build.
     let slow = ["fold-unfrozen", "read-through-cache"];
-    let quick: Vec<&str> = torture::engine::mutations().into_iter().filter(|name| !slow.contains(name)).collect();
+    let quick: Vec<&str> =
+        torture::engine::mutations().into_iter().filter(|name| !slow.contains(name)).collect();
     sees(torture::engine::run, &quick, 3_000);
 }

@@ -296,10 +296,10 @@ impl Db {
         self.core().stats()
     }
 
-    /// After `NoSpace`, or a log write that failed for want of space: recovers in place and accepts writes again.
+    /// After `NoSpace`: looks for room, and accepts writes again.
     ///
     /// # Errors
-    /// `NoSpace` if there still is none; `Poisoned` if something else failed, and only reopening helps.
+    /// `NoSpace` if there still is none; `Poisoned` if a write or a sync failed, and only reopening helps.
     pub fn resume(&self) -> Result<()> {
         self.core().check_open()?;
         if self.core().options.read_only {
@@ -309,7 +309,8 @@ impl Db {
     }
 
     /// Closes the store for all clones: later calls get `Closed`. Commits in flight are finished. Snapshots taken
-    /// before go on reading, and keep the data file open and locked until they are dropped.
+    /// before go on reading; they, and transactions, keyspaces and tickets that are still held, keep the data file
+    /// open and locked until they are dropped.
     ///
     /// # Errors
     /// What the last writes meet; `Closed` if it is closed already.

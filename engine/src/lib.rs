@@ -28,10 +28,10 @@ pub mod tree;
 
 pub mod error;
 #[doc(hidden)]
-pub mod mutation;
+pub mod fuzzing;
 pub mod key;
 #[doc(hidden)]
-pub mod fuzzing;
+pub mod mutation;
 #[doc(hidden)]
 pub mod record;
 

@@ -1,6 +1,7 @@
 //! What can be chosen when a store is opened, and when a transaction begins.
 
 use crate::mutation::Mutation;
+use crate::record::PAYLOAD_BYTES_MAX;
 use crate::stats::EventListener;
 use crate::{Db, Error, Result};
 use seawall_wal::{Disk, Durability, Io, OsDisk, OsRuntime, Runtime};
@@ -131,7 +132,8 @@ impl DbBuilder {
         self
     }
 
-    /// Reads only: no file is written, and writes get `ReadOnly`. The store must not be open for writing elsewhere.
+    /// Reads only: no file is written or synced, and writes get `ReadOnly`. The store must not be open for writing
+    /// elsewhere. What a killed process had written and not synced is shown, though a power cut may still take it.
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;
         self
@@ -241,7 +243,8 @@ impl DbBuilder {
             cache_bytes: memory_budget / 2,
             delta_bytes_max: (memory_budget / 2) as u64,
             retained_bytes_max: (memory_budget / 4) as u64,
-            transaction_bytes_max: memory_budget / 4,
+            // Half of what a record may hold, for what encoding adds.
+            transaction_bytes_max: (memory_budget / 4).min(PAYLOAD_BYTES_MAX / 2),
             log_bytes_max: self.log_bytes_max.max(self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN)),
             segment_bytes: self.segment_bytes,
             checkpoint_interval: self.checkpoint_interval,

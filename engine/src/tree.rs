@@ -264,6 +264,11 @@ impl TreeStore {
         error
     }
 
+    /// Whether a checkpoint can still be published.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.check_usable().is_ok()
+    }
+
     fn check_usable(&self) -> Result<()> {
         if self.read_only {
             return Err(Error::ReadOnly);

@@ -120,9 +120,10 @@ fn many(ui: &Ui, args: &TortureArgs) -> Outcome {
     let bar = ui.progress(Some(seeds), Unit::Seeds);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mutation = args.mutation.as_deref();
-    let summary = torture::run(args.layer.test(), args.seeds.clone(), mutation, threads, mutation.is_some(), &|done| {
-        bar.set_position(done);
-    });
+    let summary =
+        torture::run(args.layer.test(), args.seeds.clone(), mutation, threads, mutation.is_some(), &|done| {
+            bar.set_position(done);
+        });
     bar.finish_and_clear();
     let unmet: Vec<String> = if mutation.is_none() && seeds >= SEEDS_FOR_COVERAGE {
         args.layer.required().into_iter().filter(|name| !summary.counts.contains_key(name)).collect()

@@ -10,7 +10,7 @@ use seawall_engine::mutation::Mutation;
 use seawall_engine::{Db, Error, Readable, Snapshot};
 use seawall_wal::disk::sim::{Damage, Fault, Op};
 use seawall_wal::runtime::{Rng, SimRuntime, Thread};
-use seawall_wal::{Runtime, SimDisk};
+use seawall_wal::{Lsn, Runtime, SimDisk, WalReader};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -26,7 +26,8 @@ pub fn mutations() -> Vec<&'static str> {
 
 /// What must have been met when many seeds were run.
 pub fn required() -> Vec<String> {
-    let disk = ["crash", "torn write", "dropped write", "reordered", "kept write", "lost name", "power cut", "full"];
+    let disk =
+        ["crash", "torn write", "dropped write", "reordered", "kept write", "lost name", "power cut", "full"];
     let engine = [
         "checkpoint",
         "checkpoint: blocks written",
@@ -337,7 +338,8 @@ impl Torture {
                 }
                 *conflicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += client.conflicts;
             });
-            threads.push(self.runtime.spawn(&format!("client-{i}"), body).map_err(|error| error.to_string())?);
+            threads
+                .push(self.runtime.spawn(&format!("client-{i}"), body).map_err(|error| error.to_string())?);
         }
         for _ in 0..self.rng.below(3) {
             self.runtime.yield_point();
@@ -378,6 +380,7 @@ impl Torture {
                     Ok(()) => {
                         self.history().promise_all(attempted);
                         self.report.hit("engine: closed");
+                        self.read_log()?;
                     }
                     Err(error) => {
                         self.say(|| format!("not closed: {error}"));
@@ -387,6 +390,16 @@ impl Torture {
             }
         }
         self.disk.set_capacity(u64::MAX);
+        Ok(())
+    }
+
+    /// Whoever looks at the log of a sound store finds it sound, from its beginning to its end.
+    fn read_log(&mut self) -> Result<(), String> {
+        self.calm();
+        let options = seawall_wal::Wal::options().disk(self.disk.clone()).runtime(self.runtime.clone());
+        let reader = WalReader::open_with(format!("{DIR}/log"), Lsn::ZERO, &options);
+        let mut reader = reader.map_err(|error| format!("the log alone: {error}"))?;
+        while reader.next_ref().map_err(|error| format!("reading the log alone: {error}"))?.is_some() {}
         Ok(())
     }
 
@@ -537,4 +550,3 @@ fn contents_of<'a>(
     }
     Ok(contents)
 }
-

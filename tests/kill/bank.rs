@@ -76,7 +76,9 @@ type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// All that is there if each writer made its first commits up to these.
 fn expected(side: usize, last: [u64; WRITERS]) -> Rows {
-    let kept = |writer: usize| (last[writer].saturating_sub(KEPT - 1).max(1)..=last[writer]).map(move |n| (writer, n));
+    let kept = |writer: usize| {
+        (last[writer].saturating_sub(KEPT - 1).max(1)..=last[writer]).map(move |n| (writer, n))
+    };
     let places = (0..WRITERS).flat_map(kept);
     places.map(|(writer, sequence)| (key(writer, sequence), value(side, writer, sequence))).collect()
 }
@@ -94,12 +96,14 @@ pub(crate) fn check(
     let db = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut last = [0; WRITERS];
     for (side, name) in KEYSPACES.iter().enumerate() {
-        let keyspace = db.open_keyspace(name).unwrap().unwrap_or_else(|| panic!("{what}: no keyspace {name}"));
+        let keyspace =
+            db.open_keyspace(name).unwrap().unwrap_or_else(|| panic!("{what}: no keyspace {name}"));
         if side == 0 {
             last = last_sequences(&db, &keyspace).unwrap();
         }
         let snapshot = db.snapshot();
-        let rows = snapshot.range(&keyspace, ..).map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())));
+        let rows =
+            snapshot.range(&keyspace, ..).map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())));
         let found: Rows = rows.collect::<Result<_>>().unwrap_or_else(|error| panic!("{what}: {error}"));
         let expected = expected(side, last);
         let wrong = expected.iter().find(|(key, value)| found.get(*key) != Some(value)).map(|(key, _)| key);
@@ -110,7 +114,10 @@ pub(crate) fn check(
     }
     for writer in 0..WRITERS {
         let (proven, announced, found) = (proven[writer], announced[writer], last[writer]);
-        assert!(found >= proven, "{what}: writer {writer}: {found} of {proven} acknowledged commits are there");
+        assert!(
+            found >= proven,
+            "{what}: writer {writer}: {found} of {proven} acknowledged commits are there"
+        );
         assert!(found <= announced, "{what}: writer {writer}: {found} commits, {announced} were begun");
     }
     if is_thorough {

@@ -3,7 +3,9 @@
 use crate::Lsn;
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Called once with the record's LSN, or with what went wrong.
 pub(crate) type Callback = Box<dyn FnOnce(Result<Lsn>) + Send>;
@@ -46,10 +48,28 @@ impl Callbacks {
             self.count.store(waiting.len() as u64, Ordering::SeqCst);
             drop(waiting);
             let outcome = if reached { Ok(lsn) } else { Err(Error::CommitUnknown { lsn }) };
-            // A callback that panics is its owner's fault; the log goes on. The panic hook has reported it.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| callback(outcome)));
+            guarded(|| callback(outcome));
         }
     }
+}
+
+thread_local! {
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Runs somebody's callback. One that panics is its owner's fault: the others are called all the same, and the panic
+/// hook has reported it.
+#[doc(hidden)]
+pub fn guarded(callback: impl FnOnce()) {
+    INSIDE.set(INSIDE.get() + 1);
+    let _ = catch_unwind(AssertUnwindSafe(callback));
+    INSIDE.set(INSIDE.get() - 1);
+}
+
+/// Whether the calling thread is in a callback: it may lead the log just now, and must not wait for it.
+#[doc(hidden)]
+pub fn is_inside() -> bool {
+    INSIDE.get() > 0
 }
 
 impl std::fmt::Debug for Callbacks {

@@ -265,9 +265,8 @@ impl<S: Sink> Committer<S> {
         }
         state.time_us = state.time_us.max(self.runtime.wall_clock_us());
         let time_us = state.time_us;
-        let header = |payload: &[u8]| {
-            record::Header { length: payload.len() as u32, kind, group, time_us }.encode()
-        };
+        let header =
+            |payload: &[u8]| record::Header { length: payload.len() as u32, kind, group, time_us }.encode();
         let (lsn, end, seq) = if is_cut {
             let mut whole = Vec::with_capacity(bytes);
             for payload in payloads {
@@ -364,7 +363,11 @@ impl<S: Sink> Committer<S> {
     /// Calls `callback` once when `placed` counts, or fails; at once if it does already.
     pub(crate) fn on_reached(&self, placed: &Placed, callback: Callback) {
         let need = placed.need;
-        self.callbacks.insert(placed.lsn, move |durable, written| durable >= need.durable && written >= need.written, callback);
+        self.callbacks.insert(
+            placed.lsn,
+            move |durable, written| durable >= need.durable && written >= need.written,
+            callback,
+        );
         #[cfg(seawall_shuttle)]
         if self.errs(explored::Misorder::RegisterBlindly) {
             return;
@@ -591,5 +594,6 @@ fn new_buf(geometry: Geometry) -> Result<AlignedBuf> {
 }
 
 fn map(bytes: usize) -> Result<AlignedBuf> {
-    AlignedBuf::zeroed(bytes).map_err(|source| Error::io("map memory", Path::new("the log's buffer"), None, source))
+    AlignedBuf::zeroed(bytes)
+        .map_err(|source| Error::io("map memory", Path::new("the log's buffer"), None, source))
 }

@@ -83,7 +83,11 @@ impl Error {
 
     /// Wraps a system error; a full disk becomes [`Error::NoSpace`].
     pub fn io(op: &'static str, path: &Path, offset: Option<u64>, source: io::Error) -> Error {
-        if is_disk_full(&source) { Error::NoSpace } else { Error::Io { op, path: path.to_owned(), offset, source } }
+        if is_disk_full(&source) {
+            Error::NoSpace
+        } else {
+            Error::Io { op, path: path.to_owned(), offset, source }
+        }
     }
 }
 
@@ -108,7 +112,10 @@ impl std::fmt::Display for Error {
                 write!(f, "this log refuses writes since an earlier failure; reopen it. The failure: {cause}")
             }
             Error::CommitUnknown { lsn } => {
-                write!(f, "whether the record at LSN {lsn} survives is not known; reopen the log and look for it")
+                write!(
+                    f,
+                    "whether the record at LSN {lsn} survives is not known; reopen the log and look for it"
+                )
             }
             Error::Corruption { file, offset, lsn, what } => {
                 write!(f, "{} is damaged at byte {offset}", file.display())?;
@@ -129,7 +136,9 @@ impl std::fmt::Display for Error {
                 supported.start(),
                 supported.end()
             ),
-            Error::TooLarge { what, len, max } => write!(f, "{what} of {len} bytes is over the limit of {max}"),
+            Error::TooLarge { what, len, max } => {
+                write!(f, "{what} of {len} bytes is over the limit of {max}")
+            }
             Error::BadInput(what) => f.write_str(what),
             Error::ReadOnly => f.write_str("opened read-only: open it for writing first"),
             Error::Closed => f.write_str("it was closed: open it again"),

@@ -226,7 +226,8 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = frame.clone();
                 bad[at] ^= 1 << bit;
-                let accepted = Header::decode(&bad, 9, Lsn(8192)).is_ok_and(|h| h.verify(&bad) && h == header);
+                let accepted =
+                    Header::decode(&bad, 9, Lsn(8192)).is_ok_and(|h| h.verify(&bad) && h == header);
                 assert!(!accepted, "byte {at} bit {bit}");
             }
         }

@@ -29,24 +29,25 @@
 
 mod batch;
 mod bytes;
-mod callbacks;
+#[doc(hidden)]
+pub mod callbacks;
 mod commit;
 mod keeper;
 mod log;
+#[doc(hidden)]
+pub mod mutation;
 mod open;
 mod options;
 mod reader;
 mod retention;
 mod scan;
+#[cfg(all(test, seawall_shuttle))]
+mod shuttle_tests;
 mod spares;
 mod stats;
 mod ticket;
 mod walk;
-#[doc(hidden)]
-pub mod mutation;
 mod writer;
-#[cfg(all(test, seawall_shuttle))]
-mod shuttle_tests;
 
 pub mod anchor;
 pub mod buf;

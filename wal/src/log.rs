@@ -8,8 +8,8 @@ use crate::disk::{BLOCK_BYTES, Disk, DiskFile};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::keeper::Keeper;
-pub use crate::options::{Io, Outcome, Recovery, Repair, WalOptions};
 use crate::mutation::Mutation;
+pub use crate::options::{Io, Outcome, Recovery, Repair, WalOptions};
 use crate::reader::WalReader;
 use crate::record::{self, Kind};
 use crate::retention::{Pin, Retainer, Retention};
@@ -378,6 +378,12 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // A panic is no clean close (bug 18): the next opening looks at everything.
+        if crate::callbacks::is_inside() {
+            // This thread may lead the log: closing waits for that, elsewhere.
+            let closing = Handle { inner: self.inner.clone(), keeper: self.keeper.take() };
+            let _ = self.inner.runtime.spawn("seawall-close", Box::new(move || drop(closing)));
+            return;
+        }
         if std::thread::panicking() {
             if let Some(keeper) = &self.keeper {
                 keeper.stop(&self.inner);
@@ -390,7 +396,12 @@ impl Drop for Handle {
 }
 
 impl Inner {
-    fn new(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>, found: open::Found) -> Result<Inner> {
+    fn new(
+        dir: &Path,
+        options: &WalOptions,
+        runtime: &Arc<dyn Runtime>,
+        found: open::Found,
+    ) -> Result<Inner> {
         let disk = options.disk_or_default();
         let counters = Arc::new(Counters::default());
         let geometry = found.geometry;
@@ -612,7 +623,12 @@ impl Inner {
             }
             Err(source) => {
                 let again = std::io::Error::from(source.kind());
-                self.committer.fail(Error::Io { op: "write", path: path.clone(), offset: Some(next.offset()), source: again });
+                self.committer.fail(Error::Io {
+                    op: "write",
+                    path: path.clone(),
+                    offset: Some(next.offset()),
+                    source: again,
+                });
                 Err(Error::Io { op: "write", path, offset: Some(next.offset()), source })
             }
         }

@@ -19,9 +19,9 @@ use crate::log::{Recovery, WalOptions};
 use crate::mutation::Mutation;
 use crate::runtime::Runtime;
 use crate::scan::{FrameReader, SegmentUse};
-use crate::walk::{Walk, corruption};
 use crate::segment::{self, Geometry, Parsed, Predecessor};
 use crate::spares::{lock_file, remove_leftover, write_new};
+use crate::walk::{Walk, corruption};
 use crate::writer::segment_path;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -106,8 +106,10 @@ impl Opener<'_> {
         let store_id = self.options.store_id.unwrap_or_else(|| random_id(&**runtime));
         let number = segment::FIRST_NUMBER;
         let path = segment_path(self.dir, number);
-        let file =
-            self.disk.open(&path, Open::CreateNew).map_err(|source| Error::io("create", &path, None, source))?;
+        let file = self
+            .disk
+            .open(&path, Open::CreateNew)
+            .map_err(|source| Error::io("create", &path, None, source))?;
         lock_file(&**self.disk, &*file, &path)?;
         let first = geometry.first_frame(number);
         let header = segment::Header {
@@ -230,10 +232,16 @@ impl Opener<'_> {
                 }
                 Ok((anchor, !from_device))
             }
-            Slot::Newer(found) => {
-                Err(Error::FormatVersion { found, supported: segment::FORMAT_VERSION..=segment::FORMAT_VERSION })
-            }
-            Slot::None => Err(corruption(path, 0, None, "the anchor is not whole: both of its slots are damaged, or one was replaced")),
+            Slot::Newer(found) => Err(Error::FormatVersion {
+                found,
+                supported: segment::FORMAT_VERSION..=segment::FORMAT_VERSION,
+            }),
+            Slot::None => Err(corruption(
+                path,
+                0,
+                None,
+                "the anchor is not whole: both of its slots are damaged, or one was replaced",
+            )),
         }
     }
 
@@ -254,7 +262,12 @@ impl Opener<'_> {
                         return Err(corruption(&path, 0, None, "the segment belongs to another store"));
                     }
                     if header.segment_bytes != anchor.segment_bytes {
-                        return Err(corruption(&path, 0, None, "the segment is of another size than the log's"));
+                        return Err(corruption(
+                            &path,
+                            0,
+                            None,
+                            "the segment is of another size than the log's",
+                        ));
                     }
                     begun.insert(number, Begun { header, checksum });
                 }
@@ -318,7 +331,12 @@ impl Opener<'_> {
         Ok(found)
     }
 
-    fn path_back(&self, begun: &BTreeMap<u64, Begun>, geometry: Geometry, start: Lsn) -> Result<Vec<SegmentUse>> {
+    fn path_back(
+        &self,
+        begun: &BTreeMap<u64, Begun>,
+        geometry: Geometry,
+        start: Lsn,
+    ) -> Result<Vec<SegmentUse>> {
         let missing = |number: u64, what: &str| {
             corruption(&segment_path(self.dir, number), 0, Some(geometry.start(number)), what)
         };
@@ -331,7 +349,10 @@ impl Opener<'_> {
         let mut salt = None;
         loop {
             let Some(segment) = begun.get(&number) else {
-                return Err(missing(number, "a segment that the next one names is missing, or its header is damaged"));
+                return Err(missing(
+                    number,
+                    "a segment that the next one names is missing, or its header is damaged",
+                ));
             };
             if salt.is_some_and(|salt| salt != segment.header.salt) {
                 return Err(missing(number, "the segment is not the one that the next one names"));
@@ -388,8 +409,8 @@ impl Opener<'_> {
         let path = segment_path(self.dir, segment.number);
         let to = segment.end.unwrap_or(end).min(geometry.end(segment.number));
         let bytes = to.0.saturating_sub(geometry.start(segment.number).0);
-        let mut buf = AlignedBuf::zeroed(1 << 20)
-            .map_err(|source| Error::io("map memory for", &path, None, source))?;
+        let mut buf =
+            AlignedBuf::zeroed(1 << 20).map_err(|source| Error::io("map memory for", &path, None, source))?;
         let mut offset = 0;
         while offset < bytes {
             let wanted = usize::try_from(bytes - offset).unwrap_or(usize::MAX).min(buf.len());

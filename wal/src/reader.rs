@@ -126,7 +126,8 @@ impl WalReader {
     ) -> Result<WalReader> {
         let index = path.iter().take_while(|segment| segment.end.is_some_and(|end| end <= from)).count();
         // A replay position may lie behind the last frame, even in a segment that was never begun.
-        let first = path.get(index).filter(|_| from < limit).map(|segment| geometry.first_frame(segment.number));
+        let first =
+            path.get(index).filter(|_| from < limit).map(|segment| geometry.first_frame(segment.number));
         let at = first.unwrap_or(limit);
         Ok(WalReader {
             frames,
@@ -228,7 +229,11 @@ impl WalReader {
         self.pieces.clear();
         loop {
             let Some(segment) = self.segment()? else {
-                return if self.pieces.is_empty() { Ok(false) } else { Err(self.damaged("a record does not end")) };
+                return if self.pieces.is_empty() {
+                    Ok(false)
+                } else {
+                    Err(self.damaged("a record does not end"))
+                };
             };
             let frame = match self.frames.frame_at(&segment, self.at)? {
                 Ok(frame) => Some(frame),

@@ -79,7 +79,8 @@ impl Header {
             time_us: get_u64(bytes, 16),
         };
         let reserved_is_zero = *bytes.get(5)? == 0 && get_u16(bytes, 6) == 0;
-        (header.kind.0 != 0 && reserved_is_zero && header.length as usize <= PAYLOAD_BYTES_MAX).then_some(header)
+        (header.kind.0 != 0 && reserved_is_zero && header.length as usize <= PAYLOAD_BYTES_MAX)
+            .then_some(header)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Reading frames from segment files, in large pieces.
 
+use crate::Lsn;
 use crate::buf::AlignedBuf;
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Open};
 use crate::error::{Error, Result};
 use crate::frame::{self, Bad, FRAME_BYTES_MAX};
 use crate::segment::{self, Geometry};
-use crate::Lsn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,7 +60,12 @@ struct OpenSegment {
 }
 
 impl FrameReader {
-    pub(crate) fn new(disk: &Arc<dyn Disk>, dir: &Path, geometry: Geometry, from_device: bool) -> Result<Self> {
+    pub(crate) fn new(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        geometry: Geometry,
+        from_device: bool,
+    ) -> Result<Self> {
         let buf = new_buf(CHUNK_BYTES.min(geometry.segment_bytes as usize), dir)?;
         Ok(FrameReader {
             disk: disk.clone(),

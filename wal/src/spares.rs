@@ -10,6 +10,7 @@
 //!                                                                            `--remove--> (none)
 //! ```
 
+use crate::Lsn;
 use crate::buf::AlignedBuf;
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Lock, Open, crashsafe};
 use crate::error::{Error, Result};
@@ -18,7 +19,6 @@ use crate::runtime::Runtime;
 use crate::segment::{self, Geometry};
 use crate::stats::{Counters, add};
 use crate::sync::Mutex;
-use crate::Lsn;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -264,5 +264,7 @@ pub(crate) fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()
     let mut buf = AlignedBuf::zeroed(bytes.len().next_multiple_of(BLOCK_BYTES))
         .map_err(|source| Error::io("map memory for", path, None, source))?;
     crate::bytes::put(&mut buf, 0, bytes);
-    crashsafe::write_new(disk, path, &buf).map(|_| ()).map_err(|source| Error::io("create", path, None, source))
+    crashsafe::write_new(disk, path, &buf)
+        .map(|_| ())
+        .map_err(|source| Error::io("create", path, None, source))
 }

@@ -71,7 +71,8 @@ impl Walk<'_> {
     ) -> Result<Found> {
         for (i, segment) in path.iter().enumerate() {
             let first = self.geometry.first_frame(segment.number);
-            let from = if i == 0 { self.aligned_start.map_or(first, |start| start.max(first)) } else { first };
+            let from =
+                if i == 0 { self.aligned_start.map_or(first, |start| start.max(first)) } else { first };
             let mut stop = self.segment(segment, i, from)?;
             let is_last = i + 1 == path.len();
             let mut before = None;
@@ -221,17 +222,25 @@ impl Walk<'_> {
             let successor = begun.values().find_map(|next| {
                 next.header.predecessor.filter(|p| p.number == segment.number && Some(p.end) == segment.end)
             });
-            let complete = segment.end.is_some_and(|end| stop.at == end || (stop.frames == 0 && stop.at > end))
-                && (stop.frames == 0
-                    || successor.is_some_and(|p| p.checksum == stop.checksum || p.checksum == UNKNOWN));
+            let complete =
+                segment.end.is_some_and(|end| stop.at == end || (stop.frames == 0 && stop.at > end))
+                    && (stop.frames == 0
+                        || successor.is_some_and(|p| p.checksum == stop.checksum || p.checksum == UNKNOWN));
             let place = Place::Inner { complete };
-            return Ok(Facts { place, short, promised_beyond: false, here: stop.here, beyond: Beyond::Nothing });
+            return Ok(Facts {
+                place,
+                short,
+                promised_beyond: false,
+                here: stop.here,
+                beyond: Beyond::Nothing,
+            });
         }
         // Files made ahead are whole before they get their name: a short one may have been the newest segment.
         for &number in numbers.iter().filter(|&&number| number > segment.number) {
             short |= self.reader.file_bytes(number)? < self.geometry.segment_bytes;
         }
-        let beyond = if self.clean { Beyond::Nothing } else { self.look_on(segment, stop.at, numbers, begun)? };
+        let beyond =
+            if self.clean { Beyond::Nothing } else { self.look_on(segment, stop.at, numbers, begun)? };
         let promised_beyond = self.promised > end && self.mutation != Some(Mutation::BelieveAnyTail);
         Ok(Facts { place: Place::Last, short, promised_beyond, here: stop.here, beyond })
     }
@@ -272,7 +281,9 @@ impl Walk<'_> {
         match verdict {
             Verdict::Continue | Verdict::CleanEnd => self.report.outcome = Outcome::Clean,
             Verdict::TornTail if self.repair == Repair::Refuse => {
-                return Err(damaged(format!("the log ends in a torn tail ({row}), and was opened to refuse one")));
+                return Err(damaged(format!(
+                    "the log ends in a torn tail ({row}), and was opened to refuse one"
+                )));
             }
             Verdict::TornTail => {
                 self.report.outcome = Outcome::UnacknowledgedLoss;

@@ -101,7 +101,10 @@ impl Writer {
             let offset = self.geometry.offset(batch.base);
             // W4: a durable write alone is enough only if nothing before it in the file is still volatile.
             let barrier = self.mutation == Some(Mutation::DurableWriteAsBarrier);
-            let alone = durable && single && self.mutation != Some(Mutation::AcknowledgeWritten) && (!live.unsynced || barrier);
+            let alone = durable
+                && single
+                && self.mutation != Some(Mutation::AcknowledgeWritten)
+                && (!live.unsynced || barrier);
             let written = if alone {
                 live.unsynced = false;
                 add(&self.counters.syncs, 1);

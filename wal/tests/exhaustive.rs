@@ -119,8 +119,9 @@ fn cut_everywhere(workload: &Workload, stride: u64, among: u64) -> Result<u64, S
     for habit in HABITS {
         let calls = measure(workload, habit);
         for at in 1..=calls {
-            let context =
-                |what| format!("{}, {habit:?}, the power fails at call {at} of {calls}: {what}", workload.name);
+            let context = |what| {
+                format!("{}, {habit:?}, the power fails at call {at} of {calls}: {what}", workload.name)
+            };
             let (disk, model) = cut_at(workload, habit, at).map_err(context)?;
             for (i, style) in STYLES.iter().enumerate() {
                 let context = |what| context(format!("{style:?}: {what}"));
@@ -211,7 +212,8 @@ fn mistakes_are_noticed() {
     for mutation in mutations {
         workload::MISTAKE.set(Some(mutation));
         let found = WORKLOADS.iter().find_map(|workload| {
-            let found = catch_unwind(|| fail_in_every_way(workload).and_then(|_| cut_everywhere(workload, 5, 11)));
+            let found =
+                catch_unwind(|| fail_in_every_way(workload).and_then(|_| cut_everywhere(workload, 5, 11)));
             found.unwrap_or_else(|_| Err("a panic".to_owned())).err()
         });
         let found = found.unwrap_or_else(|| panic!("{mutation:?} goes unnoticed"));

@@ -23,6 +23,7 @@
 //! Invariants: E1 pending commits stand in the order of their ends. E2 visible never falls, and never passes a
 //! commit that is not applied. E3 a delta is frozen once, and after that gets only commits reserved before.
 
+use crate::commit::batch::too_large;
 use crate::commit::log::{CommitLog, Outcome, Place};
 use crate::commit::ticket::Listener;
 use crate::commit::validate::validate;
@@ -30,7 +31,7 @@ use crate::delta::Delta;
 use crate::invariants;
 use crate::keyspace::{Catalogue, Life};
 use crate::read::view::Reads;
-use crate::record::WriteSet;
+use crate::record::{PAYLOAD_BYTES_MAX, WriteSet};
 use crate::{Error, Result};
 use parking_lot::Mutex;
 use seawall_wal::{Durability, Lsn, Runtime};
@@ -181,6 +182,9 @@ impl Sequencer {
         snapshot: Option<Lsn>,
         durability: Durability,
     ) -> Result<Arc<Pending>> {
+        if set.payload().len() > PAYLOAD_BYTES_MAX {
+            return Err(too_large(set.payload().len(), PAYLOAD_BYTES_MAX));
+        }
         let pending = loop {
             self.log.make_room(set.payload().len())?;
             let mut state = self.state.lock();
@@ -342,7 +346,7 @@ impl Sequencer {
 
     /// Waits until a commit is visible. None when the time is over.
     pub(crate) fn wait(&self, pending: &Pending, limit: Option<Duration>) -> Option<Result<Lsn>> {
-        let deadline = limit.map(|limit| self.runtime.now() + limit);
+        let deadline = limit.map(|limit| self.runtime.now().saturating_add(limit));
         if let Some(place) = &pending.place
             && self.settled(pending).is_none()
         {

@@ -4,6 +4,7 @@ use crate::commit::sequencer::{Pending, Sequencer};
 use crate::{Error, Result};
 use parking_lot::Mutex;
 use seawall_wal::Lsn;
+use seawall_wal::callbacks::guarded;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -42,11 +43,11 @@ impl Listener {
     pub(crate) fn tell(&self, settled: impl FnOnce() -> Option<Result<Lsn>>) {
         let slot = std::mem::take(&mut *self.slot.lock());
         if let Some(waker) = slot.waker {
-            waker.wake();
+            guarded(|| waker.wake());
         }
         if let Some(on_done) = slot.on_done {
             match settled() {
-                Some(result) => on_done(result),
+                Some(result) => guarded(|| on_done(result)),
                 None => self.want(|slot| slot.on_done = Some(on_done)),
             }
         }

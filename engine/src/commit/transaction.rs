@@ -324,7 +324,9 @@ impl Transaction {
 
     /// The keyspaces that must be there when the commit gets its place.
     fn touched_lives(&self) -> Vec<Arc<Life>> {
-        self.touched.values().filter(|life| self.is_mine_or_older(life)).map(Arc::clone).collect()
+        let is_passing = |life: &Arc<Life>| contains(&self.created, life) && contains(&self.dropped, life);
+        let is_needed = |life: &&Arc<Life>| self.is_mine_or_older(life) && !is_passing(life);
+        self.touched.values().filter(is_needed).map(Arc::clone).collect()
     }
 
     fn is_mine_or_older(&self, life: &Arc<Life>) -> bool {

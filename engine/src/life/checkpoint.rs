@@ -112,7 +112,11 @@ impl Core {
     /// The latch is held.
     pub(crate) fn checkpoint_alone(&self) -> Result<Checkpoint> {
         let start = self.runtime.now();
-        let result = self.fold_all();
+        let result = match self.fold_all() {
+            // Nothing has changed if only a read failed: once more, before writes are refused for it.
+            Err(Error::Io { .. }) if self.store.is_usable() && self.log_is_sound() => self.fold_all(),
+            result => result,
+        };
         match &result {
             Ok(checkpoint) => {
                 self.fold.note_end(&*self.runtime, false);
@@ -150,6 +154,7 @@ impl Core {
         let is_covered = view.root.superblock.checkpoint_lsn >= end;
         let has_deltas = view.frozen.iter().any(|delta| delta.end() <= end);
         if is_covered && !has_deltas {
+            self.release_log(end)?;
             return Ok(Checkpoint { lsn: end, path, bytes: 0 });
         }
         let before = self.store.stats().fold_bytes;
@@ -164,9 +169,21 @@ impl Core {
             superblock.visible_time_us = superblock.visible_time_us.max(now_us);
         })?;
         self.sequencer.folded(end, self.options.retained_bytes_max);
-        self.log.release_before(end)?;
+        self.release_log(end)?;
         let bytes = self.store.stats().fold_bytes.saturating_sub(before);
         Ok(Checkpoint { lsn: end, path, bytes })
+    }
+
+    /// Gives up the log that a published checkpoint covers. What a full disk keeps from being given up goes later.
+    fn release_log(&self, end: Lsn) -> Result<()> {
+        match self.log.release_before(end) {
+            Err(Error::NoSpace) => Ok(()),
+            released => released,
+        }
+    }
+
+    fn log_is_sound(&self) -> bool {
+        !matches!(self.log.make_room(0), Err(Error::Poisoned(_)))
     }
 
     /// Refuses writes from now on.

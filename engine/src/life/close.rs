@@ -2,6 +2,8 @@
 
 use crate::db::{Core, Handle};
 use crate::{Error, Result};
+use seawall_wal::callbacks;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A store that has no more than this unfolded is folded when it closes, so that it opens at once.
@@ -36,6 +38,13 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if callbacks::is_inside() {
+            // This thread may lead the log, or make the checkpoint: closing waits for that, elsewhere.
+            let closing = Handle::new(Arc::clone(self.core()));
+            *closing.fold_thread.lock() = self.fold_thread.lock().take();
+            let _ = self.core().runtime.spawn("seawall-close", Box::new(move || drop(closing)));
+            return;
+        }
         if std::thread::panicking() {
             // What a panic leaves behind is never recorded as a clean end: recovery looks at the log as after a
             // crash.

@@ -117,7 +117,13 @@ impl Opener<'_> {
         if !self.exists(LOG_NAME)? {
             return Err(damaged(format!("the store's log, {}, is missing", log_dir.display())));
         }
-        let wal = self.open_log(Some(superblock))?;
+        let wal = match self.open_log(Some(superblock)) {
+            // There is a store, so this is no store that is missing.
+            Err(Error::Io { source, path, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(damaged(format!("a part of the store's log, {}, is missing", path.display())));
+            }
+            opened => opened?,
+        };
         if wal.store_id() != superblock.store_id {
             return Err(damaged("the log beside it belongs to another store".into()));
         }
@@ -273,12 +279,17 @@ struct Replay<'a> {
 impl Replay<'_> {
     /// The position up to which everything is there.
     fn run(&self, from: Lsn) -> Result<Lsn> {
+        let mut is_full = false;
         self.log.replay(from, &mut |record| {
             let end = record.end;
             self.apply(&record)?;
             let bytes = self.reads.view().active.bytes();
-            if bytes >= self.options.delta_bytes_max && !self.options.read_only {
-                self.fold(end, from)?;
+            if bytes >= self.options.delta_bytes_max && !self.options.read_only && !is_full {
+                match self.fold(end, from) {
+                    // A store on a full disk opens and reads: the rest stays in memory until there is room.
+                    Err(Error::NoSpace) => is_full = true,
+                    folded => folded?,
+                }
             }
             Ok(())
         })?;

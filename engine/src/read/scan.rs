@@ -137,12 +137,13 @@ struct Below {
 impl Below {
     fn next(&mut self) -> Result<Option<Found>> {
         if !self.is_positioned {
-            self.is_positioned = true;
             if self.is_reverse {
                 self.cursor.seek_back(bound_bytes(&self.range.to))?;
             } else {
                 self.cursor.seek(bound_bytes(&self.range.from))?;
             }
+            // Only now: a seek that failed has to be made again.
+            self.is_positioned = true;
         }
         let row = if self.is_reverse { self.cursor.prev()? } else { self.cursor.next()? };
         let is_outside = |key: &[u8]| {

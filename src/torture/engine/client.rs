@@ -152,7 +152,9 @@ impl Client {
             changes.push(Change::Row(ks.name().to_owned(), key, value));
         }
         let ticket: Ticket = match self.db.write_pipelined(batch) {
-            Err(Error::CommitUnknown { lsn }) => return self.told(Err(Error::CommitUnknown { lsn }), changes, Durability::Synced),
+            Err(Error::CommitUnknown { lsn }) => {
+                return self.told(Err(Error::CommitUnknown { lsn }), changes, Durability::Synced);
+            }
             other => other?,
         };
         let lsn = self.history().attempt(Some(ticket.lsn()), changes);
@@ -273,7 +275,13 @@ impl Client {
         }
     }
 
-    fn put(&self, tx: &mut Transaction, ks: &Keyspace, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+    fn put(
+        &self,
+        tx: &mut Transaction,
+        ks: &Keyspace,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), Error> {
         match value {
             Some(value) => tx.insert(ks, key, value),
             None => tx.remove(ks, key),

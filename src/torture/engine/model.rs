@@ -191,7 +191,9 @@ pub(super) fn difference(expected: &Contents, found: &Contents) -> String {
                 for key in expected.keys().chain(found.keys()) {
                     let (old, new) = (expected.get(key), found.get(key));
                     if old != new {
-                        let bytes = |value: Option<&Vec<u8>>| value.map_or("none".to_owned(), |v| v.len().to_string());
+                        let bytes = |value: Option<&Vec<u8>>| {
+                            value.map_or("none".to_owned(), |v| v.len().to_string())
+                        };
                         words.push(format!(
                             "{name}/{}: {} bytes expected, {} found",
                             key.escape_ascii(),

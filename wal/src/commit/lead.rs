@@ -3,9 +3,9 @@
 //! Whoever leads has set `in_flight` under the lock, after seeing that there is something to write, and clears it under
 //! the lock once the marks are published: the sink is never called twice at a time, and no leader finds nothing to do.
 
-use super::{Batch, Committer, Sink, Written};
 #[cfg(seawall_shuttle)]
 use super::explored::Misorder;
+use super::{Batch, Committer, Sink, Written};
 use crate::batch;
 use crate::durability::Durability;
 use crate::error::Error;
@@ -87,7 +87,10 @@ impl<S: Sink> Committer<S> {
             self.state.lock().in_flight = false;
         }
         let mut state = self.state.lock();
-        debug_assert!(written.end >= self.written() && written.end <= self.reserved().max(self.written()), "W6");
+        debug_assert!(
+            written.end >= self.written() && written.end <= self.reserved().max(self.written()),
+            "W6"
+        );
         self.written.fetch_max(written.end.0, Ordering::AcqRel);
         if written.durable {
             self.durable.fetch_max(written.end.0, Ordering::AcqRel);

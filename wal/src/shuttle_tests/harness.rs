@@ -1,6 +1,7 @@
 //! A committer over a sink that remembers, and what must hold at every acknowledgement.
 
 use super::runtime::ShuttleRuntime;
+use crate::Lsn;
 use crate::commit::explored::Misorder;
 use crate::commit::{Batch, Committer, Placed, Sink, Written};
 use crate::durability::Durability;
@@ -9,7 +10,6 @@ use crate::record::Kind;
 use crate::runtime::Runtime;
 use crate::segment::Geometry;
 use crate::stats::Counters;
-use crate::Lsn;
 use shuttle::thread::JoinHandle;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -168,8 +168,12 @@ impl Bench {
         let disk = *self.committer.sink.disk();
         for (placed, durability) in self.all().iter().filter(|(placed, _)| placed.lsn <= lsn) {
             match durability {
-                Durability::Synced => assert!(placed.end <= disk.durable, "W7: {placed:?} is not durable: {disk:?}"),
-                Durability::Written => assert!(placed.end <= disk.written, "W7: {placed:?} is not written: {disk:?}"),
+                Durability::Synced => {
+                    assert!(placed.end <= disk.durable, "W7: {placed:?} is not durable: {disk:?}")
+                }
+                Durability::Written => {
+                    assert!(placed.end <= disk.written, "W7: {placed:?} is not written: {disk:?}")
+                }
                 Durability::Memory => {}
             }
         }

@@ -23,7 +23,9 @@ fn a_log_at_work() {
                 _ => {
                     let noted = acknowledged.clone();
                     let ticket = wal.commit_pipelined(vec![2; 40_000]).unwrap();
-                    ticket.on_done(move |lsn| assert!(noted.lock().unwrap().insert(lsn.unwrap()), "called once"));
+                    ticket.on_done(move |lsn| {
+                        assert!(noted.lock().unwrap().insert(lsn.unwrap()), "called once")
+                    });
                     return;
                 }
             };

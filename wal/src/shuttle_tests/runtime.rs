@@ -6,8 +6,8 @@ use shuttle::rand::Rng;
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// Words are slept on in a table by address, each sleeper on a condition variable of its own, so that a wake-up of one
@@ -51,11 +51,15 @@ impl ShuttleRuntime {
         let address = std::ptr::from_ref(word).addr();
         let mut sleepers = self.sleepers();
         for _ in 0..count_max {
-            let here: Vec<usize> =
-                (0..sleepers.len()).filter(|&i| sleepers.get(i).is_some_and(|s| s.address == address)).collect();
+            let here: Vec<usize> = (0..sleepers.len())
+                .filter(|&i| sleepers.get(i).is_some_and(|s| s.address == address))
+                .collect();
             // The system wakes whom it likes.
-            let Some(&chosen) = here.get(if here.len() > 1 { shuttle::rand::thread_rng().gen_range(0..here.len()) } else { 0 })
-            else {
+            let Some(&chosen) = here.get(if here.len() > 1 {
+                shuttle::rand::thread_rng().gen_range(0..here.len())
+            } else {
+                0
+            }) else {
                 return;
             };
             sleepers.remove(chosen).woken.notify_one();

@@ -77,7 +77,10 @@ impl Model {
         };
         let skipped = skipped.ok_or("the first record is none that was written")?;
         if skipped > self.reclaimed {
-            return Err(format!("the log begins with record {skipped}, and {} may be reclaimed", self.reclaimed));
+            return Err(format!(
+                "the log begins with record {skipped}, and {} may be reclaimed",
+                self.reclaimed
+            ));
         }
         let end = skipped + found.len();
         if end > self.records.len() {

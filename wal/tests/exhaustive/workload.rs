@@ -2,8 +2,8 @@
 
 use crate::model::Model;
 use seawall_wal::disk::sim::{CrashStyle, NameHabit};
-use seawall_wal::{Durability, Error, SimDisk, SimRuntime, Wal, WalOptions};
 use seawall_wal::mutation::Mutation;
+use seawall_wal::{Durability, Error, SimDisk, SimRuntime, Wal, WalOptions};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -47,7 +47,14 @@ pub(crate) const WORKLOADS: [Workload; 7] = [
         name: "all levels, and a batch",
         before: &[Commit(10, Synced)],
         cut: None,
-        steps: &[Commit(9000, Memory), Batch(3), Commit(100, Written), Commit(5000, Written), Sync, Commit(20, Memory)],
+        steps: &[
+            Commit(9000, Memory),
+            Batch(3),
+            Commit(100, Written),
+            Commit(5000, Written),
+            Sync,
+            Commit(20, Memory),
+        ],
     },
     Workload {
         name: "rotation",
@@ -70,9 +77,21 @@ pub(crate) const WORKLOADS: [Workload; 7] = [
     },
     Workload {
         name: "reclaiming and recycling",
-        before: &[Commit(40_000, Synced), Commit(40_000, Synced), Commit(40_000, Written), Commit(40_000, Synced)],
+        before: &[
+            Commit(40_000, Synced),
+            Commit(40_000, Synced),
+            Commit(40_000, Written),
+            Commit(40_000, Synced),
+        ],
         cut: None,
-        steps: &[Truncate(3), Commit(40_000, Synced), Idle, Commit(40_000, Written), Truncate(4), Commit(40_000, Synced)],
+        steps: &[
+            Truncate(3),
+            Commit(40_000, Synced),
+            Idle,
+            Commit(40_000, Written),
+            Truncate(4),
+            Commit(40_000, Synced),
+        ],
     },
     Workload {
         name: "behind a torn tail",
