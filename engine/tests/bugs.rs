@@ -2,13 +2,17 @@
 //! written to fail on an engine that has the bug. `docs/failure-model.md` lists the classes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[path = "bugs/checkpoints.rs"]
+mod checkpoints;
 #[path = "bugs/lives.rs"]
 mod lives;
 
+use seawall_engine::mutation::Mutation;
 use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result, WriteBatch};
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::{CrashStyle, Fault, NameHabit, Op, Zone};
 use seawall_wal::runtime::Rng;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,12 +20,57 @@ const DATA: &str = "/dir/store/data";
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
+thread_local! {
+    /// The mistake that stores opened by this thread make.
+    static MUTATION: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+/// These tests are worth something: each deliberate mistake turns those red that are there for it. Of the two that are
+/// left out, transactions that are not validated are noticed by the tests of isolation, and a checkpoint that does not
+/// wait for what it folds, a matter of an unlucky moment between threads, by the seeds of `seawall torture`.
+#[test]
+fn every_deliberate_mistake_is_noticed() {
+    type Guard = (Mutation, &'static [fn()]);
+    let guards: [Guard; 5] = [
+        (Mutation::FoldUnsynced, &[checkpoints::bug_21_a_checkpoint_of_what_is_not_durable]),
+        (Mutation::ReuseEarly, &[checkpoints::bug_20_a_snapshots_blocks_are_used_again]),
+        (
+            Mutation::ReleaseEarly,
+            &[
+                bug_16_a_failed_root_write_whose_bytes_are_there,
+                bug_24_a_pointer_durable_before_its_value,
+                lives::bug_06_a_torn_checkpoint_of_many_pages,
+            ],
+        ),
+        (Mutation::ReplayLate, &[checkpoints::bug_21_a_checkpoint_beside_commits]),
+        (
+            Mutation::CreateInPlace,
+            &[
+                lives::bug_13_a_crash_while_the_store_is_created,
+                lives::bug_13_a_call_that_fails_while_the_store_is_created,
+            ],
+        ),
+    ];
+    let is_guarded = |mutation: &Mutation| guards.iter().any(|(guarded, _)| guarded == mutation);
+    let elsewhere = [Mutation::SkipValidation, Mutation::FoldUnfrozen];
+    assert!(Mutation::ALL.iter().all(|mutation| is_guarded(mutation) != elsewhere.contains(mutation)));
+    for (mutation, tests) in guards {
+        for (i, test) in tests.iter().enumerate() {
+            MUTATION.set(Some(mutation));
+            let outcome = std::panic::catch_unwind(test);
+            MUTATION.set(None);
+            assert!(outcome.is_err(), "{} goes unnoticed by test {i}", mutation.name());
+        }
+    }
+}
+
 fn builder(disk: &Arc<SimDisk>) -> DbBuilder {
     Db::builder("/dir/store")
         .disk(disk.clone())
         .segment_bytes(64 << 10)
         .memory_budget(1 << 20)
         .background(false)
+        .mutation(MUTATION.get())
 }
 
 fn open(disk: &Arc<SimDisk>, what: &str) -> Db {

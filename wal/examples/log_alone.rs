@@ -1,4 +1,5 @@
 //! The log on its own: a durable queue in a few lines. Run with `cargo run -p seawall-wal --example log_alone`.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use seawall_wal::{Lsn, Result, Wal};
 

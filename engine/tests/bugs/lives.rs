@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// A fold of many pages, of which a power cut leaves any, whole or torn; then again, over what that left.
 #[test]
-fn bug_06_a_torn_checkpoint_of_many_pages() {
+pub(crate) fn bug_06_a_torn_checkpoint_of_many_pages() {
     for call in 1.. {
         let mut disk = SimDisk::new(call);
         let (mut model, mut rng) = (Rows::new(), Rng::new(6));
@@ -70,7 +70,7 @@ fn with_much_to_recover() -> (Arc<SimDisk>, Rows) {
 }
 
 #[test]
-fn bug_12_a_recovery_that_folds_is_cut_short() {
+pub(crate) fn bug_12_a_recovery_that_folds_is_cut_short() {
     let (start, model) = with_much_to_recover();
     let copy = || start.crash_copy();
     let mut folds = 0;
@@ -99,7 +99,7 @@ fn bug_12_a_recovery_that_folds_is_cut_short() {
 }
 
 #[test]
-fn bug_12_a_recovery_in_which_a_call_fails() {
+pub(crate) fn bug_12_a_recovery_in_which_a_call_fails() {
     let (start, model) = with_much_to_recover();
     for fault in [Fault::eio(Op::Any), Fault::short(Op::Any), Fault::full(Op::Any), Fault::dropped_sync()] {
         for call in 1.. {
@@ -150,7 +150,7 @@ fn check_creation(disk: &Arc<SimDisk>, acknowledged: Option<&Rows>, what: &str) 
 }
 
 #[test]
-fn bug_13_a_crash_while_the_store_is_created() {
+pub(crate) fn bug_13_a_crash_while_the_store_is_created() {
     for habit in [NameHabit::Strict, NameHabit::Ext4] {
         for call in 1.. {
             let disk = SimDisk::new(call);
@@ -180,7 +180,7 @@ fn bug_13_a_crash_while_the_store_is_created() {
 }
 
 #[test]
-fn bug_13_a_call_that_fails_while_the_store_is_created() {
+pub(crate) fn bug_13_a_call_that_fails_while_the_store_is_created() {
     for fault in [Fault::eio(Op::Any), Fault::full(Op::Any), Fault::short(Op::Any), Fault::dropped_sync()] {
         for call in 1..120 {
             let disk = SimDisk::new(call);
@@ -196,7 +196,7 @@ fn bug_13_a_call_that_fails_while_the_store_is_created() {
 
 /// A panic in the middle of a checkpoint, at each of its stages, and the store dropped while unwinding.
 #[test]
-fn bug_18_a_panic_in_a_checkpoint_is_no_clean_end() {
+pub(crate) fn bug_18_a_panic_in_a_checkpoint_is_no_clean_end() {
     let mut stages = 0;
     for stage in 0.. {
         let disk = SimDisk::new(18);
@@ -247,7 +247,7 @@ fn bug_18_a_panic_in_a_checkpoint_is_no_clean_end() {
 
 /// Batches over three keyspaces, each as large as several blocks, cut at every call: all of a batch, or nothing.
 #[test]
-fn bug_23_a_batch_over_keyspaces_in_part() {
+pub(crate) fn bug_23_a_batch_over_keyspaces_in_part() {
     let names = ["a", "b", "c"];
     let work = |disk: &Arc<SimDisk>, done: &mut u8| -> Result<()> {
         let db = builder(disk).open()?;
@@ -302,7 +302,7 @@ fn bug_23_a_batch_over_keyspaces_in_part() {
 /// Opened with more log and more unfolded rows than it may have, a store with its own threads does not wait for what
 /// nobody does.
 #[test]
-fn bug_26_a_hang_after_recovery() {
+pub(crate) fn bug_26_a_hang_after_recovery() {
     let (start, model) = with_much_to_recover();
     for round in 0..6 {
         let (sender, done) = mpsc::channel();
@@ -338,7 +338,7 @@ fn bug_26_a_hang_after_recovery() {
 
 /// Sixteen threads, one commit after the other: nothing above the log makes them queue one by one.
 #[test]
-fn bug_38_group_commit_that_never_groups() {
+pub(crate) fn bug_38_group_commit_that_never_groups() {
     for seed in 0..8 {
         let runtime = SimRuntime::new(seed);
         let disk = SimDisk::with_runtime(seed, runtime.clone());
