@@ -45,6 +45,7 @@ impl<S> Committer<S> {
     }
 
     /// Where those sleep who wait for a mark: they are always woken, so that no timer has to help them.
+    #[cfg(test)]
     pub(crate) fn progress_address(&self) -> usize {
         std::ptr::from_ref(&self.progress).addr()
     }
