@@ -416,6 +416,8 @@ impl Torture {
     fn damage(&mut self) -> Result<bool, String> {
         self.calm();
         let db = self.open()?;
+        // Opening may have planned another cut.
+        self.calm();
         let expected = self.history().now();
         if let Err(error) = db.close() {
             return Err(format!("closing: {error}"));

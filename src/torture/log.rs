@@ -379,6 +379,8 @@ impl Torture {
         self.disk.clear_faults();
         self.disk.set_capacity(u64::MAX);
         let Some(wal) = self.open()? else { return Ok(true) };
+        // Opening may have planned another cut.
+        self.disk.clear_faults();
         for _ in 0..self.rng.below(6) {
             let mut client = Client {
                 wal: wal.clone(),

@@ -177,7 +177,7 @@ impl Wal {
     /// # Errors
     /// Like [`append`](Wal::append).
     pub fn make_room(&self, payload_bytes: usize) -> Result<()> {
-        self.0.inner.make_room(record::HEADER_BYTES + payload_bytes)
+        self.0.inner.make_room(payload_bytes.saturating_add(record::HEADER_BYTES))
     }
 
     /// Takes the next place for a record: a copy in memory under a short lock, no I/O. `None` if
@@ -481,11 +481,18 @@ impl Inner {
             }
         })?;
         debug_assert!(salvaged <= (options.repair == Repair::TruncateAtFirstError), "salvage was asked for");
+        let is_reheaded = self.committer.sink.reheads.lock().is_some();
         self.committer.sink.rehead(self.committer.durable())?;
-        if salvaged {
-            // What was given up must not be found again: a segment of its own comes behind the damage at once.
-            self.make_room(record::HEADER_BYTES)?;
-            self.committer.sink.begin_next()?;
+        let dropped = self.recovery.outcome == Outcome::UnacknowledgedLoss && !is_reheaded;
+        if salvaged || (dropped && !options.has(Mutation::GoOnBehindTornTail)) {
+            // What was dropped must not be found again: a segment of its own comes behind it at once, before the
+            // files of a record that did not end are used for anything else.
+            match self.make_room(record::HEADER_BYTES) {
+                Ok(()) => self.committer.sink.begin_next()?,
+                // It comes with the first commit, for which there is no room either.
+                Err(Error::NoSpace) if !salvaged => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
         self.spares.trim()
     }
@@ -534,15 +541,17 @@ impl Inner {
 
     /// Makes one segment file ahead if one is due; writes or seals what an idle log left. True if it did something.
     pub(crate) fn step(&self, idle: bool) -> Result<bool> {
-        if self.wants_spare() && self.spares.top_up(crate::spares::READY_MAX)? {
+        let topped_up =
+            if self.wants_spare() { self.spares.top_up(crate::spares::READY_MAX) } else { Ok(false) };
+        if matches!(topped_up, Ok(true)) {
             self.committer.set_ready_end(self.spares.ready_end());
             return Ok(true);
         }
+        // A full disk keeps no commit that has its room from being written and vouched for.
         let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
-        if !idle {
-            return Ok(false);
-        }
-        Ok(self.committer.settle(carried, true)? || self.vouch_for_segment()?)
+        let settled = idle && (self.committer.settle(carried, true)? || self.vouch_for_segment()?);
+        topped_up?;
+        Ok(settled)
     }
 
     /// The anchor says once a segment that its beginning is durable: should the whole file disappear, recovery
@@ -686,7 +695,7 @@ fn adopt(
         }
     }
     for name in disk.list(dir).map_err(|source| Error::io("list", dir, None, source))? {
-        if name.ends_with(".tmp") {
+        if open::is_temporary(&name) {
             crate::spares::remove_leftover(disk, &dir.join(name))?;
         }
     }

@@ -21,11 +21,13 @@ use crate::runtime::Runtime;
 use crate::scan::{FrameReader, SegmentUse};
 use crate::segment::{self, Geometry, Parsed, Predecessor};
 use crate::spares::{lock_file, remove_leftover, write_new};
+use crate::sync::AtomicU32;
 use crate::walk::{Walk, corruption};
 use crate::writer::segment_path;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What recovery found.
 #[derive(Debug)]
@@ -67,8 +69,14 @@ pub(crate) fn open(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>)
         }
         opener.create(runtime)?;
     }
-    opener.recover(runtime)
+    if options.read_only { opener.look(runtime) } else { opener.recover(runtime) }
 }
+
+/// How often a reader looks again at a log that changes under it.
+const LOOKS_MAX: u32 = 12;
+/// How often damage must be met in the same place before it is believed, and the time between two looks.
+const SAME_MAX: u32 = 2;
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 struct Opener<'a> {
     disk: &'a Arc<dyn Disk>,
@@ -100,9 +108,23 @@ impl Opener<'_> {
         let geometry = Geometry { segment_bytes: self.options.segment_bytes };
         crate::disk::crashsafe::create_dir_all(&**self.disk, self.dir)
             .map_err(|source| Error::io("create directory", self.dir, None, source))?;
-        for name in self.list()? {
-            self.remove_unfinished(&name)?;
+        let names = self.list()?;
+        // All names are looked at before one is removed.
+        self.refuse_strangers(&names)?;
+        let held = self.lock_leftovers(&names)?;
+        let anchor_path = self.dir.join(anchor::FILE_NAME);
+        if self
+            .disk
+            .exists(&anchor_path)
+            .map_err(|source| Error::io("look for", &anchor_path, None, source))?
+        {
+            // Somebody else has made the log meanwhile.
+            return Ok(());
         }
+        for name in &names {
+            self.remove_unfinished(name)?;
+        }
+        drop(held);
         let store_id = self.options.store_id.unwrap_or_else(|| random_id(&**runtime));
         let number = segment::FIRST_NUMBER;
         let path = segment_path(self.dir, number);
@@ -145,12 +167,41 @@ impl Opener<'_> {
         write_new(&**self.disk, &self.dir.join(anchor::FILE_NAME), &bytes)
     }
 
+    fn refuse_strangers(&self, names: &[String]) -> Result<()> {
+        match names.iter().find(|name| !is_own_name(name)) {
+            Some(name) => Err(Error::BadInput(format!(
+                "{} holds {name}, which is not part of a log; use an empty directory",
+                self.dir.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whoever makes the log just now holds its first segment: two must not make it at once.
+    fn lock_leftovers(&self, names: &[String]) -> Result<Vec<Arc<dyn DiskFile>>> {
+        let mut held = Vec::new();
+        for name in names.iter().filter(|name| segment::number_of(name).is_some()) {
+            let path = self.dir.join(name);
+            let file = self.open_file(&path)?;
+            lock_file(&**self.disk, &*file, &path)?;
+            held.push(file);
+        }
+        Ok(held)
+    }
+
     /// What a crash while the log was created left behind. A log file that holds a frame is not such a thing.
     fn remove_unfinished(&self, name: &str) -> Result<()> {
-        let path = self.dir.join(name);
         if let Some(number) = segment::number_of(name) {
-            let geometry = Geometry { segment_bytes: self.options.segment_bytes };
+            let mut geometry = Geometry { segment_bytes: self.options.segment_bytes };
             let mut reader = FrameReader::new(self.disk, self.dir, geometry, true)?;
+            // A log of another segment size is a log all the same.
+            if let Some(Parsed::Header(header, _)) = reader.header_block(number)?.map(segment::Header::parse)
+                && header.number == number
+                && segment::is_segment_size(header.segment_bytes)
+            {
+                geometry.segment_bytes = header.segment_bytes;
+                reader = FrameReader::new(self.disk, self.dir, geometry, true)?;
+            }
             if reader.find_frame(number, None, geometry.first_frame(number))?.is_some() {
                 return Err(Error::Corruption {
                     file: self.dir.join(anchor::FILE_NAME),
@@ -159,13 +210,34 @@ impl Opener<'_> {
                     what: format!("the log's anchor is missing, but {name} holds records"),
                 });
             }
-        } else if !is_own_name(name) {
-            return Err(Error::BadInput(format!(
-                "{} holds {name}, which is not part of a log; use an empty directory",
-                self.dir.display()
-            )));
         }
-        remove_leftover(&**self.disk, &path)
+        remove_leftover(&**self.disk, &self.dir.join(name))
+    }
+
+    /// Reads without locking. Beside a writer the end moves between two reads, and looks like damage; damage is what
+    /// is found in the same place again and again.
+    fn look(&self, runtime: &Arc<dyn Runtime>) -> Result<Found> {
+        let mut last = None;
+        let mut times = 0;
+        for _ in 1..LOOKS_MAX {
+            let error = match self.recover(runtime) {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            let is_moving = match &error {
+                Error::Corruption { lsn, .. } => {
+                    times = if last.replace(*lsn) == Some(*lsn) { times + 1 } else { 0 };
+                    times < SAME_MAX
+                }
+                Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+                _ => false,
+            };
+            if !is_moving {
+                return Err(error);
+            }
+            runtime.wait(&AtomicU32::new(0), 0, Some(LOOK_AGAIN));
+        }
+        self.recover(runtime)
     }
 
     fn recover(&self, runtime: &Arc<dyn Runtime>) -> Result<Found> {
@@ -454,5 +526,13 @@ fn random_id(runtime: &dyn Runtime) -> [u8; 16] {
 
 /// True for names that an unfinished creation may leave.
 fn is_own_name(name: &str) -> bool {
-    name == anchor::FILE_NAME || name.ends_with(".tmp") || name.starts_with(".seawall-probe-")
+    name == anchor::FILE_NAME
+        || segment::number_of(name).is_some()
+        || is_temporary(name)
+        || name.starts_with(".seawall-probe-")
+}
+
+/// True for the names that the log's own files have until they are whole.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name == "anchor.tmp" || name == crate::spares::TEMPORARY
 }

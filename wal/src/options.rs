@@ -1,6 +1,7 @@
 //! How a log is opened, and what opening found.
 
 use crate::Lsn;
+use crate::disk::os::OsOptions;
 use crate::disk::{Disk, OsDisk};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -242,6 +243,7 @@ impl WalOptions {
     }
 
     pub(crate) fn disk_or_default(&self) -> Arc<dyn Disk> {
-        self.disk.clone().unwrap_or_else(|| OsDisk::new())
+        let os = || OsDisk::with(OsOptions { allow_network: self.allow_network, ..OsOptions::default() });
+        self.disk.clone().unwrap_or_else(|| os())
     }
 }

@@ -260,6 +260,9 @@ impl WalReader {
                 // Its beginning is in an earlier segment, before `from`.
                 continue;
             }
+            if !self.pieces.is_empty() && !matches!(header.flags, Flags::MIDDLE | Flags::LAST) {
+                return Err(self.damaged("a record does not end"));
+            }
             self.started = true;
             self.pieces.push((self.unit.len(), at.plus(frame::HEADER_BYTES as u64)));
             self.unit.extend_from_slice(payload);

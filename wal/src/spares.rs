@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// Files kept ready ahead of the live segment once the log is busy.
 pub(crate) const READY_MAX: usize = 2;
 
-const TEMPORARY: &str = "segment.tmp";
+pub(crate) const TEMPORARY: &str = "segment.tmp";
 
 #[derive(Debug)]
 pub(crate) struct Spares {
@@ -167,7 +167,7 @@ impl Spares {
             let keep = READY_MAX.saturating_sub(state.ready.len()).min(state.old.len());
             state.old.split_off(keep)
         };
-        for name in &surplus {
+        for name in surplus.iter().rev() {
             let path = self.dir.join(name);
             self.disk.remove(&path).map_err(|source| Error::io("remove", &path, None, source))?;
         }

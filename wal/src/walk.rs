@@ -263,10 +263,11 @@ impl Walk<'_> {
             self.promised = self.promised.max(header.durable);
             at = found.plus(BLOCK_BYTES as u64);
         }
-        let next = segment.number + 1;
-        if numbers.contains(&next) && !begun.contains_key(&next) {
-            let first = self.geometry.first_frame(next);
-            if self.reader.find_frame(next, None, first)?.is_some() {
+        // The successor need not have the next number: files that a torn record had begun are passed over.
+        let unbegun = |number: &&u64| **number > segment.number && !begun.contains_key(number);
+        for &number in numbers.iter().filter(unbegun) {
+            let first = self.geometry.first_frame(number);
+            if self.reader.find_frame(number, None, first)?.is_some() {
                 beyond = Beyond::BrokenSuccessor;
             }
         }
