@@ -414,7 +414,7 @@ impl Inner {
         let mut files = found.files;
         let live_file = files.remove(&last.number);
         if !options.read_only {
-            adopt(&*disk, dir, &spares, &found.path, files, geometry, found.highest_begun)?;
+            crate::spares::adopt(&*disk, dir, &spares, &found.path, files, geometry, found.highest_begun)?;
         }
         let live = live_file.map(|file| Live {
             number: last.number,
@@ -667,37 +667,4 @@ impl Inner {
         self.committer.settle(carried, true)?;
         Ok(())
     }
-}
-
-/// Sorts the files that are not part of the log: ready for the next segments, to be reused, or to be removed.
-fn adopt(
-    disk: &dyn Disk,
-    dir: &Path,
-    spares: &Spares,
-    path: &[SegmentUse],
-    files: BTreeMap<u64, Arc<dyn DiskFile>>,
-    geometry: Geometry,
-    highest_begun: u64,
-) -> Result<()> {
-    for (number, file) in files {
-        let name = crate::segment::file_name(number);
-        let target = dir.join(&name);
-        let bytes = file.len().map_err(|source| Error::io("stat", &target, None, source))?;
-        let whole = bytes == geometry.segment_bytes;
-        let part_of_log = path.iter().any(|segment| segment.number == number);
-        if part_of_log || (whole && number > highest_begun && spares.adopt_ready(number, file)) {
-            continue;
-        }
-        if whole {
-            spares.adopt_old(name);
-        } else {
-            crate::spares::remove_leftover(disk, &target)?;
-        }
-    }
-    for name in disk.list(dir).map_err(|source| Error::io("list", dir, None, source))? {
-        if open::is_temporary(&name) {
-            crate::spares::remove_leftover(disk, &dir.join(name))?;
-        }
-    }
-    Ok(())
 }

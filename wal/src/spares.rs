@@ -15,11 +15,13 @@ use crate::buf::AlignedBuf;
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Lock, Open, crashsafe};
 use crate::error::{Error, Result};
 use crate::latch::Latch;
+use crate::open::is_temporary;
 use crate::runtime::Runtime;
+use crate::scan::SegmentUse;
 use crate::segment::{self, Geometry};
 use crate::stats::{Counters, add};
 use crate::sync::Mutex;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -267,4 +269,37 @@ pub(crate) fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()
     crashsafe::write_new(disk, path, &buf)
         .map(|_| ())
         .map_err(|source| Error::io("create", path, None, source))
+}
+
+/// Sorts the files that are not part of the log: ready for the next segments, to be reused, or to be removed.
+pub(crate) fn adopt(
+    disk: &dyn Disk,
+    dir: &Path,
+    spares: &Spares,
+    path: &[SegmentUse],
+    files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    geometry: Geometry,
+    highest_begun: u64,
+) -> Result<()> {
+    for (number, file) in files {
+        let name = segment::file_name(number);
+        let target = dir.join(&name);
+        let bytes = file.len().map_err(|source| Error::io("stat", &target, None, source))?;
+        let whole = bytes == geometry.segment_bytes;
+        let part_of_log = path.iter().any(|segment| segment.number == number);
+        if part_of_log || (whole && number > highest_begun && spares.adopt_ready(number, file)) {
+            continue;
+        }
+        if whole {
+            spares.adopt_old(name);
+        } else {
+            remove_leftover(disk, &target)?;
+        }
+    }
+    for name in disk.list(dir).map_err(|source| Error::io("list", dir, None, source))? {
+        if is_temporary(&name) {
+            remove_leftover(disk, &dir.join(name))?;
+        }
+    }
+    Ok(())
 }
