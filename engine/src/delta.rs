@@ -1,28 +1,28 @@
-//! Recent versions, in memory: a concurrent ordered map of (keyspace, key, descending LSN).
+//! Recent versions, in memory: a concurrent ordered map of (keyspace, key, descending LSN), see `rows`.
 //!
 //! A commit inserts one entry per row, all with the LSN of its record. A version is visible to a snapshot at S if its
 //! LSN is below S. Entries do not own their bytes: key and value are ranges of the payload that the log got, kept
-//! alive by reference count, so a commit of a thousand rows costs one buffer and a thousand small nodes.
+//! alive by reference count, so a commit of a thousand rows costs one buffer and a thousand small entries.
 //!
 //! Life of a delta: *active* (commits go in) → *frozen* at a log position C, below which everything is (the
 //! sequencer's lock makes it so; commits still being applied finish shortly) → *folded* into the tree → *retained*
 //! for conflict checks only → dropped. [`Delta::end`] is C, or [`Lsn::MAX`] while active.
 
 use crate::record::WriteSet;
-use crossbeam_skiplist::SkipMap;
-use crossbeam_skiplist::map::Entry;
 use parking_lot::Mutex;
+use rows::{Edge, Place, REMOVED, Row, Rows};
 use seawall_wal::{Lsn, Slice};
-use std::borrow::Borrow;
-use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
-/// What an entry costs beside its bytes in the payload: key and place (56), the node's head and an average tower
-/// of two links (24), the allocator's share (16).
+mod rows;
+
+/// What an entry of a transaction's private set costs beside its bytes, about.
 pub(crate) const NODE_BYTES: u64 = 96;
+/// What a payload costs beside its bytes: two reference counts, the vector, the allocator's share of both.
+const PAYLOAD_BYTES: u64 = 72;
 
 /// A row's state in some version: a value, or none where it was removed.
 pub(crate) type Version = Option<Slice>;
@@ -30,137 +30,17 @@ pub(crate) type Version = Option<Slice>;
 /// One generation of recent versions.
 #[derive(Debug)]
 pub(crate) struct Delta {
-    map: SkipMap<Key, Place>,
+    rows: Rows,
+    /// Of the payloads.
     bytes: AtomicU64,
     end: AtomicU64,
     dropped: Mutex<BTreeMap<u32, Lsn>>,
 }
 
-#[derive(Debug)]
-struct Key {
-    payload: Arc<Vec<u8>>,
-    /// The key's first eight bytes: most comparisons end here, without touching the payload.
-    head: u64,
-    lsn: u64,
-    keyspace: u32,
-    at: u32,
-    bytes: u32,
-}
-
-/// Where a version's value stands in its entry's payload.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    at: u32,
-    bytes: u32,
-}
-
-impl Place {
-    /// No payload is that long.
-    const REMOVED: Place = Place { at: u32::MAX, bytes: 0 };
-}
-
-fn head_of(key: &[u8]) -> u64 {
-    let mut head = [0; 8];
-    let taken = key.len().min(8);
-    if let (Some(target), Some(source)) = (head.get_mut(..taken), key.get(..taken)) {
-        target.copy_from_slice(source);
-    }
-    u64::from_be_bytes(head)
-}
-
-/// What entries are ordered by, so that a lookup needs no entry of its own.
-trait Ordered {
-    fn parts(&self) -> (u32, u64, &[u8], u64);
-}
-
-fn compare(a: &(dyn Ordered + '_), b: &(dyn Ordered + '_)) -> Ordering {
-    let (keyspace_a, head_a, key_a, lsn_a) = a.parts();
-    let (keyspace_b, head_b, key_b, lsn_b) = b.parts();
-    (keyspace_a, head_a)
-        .cmp(&(keyspace_b, head_b))
-        .then_with(|| key_a.cmp(key_b))
-        .then_with(|| Reverse(lsn_a).cmp(&Reverse(lsn_b)))
-}
-
-impl Key {
-    fn key(&self) -> &[u8] {
-        self.payload.get(self.at as usize..(self.at + self.bytes) as usize).unwrap_or_default()
-    }
-
-    fn slice(&self) -> Slice {
-        self.part(self.at as usize..(self.at + self.bytes) as usize)
-    }
-
-    fn part(&self, range: Range<usize>) -> Slice {
-        WriteSet::slice(&self.payload, range)
-    }
-
-    fn version(&self, place: &Place) -> Version {
-        let is_put = place.at != Place::REMOVED.at;
-        is_put.then(|| self.part(place.at as usize..(place.at + place.bytes) as usize))
-    }
-}
-
-impl Ordered for Key {
-    fn parts(&self) -> (u32, u64, &[u8], u64) {
-        (self.keyspace, self.head, self.key(), self.lsn)
-    }
-}
-
-struct Probe<'a> {
-    keyspace: u32,
-    key: &'a [u8],
-    lsn: u64,
-}
-
-impl Ordered for Probe<'_> {
-    fn parts(&self) -> (u32, u64, &[u8], u64) {
-        (self.keyspace, head_of(self.key), self.key, self.lsn)
-    }
-}
-
-impl PartialEq for dyn Ordered + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        compare(self, other).is_eq()
-    }
-}
-impl Eq for dyn Ordered + '_ {}
-impl PartialOrd for dyn Ordered + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for dyn Ordered + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare(self, other)
-    }
-}
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-impl Eq for Key {}
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare(self, other)
-    }
-}
-impl<'a> Borrow<dyn Ordered + 'a> for Key {
-    fn borrow(&self) -> &(dyn Ordered + 'a) {
-        self
-    }
-}
-
 impl Default for Delta {
     fn default() -> Delta {
         Delta {
-            map: SkipMap::new(),
+            rows: Rows::default(),
             bytes: AtomicU64::new(0),
             end: AtomicU64::new(Lsn::MAX.0),
             dropped: Mutex::new(BTreeMap::new()),
@@ -174,23 +54,21 @@ impl Delta {
         if !set.dropped().is_empty() {
             self.dropped.lock().extend(set.dropped().iter().map(|id| (*id, lsn)));
         }
-        let bytes = set.payload().len() as u64 + NODE_BYTES * set.rows().len() as u64;
-        self.bytes.fetch_add(bytes, Atomic::Relaxed);
+        self.bytes.fetch_add(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
         for row in set.rows() {
-            let (keyspace, key) = set.key_of(row);
-            let place = match row.value_range() {
-                Some(range) => Place { at: range.start as u32, bytes: (range.end - range.start) as u32 },
-                None => Place::REMOVED,
-            };
-            let key = Key {
+            let key = row.key_range();
+            let value = row.value_range();
+            let (value_at, value_bytes) =
+                value.map_or((REMOVED, 0), |value| (value.start as u32, value.len() as u32));
+            let entry = Row {
                 payload: Arc::clone(set.payload()),
-                head: head_of(key),
                 lsn: lsn.0,
-                keyspace,
-                at: row.key_range().start as u32,
-                bytes: key.len() as u32,
+                key_at: key.start as u32,
+                key_bytes: key.len() as u32,
+                value_at,
+                value_bytes,
             };
-            self.map.insert(key, place);
+            self.rows.insert(row.row_keyspace(), entry);
         }
     }
 
@@ -198,17 +76,18 @@ impl Delta {
     pub(crate) fn discard(&self, set: &WriteSet, lsn: Lsn) {
         for row in set.rows() {
             let (keyspace, key) = set.key_of(row);
-            let probe = Probe { keyspace, key, lsn: lsn.0 };
-            self.map.remove::<dyn Ordered + '_>(&probe);
+            self.rows.remove(&Place::new(keyspace, key, lsn.0));
         }
-        let bytes = set.payload().len() as u64 + NODE_BYTES * set.rows().len() as u64;
-        self.bytes.fetch_sub(bytes, Atomic::Relaxed);
+        self.bytes.fetch_sub(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
         self.dropped.lock().retain(|_, at| *at != lsn);
     }
 
-    /// Bytes held, exactly: payloads and nodes.
+    /// Bytes held: payloads, and the leaves that point into them.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Atomic::Relaxed)
+        match self.bytes.load(Atomic::Relaxed) {
+            0 => 0,
+            bytes => bytes + self.rows.bytes(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -228,20 +107,25 @@ impl Delta {
 
     /// The newest version below `before`, and its LSN.
     pub(crate) fn newest(&self, keyspace: u32, key: &[u8], before: Lsn) -> Option<(Lsn, Version)> {
-        let entry = self.newest_entry(keyspace, key, before)?;
-        Some((Lsn(entry.key().lsn), entry.key().version(entry.value())))
+        self.newest_row(keyspace, key, before, |row| (Lsn(row.lsn), row.version()))
     }
 
     /// The LSN of the newest version, visible or not.
     pub(crate) fn newest_lsn(&self, keyspace: u32, key: &[u8]) -> Option<Lsn> {
-        Some(Lsn(self.newest_entry(keyspace, key, Lsn::MAX)?.key().lsn))
+        self.newest_row(keyspace, key, Lsn::MAX, |row| Lsn(row.lsn))
     }
 
-    fn newest_entry(&self, keyspace: u32, key: &[u8], before: Lsn) -> Option<Entry<'_, Key, Place>> {
-        let probe = Probe { keyspace, key, lsn: before.0.checked_sub(1)? };
-        let entry = self.map.lower_bound::<dyn Ordered + '_>(Bound::Included(&probe))?;
-        let found = entry.key();
-        (found.keyspace == keyspace && found.key() == key).then_some(entry)
+    fn newest_row<T>(
+        &self,
+        keyspace: u32,
+        key: &[u8],
+        before: Lsn,
+        then: impl FnOnce(&Row) -> T,
+    ) -> Option<T> {
+        let place = Place::new(keyspace, key, before.0.checked_sub(1)?);
+        let found =
+            |found_keyspace, row: &Row| (found_keyspace == keyspace && row.key() == key).then(|| then(row));
+        self.rows.first_from(&place, found).flatten()
     }
 
     /// Ids of the keyspaces that end here, and where.
@@ -254,12 +138,13 @@ impl Delta {
         let mut found = Vec::new();
         let mut next = Some(0);
         while let Some(keyspace) = next {
-            let probe = Probe { keyspace, key: b"", lsn: u64::MAX };
-            let Some(entry) = self.map.lower_bound::<dyn Ordered + '_>(Bound::Included(&probe)) else {
+            let Some(there) =
+                self.rows.first_from(&Place::new(keyspace, b"", u64::MAX), |keyspace, _| keyspace)
+            else {
                 break;
             };
-            found.push(entry.key().keyspace);
-            next = entry.key().keyspace.checked_add(1);
+            found.push(there);
+            next = there.checked_add(1);
         }
         found
     }
@@ -274,47 +159,16 @@ impl Delta {
         rows_max: usize,
         out: &mut VecDeque<(Slice, Version)>,
     ) -> bool {
-        let start = match from {
-            Bound::Unbounded => Probe { keyspace, key: &[], lsn: u64::MAX },
-            Bound::Included(key) => Probe { keyspace, key, lsn: u64::MAX },
-            Bound::Excluded(key) => Probe { keyspace, key, lsn: 0 },
+        let edge = match from {
+            Bound::Unbounded => Edge::At(Place::new(keyspace, b"", u64::MAX)),
+            Bound::Included(key) => Edge::At(Place::new(keyspace, key, u64::MAX)),
+            Bound::Excluded(key) => Edge::Behind(Place::new(keyspace, key, 0)),
         };
-        let start: Bound<&(dyn Ordered + '_)> = match from {
-            Bound::Excluded(_) => Bound::Excluded(&start),
-            _ => Bound::Included(&start),
-        };
-        let mut next = self.map.lower_bound(start);
-        let mut taken = 0;
-        let mut older = 0;
-        let mut last: Option<Entry<'_, Key, Place>> = None;
-        while let Some(entry) = next {
-            let found = entry.key();
-            if found.keyspace != keyspace || is_past(found.key(), to) {
-                return false;
-            }
-            let is_older = last.as_ref().is_some_and(|last| last.key().key() == found.key());
-            if is_older {
-                older += 1;
-                if older > 4 {
-                    // A row with many versions: step over the rest of them at once.
-                    let rest = Probe { keyspace, key: found.key(), lsn: 0 };
-                    next = self.map.lower_bound::<dyn Ordered + '_>(Bound::Excluded(&rest));
-                    continue;
-                }
-            } else if found.lsn < before.0 {
-                if taken == rows_max {
-                    return true;
-                }
-                out.push_back((found.slice(), found.version(entry.value())));
-                taken += 1;
-                older = 0;
-                next = entry.next();
-                last = Some(entry);
-                continue;
-            }
-            next = entry.next();
-        }
-        false
+        let mut taker = Taker { rows_max, taken: 0, has_more: false, out };
+        self.rows.ascend(&edge, before.0, |found, row, visible| {
+            found == keyspace && !is_past(row.key(), to) && taker.take(visible)
+        });
+        taker.has_more
     }
 
     /// Like [`ascending`](Self::ascending), from the end.
@@ -326,53 +180,38 @@ impl Delta {
         rows_max: usize,
         out: &mut VecDeque<(Slice, Version)>,
     ) -> bool {
-        let mut next = match to {
-            Bound::Included(key) => {
-                self.map.upper_bound::<dyn Ordered + '_>(Bound::Included(&Probe { keyspace, key, lsn: 0 }))
-            }
-            Bound::Excluded(key) => self.map.upper_bound::<dyn Ordered + '_>(Bound::Excluded(&Probe {
-                keyspace,
-                key,
-                lsn: u64::MAX,
-            })),
-            Bound::Unbounded => match keyspace.checked_add(1) {
-                Some(above) => {
-                    let above = Probe { keyspace: above, key: &[], lsn: u64::MAX };
-                    self.map.upper_bound::<dyn Ordered + '_>(Bound::Excluded(&above))
-                }
-                None => self.map.back(),
-            },
+        let edge = match to {
+            Bound::Unbounded => Edge::At(Place::end_of(keyspace)),
+            Bound::Included(key) => Edge::Behind(Place::new(keyspace, key, 0)),
+            Bound::Excluded(key) => Edge::At(Place::new(keyspace, key, u64::MAX)),
         };
-        let mut taken = 0;
-        while let Some(entry) = next {
-            let found = entry.key();
-            if found.keyspace != keyspace || is_before(found.key(), from) {
-                return false;
-            }
-            if taken == rows_max {
-                return true;
-            }
-            // Backwards a row's versions come oldest first: this one is its oldest.
-            let previous = entry.prev();
-            let is_only = previous
-                .as_ref()
-                .is_none_or(|p| p.key().keyspace != keyspace || p.key().key() != found.key());
-            if is_only {
-                if found.lsn < before.0 {
-                    out.push_back((found.slice(), found.version(entry.value())));
-                    taken += 1;
-                }
-                next = previous;
-                continue;
-            }
-            if let Some((_, version)) = self.newest(keyspace, found.key(), before) {
-                out.push_back((found.slice(), version));
-                taken += 1;
-            }
-            let newest = Probe { keyspace, key: found.key(), lsn: u64::MAX };
-            next = self.map.upper_bound::<dyn Ordered + '_>(Bound::Excluded(&newest));
+        let mut taker = Taker { rows_max, taken: 0, has_more: false, out };
+        self.rows.descend(&edge, before.0, |found, row, visible| {
+            found == keyspace && !is_before(row.key(), from) && taker.take(visible)
+        });
+        taker.has_more
+    }
+}
+
+/// Takes visible rows until it has enough.
+struct Taker<'a> {
+    rows_max: usize,
+    taken: usize,
+    has_more: bool,
+    out: &'a mut VecDeque<(Slice, Version)>,
+}
+
+impl Taker<'_> {
+    fn take(&mut self, visible: Option<&Row>) -> bool {
+        if self.taken == self.rows_max {
+            self.has_more = true;
+            return false;
         }
-        false
+        if let Some(row) = visible {
+            self.out.push_back((row.key_slice(), row.version()));
+            self.taken += 1;
+        }
+        true
     }
 }
 

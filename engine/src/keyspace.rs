@@ -122,6 +122,9 @@ impl Catalogue {
 
     /// A record that creates and drops keyspaces got its place. Under the sequencer's lock.
     pub(crate) fn placed(&self, created: &[u32], dropped: &[u32], lsn: Lsn) {
+        if created.is_empty() && dropped.is_empty() {
+            return;
+        }
         let lives = self.lives.lock();
         for life in created.iter().filter_map(|id| lives.get(id)) {
             life.created.store(lsn.0, Ordering::Release);

@@ -297,6 +297,9 @@ impl Builder {
     fn push(&mut self, op: u8, keyspace: u32, key: &[u8], value: Option<&[u8]>) {
         debug_assert!(key.len() <= KEY_BYTES_MAX && value.is_none_or(|v| v.len() <= VALUE_BYTES_MAX));
         if self.bytes.is_empty() {
+            // The first operation is often the only one.
+            self.bytes.reserve(HEADER_BYTES + OP_BYTES_MIN + 4 + key.len() + value.map_or(0, <[u8]>::len));
+            self.ops.reserve(1);
             self.bytes.extend_from_slice(&[FORMAT, 0, 0, 0, 0, 0, 0, 0]);
         }
         self.bytes.push(op);

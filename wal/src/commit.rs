@@ -1,17 +1,16 @@
 //! Group commit: *the last arriver leads*. No I/O of its own; a [`Sink`] writes what it gathers.
 //!
-//! A committer takes a short lock, copies its record into the open batch, and looks: if nothing is in flight and the
-//! batch holds as many commits as are expected (`target`), it writes the batch itself, so a lone committer never
-//! changes threads. Otherwise it sleeps on its batch's word. The first to sleep *tends* the batch: it sleeps with a
-//! limit, and leads with what is there if nobody did before. When a write of n commits ends and m wait,
+//! A committer takes a short lock, copies its record into the open batch, and, when it comes to wait, looks: if nothing
+//! is in flight and as many wait as are expected (`gather::Gather`), it writes the batch itself, so a lone committer
+//! never changes threads. Otherwise it sleeps on its batch's word. The first to sleep *tends* the batch: it sleeps with
+//! a limit, and leads with what is there if nobody did before. Records that nobody waits for (tickets) are written by
+//! the thread that *drives* the log, as soon as nothing is in flight.
 //!
-//! - m = 0: the n will be back soon: `target` = n;
-//! - m ≥ n/2: lead again at once;
-//! - otherwise the woken ones will join the waiting ones: `target` = n + m.
-//!
-//! One write is in flight at a time. Its leader publishes the durable LSN, *then* changes the word of each batch
-//! written and wakes its sleepers, once: whoever looked at the mark before it slept is woken, whoever looks later
-//! sees the mark. A waiter that leaves early hands tending on.
+//! One write is in flight at a time. Its leader publishes the durable LSN, *then* tells the engine above, changes the
+//! word of each batch written and wakes its sleepers, once: whoever looked at the mark before it slept is woken,
+//! whoever looks later sees the mark. A leader that goes on with the next batch at once wakes one sleeper and leaves it
+//! to that one to wake the others (*relay*), so that the device does not wait while threads are being woken. A waiter
+//! that leaves early hands tending on.
 //!
 //! ```text
 //!  idle --lead--> in flight --finish--> idle | in flight (leads again)
@@ -34,20 +33,25 @@ use crate::record::{self, Kind};
 use crate::runtime::Runtime;
 use crate::segment::Geometry;
 use crate::stats::{Counters, add};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 #[cfg(seawall_shuttle)]
 pub(crate) mod explored;
+mod gather;
 mod lead;
+mod word;
+
+use gather::Gather;
+use word::Word;
 
 /// Words that waiters sleep on, a batch's being its number modulo this.
 const WORDS: usize = 64;
 /// Bytes gathered and not yet written beyond which appenders wait.
-const PENDING_BYTES_MAX: usize = 16 << 20;
+const PENDING_BYTES_MAX: usize = 8 << 20;
 
 /// What a sink has written.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +60,27 @@ pub(crate) struct Written {
     pub(crate) end: Lsn,
     /// Whether all up to there is on the device.
     pub(crate) durable: bool,
+}
+
+/// Called by the thread that leads, after the marks were published; true if the log has failed. Must not block.
+pub(crate) type OnMarks = Box<dyn Fn(bool) + Send + Sync>;
+
+/// Who is told of every change of the marks.
+#[derive(Default)]
+struct Listener(OnceLock<OnMarks>);
+
+impl Listener {
+    fn tell(&self, has_failed: bool) {
+        if let Some(listener) = self.0.get() {
+            listener(has_failed);
+        }
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({})", self.0.get().is_some())
+    }
 }
 
 /// Where batches go.
@@ -91,8 +116,7 @@ struct State {
     sealed: VecDeque<Batch>,
     sealed_bytes: usize,
     in_flight: bool,
-    /// Commits that the open batch should hold before it is written.
-    target: u32,
+    gather: Gather,
     /// Ends of the last records that asked for each level: what later ones wait for.
     asked_synced: Lsn,
     asked_written: Lsn,
@@ -106,8 +130,6 @@ struct State {
     failure: Option<Arc<Error>>,
     closed: bool,
     time_us: u64,
-    /// How long a write takes, smoothed.
-    write_ns: u64,
 }
 
 #[derive(Debug)]
@@ -119,17 +141,28 @@ pub(crate) struct Committer<S> {
     reserved: AtomicU64,
     written: AtomicU64,
     durable: AtomicU64,
-    words: [AtomicU32; WORDS],
+    words: [Word; WORDS],
     /// Changes with every write that ends; slept on by those who wait for a mark or for room.
-    progress: AtomicU32,
-    progress_waiters: AtomicU32,
+    progress: Word,
     callbacks: Callbacks,
+    /// Told of every change of the marks, and of failure, before anybody is woken.
+    listener: Listener,
     counters: Arc<Counters>,
     /// A test's deliberate mistake: failed writes are acknowledged.
     pub(crate) forgetful: bool,
     /// What the exploration of interleavings may get wrong on purpose, and what it counts.
     #[cfg(seawall_shuttle)]
     pub(crate) explored: explored::Explored,
+}
+
+/// What stands between a record and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Ready,
+    /// Files have to exist for the positions before this.
+    NeedsFiles(Lsn),
+    /// So much is gathered that a write has to end first.
+    Crowded,
 }
 
 enum Step {
@@ -139,10 +172,15 @@ enum Step {
     Sleep(Option<Duration>, bool),
 }
 
-/// One who waits: which batch, and whether it tends it.
+/// One who waits: with which batch, and how.
 struct Waiter {
     seq: u64,
+    /// Looks after the batch: sleeps with a limit, and leads if nobody else did.
     tends: bool,
+    /// Stands for those who hold tickets: it is not counted, and gathers nobody.
+    drives: bool,
+    /// Has been counted among those who wait for the batch.
+    is_counted: bool,
 }
 
 impl<S: Sink> Committer<S> {
@@ -166,7 +204,7 @@ impl<S: Sink> Committer<S> {
                 sealed: VecDeque::new(),
                 sealed_bytes: 0,
                 in_flight: false,
-                target: 1,
+                gather: Gather::default(),
                 asked_synced: Lsn::ZERO,
                 asked_written: Lsn::ZERO,
                 asked_seq: 0,
@@ -176,15 +214,14 @@ impl<S: Sink> Committer<S> {
                 failure: None,
                 closed: false,
                 time_us,
-                write_ns: 100_000,
             }),
             reserved: AtomicU64::new(durable.0),
             written: AtomicU64::new(durable.0),
             durable: AtomicU64::new(durable.0),
-            words: std::array::from_fn(|_| AtomicU32::new(0)),
-            progress: AtomicU32::new(0),
-            progress_waiters: AtomicU32::new(0),
+            words: std::array::from_fn(|_| Word::default()),
+            progress: Word::default(),
             callbacks: Callbacks::default(),
+            listener: Listener::default(),
             counters: counters.clone(),
             forgetful: false,
             #[cfg(seawall_shuttle)]
@@ -219,21 +256,19 @@ impl<S: Sink> Committer<S> {
         state.ready_end = state.ready_end.max(end);
     }
 
-    /// The position that files must cover for a `bytes` bytes of records, headers included, to be placed,
-    /// and whether they do.
-    pub(crate) fn room_for(&self, bytes: usize) -> Result<(Lsn, bool)> {
+    /// What has to happen before `bytes` bytes of records, headers included, can be placed.
+    pub(crate) fn room_for(&self, bytes: usize) -> Result<Room> {
         let state = self.state.lock();
         state.check()?;
-        if bytes <= batch::single_bytes_max(self.geometry) && state.open.fits(bytes) {
-            return Ok((state.ready_end, true));
-        }
+        let fits = bytes <= batch::single_bytes_max(self.geometry) && state.open.fits(bytes);
         let end = batch::end_needed(state.open.next_base(), bytes, self.geometry);
-        Ok((end, end <= state.ready_end))
-    }
-
-    /// True if so much is gathered that appenders should wait for a write to end.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.state.lock().sealed_bytes > PENDING_BYTES_MAX
+        Ok(if !fits && end > state.ready_end {
+            Room::NeedsFiles(end)
+        } else if state.sealed_bytes > PENDING_BYTES_MAX {
+            Room::Crowded
+        } else {
+            Room::Ready
+        })
     }
 
     /// Takes the next place for records that stand or fall together: a copy in memory under a short lock. `None` if
@@ -281,7 +316,6 @@ impl<S: Sink> Committer<S> {
                 state.open.push(payload);
             }
             state.open.records += payloads.len() as u32;
-            state.open.commits += 1;
             state.open.durability = state.open.durability.max(durability);
             (lsn, state.open.end(), state.open.seq)
         };
@@ -319,8 +353,26 @@ impl<S: Sink> Committer<S> {
 
     /// Waits until `placed` counts. False if `timeout` passed first.
     pub(crate) fn wait(&self, placed: &Placed, timeout: Option<Duration>) -> Result<bool> {
-        let reached = self.wait_until(placed.need, Some(placed.seq), timeout);
+        let waiter = Waiter { seq: placed.seq, tends: false, drives: false, is_counted: false };
+        let reached = self.wait_until(placed.need, Some(waiter), timeout);
         reached.map_err(|_| Error::CommitUnknown { lsn: placed.lsn })
+    }
+
+    /// Sees to it that all that was asked for so far is reached, for those who hold tickets. False if it is already.
+    pub(crate) fn drive(&self) -> Result<bool> {
+        let (need, seq) = {
+            let state = self.state.lock();
+            (Need { durable: state.asked_synced, written: state.asked_written }, state.asked_seq)
+        };
+        if self.has(need) {
+            return Ok(false);
+        }
+        self.wait_until(need, Some(Waiter { seq, tends: false, drives: true, is_counted: false }), None)
+    }
+
+    /// `listener` is called with every change of the marks from now on. Once.
+    pub(crate) fn listen(&self, listener: OnMarks) {
+        let _ = self.listener.0.set(listener);
     }
 
     /// Waits until everything before `lsn` is on the device.
@@ -342,7 +394,7 @@ impl<S: Sink> Committer<S> {
 
     /// Waits for a write in flight to end, or leads one: makes room.
     pub(crate) fn make_progress(&self) -> Result<()> {
-        let seen = self.progress.load(Ordering::Acquire);
+        let seen = self.progress.seen();
         let mut state = self.state.lock();
         state.check()?;
         if !state.in_flight {
@@ -354,9 +406,7 @@ impl<S: Sink> Committer<S> {
             return Ok(());
         }
         drop(state);
-        self.progress_waiters.fetch_add(1, Ordering::SeqCst);
-        self.runtime.wait(&self.progress, seen, None);
-        self.progress_waiters.fetch_sub(1, Ordering::AcqRel);
+        self.progress.sleep(&*self.runtime, seen, None);
         Ok(())
     }
 
@@ -415,18 +465,14 @@ impl<S: Sink> Committer<S> {
         self.durable() >= need.durable && self.written() >= need.written
     }
 
-    fn wait_until(&self, need: Need, seq: Option<u64>, timeout: Option<Duration>) -> Result<bool> {
+    fn wait_until(&self, need: Need, mut waiter: Option<Waiter>, timeout: Option<Duration>) -> Result<bool> {
         let deadline = timeout.map(|timeout| self.runtime.now().saturating_add(timeout));
-        let mut waiter = seq.map(|seq| Waiter { seq, tends: false });
         loop {
             if self.has(need) {
                 return Ok(true);
             }
-            let word = match &waiter {
-                Some(waiter) => self.word(waiter.seq),
-                None => &self.progress,
-            };
-            let seen = word.load(Ordering::Acquire);
+            let word = waiter.as_ref().map_or(&self.progress, |waiter| self.word(waiter.seq));
+            let seen = word.seen();
             let step = {
                 let mut state = self.state.lock();
                 let step = self.next_step(&mut state, need, waiter.as_mut());
@@ -444,14 +490,8 @@ impl<S: Sink> Committer<S> {
                         self.leave(waiter.as_ref().filter(|_| tends));
                         return Ok(false);
                     }
-                    let limit = limit.into_iter().chain(left).min();
-                    if waiter.is_none() {
-                        self.progress_waiters.fetch_add(1, Ordering::SeqCst);
-                    }
-                    self.runtime.wait(word, seen, limit);
-                    if waiter.is_none() {
-                        self.progress_waiters.fetch_sub(1, Ordering::AcqRel);
-                    }
+                    word.sleep(&*self.runtime, seen, limit.into_iter().chain(left).min());
+                    self.relay(word);
                 }
             }
         }
@@ -465,24 +505,31 @@ impl<S: Sink> Committer<S> {
         if let Some(failure) = &state.failure {
             return Err(Error::Poisoned(failure.clone()));
         }
-        let write = Duration::from_nanos(state.write_ns);
+        let write = state.gather.write_time();
         let Some(waiter) = waiter else {
             // Waits for a mark, not with a batch: leads when nobody does.
             return Ok(if state.in_flight { Step::Sleep(Some(write * 2), false) } else { Step::Lead });
         };
+        let is_open = waiter.seq == state.open.seq;
+        if is_open && !waiter.is_counted && !waiter.drives {
+            waiter.is_counted = true;
+            state.open.commits += 1;
+        }
         if state.in_flight {
             // The batch in flight wakes its own; the open one is tended by its first waiter.
-            if waiter.seq == state.open.seq && !state.open.tended {
+            if is_open && !state.open.tended {
                 state.open.tended = true;
                 waiter.tends = true;
             }
             // A sealed batch that nobody writes yet may have no tender: its waiters look again by themselves.
             let untaken = state.sealed.front().is_some_and(|front| front.seq <= waiter.seq);
-            let looks_again = waiter.tends || (untaken && waiter.seq < state.open.seq);
-            return Ok(Step::Sleep(looks_again.then_some(write + write / 2), waiter.tends));
+            let looks_again = waiter.tends || (untaken && !is_open);
+            let limit = write + state.gather.patience(0);
+            return Ok(Step::Sleep(looks_again.then_some(limit), waiter.tends));
         }
-        let written_already = waiter.seq < state.open.seq;
-        if written_already || !state.sealed.is_empty() || state.open.commits >= state.target || waiter.tends {
+        let is_full = state.open.commits >= state.gather.target();
+        let gathers_nobody = waiter.drives && !state.gather.is_waiting();
+        if !is_open || !state.sealed.is_empty() || is_full || gathers_nobody || waiter.tends {
             return Ok(Step::Lead);
         }
         if state.open.tended {
@@ -490,7 +537,7 @@ impl<S: Sink> Committer<S> {
         }
         state.open.tended = true;
         waiter.tends = true;
-        Ok(Step::Sleep(Some(write / 2), true))
+        Ok(Step::Sleep(Some(state.gather.patience(state.open.commits)), true))
     }
 
     /// A waiter that tends a batch gives up: another has to take over.
@@ -505,9 +552,16 @@ impl<S: Sink> Committer<S> {
             state.open.tended = false;
         }
         drop(state);
-        let word = self.word(waiter.seq);
-        word.fetch_add(1, Ordering::Release);
-        self.runtime.wake_all(word);
+        self.word(waiter.seq).change_and_wake(&*self.runtime);
+    }
+
+    /// Passes on what a leader left to the first that it woke.
+    fn relay(&self, word: &Word) {
+        #[cfg(seawall_shuttle)]
+        if self.errs(explored::Misorder::RelayForgotten) {
+            return;
+        }
+        word.relay(&*self.runtime);
     }
 
     /// Moves the open batch, if it holds anything, behind the sealed ones, and opens the next.
@@ -555,7 +609,6 @@ impl<S: Sink> Committer<S> {
                 _ => Flags::MIDDLE,
             };
             piece.records = if i == 0 { records } else { 0 };
-            piece.commits = u32::from(i == last);
             piece.durability = durability;
             end = piece.end();
             state.open.seq += 1;
@@ -566,7 +619,7 @@ impl<S: Sink> Committer<S> {
         Ok((first.plus(frame::HEADER_BYTES as u64), end, state.open.seq - 1))
     }
 
-    fn word(&self, seq: u64) -> &AtomicU32 {
+    fn word(&self, seq: u64) -> &Word {
         &self.words[(seq % WORDS as u64) as usize]
     }
 }

@@ -2,7 +2,6 @@
 //! first wanted) sees to it that commits without a waiter are written. Neither is needed for correctness: whoever
 //! waits leads, whoever needs a segment makes one.
 
-use crate::commit::Placed;
 use crate::error::Result;
 use crate::log::Inner;
 use crate::runtime::{Runtime, Thread};
@@ -29,12 +28,13 @@ struct Shared {
     /// Grows with every write.
     activity: AtomicU64,
     ticket_word: AtomicU32,
+    /// The ticket thread runs, and will look again before it sleeps.
+    drives: AtomicBool,
     tickets: Mutex<Tickets>,
 }
 
 #[derive(Default)]
 struct Tickets {
-    wanted: Option<Placed>,
     is_started: bool,
     thread: Option<Box<dyn Thread>>,
     /// Said by the thread itself, once it runs.
@@ -58,16 +58,15 @@ impl Signals {
         }
     }
 
-    /// Somebody holds a ticket for `placed`.
-    pub(crate) fn want(&self, inner: &Arc<Inner>, placed: &Placed) {
-        if !self.0.has_keeper.load(Ordering::Acquire) {
-            return;
-        }
+    /// Somebody holds a ticket for what was just placed.
+    pub(crate) fn want(&self, inner: &Arc<Inner>) {
+        // The thread says that it sleeps, then looks for work; here it is the other way round.
+        let drives = &self.0.drives;
+        if !self.0.has_keeper.load(Ordering::Acquire)
+            || drives.load(Ordering::SeqCst)
+            || drives.swap(true, Ordering::SeqCst)
         {
-            let mut tickets = self.0.tickets.lock();
-            if tickets.wanted.is_none_or(|wanted| wanted.lsn < placed.lsn) {
-                tickets.wanted = Some(*placed);
-            }
+            return;
         }
         self.start_ticket_thread(inner);
         self.0.ticket_word.fetch_add(1, Ordering::Release);
@@ -96,12 +95,13 @@ impl Signals {
             if self.0.stop.load(Ordering::Acquire) {
                 return;
             }
-            let wanted = self.0.tickets.lock().wanted.take();
-            match wanted {
-                // A failed log has told whoever asked.
-                Some(placed) => drop(inner.committer.wait(&placed, None)),
-                None => inner.runtime.wait(&self.0.ticket_word, seen, None),
+            // A failed log has told whoever asked.
+            while let Ok(true) = inner.committer.drive() {}
+            self.0.drives.store(false, Ordering::SeqCst);
+            if !matches!(inner.committer.drive(), Ok(true)) {
+                inner.runtime.wait(&self.0.ticket_word, seen, None);
             }
+            self.0.drives.store(true, Ordering::SeqCst);
         }
     }
 

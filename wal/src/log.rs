@@ -3,7 +3,7 @@
 use crate::Lsn;
 use crate::anchor::{self, Anchor};
 use crate::buf::AlignedBuf;
-use crate::commit::{Committer, Placed, placed_bytes};
+use crate::commit::{Committer, Placed, Room, placed_bytes};
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -216,6 +216,19 @@ impl Wal {
     pub fn on_reached(&self, placed: &Placed, f: Box<dyn FnOnce(Result<Lsn>) + Send>) {
         self.0.inner.committer.on_reached(placed, f);
         self.0.inner.drive(placed);
+    }
+
+    /// Sees to it that a placed record is written although nobody waits for it: by the log's own thread, where there
+    /// is one.
+    pub fn drive(&self, placed: &Placed) {
+        self.0.inner.drive(placed);
+    }
+
+    /// Calls `f` from now on after every change of the durable and the written LSN, before anybody who waits for it
+    /// is woken, with true once the log has failed. It runs in the thread that wrote, and must not block. The first
+    /// call's listener stays.
+    pub fn on_marks(&self, f: Box<dyn Fn(bool) + Send + Sync>) {
+        self.0.inner.committer.listen(f);
     }
 
     /// Closes the open frame, without I/O. Every record so far is before the position returned, every later one at
@@ -520,14 +533,13 @@ impl Inner {
             return Err(Error::TooLarge { what: "record", len: bytes as u64, max });
         }
         loop {
-            let (end, is_ready) = self.committer.room_for(bytes)?;
-            if !is_ready {
-                let ready = self.spares.ensure(end)?;
-                self.committer.set_ready_end(ready);
-            } else if self.committer.is_crowded() {
-                self.committer.make_progress()?;
-            } else {
-                return Ok(());
+            match self.committer.room_for(bytes)? {
+                Room::Ready => return Ok(()),
+                Room::Crowded => self.committer.make_progress()?,
+                Room::NeedsFiles(end) => {
+                    let ready = self.spares.ensure(end)?;
+                    self.committer.set_ready_end(ready);
+                }
             }
         }
     }
@@ -535,7 +547,7 @@ impl Inner {
     /// Sees to it that a placed record is written although nobody waits for it.
     pub(crate) fn drive(self: &Arc<Self>, placed: &Placed) {
         if !self.committer.is_reached(placed) {
-            self.keeper.want(self, placed);
+            self.keeper.want(self);
         }
     }
 

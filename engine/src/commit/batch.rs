@@ -5,7 +5,6 @@ use crate::keyspace::Life;
 use crate::read::view::check_instance;
 use crate::record::{Builder, PAYLOAD_BYTES_MAX, WriteSet};
 use crate::{Error, Keyspace, Result};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Writes that become visible and durable together, or not at all. Operations apply in call order. A batch is
@@ -26,7 +25,8 @@ use std::sync::Arc;
 #[derive(Default, Clone)]
 pub struct WriteBatch {
     builder: Builder,
-    touched: BTreeMap<u32, Arc<Life>>,
+    /// The keyspaces that it writes to, ascending by id, each once.
+    touched: Vec<Arc<Life>>,
     problem: Option<Arc<Error>>,
 }
 
@@ -88,7 +88,9 @@ impl WriteBatch {
         let fits = if len <= PAYLOAD_BYTES_MAX { Ok(()) } else { Err(too_large(len, PAYLOAD_BYTES_MAX)) };
         match checked.and(fits) {
             Ok(()) => {
-                self.touched.entry(life.id()).or_insert_with(|| Arc::clone(life));
+                if let Err(at) = self.touched.binary_search_by_key(&life.id(), |touched| touched.id()) {
+                    self.touched.insert(at, Arc::clone(life));
+                }
                 self.problem.is_none()
             }
             Err(problem) => {
@@ -106,11 +108,10 @@ impl WriteBatch {
         if self.builder.byte_len() > bytes_max {
             return Err(too_large(self.builder.byte_len(), bytes_max));
         }
-        let touched: Vec<Arc<Life>> = self.touched.into_values().collect();
-        for life in &touched {
+        for life in &self.touched {
             check_instance(life, instance)?;
         }
-        Ok((self.builder.finish(), touched))
+        Ok((self.builder.finish(), self.touched))
     }
 }
 

@@ -3,7 +3,9 @@
 //! The engine commits through [`CommitLog`], not through the log crate itself: a log on this disk now, one that is
 //! shipped or agreed upon with others later, so that there is never a second log to sync.
 
-use crate::{Error, Result};
+#[cfg(test)]
+use crate::Error;
+use crate::Result;
 use seawall_wal::{Durability, Kind, Lsn, Pin, Placed, RecordRef, Recovery, Retainer, Wal, WalStats};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,8 +49,19 @@ pub(crate) enum Outcome {
     Withdrawn(Lsn),
 }
 
-/// Called once, when a record's outcome is known.
-pub(crate) type OnOutcome = Box<dyn FnOnce(Result<Outcome>) + Send>;
+/// What a log says by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// More records are reached than before.
+    Moved,
+    /// It took back every record from this position on; all of them are still invisible, and stay so.
+    Withdrawn(Lsn),
+    /// It has failed: what is not reached has an unknown outcome.
+    Failed,
+}
+
+/// Called after every change, before anybody who waits for it is woken, by the thread that made it. Must not block.
+pub(crate) type OnNews = Box<dyn Fn(News) + Send + Sync>;
 
 /// A total order of records, and when each is safe.
 pub(crate) trait CommitLog: Send + Sync + 'static {
@@ -60,7 +73,10 @@ pub(crate) trait CommitLog: Send + Sync + 'static {
     /// Without a lock.
     fn is_reached(&self, place: &Place) -> bool;
     fn wait_for(&self, place: &Place, timeout: Option<Duration>) -> Result<Outcome>;
-    fn on_reached(&self, place: &Place, then: OnOutcome);
+    /// Sees to it that a record is written although nobody waits for it.
+    fn drive(&self, place: &Place);
+    /// Once, before the first record.
+    fn listen(&self, listener: OnNews);
     /// A position that every record so far is below and every later one is not, and where replay may begin. No I/O.
     fn barrier(&self) -> Result<Lsn>;
     /// Returns when all records so far are on the device, and the position up to which they are.
@@ -129,14 +145,16 @@ impl CommitLog for LocalLog {
         Ok(if is_reached { Outcome::Reached } else { Outcome::TimedOut })
     }
 
-    fn on_reached(&self, place: &Place, then: OnOutcome) {
-        match local(place) {
-            Ok(placed) => self.wal.on_reached(
-                placed,
-                Box::new(move |result| then(result.map(|_| Outcome::Reached).map_err(Error::from))),
-            ),
-            Err(error) => then(Err(error)),
+    fn drive(&self, place: &Place) {
+        if let Ok(placed) = local(place) {
+            self.wal.drive(placed);
         }
+    }
+
+    fn listen(&self, listener: OnNews) {
+        self.wal.on_marks(Box::new(move |has_failed| {
+            listener(if has_failed { News::Failed } else { News::Moved });
+        }));
     }
 
     fn barrier(&self) -> Result<Lsn> {

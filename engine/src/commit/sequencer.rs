@@ -13,10 +13,11 @@
 //! has reached it: so a commit is visible only after all before it, and nobody sees what a crash can take back (but
 //! for the levels that ask for it).
 //!
-//! Nobody is responsible for the whole queue. Each commit has an agent (its own thread, or for a ticket the log's
-//! call-back) that calls [`advance`](Sequencer::advance) once its commit is applied and once the log has reached it;
-//! whichever of a queue's agents is last finds all of it ready. So waiting on the word that `advance` bumps never
-//! hangs.
+//! The thread that led the log's write calls [`advance`](Sequencer::advance) before it wakes those who wait for the
+//! write, so that they wake once, and find their commits visible without a lock. Whoever finds its commit reached and
+//! not visible (it, or one before it, was not applied yet) calls `advance` itself, once its own is applied. The log
+//! moves its mark and then looks at what is applied; a commit is marked as applied and then looks at the log's mark:
+//! whichever is last finds all of it ready. So waiting on the word that `advance` bumps never hangs.
 //!
 //! Lock order: sequencer state → view; sequencer state → lives. No lock is held across I/O, a wait, or a call-back.
 //!
@@ -24,7 +25,7 @@
 //! commit that is not applied. E3 a delta is frozen once, and after that gets only commits reserved before.
 
 use crate::commit::batch::too_large;
-use crate::commit::log::{CommitLog, Outcome, Place};
+use crate::commit::log::{CommitLog, News, Outcome, Place};
 use crate::commit::ticket::Listener;
 use crate::commit::validate::validate;
 use crate::delta::Delta;
@@ -37,7 +38,7 @@ use parking_lot::Mutex;
 use seawall_wal::{Durability, Lsn, Runtime};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 /// A commit, or a freeze, that has its place but is not visible yet.
@@ -50,6 +51,9 @@ pub(crate) struct Pending {
     pub(crate) listener: Listener,
 }
 
+/// Commits of up to so many rows are applied under the sequencer's lock.
+const APPLIED_AT_ONCE_ROWS: usize = 8;
+
 const APPLIED: u8 = 1;
 const WITHDRAWN: u8 = 2;
 const LOST: u8 = 4;
@@ -61,6 +65,13 @@ impl Pending {
 
     pub(crate) fn is_applied(&self) -> bool {
         self.flags() & APPLIED != 0
+    }
+
+    fn apply(&self) {
+        if let Some((delta, set)) = &self.commit {
+            delta.apply(set, self.lsn());
+        }
+        self.flags.fetch_or(APPLIED, Ordering::SeqCst);
     }
 
     pub(crate) fn lsn(&self) -> Lsn {
@@ -123,7 +134,7 @@ pub(crate) struct Sequencer {
     is_refusing: AtomicBool,
     pub(crate) conflicts: AtomicU64,
     /// A test's deliberate mistake.
-    pub(crate) skips_validation: bool,
+    pub(crate) skips_validation: AtomicBool,
 }
 
 impl Sequencer {
@@ -132,7 +143,7 @@ impl Sequencer {
         runtime: Arc<dyn Runtime>,
         reads: Arc<Reads>,
         catalogue: Arc<Catalogue>,
-    ) -> Sequencer {
+    ) -> Arc<Sequencer> {
         let view = reads.view();
         let state = State {
             pending: VecDeque::new(),
@@ -142,8 +153,8 @@ impl Sequencer {
             floor: Lsn::ZERO,
             refusal: None,
         };
-        Sequencer {
-            log,
+        let sequencer = Arc::new(Sequencer {
+            log: Arc::clone(&log),
             runtime,
             reads,
             catalogue,
@@ -152,8 +163,15 @@ impl Sequencer {
             waiting: AtomicU32::new(0),
             is_refusing: AtomicBool::new(false),
             conflicts: AtomicU64::new(0),
-            skips_validation: false,
-        }
+            skips_validation: AtomicBool::new(false),
+        });
+        let listening = Arc::downgrade(&sequencer);
+        log.listen(Box::new(move |news| {
+            if let Some(sequencer) = listening.upgrade() {
+                sequencer.heard(news);
+            }
+        }));
+        sequencer
     }
 
     /// Refuses when writes are refused.
@@ -185,27 +203,34 @@ impl Sequencer {
         if set.payload().len() > PAYLOAD_BYTES_MAX {
             return Err(too_large(set.payload().len(), PAYLOAD_BYTES_MAX));
         }
+        // A few rows are applied in their order at once, in less time than another thread would wait for this one to come
+        // back to it; many, beside other commits.
+        let is_small = set.rows().len() <= APPLIED_AT_ONCE_ROWS;
         let pending = loop {
-            self.log.make_room(set.payload().len())?;
             let mut state = self.state.lock();
             if let Some(refusal) = &state.refusal {
                 return Err(refusal.error());
             }
             check_lives(&set, touched)?;
-            if let Some(snapshot) = snapshot.filter(|_| !self.skips_validation) {
+            if let Some(snapshot) = snapshot.filter(|_| !self.skips_validation.load(Ordering::Relaxed)) {
                 validate(&state, &set, snapshot).inspect_err(|_| {
                     self.conflicts.fetch_add(1, Ordering::Relaxed);
                 })?;
             }
             if let Some(place) = self.log.place(set.payload(), durability)? {
-                break self.enqueue(&mut state, place, set);
+                let pending = self.enqueue(&mut state, place, set);
+                if is_small {
+                    pending.apply();
+                }
+                break pending;
             }
+            drop(state);
+            self.log.make_room(set.payload().len())?;
         };
-        self.runtime.switch_point();
-        if let Some((delta, set)) = &pending.commit {
-            delta.apply(set, pending.lsn());
+        if !is_small {
+            self.runtime.switch_point();
+            pending.apply();
         }
-        pending.flags.fetch_or(APPLIED, Ordering::SeqCst);
         Ok(pending)
     }
 
@@ -281,6 +306,8 @@ impl Sequencer {
 
     /// Moves visible over every pending commit that is ready, and tells who waits.
     pub(crate) fn advance(&self) {
+        // The log's mark was moved, or a commit marked as applied, before this; what is looked at comes after.
+        fence(Ordering::SeqCst);
         let mut done = Vec::new();
         let is_moved = {
             let mut state = self.state.lock();
@@ -350,11 +377,18 @@ impl Sequencer {
         if let Some(place) = &pending.place
             && self.settled(pending).is_none()
         {
-            let outcome = self.log.wait_for(place, limit);
-            if matches!(outcome, Ok(Outcome::TimedOut)) {
-                return self.settled(pending);
+            match self.log.wait_for(place, limit) {
+                Ok(Outcome::TimedOut) => return self.settled(pending),
+                Ok(Outcome::Reached) => {
+                    // Almost always the log's leader has seen to it.
+                    if let Some(result) = self.settled(pending) {
+                        return Some(result);
+                    }
+                    self.advance();
+                }
+                Ok(Outcome::Withdrawn(from)) => self.heard(News::Withdrawn(from)),
+                Err(error) => self.failed(error),
             }
-            self.heard(outcome);
         }
         self.park(deadline, || self.settled(pending))
     }
@@ -393,30 +427,29 @@ impl Sequencer {
         value
     }
 
-    /// The commit's agent is the log's call-back from now on.
-    pub(crate) fn notify(self: &Arc<Self>, pending: &Arc<Pending>) {
+    /// Nobody waits for the commit: the log sees to its being written, and says so.
+    pub(crate) fn notify(&self, pending: &Pending) {
         let Some(place) = &pending.place else { return };
-        let sequencer = Arc::downgrade(self);
-        self.log.on_reached(
-            place,
-            Box::new(move |outcome| {
-                if let Some(sequencer) = sequencer.upgrade() {
-                    sequencer.heard(outcome);
-                }
-            }),
-        );
+        fence(Ordering::SeqCst);
+        if self.log.is_reached(place) {
+            self.advance();
+        } else {
+            self.log.drive(place);
+        }
     }
 
-    fn heard(&self, outcome: Result<Outcome>) {
-        match outcome {
-            Ok(Outcome::Reached | Outcome::TimedOut) => self.advance(),
-            Ok(Outcome::Withdrawn(from)) => self.withdraw(from),
-            Err(error) => {
-                // What the log reached before it failed stays visible.
-                self.advance();
-                self.fail(self.cause_of(error));
-            }
+    fn heard(&self, news: News) {
+        match news {
+            News::Moved => self.advance(),
+            News::Withdrawn(from) => self.withdraw(from),
+            News::Failed => self.failed(Error::CommitUnknown { lsn: self.reads.visible() }),
         }
+    }
+
+    fn failed(&self, error: Error) {
+        // What the log reached before it failed stays visible.
+        self.advance();
+        self.fail(self.cause_of(error));
     }
 
     /// The log says of a commit only that its outcome is unknown; of its own state it says why.

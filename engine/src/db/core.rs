@@ -94,7 +94,8 @@ impl Core {
         durability: Durability,
     ) -> Result<Arc<Pending>> {
         self.check_writable()?;
-        self.throttle()?;
+        let deltas = self.reads.deltas();
+        self.throttle(deltas.bytes)?;
         let placed = self.sequencer.commit(set, touched, snapshot, durability);
         if matches!(placed, Err(Error::NoSpace)) {
             // A checkpoint may give log back.
@@ -103,7 +104,7 @@ impl Core {
         }
         let pending = placed.inspect_err(|_| self.note_failure())?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        if self.wants_fold() {
+        if self.needs_fold(&deltas) {
             self.fold.request(&*self.runtime);
         }
         Ok(pending)
@@ -111,8 +112,8 @@ impl Core {
 
     /// Slows a writer down when folding lags: by a delay that grows with what is unfolded, and at the budget until
     /// a checkpoint ends. Before its place is taken, never after.
-    fn throttle(&self) -> Result<()> {
-        let (used, max) = (self.reads.delta_bytes(), self.options.delta_bytes_max);
+    fn throttle(&self, used: u64) -> Result<()> {
+        let max = self.options.delta_bytes_max;
         let slow_from = max / 100 * SLOW_FROM_PERCENT;
         if used < slow_from || !self.options.background {
             return Ok(());

@@ -101,8 +101,71 @@ fn bytes_are_exact_and_a_discard_gives_them_back() {
     builder.drop_keyspace(2, "two");
     let set = builder.finish();
     delta.apply(&set, Lsn(5));
-    assert_eq!(delta.bytes(), set.payload().len() as u64 + 2 * NODE_BYTES);
+    assert_eq!(delta.bytes(), set.payload().len() as u64 + PAYLOAD_BYTES + rows::LEAF_BYTES);
     assert_eq!(delta.dropped().get(&2), Some(&Lsn(5)));
     delta.discard(&set, Lsn(5));
     assert!(delta.is_empty() && delta.dropped().is_empty() && delta.keyspaces().is_empty());
+}
+
+/// A row with more versions than a leaf holds, beside others, at every snapshot and from both ends.
+#[test]
+fn a_row_whose_versions_fill_many_leaves_is_one_row() {
+    let delta = Delta::default();
+    for lsn in 1..=1000_u64 {
+        put(&delta, lsn, 1, b"hot", Some(lsn.to_string().as_bytes()));
+        if lsn % 7 == 0 {
+            put(&delta, lsn, 1, format!("row{lsn:04}").as_bytes(), Some(b"v"));
+            put(&delta, lsn, 1, format!("a{lsn:04}").as_bytes(), Some(b"v"));
+        }
+    }
+    for before in [1, 2, 128, 129, 500, 1000, 1001] {
+        let hot = delta.newest(1, b"hot", Lsn(before)).map(|(lsn, _)| lsn);
+        assert_eq!(hot, (before > 1).then(|| Lsn(before - 1)));
+        let mut model: Vec<_> =
+            (1..before).filter(|lsn| lsn % 7 == 0).map(|lsn| format!("a{lsn:04}")).collect();
+        model.extend((before > 1).then(|| "hot".to_owned()));
+        model.extend((1..before).filter(|lsn| lsn % 7 == 0).map(|lsn| format!("row{lsn:04}")));
+        let names = |is_reverse, chunk| {
+            let found = rows(&delta, 1, before, is_reverse, chunk).into_iter();
+            found.map(|(key, _)| String::from_utf8(key).unwrap()).collect::<Vec<_>>()
+        };
+        for chunk in [1, 7, 10_000] {
+            assert_eq!(names(false, chunk), model);
+            assert!(names(true, chunk).iter().rev().eq(&model));
+        }
+    }
+}
+
+/// Insertions from several threads, splits among them, lose nothing, and a reader beside them sees every row that was
+/// there before it began, in order.
+#[test]
+fn insertions_side_by_side_lose_nothing() {
+    const EACH: u64 = 3000;
+    let delta = Delta::default();
+    for i in 0..500 {
+        put(&delta, 1, 1, format!("{:08}", i * 97 % 500 * 16).as_bytes(), Some(b"old"));
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let delta = &delta;
+            scope.spawn(move || {
+                for i in 0..EACH {
+                    let key = format!("{:08}", (i * 7919 % EACH) * 4 + thread + 1);
+                    put(delta, 10 + i, 1, key.as_bytes(), Some(b"new"));
+                }
+            });
+        }
+        for is_reverse in [false, true, false, true] {
+            let mut seen = rows(&delta, 1, 2, is_reverse, 50);
+            if is_reverse {
+                seen.reverse();
+            }
+            assert_eq!(seen.len(), 500);
+            assert!(seen.is_sorted());
+        }
+    });
+    let all = rows(&delta, 1, u64::MAX, false, 1000);
+    assert!(all.is_sorted());
+    let new = all.iter().filter(|(_, value)| value.as_deref() == Some(b"new")).count() as u64;
+    assert_eq!(new, 3 * EACH, "what was inserted is there");
 }

@@ -16,7 +16,7 @@ use crate::invariants;
 use crate::mutation::Mutation;
 use crate::options::StageHook;
 use crate::read::scan::Merge;
-use crate::read::view::Reads;
+use crate::read::view::{DeltaBytes, Reads};
 use crate::stats::{Checkpoint, Event};
 use crate::tree::{Change, Superblock};
 use crate::{Error, Result};
@@ -98,9 +98,12 @@ impl FoldState {
 impl Core {
     /// True if a checkpoint is due for want of memory or log.
     pub(crate) fn wants_fold(&self) -> bool {
-        let (delta_bytes, checkpoint) = self.reads.unfolded();
-        delta_bytes >= self.options.delta_bytes_max / 2
-            || self.reads.visible().0.saturating_sub(checkpoint.0) >= self.options.log_bytes_max
+        self.needs_fold(&self.reads.deltas())
+    }
+
+    pub(crate) fn needs_fold(&self, deltas: &DeltaBytes) -> bool {
+        deltas.active >= self.options.delta_bytes_max / 2
+            || self.reads.visible().0.saturating_sub(deltas.folded.0) >= self.options.log_bytes_max
     }
 
     /// Makes a checkpoint. Bytes 0 if there was nothing to do.
@@ -199,7 +202,7 @@ impl Core {
 
     fn is_due(&self) -> bool {
         let has_rows = self.reads.delta_bytes() > 0;
-        let (_, checkpoint) = self.reads.unfolded();
+        let checkpoint = self.reads.deltas().folded;
         let log_bytes = self.reads.visible().0.saturating_sub(checkpoint.0);
         // An idle store's log does not stay for ever, and an idle store is left alone.
         let is_idle = !has_rows && log_bytes < self.options.segment_bytes;

@@ -238,9 +238,10 @@ fn start(options: Options, files: Files) -> Result<Db> {
     let log: Arc<dyn CommitLog> = Arc::new(files.log);
     let end = Replay { options: &options, reads: &reads, catalogue: &catalogue, log: &log }.run(replay)?;
     reads.set_visible(end);
-    let mut sequencer =
+    let sequencer =
         Sequencer::new(Arc::clone(&log), Arc::clone(&runtime), Arc::clone(&reads), Arc::clone(&catalogue));
-    sequencer.skips_validation = options.has(crate::mutation::Mutation::SkipValidation);
+    let skips_validation = options.has(crate::mutation::Mutation::SkipValidation);
+    sequencer.skips_validation.store(skips_validation, std::sync::atomic::Ordering::Relaxed);
     if options.has(crate::mutation::Mutation::ReuseEarly) {
         files.store.reuse_early();
     }
@@ -248,7 +249,7 @@ fn start(options: Options, files: Files) -> Result<Db> {
         fold: FoldState::new(&runtime),
         runtime,
         log,
-        sequencer: Arc::new(sequencer),
+        sequencer,
         reads,
         store: files.store,
         catalogue,

@@ -44,6 +44,16 @@ pub(crate) struct Reads {
     runtime: Arc<dyn Runtime>,
 }
 
+/// What lies in deltas, and where the tree's share ends.
+pub(crate) struct DeltaBytes {
+    /// Memory of the deltas that are not folded yet.
+    pub(crate) bytes: u64,
+    /// Memory of the active one.
+    pub(crate) active: u64,
+    /// The position that the tree has reached.
+    pub(crate) folded: Lsn,
+}
+
 /// The snapshots at one position.
 struct Held {
     count: u64,
@@ -112,14 +122,16 @@ impl Reads {
 
     /// Memory of the deltas that are not folded yet.
     pub(crate) fn delta_bytes(&self) -> u64 {
-        let view = self.view.read();
-        view.deltas().map(|delta| delta.bytes()).sum()
+        self.deltas().bytes
     }
 
-    /// Memory of the active delta, and the position that the tree has reached.
-    pub(crate) fn unfolded(&self) -> (u64, Lsn) {
+    pub(crate) fn deltas(&self) -> DeltaBytes {
         let view = self.view.read();
-        (view.active.bytes(), view.root.superblock.checkpoint_lsn)
+        DeltaBytes {
+            bytes: view.deltas().map(|delta| delta.bytes()).sum(),
+            active: view.active.bytes(),
+            folded: view.root.superblock.checkpoint_lsn,
+        }
     }
 
     /// How long the oldest snapshot has been there.

@@ -1,7 +1,7 @@
 //! What the exploration of interleavings switches on in the commit path, and what it counts there. Compiled only with
 //! `--cfg seawall_shuttle`; the tests are in `shuttle_tests`.
 
-use super::{Batch, Committer, Sink};
+use super::{Committer, Sink};
 use crate::sync::Ordering;
 use std::sync::atomic::AtomicU32;
 
@@ -30,6 +30,8 @@ pub(crate) enum Misorder {
     PromiseBeforeWrite,
     /// A commit that waits for an earlier batch sleeps with its own.
     TendOwnBatch,
+    /// The first to be woken does not wake the others.
+    RelayForgotten,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +49,7 @@ impl<S> Committer<S> {
     /// Where those sleep who wait for a mark: they are always woken, so that no timer has to help them.
     #[cfg(test)]
     pub(crate) fn progress_address(&self) -> usize {
-        std::ptr::from_ref(&self.progress).addr()
+        self.progress.address()
     }
 }
 
@@ -63,29 +65,22 @@ impl<S: Sink> Committer<S> {
     }
 
     /// True if the mistake to be made is one of announcing, and was made.
-    pub(super) fn announce_wrongly(&self, group: &[Batch]) -> bool {
+    pub(super) fn announce_wrongly(&self, done: &[(u64, u32)]) -> bool {
         let wake_first = self.errs(Misorder::WakeBeforeChange);
         let count_first = self.errs(Misorder::CountBeforeChange);
         if !wake_first && !count_first {
             return false;
         }
-        for batch in group {
-            let word = self.word(batch.seq);
+        for word in done.iter().map(|(seq, _)| self.word(*seq)).chain([&self.progress]) {
+            let (raw, sleepers) = word.raw();
+            let are_there = sleepers.load(Ordering::Acquire) > 0;
             if wake_first {
-                self.runtime.wake_all(word);
-                word.fetch_add(1, Ordering::Release);
-            } else {
-                word.fetch_add(1, Ordering::Release);
-                self.runtime.wake_all(word);
+                self.runtime.wake_all(raw);
             }
-        }
-        let waiters = self.progress_waiters.load(Ordering::Acquire);
-        if wake_first {
-            self.runtime.wake_all(&self.progress);
-        }
-        self.progress.fetch_add(1, Ordering::Release);
-        if count_first && waiters > 0 {
-            self.runtime.wake_all(&self.progress);
+            raw.fetch_add(1, Ordering::Release);
+            if count_first && are_there {
+                self.runtime.wake_all(raw);
+            }
         }
         self.callbacks.run(self.durable(), self.written(), false);
         true

@@ -15,29 +15,35 @@ use std::time::Duration;
 
 /// Batches that one leader writes before it hands over.
 const LEAD_AGAIN_MAX: u32 = 3;
-/// Buffers kept for reuse.
-const POOL_MAX: usize = 3;
+/// Buffers kept for reuse: as many as are open, sealed and in flight when a writer is at its limit.
+const POOL_MAX: usize = 6;
+/// From so many sleepers on, a leader that goes on leaves waking them to the first.
+const RELAY_FROM: u32 = 4;
+
+/// A batch that was written: its number, and how many waited for it.
+type Done = (u64, u32);
 
 impl<S: Sink> Committer<S> {
     /// Writes what is gathered. The caller has set `in_flight`.
     pub(super) fn lead(&self) {
         let mut guard = LeadGuard { committer: self, finished: false };
         for round in 0.. {
-            let Some((mut group, durable)) = self.take_group() else { break };
+            let start = self.runtime.now();
+            let Some((group, durable)) = self.take_group(start) else { break };
+            let mut group = group;
             #[cfg(seawall_shuttle)]
             self.err_before_write();
-            let start = self.runtime.now();
             let written = self.sink.write(&mut group, durable, self.durable());
-            let took = self.runtime.now().saturating_sub(start);
+            let now = self.runtime.now();
             #[cfg(seawall_shuttle)]
             if self.errs(Misorder::WakeBeforePublish) && written.is_ok() {
-                self.announce(&group);
+                self.announce(&done(&group), false);
             }
-            let again = match written {
-                Ok(written) => self.finish(&mut group, written, took, round < LEAD_AGAIN_MAX),
+            let may_go_on = round < LEAD_AGAIN_MAX;
+            let written = match written {
+                Ok(written) => written,
                 Err(_) if self.forgetful => {
-                    let end = group.last().map_or(self.written(), Batch::end);
-                    self.finish(&mut group, Written { end, durable }, took, false)
+                    Written { end: group.last().map_or(self.written(), Batch::end), durable }
                 }
                 Err(error) => {
                     self.fail(error);
@@ -45,10 +51,10 @@ impl<S: Sink> Committer<S> {
                     return;
                 }
             };
+            let (done, again) = self.finish(group, written, (start, now), may_go_on);
             #[cfg(seawall_shuttle)]
-            let group = if self.errs(Misorder::WakeBeforePublish) { Vec::new() } else { group };
-            self.announce(&group);
-            self.recycle(group);
+            let done = if self.errs(Misorder::WakeBeforePublish) { Vec::new() } else { done };
+            self.announce(&done, again);
             if !again {
                 break;
             }
@@ -57,7 +63,7 @@ impl<S: Sink> Committer<S> {
     }
 
     /// What is to be written now, and whether durably. Frees the token and returns nothing if there is no work.
-    fn take_group(&self) -> Option<(Vec<Batch>, bool)> {
+    fn take_group(&self, now: Duration) -> Option<(Vec<Batch>, bool)> {
         let mut state = self.state.lock();
         if let Err(error) = self.seal_open(&mut state) {
             drop(state);
@@ -66,6 +72,7 @@ impl<S: Sink> Committer<S> {
         }
         let group: Vec<Batch> = state.sealed.drain(..).collect();
         state.sealed_bytes = 0;
+        state.gather.begins(now, commits(&group));
         let durable = state.sync_wanted > self.durable()
             || group.iter().any(|batch| batch.durability == Durability::Synced);
         if group.is_empty() && !durable {
@@ -78,10 +85,18 @@ impl<S: Sink> Committer<S> {
     }
 
     /// Publishes what was written. True if the leader goes on.
-    fn finish(&self, group: &mut [Batch], written: Written, took: Duration, may_go_on: bool) -> bool {
-        let n = group.iter().map(|batch| batch.commits).sum::<u32>();
+    fn finish(
+        &self,
+        group: Vec<Batch>,
+        written: Written,
+        (start, now): (Duration, Duration),
+        may_go_on: bool,
+    ) -> (Vec<Done>, bool) {
+        let took = now.saturating_sub(start);
+        let n = commits(&group);
+        let done = done(&group);
         self.counters.write_us.record_duration(took);
-        self.counters.group_size.record(u64::from(n));
+        self.counters.group_size.record(group.iter().map(|batch| u64::from(batch.records)).sum());
         #[cfg(seawall_shuttle)]
         if self.errs(Misorder::FreeBeforePublish) {
             self.state.lock().in_flight = false;
@@ -91,58 +106,49 @@ impl<S: Sink> Committer<S> {
             written.end >= self.written() && written.end <= self.reserved().max(self.written()),
             "W6"
         );
-        self.written.fetch_max(written.end.0, Ordering::AcqRel);
+        self.written.fetch_max(written.end.0, Ordering::SeqCst);
         if written.durable {
-            self.durable.fetch_max(written.end.0, Ordering::AcqRel);
+            self.durable.fetch_max(written.end.0, Ordering::SeqCst);
         }
-        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).min(50_000_000);
-        state.write_ns = (state.write_ns * 7 + took_ns) / 8;
-        let m = state.open.commits + state.sealed.iter().map(|batch| batch.commits).sum::<u32>();
-        let again = !state.sealed.is_empty() || (m > 0 && m >= n / 2);
-        state.target = if m == 0 || again { n.max(1) } else { n + m };
-        if again && may_go_on {
-            return true;
-        }
-        state.in_flight = false;
-        if again {
-            // Somebody else goes on: one of those who wait leads at once.
-            state.target = 1;
-            let seq = state.sealed.front().map_or(state.open.seq, |front| front.seq);
-            drop(state);
-            self.word(seq).fetch_add(1, Ordering::Release);
-            self.runtime.wake_one(self.word(seq));
-        }
-        false
-    }
-
-    /// Wakes all whose commits were just published, and runs their callbacks.
-    fn announce(&self, group: &[Batch]) {
-        #[cfg(seawall_shuttle)]
-        if self.announce_wrongly(group) {
-            return;
-        }
-        for batch in group {
-            let word = self.word(batch.seq);
-            word.fetch_add(1, Ordering::Release);
-            if batch.commits > 0 {
-                self.runtime.wake_all(word);
-            }
-        }
-        // A sleeper counts itself, then looks at the word; here the word changes, then sleepers are counted.
-        self.progress.fetch_add(1, Ordering::SeqCst);
-        if self.progress_waiters.load(Ordering::SeqCst) > 0 {
-            self.runtime.wake_all(&self.progress);
-        }
-        self.callbacks.run(self.durable(), self.written(), false);
-    }
-
-    fn recycle(&self, group: Vec<Batch>) {
-        let mut state = self.state.lock();
         for batch in group {
             if batch.buf.len() == batch::buffer_bytes(self.geometry) && state.pool.len() < POOL_MAX {
                 state.pool.push(batch.buf);
             }
         }
+        let m = commits(state.sealed.iter()) + state.open.commits;
+        let again = state.gather.ended(now, took, n, m) || !state.sealed.is_empty();
+        if again && may_go_on {
+            return (done, true);
+        }
+        state.in_flight = false;
+        if again {
+            // Somebody else goes on: one of those who wait leads at once.
+            state.gather.hand_over();
+            let seq = state.sealed.front().map_or(state.open.seq, |front| front.seq);
+            drop(state);
+            self.word(seq).change_and_wake_one(&*self.runtime);
+        }
+        (done, false)
+    }
+
+    /// Tells the engine above, wakes all whose commits were just published, and runs their callbacks. A leader that
+    /// goes on leaves the waking of many to the first of them.
+    fn announce(&self, done: &[Done], goes_on: bool) {
+        #[cfg(seawall_shuttle)]
+        if self.announce_wrongly(done) {
+            return;
+        }
+        self.listener.tell(false);
+        for (seq, commits) in done {
+            let word = self.word(*seq);
+            if goes_on && *commits >= RELAY_FROM {
+                word.change_and_wake_by_relay(&*self.runtime);
+            } else {
+                word.change_and_wake(&*self.runtime);
+            }
+        }
+        self.progress.change_and_wake(&*self.runtime);
+        self.callbacks.run(self.durable(), self.written(), false);
     }
 
     /// W8: from here on nothing is promised any more.
@@ -158,12 +164,20 @@ impl<S: Sink> Committer<S> {
         if self.errs(Misorder::FailSilently) {
             return;
         }
+        self.listener.tell(true);
         for word in self.words.iter().chain([&self.progress]) {
-            word.fetch_add(1, Ordering::Release);
-            self.runtime.wake_all(word);
+            word.change_and_wake(&*self.runtime);
         }
         self.callbacks.run(self.durable(), self.written(), true);
     }
+}
+
+fn commits<'a>(group: impl IntoIterator<Item = &'a Batch>) -> u32 {
+    group.into_iter().map(|batch| batch.commits).sum()
+}
+
+fn done(group: &[Batch]) -> Vec<Done> {
+    group.iter().map(|batch| (batch.seq, batch.commits)).collect()
 }
 
 /// A leader that panics must not leave the others asleep for ever.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use crate::commit::log::OnOutcome;
+use crate::commit::log::OnNews;
 use crate::commit::ticket::Ticket;
 use crate::delta::Version;
 use crate::read::view::View;
@@ -25,7 +25,7 @@ struct MockState {
     reached: u64,
     withdrawn: Option<Lsn>,
     has_failed: bool,
-    waiting: Vec<(Place, OnOutcome)>,
+    listener: Option<Arc<OnNews>>,
     rooms_refused: u32,
 }
 
@@ -43,19 +43,18 @@ impl MockState {
 
 impl Mock {
     fn change(&self, change: impl FnOnce(&mut MockState)) {
-        let mut ready = Vec::new();
-        {
+        let (listener, news) = {
             let mut state = self.state.lock();
             change(&mut state);
-            for (place, then) in std::mem::take(&mut state.waiting) {
-                match state.outcome(&place) {
-                    Some(outcome) => ready.push((outcome, then)),
-                    None => state.waiting.push((place, then)),
-                }
-            }
-        }
-        for (outcome, then) in ready {
-            then(outcome);
+            let news = match state.withdrawn {
+                _ if state.has_failed => News::Failed,
+                Some(from) => News::Withdrawn(from),
+                None => News::Moved,
+            };
+            (state.listener.clone(), news)
+        };
+        if let Some(listener) = listener {
+            listener(news);
         }
     }
 
@@ -91,15 +90,9 @@ impl CommitLog for Mock {
             Ok(Outcome::TimedOut)
         })
     }
-    fn on_reached(&self, place: &Place, then: OnOutcome) {
-        let mut state = self.state.lock();
-        match state.outcome(place) {
-            Some(outcome) => {
-                drop(state);
-                then(outcome);
-            }
-            None => state.waiting.push((*place, then)),
-        }
+    fn drive(&self, _: &Place) {}
+    fn listen(&self, listener: OnNews) {
+        self.state.lock().listener = Some(Arc::new(listener));
     }
     fn barrier(&self) -> Result<Lsn> {
         Ok(Lsn(self.state.lock().next + 10))
@@ -162,7 +155,7 @@ impl World {
         let log = Arc::new(Mock::default());
         let sequencer =
             Sequencer::new(Arc::clone(&log) as _, runtime, Arc::clone(&reads), Arc::clone(&catalogue));
-        World { log, reads, catalogue, sequencer: Arc::new(sequencer) }
+        World { log, reads, catalogue, sequencer }
     }
 
     fn try_put(&self, key: &str, snapshot: Option<Lsn>) -> Result<Arc<Pending>> {
