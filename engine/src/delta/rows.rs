@@ -4,8 +4,9 @@
 //! upper is one sorted array of the leaves' lower bounds, read by everyone and changed only when a leaf is split, about
 //! once in 64 insertions. Within a leaf the order stands in an array of *ranks* (keyspace and the key's first eight
 //! bytes) apart from the versions themselves, so a search touches a few cache lines, and a payload only where ranks are
-//! equal. Measured against a concurrent skip list, at 300,000 random rows: a third of its time for an insertion. What a
-//! delta holds is bounded by the memory budget, and with it the array.
+//! equal. (With 128 committers search, insertion and moving take 13 % of the processor time; the search of the concurrent
+//! skip list that stood here took 16 % by itself.) What a delta holds is bounded by the memory budget, and with it the
+//! array.
 //!
 //! No lock is held when a call returns, and none across more than one leaf: a reader that is not run for a while holds
 //! up nobody but those who insert into the leaf that it reads.
