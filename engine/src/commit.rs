@@ -6,6 +6,8 @@
 //! ```
 
 pub(crate) mod batch;
+#[cfg(seawall_shuttle)]
+pub(crate) mod explored;
 pub(crate) mod log;
 pub(crate) mod sequencer;
 pub(crate) mod ticket;

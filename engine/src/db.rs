@@ -48,7 +48,7 @@ impl Db {
         Db(handle)
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         self.0.core()
     }
 

@@ -9,13 +9,12 @@
 //! for conflict checks only → dropped. [`Delta::end`] is C, or [`Lsn::MAX`] while active.
 
 use crate::record::WriteSet;
-use parking_lot::Mutex;
+use crate::sync::{AtomicU64, Mutex, Ordering as Atomic};
 use rows::{Edge, Place, REMOVED, Row, Rows};
 use seawall_wal::{Lsn, Slice};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 mod rows;
 

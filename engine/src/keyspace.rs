@@ -5,12 +5,11 @@
 //! snapshot against it (two loads), a writer is checked under the sequencer's lock, so that no row is ever committed
 //! into a keyspace that is gone. Ids are never reused: what is left of a dropped keyspace cannot come back.
 
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::{Error, Result};
-use parking_lot::Mutex;
 use seawall_wal::Lsn;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// From where to where in the log a keyspace lives.
 #[derive(Debug)]

@@ -22,7 +22,10 @@ mod keyspace;
 mod life;
 mod options;
 mod read;
+#[cfg(all(test, seawall_shuttle))]
+mod shuttle_tests;
 mod stats;
+mod sync;
 #[doc(hidden)]
 pub mod tree;
 

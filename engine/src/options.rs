@@ -227,6 +227,10 @@ impl DbBuilder {
     /// `Io` (with `NotFound` if there is none and none is to be created), `Locked`, `Corruption`, `FormatVersion`,
     /// `NoSpace`, `BadInput`.
     pub fn open(self) -> Result<Db> {
+        crate::life::open::open(self.options()?)
+    }
+
+    pub(crate) fn options(self) -> Result<Options> {
         if self.isolation == Isolation::Serializable {
             return Err(Error::BadInput(
                 "serializable isolation is not there yet: open with Isolation::Snapshot, which is the default".into(),
@@ -234,7 +238,7 @@ impl DbBuilder {
         }
         let memory_budget = self.memory_budget.max(MEMORY_BUDGET_MIN);
         let runtime = self.runtime.unwrap_or_else(|| OsRuntime::new());
-        crate::life::open::open(Options {
+        Ok(Options {
             path: self.path,
             create: self.create && !self.read_only,
             read_only: self.read_only,

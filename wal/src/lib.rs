@@ -54,6 +54,9 @@ pub mod buf;
 pub mod disk;
 pub mod durability;
 pub mod error;
+#[cfg(seawall_shuttle)]
+#[doc(hidden)]
+pub mod exploration;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;

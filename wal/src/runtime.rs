@@ -10,9 +10,13 @@ use std::io;
 use std::time::Duration;
 
 mod os;
+#[cfg(seawall_shuttle)]
+mod shuttle;
 mod sim;
 
 pub use os::OsRuntime;
+#[cfg(seawall_shuttle)]
+pub use shuttle::ShuttleRuntime;
 pub(crate) use sim::absorb;
 pub use sim::{Rng, SimRuntime};
 

@@ -5,7 +5,7 @@
 pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(not(seawall_shuttle))]
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 #[cfg(not(seawall_shuttle))]
 pub(crate) use std::thread;
@@ -14,26 +14,50 @@ pub(crate) use std::thread;
 pub use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(seawall_shuttle)]
-pub(crate) use self::model::Mutex;
+pub use self::model::{Mutex, RwLock};
+
+#[cfg(seawall_shuttle)]
+pub(crate) use shuttle::sync::MutexGuard;
 
 #[cfg(seawall_shuttle)]
 pub(crate) use shuttle::thread;
 
 #[cfg(seawall_shuttle)]
 mod model {
+    use shuttle::sync;
+    use std::sync::PoisonError;
+
     /// Shuttle's mutex with `parking_lot`'s face: a panic does not poison it.
     #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+    pub struct Mutex<T>(sync::Mutex<T>);
 
     impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(shuttle::sync::Mutex::new(value))
+        /// A free one.
+        pub fn new(value: T) -> Self {
+            Self(sync::Mutex::new(value))
         }
-        pub(crate) fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
-            match self.0.lock() {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            }
+        /// Waits for it.
+        pub fn lock(&self) -> sync::MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    /// Shuttle's lock for many readers with `parking_lot`'s face.
+    #[derive(Debug, Default)]
+    pub struct RwLock<T>(sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        /// A free one.
+        pub fn new(value: T) -> Self {
+            Self(sync::RwLock::new(value))
+        }
+        /// Waits for whoever writes.
+        pub fn read(&self) -> sync::RwLockReadGuard<'_, T> {
+            self.0.read().unwrap_or_else(PoisonError::into_inner)
+        }
+        /// Waits for everybody else.
+        pub fn write(&self) -> sync::RwLockWriteGuard<'_, T> {
+            self.0.write().unwrap_or_else(PoisonError::into_inner)
         }
     }
 }

@@ -41,12 +41,13 @@ pub(crate) enum Outcome {
     Reached,
     /// Not within the time given.
     TimedOut,
-    /// The log took back every record from this position on; all of them are still invisible, and stay so.
+    /// The log took back every record in this range; all of them are still invisible, and stay so. Whoever hears of
+    /// it late must not take back what was placed since.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "a log of one store never takes back; one with others may")
     )]
-    Withdrawn(Lsn),
+    Withdrawn { from: Lsn, to: Lsn },
 }
 
 /// What a log says by itself.
@@ -54,8 +55,12 @@ pub(crate) enum Outcome {
 pub(crate) enum News {
     /// More records are reached than before.
     Moved,
-    /// It took back every record from this position on; all of them are still invisible, and stay so.
-    Withdrawn(Lsn),
+    /// It took back every record in this range; all of them are still invisible, and stay so.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a log of one store never takes back; one with others may")
+    )]
+    Withdrawn { from: Lsn, to: Lsn },
     /// It has failed: what is not reached has an unknown outcome.
     Failed,
 }
@@ -70,7 +75,7 @@ pub(crate) trait CommitLog: Send + Sync + 'static {
     fn make_room(&self, payload_bytes: usize) -> Result<()>;
     /// Takes the next place. No I/O. None: ask for room again.
     fn place(&self, payload: &[u8], durability: Durability) -> Result<Option<Place>>;
-    /// Without a lock.
+    /// Without a lock. Never of a record that was withdrawn.
     fn is_reached(&self, place: &Place) -> bool;
     fn wait_for(&self, place: &Place, timeout: Option<Duration>) -> Result<Outcome>;
     /// Sees to it that a record is written although nobody waits for it.

@@ -25,6 +25,8 @@
 //! commit that is not applied. E3 a delta is frozen once, and after that gets only commits reserved before.
 
 use crate::commit::batch::too_large;
+#[cfg(seawall_shuttle)]
+use crate::commit::explored::{Misorder, errs};
 use crate::commit::log::{CommitLog, News, Outcome, Place};
 use crate::commit::ticket::Listener;
 use crate::commit::validate::validate;
@@ -33,12 +35,11 @@ use crate::invariants;
 use crate::keyspace::{Catalogue, Life};
 use crate::read::view::Reads;
 use crate::record::{PAYLOAD_BYTES_MAX, WriteSet};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, fence};
 use crate::{Error, Result};
-use parking_lot::Mutex;
 use seawall_wal::{Durability, Lsn, Runtime};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 /// A commit, or a freeze, that has its place but is not visible yet.
@@ -52,7 +53,7 @@ pub(crate) struct Pending {
 }
 
 /// Commits of up to so many rows are applied under the sequencer's lock.
-const APPLIED_AT_ONCE_ROWS: usize = 8;
+const APPLIED_AT_ONCE_ROWS: usize = if cfg!(seawall_shuttle) { 1 } else { 8 };
 
 const APPLIED: u8 = 1;
 const WITHDRAWN: u8 = 2;
@@ -67,11 +68,12 @@ impl Pending {
         self.flags() & APPLIED != 0
     }
 
-    fn apply(&self) {
+    /// The flags as they were before.
+    fn apply(&self) -> u8 {
         if let Some((delta, set)) = &self.commit {
             delta.apply(set, self.lsn());
         }
-        self.flags.fetch_or(APPLIED, Ordering::SeqCst);
+        self.flags.fetch_or(APPLIED, Ordering::SeqCst)
     }
 
     pub(crate) fn lsn(&self) -> Lsn {
@@ -89,7 +91,11 @@ impl Pending {
 
 impl std::fmt::Debug for Pending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pending").field("lsn", &self.lsn()).field("end", &self.end).finish_non_exhaustive()
+        f.debug_struct("Pending")
+            .field("lsn", &self.lsn())
+            .field("end", &self.end)
+            .field("flags", &self.flags())
+            .finish_non_exhaustive()
     }
 }
 
@@ -229,7 +235,17 @@ impl Sequencer {
         };
         if !is_small {
             self.runtime.switch_point();
-            pending.apply();
+            #[cfg(seawall_shuttle)]
+            if errs(Misorder::CountUnapplied) {
+                pending.flags.fetch_or(APPLIED, Ordering::SeqCst);
+            }
+            let is_withdrawn = pending.apply() & WITHDRAWN != 0;
+            #[cfg(seawall_shuttle)]
+            let is_withdrawn = is_withdrawn && !errs(Misorder::StayBehind);
+            if is_withdrawn {
+                // It was withdrawn meanwhile, and those behind it could not pass.
+                self.advance();
+            }
         }
         Ok(pending)
     }
@@ -258,13 +274,6 @@ impl Sequencer {
                 return Err(Error::Poisoned(Arc::clone(cause)));
             }
             let end = self.log.barrier()?;
-            if state.reserved > 0 {
-                let frozen = std::mem::take(&mut state.active);
-                frozen.freeze(end);
-                state.older.insert(0, Arc::clone(&frozen));
-                state.reserved = 0;
-                self.reads.froze(frozen, Arc::clone(&state.active));
-            }
             state.pending.push_back(Arc::new(Pending {
                 place: None,
                 end,
@@ -272,6 +281,18 @@ impl Sequencer {
                 flags: AtomicU8::new(APPLIED),
                 listener: Listener::default(),
             }));
+            #[cfg(seawall_shuttle)]
+            if errs(Misorder::SwapUnlocked) {
+                drop(state);
+                state = self.state.lock();
+            }
+            if state.reserved > 0 {
+                let frozen = std::mem::take(&mut state.active);
+                frozen.freeze(end);
+                state.older.insert(0, Arc::clone(&frozen));
+                state.reserved = 0;
+                self.reads.froze(frozen, Arc::clone(&state.active));
+            }
             end
         };
         self.advance();
@@ -308,6 +329,12 @@ impl Sequencer {
     pub(crate) fn advance(&self) {
         // The log's mark was moved, or a commit marked as applied, before this; what is looked at comes after.
         fence(Ordering::SeqCst);
+        #[cfg(seawall_shuttle)]
+        if errs(Misorder::AnnounceEarly) {
+            self.announce();
+        }
+        #[cfg(seawall_shuttle)]
+        let mut discarded = Vec::new();
         let mut done = Vec::new();
         let is_moved = {
             let mut state = self.state.lock();
@@ -324,6 +351,11 @@ impl Sequencer {
                     break;
                 }
                 let Some(front) = state.pending.pop_front() else { break };
+                #[cfg(seawall_shuttle)]
+                if is_withdrawn && errs(Misorder::DiscardLate) {
+                    discarded.push(front);
+                    continue;
+                }
                 if is_withdrawn {
                     self.discard(&front);
                 } else {
@@ -336,6 +368,10 @@ impl Sequencer {
             }
             state.pending.len() != before
         };
+        #[cfg(seawall_shuttle)]
+        discarded.iter().for_each(|pending| self.discard(pending));
+        #[cfg(seawall_shuttle)]
+        let is_moved = is_moved && !errs(Misorder::AnnounceEarly);
         if is_moved {
             self.announce();
         }
@@ -386,7 +422,7 @@ impl Sequencer {
                     }
                     self.advance();
                 }
-                Ok(Outcome::Withdrawn(from)) => self.heard(News::Withdrawn(from)),
+                Ok(Outcome::Withdrawn { from, to }) => self.withdraw(from, to),
                 Err(error) => self.failed(error),
             }
         }
@@ -411,6 +447,10 @@ impl Sequencer {
         if let Some(value) = ready() {
             return Some(value);
         }
+        #[cfg(seawall_shuttle)]
+        if errs(Misorder::CountLate) {
+            return self.park_uncounted(deadline, ready);
+        }
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let value = loop {
             let seen = self.word.load(Ordering::SeqCst);
@@ -427,6 +467,21 @@ impl Sequencer {
         value
     }
 
+    /// [`park`](Self::park) with a mistake.
+    #[cfg(seawall_shuttle)]
+    fn park_uncounted<T>(&self, deadline: Option<Duration>, ready: impl Fn() -> Option<T>) -> Option<T> {
+        loop {
+            let seen = self.word.load(Ordering::SeqCst);
+            if let Some(value) = ready() {
+                return Some(value);
+            }
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            let left = deadline.map(|deadline| deadline.saturating_sub(self.runtime.now()));
+            self.runtime.wait(&self.word, seen, left);
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
     /// Nobody waits for the commit: the log sees to its being written, and says so.
     pub(crate) fn notify(&self, pending: &Pending) {
         let Some(place) = &pending.place else { return };
@@ -441,7 +496,7 @@ impl Sequencer {
     fn heard(&self, news: News) {
         match news {
             News::Moved => self.advance(),
-            News::Withdrawn(from) => self.withdraw(from),
+            News::Withdrawn { from, to } => self.withdraw(from, to),
             News::Failed => self.failed(Error::CommitUnknown { lsn: self.reads.visible() }),
         }
     }
@@ -464,10 +519,15 @@ impl Sequencer {
         }
     }
 
-    fn withdraw(&self, from: Lsn) {
+    /// Every pending commit that has its place in this range fails, and its rows go.
+    pub(crate) fn withdraw(&self, from: Lsn, to: Lsn) {
+        #[cfg(seawall_shuttle)]
+        let to = if errs(Misorder::TakeBackLater) { Lsn::MAX } else { to };
         {
             let state = self.state.lock();
-            for pending in state.pending.iter().filter(|p| p.place.is_some() && p.lsn() >= from) {
+            let taken_back =
+                |pending: &Pending| pending.place.is_some_and(|place| (from..to).contains(&place.lsn));
+            for pending in state.pending.iter().filter(|pending| taken_back(pending)) {
                 pending.flags.fetch_or(WITHDRAWN, Ordering::SeqCst);
             }
         }
@@ -489,6 +549,10 @@ impl Sequencer {
             }
             state.pending.iter().map(Arc::clone).collect()
         };
+        #[cfg(seawall_shuttle)]
+        if errs(Misorder::FailSilently) {
+            return true;
+        }
         self.announce();
         for pending in lost {
             pending.listener.tell(|| self.settled(&pending));
@@ -501,6 +565,17 @@ impl Sequencer {
         match &self.state.lock().refusal {
             Some(Refusal::Poisoned(cause)) => Some(Arc::clone(cause)),
             _ => None,
+        }
+    }
+
+    /// Commits and freezes that are not visible yet, and not lost.
+    #[cfg(seawall_shuttle)]
+    pub(crate) fn open_pending(&self) -> Vec<Arc<Pending>> {
+        let state = self.state.lock();
+        if matches!(state.refusal, Some(Refusal::Poisoned(_))) {
+            Vec::new()
+        } else {
+            state.pending.iter().cloned().collect()
         }
     }
 

@@ -1,14 +1,15 @@
 //! A commit's receipt: waitable from any thread or any executor.
 
+#[cfg(seawall_shuttle)]
+use crate::commit::explored::{Misorder, errs};
 use crate::commit::sequencer::{Pending, Sequencer};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::{Error, Result};
-use parking_lot::Mutex;
 use seawall_wal::Lsn;
 use seawall_wal::callbacks::guarded;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -114,6 +115,11 @@ impl Ticket {
         match &self.0 {
             State::Nothing(lsn) => f(Ok(*lsn)),
             State::Pending(sequencer, pending) => {
+                #[cfg(seawall_shuttle)]
+                if errs(Misorder::WantLate) && sequencer.settled(pending).is_none() {
+                    pending.listener.want(|slot| slot.on_done = Some(Box::new(f)));
+                    return;
+                }
                 pending.listener.want(|slot| slot.on_done = Some(Box::new(f)));
                 if sequencer.settled(pending).is_some() {
                     pending.listener.tell(|| sequencer.settled(pending));
@@ -130,6 +136,11 @@ impl Future for Ticket {
         match &self.0 {
             State::Nothing(lsn) => Poll::Ready(Ok(*lsn)),
             State::Pending(sequencer, pending) => {
+                #[cfg(seawall_shuttle)]
+                if errs(Misorder::WantLate) && sequencer.settled(pending).is_none() {
+                    pending.listener.want(|slot| slot.waker = Some(context.waker().clone()));
+                    return Poll::Pending;
+                }
                 pending.listener.want(|slot| slot.waker = Some(context.waker().clone()));
                 match sequencer.settled(pending) {
                     Some(result) => Poll::Ready(result),

@@ -14,11 +14,11 @@ use crate::options::{Isolation, TxOptions};
 use crate::read::scan::{Own, OwnKey, OwnRows};
 use crate::read::view::{Readable, Snapshot, check_instance};
 use crate::record::{Builder, WriteSet, decode_catalogue_row};
+use crate::sync::{AtomicBool, Ordering};
 use crate::{Cursor, Error, Keyspace, Result, Scan};
 use seawall_wal::{Durability, Lsn, Slice};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A transaction under snapshot isolation: it reads the store as it was when it began, plus its own writes, and
 /// commits only if no row that it writes was changed by another since (the first committer wins; the loser gets

@@ -9,14 +9,12 @@ use crate::options::Options;
 use crate::read::view::Reads;
 use crate::record::WriteSet;
 use crate::stats::{Counters, Event, Stats};
+use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 use crate::tree::TreeStore;
 use crate::{Error, Result};
-use parking_lot::Mutex;
-use seawall_wal::sync::AtomicU32;
 use seawall_wal::{Durability, Lsn, Runtime};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What all parts of an open store share.

@@ -14,12 +14,11 @@
 //! Invariant E4: a version stands in the last leaf whose bound is not above it; the first leaf's bound is below all.
 
 use crate::record::WriteSet;
-use parking_lot::RwLock;
+use crate::sync::{AtomicU64, Ordering as Atomic, RwLock};
 use seawall_wal::Slice;
 use std::cmp::{Ordering, Reverse};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 /// Versions in a full leaf.
 pub(super) const LEAF_ROWS: usize = 128;

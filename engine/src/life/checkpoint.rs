@@ -18,15 +18,13 @@ use crate::options::StageHook;
 use crate::read::scan::Merge;
 use crate::read::view::{DeltaBytes, Reads};
 use crate::stats::{Checkpoint, Event};
+use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 use crate::tree::{Change, Superblock};
 use crate::{Error, Result};
-use parking_lot::Mutex;
 use seawall_wal::latch::Latch;
-use seawall_wal::sync::AtomicU32;
 use seawall_wal::{Lsn, Runtime};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What the checkpoints share with those who wait for them.

@@ -1,10 +1,10 @@
 //! Closing, and going on after a full disk.
 
 use crate::db::{Core, Handle};
+use crate::sync::Ordering;
 use crate::{Error, Result};
 use seawall_wal::callbacks;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A store that has no more than this unfolded is folded when it closes, so that it opens at once.
 const FOLD_ON_CLOSE_BYTES_MAX: u64 = 8 << 20;

@@ -25,6 +25,7 @@ use crate::options::Options;
 use crate::read::view::{Reads, View};
 use crate::record::WriteSet;
 use crate::stats::Counters;
+use crate::sync::AtomicBool;
 use crate::tree::{Root, Superblock, TreeStore};
 use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
@@ -33,7 +34,6 @@ use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Wal};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// The data file.
 pub(crate) const DATA_NAME: &str = "data";
@@ -41,10 +41,10 @@ const DATA_NEW_NAME: &str = "data.new";
 const LOG_NAME: &str = "log";
 
 /// The files of a store, open and checked against each other.
-struct Files {
-    store: Arc<TreeStore>,
-    root: Arc<Root>,
-    log: LocalLog,
+pub(crate) struct Files {
+    pub(crate) store: Arc<TreeStore>,
+    pub(crate) root: Arc<Root>,
+    pub(crate) log: Arc<dyn CommitLog>,
 }
 
 pub(crate) fn open(options: Options) -> Result<Db> {
@@ -133,7 +133,7 @@ impl Opener<'_> {
                 wal.first_lsn()
             )));
         }
-        let log = LocalLog::new(wal, log_dir, replay, read_only)?;
+        let log = Arc::new(LocalLog::new(wal, log_dir, replay, read_only)?);
         Ok(Files { store, root, log })
     }
 
@@ -191,14 +191,14 @@ impl Opener<'_> {
                 .map_err(|source| Error::io("rename", &new_path, None, source))?;
             TreeStore::create(Arc::clone(&file), &path, &first)?;
             let (store, root) = TreeStore::open(file, &path, self.options.cache_bytes, false)?;
-            let log = LocalLog::new(wal, self.path(LOG_NAME), start, false)?;
+            let log = Arc::new(LocalLog::new(wal, self.path(LOG_NAME), start, false)?);
             return Ok(Files { store, root, log });
         }
         TreeStore::create(Arc::clone(&file), &new_path, &first)?;
         crashsafe::rename(&**disk, &new_path, &path)
             .map_err(|source| Error::io("rename", &new_path, None, source))?;
         let (store, root) = TreeStore::open(file, &path, self.options.cache_bytes, false)?;
-        let log = LocalLog::new(wal, self.path(LOG_NAME), start, false)?;
+        let log = Arc::new(LocalLog::new(wal, self.path(LOG_NAME), start, false)?);
         Ok(Files { store, root, log })
     }
 
@@ -229,13 +229,13 @@ impl Opener<'_> {
 }
 
 /// Replays the log, and sets everything going.
-fn start(options: Options, files: Files) -> Result<Db> {
+pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     let runtime = Arc::clone(&options.runtime);
     let replay = files.root.superblock.checkpoint_lsn;
     let catalogue = Arc::new(Catalogue::new(runtime.random(), files.root.superblock.next_keyspace));
     let view = View { active: Arc::new(Delta::default()), frozen: Vec::new(), root: files.root };
     let reads = Arc::new(Reads::new(Arc::clone(&files.store), view, replay, Arc::clone(&runtime)));
-    let log: Arc<dyn CommitLog> = Arc::new(files.log);
+    let log = files.log;
     let end = Replay { options: &options, reads: &reads, catalogue: &catalogue, log: &log }.run(replay)?;
     reads.set_visible(end);
     let sequencer =

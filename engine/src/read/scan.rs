@@ -9,6 +9,7 @@ use crate::delta::{Delta, Version};
 use crate::key::{Entry, KeyRange, OwnedRange, bound_bytes};
 use crate::keyspace::Life;
 use crate::read::view::{Found, Snapshot, entry_of};
+use crate::sync::{AtomicBool, Ordering as Atomic};
 use crate::tree::TreeCursor;
 use crate::{Error, Result};
 use seawall_wal::{Lsn, Slice};
@@ -18,7 +19,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::iter::FusedIterator;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 
 /// A key of a transaction's own writes.
 #[derive(Clone, Debug, PartialEq, Eq)]

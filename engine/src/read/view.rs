@@ -6,18 +6,19 @@
 //! view), so a view read now has that delta, or a root that the delta was folded into. And a root never has anything
 //! at or above S, because only what is visible is folded.
 
+#[cfg(seawall_shuttle)]
+use crate::commit::explored::{Misorder, errs};
 use crate::delta::{Delta, Version};
 use crate::key::Entry;
 use crate::keyspace::Life;
 use crate::read::scan::Own;
 use crate::record::CATALOGUE;
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::tree::{Root, TreeStore};
 use crate::{Cursor, KeyRange, Keyspace, Result, Scan};
-use parking_lot::{Mutex, RwLock};
 use seawall_wal::{Lsn, Runtime, Slice};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The sources of all rows, newest first.
@@ -88,6 +89,10 @@ impl Reads {
 
     /// View and position that belong together.
     pub(crate) fn now(&self) -> (Arc<View>, Lsn) {
+        #[cfg(seawall_shuttle)]
+        if errs(Misorder::LookApart) {
+            return (self.view(), self.visible());
+        }
         let view = self.view.read();
         (Arc::clone(&view), self.visible())
     }
@@ -103,6 +108,12 @@ impl Reads {
 
     /// The frozen deltas that end at or below `folded` are in this root. Single flight, with `froze`.
     pub(crate) fn folded(&self, folded: Lsn, root: Arc<Root>) {
+        #[cfg(seawall_shuttle)]
+        if errs(Misorder::DropBeforeRoot) {
+            let mut next = View::clone(&self.view());
+            next.frozen.retain(|delta| delta.end() > folded);
+            *self.view.write() = Arc::new(next);
+        }
         let before = {
             let mut view = self.view.write();
             let mut next = View::clone(&view);
@@ -145,9 +156,13 @@ impl Reads {
     /// one step, so that nothing is given up in between.
     pub(crate) fn snapshot(self: &Arc<Self>, instance: u64, is_read_write: bool) -> Snapshot {
         let since = self.runtime.now();
+        #[cfg(seawall_shuttle)]
+        let early = errs(Misorder::HoldLate).then(|| self.now());
         let (view, lsn) = {
             let mut held = self.held.lock();
             let (view, lsn) = self.now();
+            #[cfg(seawall_shuttle)]
+            let (view, lsn) = early.unwrap_or((view, lsn));
             let entry = held.entry(lsn.0).or_insert(Held { count: 0, read_write: 0, since });
             entry.count += 1;
             entry.read_write += u64::from(is_read_write);

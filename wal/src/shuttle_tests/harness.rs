@@ -1,6 +1,5 @@
 //! A committer over a sink that remembers, and what must hold at every acknowledgement.
 
-use super::runtime::ShuttleRuntime;
 use crate::Lsn;
 use crate::commit::explored::Misorder;
 use crate::commit::{Batch, Committer, Placed, Sink, Written};
@@ -8,6 +7,7 @@ use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::record::Kind;
 use crate::runtime::Runtime;
+use crate::runtime::ShuttleRuntime;
 use crate::segment::Geometry;
 use crate::stats::Counters;
 use shuttle::thread::JoinHandle;

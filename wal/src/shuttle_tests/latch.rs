@@ -1,8 +1,8 @@
 //! The latch: one at a time, and nobody left waiting.
 
-use super::runtime::ShuttleRuntime;
 use super::{explore, find};
 use crate::latch::Latch;
+use crate::runtime::ShuttleRuntime;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

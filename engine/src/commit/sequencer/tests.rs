@@ -23,7 +23,7 @@ struct Mock {
 struct MockState {
     next: u64,
     reached: u64,
-    withdrawn: Option<Lsn>,
+    withdrawn: Option<(Lsn, Lsn)>,
     has_failed: bool,
     listener: Option<Arc<OnNews>>,
     rooms_refused: u32,
@@ -33,8 +33,9 @@ impl MockState {
     fn outcome(&self, place: &Place) -> Option<Result<Outcome>> {
         if place.end.0 <= self.reached {
             Some(Ok(Outcome::Reached))
-        } else if let Some(from) = self.withdrawn.filter(|from| place.lsn >= *from) {
-            Some(Ok(Outcome::Withdrawn(from)))
+        } else if let Some((from, to)) = self.withdrawn.filter(|(from, to)| (*from..*to).contains(&place.lsn))
+        {
+            Some(Ok(Outcome::Withdrawn { from, to }))
         } else {
             self.has_failed.then_some(Err(Error::CommitUnknown { lsn: place.lsn }))
         }
@@ -48,7 +49,7 @@ impl Mock {
             change(&mut state);
             let news = match state.withdrawn {
                 _ if state.has_failed => News::Failed,
-                Some(from) => News::Withdrawn(from),
+                Some((from, to)) => News::Withdrawn { from, to },
                 None => News::Moved,
             };
             (state.listener.clone(), news)
@@ -282,7 +283,7 @@ fn what_is_withdrawn_was_never_there() {
     let b = world.sequencer.commit(builder.finish(), &[Arc::clone(&life)], None, Durability::Synced).unwrap();
     assert!(life.is_writable());
     world.sequencer.notify(&b);
-    world.log.change(|state| state.withdrawn = Some(b.lsn()));
+    world.log.change(|state| state.withdrawn = Some((b.lsn(), b.end())));
     assert!(matches!(world.settled(&b), Some(Err(error)) if error.is_conflict()));
     world.log.state.lock().withdrawn = None;
     let c = world.put("c");

@@ -1,6 +1,7 @@
-//! Clock, threads and waiting for the exploration of interleavings.
+//! Clock, threads and waiting for the exploration of interleavings, here and in the crates above. Compiled only with
+//! `--cfg seawall_shuttle`.
 
-use crate::runtime::{Runtime, Thread};
+use super::{Runtime, Thread};
 use crate::sync::AtomicU32;
 use shuttle::rand::Rng;
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
@@ -13,7 +14,7 @@ use std::time::Duration;
 /// Words are slept on in a table by address, each sleeper on a condition variable of its own, so that a wake-up of one
 /// is a wake-up of exactly one. A timed wait ends at any moment, but at last: its timer is a coin that is thrown as long
 /// as the thread sleeps. Time passes when a timer fires, and a little with each look at the clock.
-pub(super) struct ShuttleRuntime {
+pub struct ShuttleRuntime {
     sleepers: Mutex<Vec<Sleeper>>,
     next: AtomicU64,
     now_us: AtomicU64,
@@ -28,7 +29,8 @@ struct Sleeper {
 }
 
 impl ShuttleRuntime {
-    pub(super) fn new() -> Arc<ShuttleRuntime> {
+    /// Its clock starts at one microsecond.
+    pub fn new() -> Arc<ShuttleRuntime> {
         Arc::new(ShuttleRuntime {
             sleepers: Mutex::new(Vec::new()),
             next: AtomicU64::new(0),
@@ -38,7 +40,7 @@ impl ShuttleRuntime {
     }
 
     /// No timer ends a wait on the word at `address`: if it is not woken, the test deadlocks.
-    pub(super) fn never_time_out(&self, address: usize) {
+    pub fn never_time_out(&self, address: usize) {
         self.untimed.store(address, Ordering::Relaxed);
     }
 

@@ -1,0 +1,19 @@
+//! The synchronisation primitives of the commit path, in one place, so that `--cfg seawall_shuttle` can swap in
+//! shuttle's and explore its interleavings. The tree keeps the ordinary ones: its locks are short, and are held across
+//! nothing that a scheduler could see.
+
+#[cfg(not(seawall_shuttle))]
+pub(crate) use parking_lot::{Mutex, RwLock};
+
+#[cfg(not(seawall_shuttle))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+
+#[cfg(seawall_shuttle)]
+pub(crate) use seawall_wal::sync::{Mutex, RwLock};
+
+#[cfg(seawall_shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Shuttle's atomics are all sequentially consistent.
+#[cfg(seawall_shuttle)]
+pub(crate) fn fence(_: Ordering) {}
