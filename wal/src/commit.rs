@@ -33,7 +33,7 @@ use crate::record::{self, Kind};
 use crate::runtime::Runtime;
 use crate::segment::Geometry;
 use crate::stats::{Counters, add};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -377,12 +377,19 @@ impl<S: Sink> Committer<S> {
 
     /// Waits until everything before `lsn` is on the device.
     pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
-        let lsn = {
-            let mut state = self.state.lock();
+        {
+            let state = self.state.lock();
             if self.durable() >= lsn {
                 return Ok(());
             }
             state.check()?;
+        }
+        self.make_durable(lsn)
+    }
+
+    fn make_durable(&self, lsn: Lsn) -> Result<()> {
+        let lsn = {
+            let mut state = self.state.lock();
             // Looked up once: what is placed from here on is not asked for, and so not waited for.
             let lsn = lsn.min(self.reserved());
             state.sync_wanted = state.sync_wanted.max(lsn);
@@ -430,8 +437,12 @@ impl<S: Sink> Committer<S> {
     /// Writes what is gathered if nobody does, and carries the durable LSN on in an empty frame if the newest frame
     /// does not carry it yet. For idle moments and for closing.
     pub(crate) fn settle(&self, carried: Lsn, seal: bool) -> Result<bool> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         state.check()?;
+        self.settle_locked(state, carried, seal)
+    }
+
+    fn settle_locked(&self, mut state: MutexGuard<'_, State>, carried: Lsn, seal: bool) -> Result<bool> {
         if state.in_flight {
             return Ok(false);
         }
@@ -456,9 +467,21 @@ impl<S: Sink> Committer<S> {
         Ok(true)
     }
 
-    /// Refuses everything from now on.
+    /// Takes nothing new from now on. What has its place can still be waited for.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
+    }
+
+    /// After [`close`](Self::close): everything that has its place becomes durable, and the durable LSN is carried on in
+    /// an empty frame if `carried` says that the newest frame does not carry it.
+    pub(crate) fn drain(&self, carried: impl Fn() -> Lsn) -> Result<()> {
+        self.make_durable(self.reserved())?;
+        let state = self.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(Error::Poisoned(failure.clone()));
+        }
+        self.settle_locked(state, carried(), true)?;
+        Ok(())
     }
 
     fn has(&self, need: Need) -> bool {

@@ -18,7 +18,7 @@ use crate::scan::SegmentUse;
 use crate::segment::Geometry;
 use crate::spares::Spares;
 use crate::stats::{Counters, WalStats, add};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::ticket::Ticket;
 use crate::writer::{Live, Writer};
 use crate::{latch::Latch, open};
@@ -73,6 +73,9 @@ pub(crate) struct Inner {
     anchor_file: Option<Arc<dyn DiskFile>>,
     /// One writer of the anchor, and one reclaimer, at a time.
     anchor_latch: Latch,
+    /// One closer at a time.
+    closing: Latch,
+    has_closed: AtomicBool,
     /// Mirrors the anchor's first LSN.
     first: AtomicU64,
     keeper: crate::keeper::Signals,
@@ -478,6 +481,8 @@ impl Inner {
             anchor: Mutex::new(found.anchor),
             anchor_file: found.anchor_file,
             anchor_latch: Latch::new(runtime.clone()),
+            closing: Latch::new(runtime.clone()),
+            has_closed: AtomicBool::new(false),
             first: AtomicU64::new(found.anchor.first.0),
             keeper,
         })
@@ -660,23 +665,27 @@ impl Inner {
             self.committer.close();
             return Ok(());
         }
-        let closed = self.settle_all().and_then(|()| {
-            self.committer.close();
-            self.write_anchor(|anchor| anchor.clean = true)
-        });
+        let _one_at_a_time = self.closing.lock();
+        if self.has_closed.swap(true, Ordering::AcqRel) {
+            // Another clone was first.
+            return Ok(());
+        }
+        // Nothing new is taken; what has its place gets as far as it asked for; only then does the anchor say that
+        // nothing stands behind the end.
+        #[cfg(seawall_shuttle)]
+        let drained_early = self.committer.closes_late().then(|| self.drain());
         self.committer.close();
+        #[cfg(seawall_shuttle)]
+        let closed = drained_early.unwrap_or_else(|| self.drain());
+        #[cfg(not(seawall_shuttle))]
+        let closed = self.drain();
+        let closed = closed.and_then(|()| self.write_anchor(|anchor| anchor.clean = true));
         // The locks go with the last handle, not with the last receipt or reader.
         self.committer.sink.live.lock().take();
-        match closed {
-            Err(Error::Closed) => Ok(()),
-            other => other,
-        }
+        closed
     }
 
-    fn settle_all(&self) -> Result<()> {
-        self.committer.sync_to(self.committer.reserved())?;
-        let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
-        self.committer.settle(carried, true)?;
-        Ok(())
+    fn drain(&self) -> Result<()> {
+        self.committer.drain(|| Lsn(self.committer.sink.carried.load(Ordering::Acquire)))
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{Committer, Sink};
 use crate::sync::Ordering;
+use std::cell::Cell;
 use std::sync::atomic::AtomicU32;
 
 /// Deliberate mistakes in the order of things, each of which the exploration of interleavings must find.
@@ -32,18 +33,41 @@ pub(crate) enum Misorder {
     TendOwnBatch,
     /// The first to be woken does not wake the others.
     RelayForgotten,
+    /// A log that closes takes new records until all that it had are durable.
+    CloseLate,
 }
 
-#[derive(Debug, Default)]
+std::thread_local! {
+    /// For tests that open a whole log: shuttle's tasks all run on the thread of their test.
+    static MISORDER: Cell<Option<Misorder>> = const { Cell::new(None) };
+}
+
+/// The mistake that logs opened on this thread make from now on.
+#[cfg(test)]
+pub(crate) fn err_by(misorder: Option<Misorder>) {
+    MISORDER.set(misorder);
+}
+
+#[derive(Debug)]
 pub(crate) struct Explored {
     pub(crate) misorder: Option<Misorder>,
     /// How often a leader found nothing to write: never, if whoever takes the token looked under the lock.
     pub(crate) idle_leads: AtomicU32,
 }
 
+impl Default for Explored {
+    fn default() -> Explored {
+        Explored { misorder: MISORDER.get(), idle_leads: AtomicU32::new(0) }
+    }
+}
+
 impl<S> Committer<S> {
     pub(super) fn errs(&self, misorder: Misorder) -> bool {
         self.explored.misorder == Some(misorder)
+    }
+
+    pub(crate) fn closes_late(&self) -> bool {
+        self.errs(Misorder::CloseLate)
     }
 
     /// Where those sleep who wait for a mark: they are always woken, so that no timer has to help them.

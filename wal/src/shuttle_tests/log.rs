@@ -1,9 +1,11 @@
 //! The whole log under exploration, its threads included.
 
-use super::explore;
-use super::runtime::ShuttleRuntime;
-use crate::disk::SimDisk;
-use crate::{Durability, Wal};
+use super::{explore, find};
+use crate::anchor::{self, Anchor, Slot};
+use crate::commit::explored::{Misorder, err_by};
+use crate::disk::{Disk, Open, SimDisk, read_exact_at};
+use crate::runtime::ShuttleRuntime;
+use crate::{Durability, Error, Lsn, Wal};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -46,4 +48,49 @@ fn a_log_at_work() {
 #[test]
 fn threads_receipts_and_closing() {
     explore(3_000, a_log_at_work);
+}
+
+/// Clones commit while one closes: each commit is refused, or stands below the end that the anchor vouches for.
+fn closing_beside_clones() {
+    let disk = SimDisk::new(1);
+    let options = Wal::options().segment_bytes(64 << 10).disk(disk.clone()).runtime(ShuttleRuntime::new());
+    let wal = options.background(false).open("/log").unwrap();
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let mut threads = Vec::new();
+    for i in 0..2 {
+        let (wal, acknowledged) = (wal.clone(), acknowledged.clone());
+        threads.push(shuttle::thread::spawn(move || {
+            for _ in 0..2 {
+                match wal.commit([i; 100]) {
+                    Ok(lsn) => acknowledged.lock().unwrap().push(lsn),
+                    Err(error) => assert!(matches!(error, Error::Closed), "{error}"),
+                }
+            }
+        }));
+    }
+    wal.close().unwrap();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let file = disk.kill().open(&std::path::Path::new("/log").join(anchor::FILE_NAME), Open::Read).unwrap();
+    let mut bytes = vec![0; anchor::FILE_BYTES];
+    read_exact_at(&*file, &mut bytes, 0).unwrap();
+    let Slot::Valid(anchor) = Anchor::choose(&bytes) else { panic!("no anchor") };
+    assert!(anchor.clean);
+    let last = acknowledged.lock().unwrap().iter().max().copied().unwrap_or(Lsn::ZERO);
+    assert!(last < anchor.durable, "{last} is acknowledged behind a clean end at {}", anchor.durable);
+}
+
+#[test]
+fn nothing_is_acknowledged_behind_a_clean_end() {
+    explore(3_000, closing_beside_clones);
+}
+
+#[test]
+fn closing_before_refusing_is_found() {
+    err_by(Some(Misorder::CloseLate));
+    let found = find(20_000, closing_beside_clones);
+    err_by(None);
+    let found = found.expect("a log that goes on while it closes");
+    assert!(found.contains("behind a clean end") || found.contains("CommitUnknown"), "{found}");
 }
