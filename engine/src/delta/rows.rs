@@ -20,8 +20,8 @@ use std::cmp::{Ordering, Reverse};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Versions in a full leaf.
-pub(super) const LEAF_ROWS: usize = 128;
+/// Versions in a full leaf; few under test, so that most rows stand at a border.
+pub(super) const LEAF_ROWS: usize = if cfg!(test) { 4 } else { 128 };
 /// What a leaf takes, its share of the upper level included.
 pub(crate) const LEAF_BYTES: u64 =
     (LEAF_ROWS * (size_of::<u128>() + size_of::<Row>()) + size_of::<Leaf>() + size_of::<Bound>() + 8) as u64;
@@ -174,11 +174,11 @@ impl Index {
     }
 
     /// The first version at the place or behind it that stands in these leaves.
-    fn first_in(&self, leaves: Range<usize>, place: &Place<'_>) -> Option<Row> {
+    fn first_in(&self, leaves: Range<usize>, place: &Place<'_>) -> Option<(u128, Row)> {
         let home = leaves.start;
         leaves.filter_map(|i| Some((i, self.leaves.get(i)?.read()))).find_map(|(i, leaf)| {
             let from = if i == home { leaf.before(place) } else { 0 };
-            leaf.get(from).map(|(_, row)| row.clone())
+            leaf.get(from).map(|(rank, row)| (rank, row.clone()))
         })
     }
 }
@@ -369,9 +369,10 @@ impl Rows {
                 let home = index.find(&wanted);
                 // Newer versions may stand in earlier leaves.
                 let earlier = index.first_in(home..i, &wanted);
-                let here = || leaf.get(if home < i { 0 } else { leaf.before(&wanted) }).map(|(_, row)| row);
-                let newest = earlier.as_ref().or_else(here);
-                let visible = newest.filter(|found| found.key() == row.key() && found.lsn < before);
+                let here = || leaf.get(if home < i { 0 } else { leaf.before(&wanted) });
+                let newest = earlier.as_ref().map(|(rank, row)| (*rank, row)).or_else(here);
+                let visible = newest.filter(|found| row.is_same(rank, *found) && found.1.lsn < before);
+                let visible = visible.map(|(_, row)| row);
                 let goes_on = see(keyspace_of(rank), row, visible);
                 if !goes_on {
                     return;

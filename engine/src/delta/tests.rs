@@ -169,3 +169,16 @@ fn insertions_side_by_side_lose_nothing() {
     let new = all.iter().filter(|(_, value)| value.as_deref() == Some(b"new")).count() as u64;
     assert_eq!(new, 3 * EACH, "what was inserted is there");
 }
+
+/// The last row of a keyspace has no version that is old enough, and the next keyspace's first row has the same key.
+#[test]
+fn a_neighbour_keyspaces_row_is_not_taken_for_a_version() {
+    let delta = Delta::default();
+    put(&delta, 5, 1, b"a", Some(b"1"));
+    put(&delta, 50, 1, b"k", Some(b"later"));
+    put(&delta, 10, 2, b"k", Some(b"another's"));
+    for is_reverse in [false, true] {
+        assert_eq!(rows(&delta, 1, 20, is_reverse, 10), [(b"a".to_vec(), Some(b"1".to_vec()))]);
+    }
+    assert_eq!(delta.newest(1, b"k", Lsn(20)), None);
+}
