@@ -4,6 +4,7 @@ use crate::mutation::Mutation;
 use crate::record::PAYLOAD_BYTES_MAX;
 use crate::stats::EventListener;
 use crate::{Db, Error, Result};
+use seawall_wal::disk::os::OsOptions;
 use seawall_wal::{Disk, Durability, Io, OsDisk, OsRuntime, Runtime};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -175,7 +176,8 @@ impl DbBuilder {
         self
     }
 
-    /// How the log reaches the disk. Default: what the machine allows.
+    /// Which way many operations at once are handed to the machine's disk; a disk that was given decides for itself.
+    /// Default: what the machine allows.
     pub fn io(mut self, backend: Io) -> Self {
         self.io = backend;
         self
@@ -238,6 +240,11 @@ impl DbBuilder {
         }
         let memory_budget = self.memory_budget.max(MEMORY_BUDGET_MIN);
         let runtime = self.runtime.unwrap_or_else(|| OsRuntime::new());
+        let disk = match self.disk {
+            Some(disk) => disk,
+            None => OsDisk::try_with(OsOptions { io: self.io, ..OsOptions::default() })
+                .map_err(|source| Error::io("choose the I/O backend for", &self.path, None, source))?,
+        };
         Ok(Options {
             path: self.path,
             create: self.create && !self.read_only,
@@ -253,7 +260,7 @@ impl DbBuilder {
             segment_bytes: self.segment_bytes,
             checkpoint_interval: self.checkpoint_interval,
             io: self.io,
-            disk: self.disk.unwrap_or_else(|| OsDisk::new()),
+            disk,
             runtime,
             events: self.events,
             background: self.background && !self.read_only,

@@ -12,6 +12,7 @@
 //! After `sync_data` or a write has failed, what is on the device is unknown, and what reads return may differ from
 //! it: never try again on the same bytes (PostgreSQL's fsync bug of 2018).
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
@@ -19,13 +20,31 @@ use std::sync::Arc;
 
 pub mod crashsafe;
 pub mod os;
+pub mod queue;
 pub mod sim;
+#[cfg(target_os = "linux")]
+mod uring;
 
 pub use os::OsDisk;
+pub use queue::{Completion, Op, Queue};
 pub use sim::SimDisk;
 
 /// Every offset, length and buffer of log and data files is a multiple of this: the grid of direct I/O.
 pub const BLOCK_BYTES: usize = 4096;
+
+/// Which way many operations at once are handed to the system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Io {
+    /// io_uring where it works, else blocking system calls. `SEAWALL_IO=blocking` in the environment chooses the
+    /// latter without trying: for sandboxes that kill a process which asks for a ring.
+    #[default]
+    Auto,
+    /// io_uring, or an error that says why not.
+    Uring,
+    /// Blocking system calls.
+    Blocking,
+}
 
 /// How [`Disk::open`] opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +69,7 @@ pub enum Lock {
 /// What [`Disk::describe`] reports about where and how the bytes are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// `"blocking"`, `"sim"`.
+    /// `"uring"`, `"blocking"`, `"sim"`.
     pub name: &'static str,
     /// Why this one, and how durable writes are made: for people.
     pub reason: String,
@@ -117,11 +136,22 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// How files of this directory are read and written. Probed anew at every call: it depends on the file system.
     fn describe(&self, dir: &Path) -> Backend;
+
+    /// A queue for operations on files that this disk opened, with up to `depth` of them (at least one) in the
+    /// system's hands at a time. Unless a disk has something better, they run one after another, by
+    /// [`DiskFile`]'s methods.
+    ///
+    /// # Errors
+    /// What the system says; a disk that merely prefers a quicker way falls back instead.
+    fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
+        let _ = depth;
+        Ok(Box::new(queue::BlockingQueue::default()))
+    }
 }
 
 /// An open file. Every method may be called from several threads at once.
 #[allow(clippy::len_without_is_empty, reason = "a length that may fail is no collection's")]
-pub trait DiskFile: Debug + Send + Sync + 'static {
+pub trait DiskFile: Any + Debug + Send + Sync {
     /// Reads up to `buf.len()` bytes at `offset`; fewer only at the file's end. May be served from memory.
     ///
     /// # Errors

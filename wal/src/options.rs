@@ -1,6 +1,7 @@
 //! How a log is opened, and what opening found.
 
 use crate::Lsn;
+pub use crate::disk::Io;
 use crate::disk::os::OsOptions;
 use crate::disk::{Disk, OsDisk};
 use crate::durability::Durability;
@@ -12,17 +13,6 @@ use crate::segment;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Which way files are read and written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Io {
-    /// The best that works here.
-    #[default]
-    Auto,
-    /// Blocking system calls.
-    Blocking,
-}
 
 /// What opening does about an end that is not clean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +64,7 @@ pub struct Recovery {
     pub rewritten: bool,
     /// How long it took.
     pub took: Duration,
-    /// How files are read and written: `"blocking"`, `"sim"`.
+    /// How files are read and written: `"uring"`, `"blocking"`, `"sim"`.
     pub backend: &'static str,
     /// Why so.
     pub backend_reason: String,
@@ -102,6 +92,7 @@ pub struct WalOptions {
     pub(crate) epoch: u64,
     /// Replay position, and what its owner knows to be durable.
     pub(crate) start: Option<(Lsn, Lsn)>,
+    pub(crate) io: Io,
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -120,6 +111,7 @@ impl Default for WalOptions {
             store_id: None,
             epoch: 0,
             start: None,
+            io: Io::Auto,
             mutation: None,
         }
     }
@@ -140,12 +132,12 @@ impl WalOptions {
         self
     }
 
-    /// Which way files are read and written.
+    /// Which way many operations at once are handed to the system's disk; a disk that was
+    /// [given](WalOptions::disk) decides for itself. Default: [`Io::Auto`].
     #[must_use]
-    pub fn io(self, io: Io) -> Self {
-        match io {
-            Io::Auto | Io::Blocking => self,
-        }
+    pub fn io(mut self, io: Io) -> Self {
+        self.io = io;
+        self
     }
 
     /// The disk, instead of the system's: a [`SimDisk`](crate::SimDisk), say.
@@ -230,7 +222,7 @@ impl WalOptions {
     /// # Errors
     /// [`Error::Locked`], [`Error::Corruption`], [`Error::FormatVersion`], [`Error::BadInput`] for impossible
     /// options or a directory of something else, [`Error::NoSpace`] when a new log does not fit, [`Error::Io`].
-    pub fn open(self, dir: impl AsRef<Path>) -> Result<Wal> {
+    pub fn open(mut self, dir: impl AsRef<Path>) -> Result<Wal> {
         if !segment::is_segment_size(self.segment_bytes) {
             return Err(Error::BadInput(format!(
                 "a segment of {} bytes: it must be a multiple of 4096 between {} and {}",
@@ -239,11 +231,25 @@ impl WalOptions {
                 segment::SEGMENT_BYTES_MAX
             )));
         }
+        self.settle_disk(dir.as_ref())?;
         Wal::open_with(dir.as_ref(), self)
     }
 
+    /// Settles which disk it is, once, so that what [`Io`] asks for is tried once.
+    pub(crate) fn settle_disk(&mut self, dir: &Path) -> Result<()> {
+        if self.disk.is_none() {
+            let disk = OsDisk::try_with(self.os_options())
+                .map_err(|source| Error::io("choose the I/O backend for", dir, None, source))?;
+            self.disk = Some(disk);
+        }
+        Ok(())
+    }
+
     pub(crate) fn disk_or_default(&self) -> Arc<dyn Disk> {
-        let os = || OsDisk::with(OsOptions { allow_network: self.allow_network, ..OsOptions::default() });
-        self.disk.clone().unwrap_or_else(|| os())
+        self.disk.clone().unwrap_or_else(|| OsDisk::with(self.os_options()))
+    }
+
+    fn os_options(&self) -> OsOptions {
+        OsOptions { allow_network: self.allow_network, io: self.io, ..OsOptions::default() }
     }
 }

@@ -93,7 +93,8 @@ impl WalReader {
     /// # Errors
     /// Like `open`.
     pub fn open_with(dir: impl AsRef<Path>, from: Lsn, options: &WalOptions) -> Result<WalReader> {
-        let options = options.clone().read_only(true);
+        let mut options = options.clone().read_only(true);
+        options.settle_disk(dir.as_ref())?;
         let runtime: Arc<dyn Runtime> = options.runtime.clone().unwrap_or_else(|| OsRuntime::new());
         let found = crate::open::open(dir.as_ref(), &options, &runtime)?;
         let disk = options.disk_or_default();

@@ -4,6 +4,7 @@
 //! os            OsDisk: names, directories, options
 //! os/file       OsFile: reads, writes, syncs of one open file
 //! os/durable    the three ways to write durably, and the fall from one to the next
+//! os/choice     io_uring or blocking calls, and why
 //! os/lock       who holds a file, in this process and in others
 //! os/probe      what a directory's file system can do, and how fast
 //! os/file_system, os/sys    what is known of file systems by name · the calls that differ between systems
@@ -16,27 +17,29 @@
 //! from memory; ext4 does under `data=journal`, and `statx` says so). Everywhere else a durable write ends with
 //! fdatasync, and [`DiskFile::read_device_at`] says that it did not read the device.
 
-mod durable;
-mod file;
+pub(in crate::disk) mod choice;
+pub(in crate::disk) mod durable;
+pub(in crate::disk) mod file;
 mod file_system;
 mod lock;
 mod probe;
 mod sys;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::disk) mod tests;
 
 pub use durable::DurableWrite;
 pub use probe::probe_durable_write;
 
-use super::{Backend, Disk, DiskFile, Open};
+use super::{Backend, Disk, DiskFile, Io, Open, Queue};
+use choice::Choice;
 use file::OsFile;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// How an [`OsDisk`] opens files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +49,8 @@ pub struct OsOptions {
     /// The way of writing durably to start from; a file that refuses it falls to the next one. Default: the first.
     /// A file system that is not known to honour `RWF_DSYNC` gets [`DurableWrite::WriteThenSync`] in any case.
     pub durable_write: Option<DurableWrite>,
+    /// Which way queues hand operations to the system. Default: the best that works here.
+    pub io: Io,
 }
 
 /// The operating system's files.
@@ -66,6 +71,9 @@ pub struct OsDisk {
     allow_network: bool,
     /// A [`DurableWrite`]'s number.
     durable_write: AtomicU8,
+    io: Io,
+    /// Made when it is first needed.
+    choice: OnceLock<Choice>,
 }
 
 impl OsDisk {
@@ -80,7 +88,23 @@ impl OsDisk {
         Arc::new(OsDisk {
             allow_network: options.allow_network,
             durable_write: AtomicU8::new(method.number()),
+            io: options.io,
+            choice: OnceLock::new(),
         })
+    }
+
+    /// Like [`with`](OsDisk::with), but tries at once what [`Io::Uring`] asks for.
+    ///
+    /// # Errors
+    /// `Unsupported`, and why, when io_uring was asked for and is refused.
+    pub fn try_with(options: OsOptions) -> io::Result<Arc<OsDisk>> {
+        let disk = OsDisk::with(options);
+        disk.choice().check()?;
+        Ok(disk)
+    }
+
+    fn choice(&self) -> &Choice {
+        self.choice.get_or_init(|| Choice::make(self.io))
     }
 
     /// The way of writing durably that files opened *from now on* start from: a log that has found the quickest
@@ -113,7 +137,8 @@ impl OsDisk {
         if how == Open::CreateNew && file_system.copy_on_write {
             sys::switch_copy_on_write_off(&fd);
         }
-        OsFile::new(fd, path, how != Open::Read, &file_system, method)
+        let has_rings = how != Open::Read && self.choice().has_rings();
+        OsFile::new(fd, path, how != Open::Read, &file_system, method, has_rings)
     }
 
     fn refuse_network(&self, path: &Path, file_system: &file_system::FileSystem) -> io::Result<()> {
@@ -189,6 +214,10 @@ impl Disk for OsDisk {
 
     fn describe(&self, dir: &Path) -> Backend {
         probe::describe(self, dir)
+    }
+
+    fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
+        self.choice().queue(depth)
     }
 }
 

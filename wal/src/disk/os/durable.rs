@@ -40,7 +40,8 @@ impl DurableWrite {
         DurableWrite::ALL.into_iter().find(|method| method.number() == number)
     }
 
-    fn next(self) -> Option<DurableWrite> {
+    /// The way that a file falls to when it refuses this one.
+    pub(in crate::disk) fn next(self) -> Option<DurableWrite> {
         DurableWrite::from_number(self.number() + 1)
     }
 }
@@ -57,19 +58,19 @@ impl std::fmt::Display for DurableWrite {
 
 /// The way that a file has come down to; shared by the threads that write it.
 #[derive(Debug)]
-pub(super) struct Method(AtomicU8);
+pub(in crate::disk) struct Method(AtomicU8);
 
 impl Method {
     pub(super) fn new(method: DurableWrite) -> Method {
         Method(AtomicU8::new(method.number()))
     }
 
-    pub(super) fn get(&self) -> DurableWrite {
+    pub(in crate::disk) fn get(&self) -> DurableWrite {
         DurableWrite::from_number(self.0.load(Ordering::Relaxed)).unwrap_or(DurableWrite::WriteThenSync)
     }
 
     /// Falls to `method`; stays where it is if another thread has fallen further.
-    fn fall_to(&self, method: DurableWrite) {
+    pub(in crate::disk) fn fall_to(&self, method: DurableWrite) {
         self.0.fetch_max(method.number(), Ordering::Relaxed);
     }
 }
@@ -119,19 +120,19 @@ pub(super) fn write_all_durably(
 }
 
 /// True if the system does not do such a thing on this file, as opposed to having failed at it.
-pub(super) fn is_refusal(error: &io::Error) -> bool {
+pub(in crate::disk) fn is_refusal(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS))
 }
 
 /// True if direct I/O can be asked for.
-pub(super) fn is_on_grid(buf: &[u8], offset: u64) -> bool {
+pub(in crate::disk) fn is_on_grid(buf: &[u8], offset: u64) -> bool {
     buf.as_ptr().addr().is_multiple_of(BLOCK_BYTES)
         && buf.len().is_multiple_of(BLOCK_BYTES)
         && offset.is_multiple_of(BLOCK_BYTES as u64)
 }
 
 /// So that the arithmetic after it cannot overflow.
-pub(super) fn check_range(offset: u64, bytes: u64) -> io::Result<()> {
+pub(in crate::disk) fn check_range(offset: u64, bytes: u64) -> io::Result<()> {
     match offset.checked_add(bytes) {
         Some(end) if i64::try_from(end).is_ok() => Ok(()),
         _ => {

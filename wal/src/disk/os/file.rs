@@ -8,7 +8,8 @@
 //! **A failed sync is told once.** The kernel reports a failed write-back to one call per descriptor, whoever makes
 //! it; of two threads that sync side by side, the other would be told that all is well. So all calls on the
 //! buffered descriptor that sync stand behind one mutex, the one that fails marks the file, and every later one
-//! fails. Direct writes need no such mark: each learns the outcome of its own bytes.
+//! fails. Direct writes need no such mark: each learns the outcome of its own bytes. Rings, which have several calls
+//! on their way at once, sync by a descriptor of their own, one call at a time ([`RingSide`]), and mark the same file.
 
 use super::durable::{Calls, DurableWrite, Method, check_range, is_on_grid, is_refusal, write_all_durably};
 use super::file_system::FileSystem;
@@ -22,14 +23,14 @@ use rustix::io::{Errno, retry_on_intr};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What [`DiskFile::allocate`] writes at a time.
 const ZEROS_BYTES: usize = 1 << 20;
 
 /// An open file of the operating system.
 #[derive(Debug)]
-pub(super) struct OsFile {
+pub(in crate::disk) struct OsFile {
     path: PathBuf,
     buffered: OwnedFd,
     direct: Option<OwnedFd>,
@@ -37,21 +38,24 @@ pub(super) struct OsFile {
     direct_works: AtomicBool,
     /// A direct read comes from the device, not from some other memory.
     reads_device: bool,
-    method: Method,
-    sync: Mutex<SyncState>,
+    pub(in crate::disk) method: Method,
+    sync: SyncState,
+    ring: Option<RingSide>,
     lock: lock::Handle,
 }
 
 /// See the module's head.
 #[derive(Debug, Default)]
 struct SyncState {
+    /// Held while a call on the buffered descriptor syncs.
+    turn: Mutex<()>,
     /// What the first failed sync said.
-    failure: Option<String>,
+    failure: OnceLock<String>,
 }
 
 impl SyncState {
     fn check(&self, path: &Path) -> io::Result<()> {
-        match &self.failure {
+        match self.failure.get() {
             None => Ok(()),
             Some(failure) => Err(io::Error::other(format!(
                 "an earlier sync of {} failed ({failure}), and its bytes may be lost; reopen it",
@@ -60,12 +64,34 @@ impl SyncState {
         }
     }
 
-    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+    fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
-            self.failure = Some(error.to_string());
+            let _ = self.failure.set(error.to_string());
         }
         result
     }
+}
+
+/// The descriptor that rings sync by. A failed write-back is told once to each descriptor, so only one such call may
+/// be on its way at a time; and as none of a ring's calls can be waited for from outside its thread, it has a
+/// descriptor beside the one that blocking calls use. Open from the file's beginning: it misses nothing.
+#[derive(Debug)]
+struct RingSide {
+    fd: OwnedFd,
+    /// The queue whose turn it is; 0 for none.
+    holder: AtomicU64,
+}
+
+/// Whether a queue may make a call that syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only there are rings"))]
+pub(in crate::disk) enum Turn {
+    /// It may, until [`OsFile::end_turn`].
+    Taken,
+    /// When its own call that is on its way has ended.
+    Wait,
+    /// Not here: by a blocking call, then.
+    Never,
 }
 
 impl OsFile {
@@ -76,6 +102,7 @@ impl OsFile {
         writable: bool,
         file_system: &FileSystem,
         method: DurableWrite,
+        has_rings: bool,
     ) -> io::Result<OsFile> {
         let stat = rustix::fs::fstat(&fd)?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -95,7 +122,11 @@ impl OsFile {
             reads_device: direct.is_some() && file_system.honours_dsync && sys::has_true_direct_io(&fd),
             direct,
             method: Method::new(method.max(best)),
-            sync: Mutex::default(),
+            sync: SyncState::default(),
+            ring: Some(&fd)
+                .filter(|_| has_rings && writable)
+                .and_then(sys::reopen_writable)
+                .map(|fd| RingSide { fd, holder: AtomicU64::new(0) }),
             lock: lock::Handle::new(lock::file_id(&stat)),
             buffered: fd,
         })
@@ -107,7 +138,7 @@ impl OsFile {
     }
 
     /// True if [`DiskFile::read_device_at`] reads the device, as far as is known yet.
-    pub(super) fn reads_device(&self) -> bool {
+    pub(in crate::disk) fn reads_device(&self) -> bool {
         self.reads_device && self.direct_works.load(Ordering::Relaxed)
     }
 
@@ -242,6 +273,64 @@ impl OsFile {
     }
 }
 
+/// What rings need: descriptors, and the state that their calls share with blocking ones.
+#[cfg(target_os = "linux")]
+impl OsFile {
+    /// The descriptor through the page cache.
+    pub(in crate::disk) fn buffered_fd(&self) -> &OwnedFd {
+        &self.buffered
+    }
+
+    /// The descriptor for direct I/O of this buffer at this place, if there is one, for reads that are to come from
+    /// the device or for writes.
+    pub(in crate::disk) fn direct_fd(&self, buf: &[u8], offset: u64) -> Option<&OwnedFd> {
+        self.direct_for(buf, offset)
+    }
+
+    /// The descriptor for direct I/O, wherever it works: durable writes past the page cache have an account of their
+    /// own of what was refused.
+    pub(in crate::disk) fn any_direct_fd(&self) -> Option<&OwnedFd> {
+        self.direct.as_ref()
+    }
+
+    /// Plain direct I/O was refused: not again on this file.
+    pub(in crate::disk) fn refuse_direct(&self) {
+        self.direct_works.store(false, Ordering::Relaxed);
+    }
+
+    /// The descriptor for calls that sync; to be used in the queue's turn alone.
+    pub(in crate::disk) fn ring_fd(&self) -> Option<&OwnedFd> {
+        self.ring.as_ref().map(|ring| &ring.fd)
+    }
+
+    /// Asks for the turn to sync, for a queue, whose number is not 0.
+    pub(in crate::disk) fn take_turn(&self, queue: u64) -> Turn {
+        let Some(ring) = &self.ring else { return Turn::Never };
+        match ring.holder.compare_exchange(0, queue, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Turn::Taken,
+            Err(holder) if holder == queue => Turn::Wait,
+            Err(_) => Turn::Never,
+        }
+    }
+
+    /// Gives the turn back, with a failure marked before if there was one.
+    pub(in crate::disk) fn end_turn(&self) {
+        if let Some(ring) = &self.ring {
+            ring.holder.store(0, Ordering::Release);
+        }
+    }
+
+    /// Fails if a sync has failed, whoever made it.
+    pub(in crate::disk) fn check_synced(&self) -> io::Result<()> {
+        self.sync.check(&self.path)
+    }
+
+    /// Marks the file if a sync has failed.
+    pub(in crate::disk) fn note_sync<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        self.sync.note(result)
+    }
+}
+
 impl Calls for OsFile {
     fn write_direct_dsync(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         let fd = self.direct.as_ref().ok_or(Errno::OPNOTSUPP)?;
@@ -249,12 +338,12 @@ impl Calls for OsFile {
     }
 
     fn write_dsync(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.sync.lock();
-        state.check(&self.path)?;
+        let _turn = self.sync.turn.lock();
+        self.sync.check(&self.path)?;
         match retry_on_intr(|| sys::write_dsync(&self.buffered, buf, offset)).map_err(io::Error::from) {
             // Nothing was written, so nothing failed to be synced.
             Err(error) if is_refusal(&error) => Err(error),
-            result => state.note(result),
+            result => self.sync.note(result),
         }
     }
 
@@ -263,10 +352,10 @@ impl Calls for OsFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.sync.lock();
-        state.check(&self.path)?;
+        let _turn = self.sync.turn.lock();
+        self.sync.check(&self.path)?;
         let result = retry_on_intr(|| sys::sync_data(&self.buffered)).map_err(io::Error::from);
-        state.note(result)
+        self.sync.note(result)
     }
 }
 
@@ -299,10 +388,10 @@ mod tests {
         let name = format!("failed-sync-{}", std::process::id());
         let path = std::env::current_exe().unwrap().with_file_name(name);
         let fd = std::fs::File::create_new(&path).unwrap().into();
-        let file = OsFile::new(fd, &path, true, &UNKNOWN, DurableWrite::WriteThenSync).unwrap();
+        let file = OsFile::new(fd, &path, true, &UNKNOWN, DurableWrite::WriteThenSync, false).unwrap();
         std::fs::remove_file(&path).unwrap();
         file.sync_data().unwrap();
-        let failed = file.sync.lock().note::<()>(Err(Errno::IO.into()));
+        let failed = file.sync.note::<()>(Err(Errno::IO.into()));
         assert!(failed.is_err());
         for error in [file.sync_data(), file.sync_data(), file.write_durable_at(&[1], 0)] {
             assert!(error.unwrap_err().to_string().contains("an earlier sync"));

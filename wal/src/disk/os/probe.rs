@@ -5,7 +5,7 @@ use super::durable::DurableWrite;
 use super::file::OsFile;
 use super::{OsDisk, sys};
 use crate::AlignedBuf;
-use crate::disk::{BLOCK_BYTES, Backend, Disk, DiskFile, Open};
+use crate::disk::{BLOCK_BYTES, Backend, Disk, DiskFile, Io, Open};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +20,8 @@ const WRITES_PER_TURN: u64 = 4;
 pub(super) fn describe(disk: &OsDisk, dir: &Path) -> Backend {
     let file_system = sys::file_system_of(dir);
     Backend {
-        name: "blocking",
-        reason: format!("io_uring is not built in; {}", reason(disk, dir)),
+        name: disk.choice().name(),
+        reason: format!("{}; {}", disk.choice().reason(), reason(disk, dir)),
         file_system: file_system.name.to_owned(),
         is_network: file_system.network,
         is_copy_on_write: file_system.copy_on_write,
@@ -67,7 +67,11 @@ fn tried(disk: &OsDisk, dir: &Path) -> io::Result<OsFile> {
 /// What the system says to creating and writing a file there.
 #[expect(clippy::disallowed_methods, reason = "the device's speed is measured by the real clock")]
 pub fn probe_durable_write(dir: &Path, budget: Duration) -> io::Result<Vec<(DurableWrite, f64)>> {
-    let disk = OsDisk::with(super::OsOptions { allow_network: true, durable_write: None });
+    let disk = OsDisk::with(super::OsOptions {
+        allow_network: true,
+        io: Io::Blocking,
+        ..super::OsOptions::default()
+    });
     let block = AlignedBuf::zeroed(BLOCK_BYTES)?;
     let mut runs = Vec::new();
     for method in DurableWrite::ALL {
@@ -111,7 +115,7 @@ fn scratch_file(disk: &OsDisk, dir: &Path, method: DurableWrite) -> io::Result<O
         if file_system.copy_on_write {
             sys::switch_copy_on_write_off(&fd);
         }
-        return OsFile::new(fd, dir, true, &file_system, method);
+        return OsFile::new(fd, dir, true, &file_system, method, false);
     }
     named_scratch_file(disk, dir, method)
 }

@@ -14,15 +14,23 @@ mod imp {
     use std::os::fd::AsRawFd;
     use std::path::Path;
 
-    /// A second descriptor of the same file, for direct I/O. By its own descriptor's name: the path may have been
-    /// given to another file meanwhile. None where there is no `/proc` or no direct I/O.
+    /// A second descriptor of the same file, for direct I/O. None where there is no `/proc` or no direct I/O.
     pub(in super::super) fn reopen_direct(fd: &OwnedFd, writable: bool) -> Option<OwnedFd> {
-        let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        reopen_with(fd, if writable { OFlags::RDWR } else { OFlags::RDONLY } | OFlags::DIRECT)
+    }
+
+    /// Another descriptor of the same file, to write through the page cache. None where there is no `/proc`.
+    pub(in super::super) fn reopen_writable(fd: &OwnedFd) -> Option<OwnedFd> {
+        reopen_with(fd, OFlags::RDWR)
+    }
+
+    /// By its own descriptor's name: the path may have been given to another file meanwhile.
+    fn reopen_with(fd: &OwnedFd, flags: OFlags) -> Option<OwnedFd> {
         let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let direct = rustix::fs::open(name, access | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let other = rustix::fs::open(name, flags | OFlags::CLOEXEC, Mode::empty()).ok()?;
         // Whatever `/proc` is here, it must have led to the same file.
-        let (ours, theirs) = (rustix::fs::fstat(fd).ok()?, rustix::fs::fstat(&direct).ok()?);
-        ((ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)).then_some(direct)
+        let (ours, theirs) = (rustix::fs::fstat(fd).ok()?, rustix::fs::fstat(&other).ok()?);
+        ((ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)).then_some(other)
     }
 
     /// True if the kernel says that direct I/O on this file, on our grid, goes to the device (since Linux 6.1).
@@ -93,6 +101,10 @@ mod imp {
     use std::path::Path;
 
     pub(in super::super) fn reopen_direct(_: &OwnedFd, _: bool) -> Option<OwnedFd> {
+        None
+    }
+
+    pub(in super::super) fn reopen_writable(_: &OwnedFd) -> Option<OwnedFd> {
         None
     }
 
