@@ -14,8 +14,9 @@
 //! - Q3: a durable [`Op::Write`] covers its own range, once its completion is reaped.
 //! - Q4: what is in flight when the power fails, or whose completion is an error, may have happened wholly, in part
 //!   or not at all.
-//! - Q5: a failed sync marks the file, as [`DiskFile::sync_data`] does: later syncs of it through this handle fail,
-//!   in every queue and outside.
+//! - Q5: a failed sync is never to be tried again, as with [`DiskFile::sync_data`]: which bytes of the file reached
+//!   the device is unknown from then on. Files of [`OsDisk`](super::OsDisk) see to it: once one has failed, in a
+//!   queue or outside, every later sync through the handle does.
 //! - Q6: each operation has a fate of its own: one that fails stops no other.
 //! - Q7: dropping a queue waits for what the system has in its hands; what it has not begun may never be. The memory
 //!   and the file of an operation live until it has completed, whatever becomes of the queue.

@@ -26,6 +26,13 @@
 //! | lost and misdirected writes | `write_durable_at` | to find out; it may refuse to go on |
 //! | [`Damage`] at rest | a file that nobody has open | the same; for the newest, unprovable bytes, to end before them |
 //!
+//! # Many operations at once
+//!
+//! A [`Queue`](super::Queue) begins its operations and completes them in an order that the seed chooses, and promises
+//! no more than [its rules](super::queue): what is in flight at a crash may have happened, wholly, torn or not at
+//! all; a sync may begin before a write that was submitted ahead of it. Each operation is a call, and meets the
+//! faults of its kind. An idle queue may change threads; one that changes them with operations in flight is an error.
+//!
 //! # With threads
 //!
 //! [`SimDisk::with_runtime`] makes every call a switch point of a [`SimRuntime`], and lets it take simulated time; a
@@ -51,7 +58,7 @@
 //! # }
 //! ```
 
-use super::{Backend, Disk, DiskFile, Open};
+use super::{Backend, Disk, DiskFile, Open, Queue};
 use crate::runtime::SimRuntime;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -65,6 +72,7 @@ mod crash;
 mod fault;
 mod file;
 mod names;
+mod queue;
 mod ranges;
 mod rest;
 mod state;
@@ -75,6 +83,7 @@ pub use names::NameHabit;
 
 use fault::{Call, Verdict};
 use file::SimFile;
+use queue::SimQueue;
 use state::{File, State, no_power};
 
 /// A deterministic disk in memory; see the [module](self).
@@ -124,6 +133,7 @@ impl SimDisk {
         next.count("killed");
         next.faults = fault::Faults::default();
         next.locks.clear();
+        next.in_flight = 0;
         for file in next.files.values_mut() {
             file.handles = 0;
         }
@@ -403,6 +413,10 @@ impl Disk for SimDisk {
             is_network: false,
             is_copy_on_write,
         }
+    }
+
+    fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
+        Ok(Box::new(SimQueue::new(Arc::clone(&self.shared), depth)))
     }
 }
 

@@ -45,6 +45,9 @@ impl State {
     /// The disk as the next start would find it. Its random stream, and this disk's, go separate ways.
     pub(super) fn crashed(&mut self) -> State {
         self.count("crash");
+        if self.in_flight > 0 {
+            self.count("crash with operations in flight");
+        }
         let mut rng = self.rng.fork();
         let style = self.style.unwrap_or_else(|| {
             use CrashStyle::{KeepAll, KeepNone, Prefix, Random};

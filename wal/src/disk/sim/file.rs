@@ -20,12 +20,12 @@ pub(super) struct SimFile {
 }
 
 impl SimFile {
-    fn call(&self, op: Op, offset: u64, len: u64) -> Call<'_> {
+    pub(super) fn call(&self, op: Op, offset: u64, len: u64) -> Call<'_> {
         Call { op, path: &self.path, offset, len }
     }
 
     /// Fails for a range that no file can have, and for a file opened for reading if it is to be changed.
-    fn check(&self, offset: u64, len: u64, is_change: bool) -> io::Result<()> {
+    pub(super) fn check(&self, offset: u64, len: u64, is_change: bool) -> io::Result<()> {
         if is_change && !self.is_writable {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading only"));
         }
@@ -38,32 +38,82 @@ impl SimFile {
     fn read(&self, buf: &mut [u8], offset: u64, from_device: bool) -> io::Result<(usize, bool)> {
         self.check(offset, buf.len() as u64, false)?;
         self.shared.run(self.call(Op::Read, offset, buf.len() as u64), |state, verdict| {
-            match verdict {
-                Verdict::PowerCut => return Err(no_power()),
-                Verdict::Eio => return Err(eio()),
-                _ => {}
-            }
-            let is_aligned =
-                offset.is_multiple_of(BLOCK_BYTES as u64) && buf.len().is_multiple_of(BLOCK_BYTES);
-            let from_device = from_device && is_aligned && state.is_direct;
-            let Some(mut read) = state.content(self.inode)?.read(buf, offset, from_device) else {
-                state.count("latent read error");
-                return Err(eio());
-            };
-            if verdict == Verdict::Short {
-                read = state.rng.below(read as u64) as usize;
-            }
-            state.note_data(&buf[..read]);
-            Ok((read, from_device))
+            self.read_now(state, verdict, buf, offset, from_device)
         })
     }
 
     fn write(&self, buf: &[u8], offset: u64, op: Op) -> io::Result<Option<u64>> {
         self.check(offset, buf.len() as u64, true)?;
         self.shared.run(self.call(op, offset, buf.len() as u64), |state, verdict| {
-            state.note_data(buf);
-            state.submit_write(self.inode, offset, buf, verdict)
+            self.write_now(state, verdict, buf, offset)
         })
+    }
+
+    /// A read's effect.
+    pub(super) fn read_now(
+        &self,
+        state: &mut State,
+        verdict: Verdict,
+        buf: &mut [u8],
+        offset: u64,
+        from_device: bool,
+    ) -> io::Result<(usize, bool)> {
+        match verdict {
+            Verdict::PowerCut => return Err(no_power()),
+            Verdict::Eio => return Err(eio()),
+            _ => {}
+        }
+        let is_aligned = offset.is_multiple_of(BLOCK_BYTES as u64) && buf.len().is_multiple_of(BLOCK_BYTES);
+        let from_device = from_device && is_aligned && state.is_direct;
+        let Some(mut read) = state.content(self.inode)?.read(buf, offset, from_device) else {
+            state.count("latent read error");
+            return Err(eio());
+        };
+        if verdict == Verdict::Short {
+            read = state.rng.below(read as u64) as usize;
+        }
+        state.note_data(&buf[..read]);
+        Ok((read, from_device))
+    }
+
+    /// A write's first step, and of a plain one the only: the number of its change.
+    pub(super) fn write_now(
+        &self,
+        state: &mut State,
+        verdict: Verdict,
+        buf: &[u8],
+        offset: u64,
+    ) -> io::Result<Option<u64>> {
+        state.note_data(buf);
+        state.submit_write(self.inode, offset, buf, verdict)
+    }
+
+    /// A durable write's second step: it has reached the device.
+    pub(super) fn write_durable_end(&self, state: &mut State, id: u64, end: u64) -> io::Result<()> {
+        state.content(self.inode)?.make_durable(id, end);
+        Ok(())
+    }
+
+    /// A sync's first step: the last change that it covers.
+    pub(super) fn sync_begin(&self, state: &mut State, verdict: Verdict) -> io::Result<u64> {
+        let error = match verdict {
+            Verdict::PowerCut => no_power(),
+            Verdict::Full => io::ErrorKind::StorageFull.into(),
+            Verdict::Eio | Verdict::DropSync => eio(),
+            _ => return Ok(state.last_change),
+        };
+        if verdict != Verdict::PowerCut {
+            state.fail_sync(self.inode, verdict)?;
+        }
+        Err(error)
+    }
+
+    /// A sync's second step.
+    pub(super) fn sync_end(&self, state: &mut State, upto: u64) -> io::Result<()> {
+        state.content(self.inode)?.sync(upto);
+        let habit = state.habit;
+        state.space.sync_file(self.inode, upto, habit);
+        Ok(())
     }
 
     /// Fills with zeros; returns how much room there was.
@@ -92,31 +142,13 @@ impl DiskFile for SimFile {
         // Between the two steps the write is on its way: a crash there may tear it.
         let Some(id) = self.write(buf, offset, Op::WriteDurable)? else { return Ok(()) };
         let end = offset + buf.len() as u64;
-        self.shared.complete(|state| {
-            state.content(self.inode)?.make_durable(id, end);
-            Ok(())
-        })
+        self.shared.complete(|state| self.write_durable_end(state, id, end))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let upto = self.shared.run(self.call(Op::Sync, 0, u64::MAX), |state, verdict| {
-            let error = match verdict {
-                Verdict::PowerCut => no_power(),
-                Verdict::Full => io::ErrorKind::StorageFull.into(),
-                Verdict::Eio | Verdict::DropSync => eio(),
-                _ => return Ok(state.last_change),
-            };
-            if verdict != Verdict::PowerCut {
-                state.fail_sync(self.inode, verdict)?;
-            }
-            Err(error)
-        })?;
-        self.shared.complete(|state| {
-            state.content(self.inode)?.sync(upto);
-            let habit = state.habit;
-            state.space.sync_file(self.inode, upto, habit);
-            Ok(())
-        })
+        let call = self.call(Op::Sync, 0, u64::MAX);
+        let upto = self.shared.run(call, |state, verdict| self.sync_begin(state, verdict))?;
+        self.shared.complete(|state| self.sync_end(state, upto))
     }
 
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()> {

@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) pace: u64,
     pub(super) locks: BTreeMap<Inode, Vec<(u64, Lock)>>,
     pub(super) next_handle: u64,
+    /// Operations of queues that have begun and not ended.
+    pub(super) in_flight: u64,
     pub(super) hash: u64,
     pub(super) calls: u64,
     pub(super) trace: Option<Vec<String>>,
@@ -79,6 +81,7 @@ impl State {
             pace,
             locks: BTreeMap::new(),
             next_handle: 0,
+            in_flight: 0,
             hash: seed,
             calls: 0,
             trace: None,
