@@ -19,11 +19,13 @@ pub enum Mutation {
     ReplayLate,
     /// A new store's name is there before its bytes.
     CreateInPlace,
+    /// A checkpoint syncs its blocks while some are still on their way.
+    SyncEarly,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 7] = [
+    pub const ALL: [Mutation; 8] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
@@ -31,6 +33,7 @@ impl Mutation {
         Mutation::SkipValidation,
         Mutation::ReplayLate,
         Mutation::CreateInPlace,
+        Mutation::SyncEarly,
     ];
 
     /// Its name on the command line.
@@ -43,6 +46,7 @@ impl Mutation {
             Mutation::SkipValidation => "skip-validation",
             Mutation::ReplayLate => "replay-late",
             Mutation::CreateInPlace => "create-in-place",
+            Mutation::SyncEarly => "sync-early",
         }
     }
 

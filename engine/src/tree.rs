@@ -11,7 +11,7 @@
 //! used again, and a crash at any moment leaves the old tree or the new one.
 //!
 //! Invariants, cited in the code:
-//! - T1: blocks, free map included, are synced before the superblock that leads to them is written.
+//! - T1: blocks, free map included, are written, and then synced, before the superblock that leads to them is written.
 //! - T2: after a failed write or sync nothing more is published; reopening decides from what is on the disk.
 //! - T3: a fold that ends without publishing changes nothing.
 //! - S1–S3 on space: see `space`.
@@ -28,6 +28,7 @@ mod file;
 mod fold;
 mod freemap;
 pub(crate) mod fuzzing;
+mod many;
 mod merge;
 mod open;
 mod pack;
@@ -50,7 +51,7 @@ pub use walk::TreeCursor;
 use crate::{Error, Result};
 use cache::Cache;
 use parking_lot::Mutex;
-use seawall_wal::DiskFile;
+use seawall_wal::{Disk, DiskFile};
 use space::Space;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -69,17 +70,21 @@ pub(crate) const ROOTS_KEYSPACE: u32 = u32::MAX;
 /// An open data file. Shared between threads; reads run beside each other and beside a fold.
 #[derive(Debug)]
 pub struct TreeStore {
+    /// Whose queues `file` is read and written by.
+    disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
     path: PathBuf,
     read_only: bool,
     /// The end of the managed part of the file; what `Space` says, readable without its lock.
     end: AtomicU64,
     cache: Cache,
+    readers: many::Readers,
     space: Arc<Mutex<Space>>,
     is_folding: AtomicBool,
     latest: Mutex<Latest>,
     /// The failure after which nothing may be published any more (T2).
     failure: Mutex<Option<Arc<Error>>>,
+    is_sync_early: AtomicBool,
     warning: Option<String>,
     totals: Totals,
 }
@@ -227,6 +232,11 @@ impl TreeStore {
     /// A test's deliberate mistake: space is reused while older roots still need it.
     pub(crate) fn reuse_early(&self) {
         self.space.lock().reuse_early = true;
+    }
+
+    /// A test's deliberate mistake: a fold syncs before all of its blocks are written.
+    pub(crate) fn sync_early(&self) {
+        self.is_sync_early.store(true, Ordering::Relaxed);
     }
 
     /// The figures of now.

@@ -31,7 +31,7 @@ thread_local! {
 #[test]
 fn every_deliberate_mistake_is_noticed() {
     type Guard = (Mutation, &'static [fn()]);
-    let guards: [Guard; 5] = [
+    let guards: [Guard; 6] = [
         (Mutation::FoldUnsynced, &[checkpoints::bug_21_a_checkpoint_of_what_is_not_durable]),
         (Mutation::ReuseEarly, &[checkpoints::bug_20_a_snapshots_blocks_are_used_again]),
         (
@@ -43,6 +43,10 @@ fn every_deliberate_mistake_is_noticed() {
             ],
         ),
         (Mutation::ReplayLate, &[checkpoints::bug_21_a_checkpoint_beside_commits]),
+        (
+            Mutation::SyncEarly,
+            &[bug_24_a_pointer_durable_before_its_value, lives::bug_06_a_torn_checkpoint_of_many_pages],
+        ),
         (
             Mutation::CreateInPlace,
             &[

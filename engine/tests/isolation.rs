@@ -28,6 +28,37 @@ fn anomaly_lost_update() {
 }
 
 #[test]
+fn many_keys_at_once_are_of_one_moment() {
+    let db = open(&SimDisk::new(2));
+    let ks = db.keyspace("k").unwrap();
+    let mut batch = WriteBatch::new();
+    for n in 0..500_u32 {
+        batch.insert(&ks, n.to_be_bytes(), vec![n as u8; 1 + n as usize % 300]);
+    }
+    db.write(batch).unwrap();
+    db.checkpoint().unwrap();
+    ks.insert(3_u32.to_be_bytes(), "in the delta").unwrap();
+    ks.remove(4_u32.to_be_bytes()).unwrap();
+    let before = db.snapshot();
+    ks.insert(5_u32.to_be_bytes(), "too late").unwrap();
+    let mut tx = db.begin();
+    tx.insert(&ks, 6_u32.to_be_bytes(), "of its own").unwrap();
+    tx.remove(&ks, 7_u32.to_be_bytes()).unwrap();
+    let keys: Vec<[u8; 4]> = [900, 7, 6, 5, 4, 3, 2, 2, 499].map(u32::to_be_bytes).to_vec();
+    assert_eq!(before.multi_get::<&str>(&ks, &[]).unwrap(), []);
+    let one_by_one: Vec<_> = keys.iter().map(|key| before.get(&ks, key).unwrap()).collect();
+    assert_eq!(before.multi_get(&ks, &keys).unwrap(), one_by_one);
+    assert_eq!(one_by_one.iter().filter(|value| value.is_none()).count(), 2);
+    let in_tx = tx.multi_get(&ks, &keys).unwrap();
+    assert_eq!(in_tx, keys.iter().map(|key| tx.get(&ks, key).unwrap()).collect::<Vec<_>>());
+    assert!(in_tx[1].is_none() && in_tx[2].as_ref().unwrap() == "of its own");
+    assert!(in_tx[3].as_ref().unwrap() == "too late");
+    let other = tx.create_keyspace("other", Default::default()).unwrap();
+    assert_eq!(tx.multi_get(&other, &keys).unwrap(), vec![None; 9]);
+    assert!(matches!(before.multi_get(&other, &keys), Err(Error::KeyspaceMissing(_))));
+}
+
+#[test]
 fn a_blind_batch_neither_loses_nor_goes_unnoticed() {
     let db = open(&SimDisk::new(1));
     let ks = db.keyspace("k").unwrap();

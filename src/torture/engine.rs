@@ -26,8 +26,18 @@ pub fn mutations() -> Vec<&'static str> {
 
 /// What must have been met when many seeds were run.
 pub fn required() -> Vec<String> {
-    let disk =
-        ["crash", "torn write", "dropped write", "reordered", "kept write", "lost name", "power cut", "full"];
+    let disk = [
+        "crash",
+        "torn write",
+        "dropped write",
+        "reordered",
+        "kept write",
+        "lost name",
+        "power cut",
+        "full",
+        "completed out of order",
+        "crash with operations in flight",
+    ];
     let engine = [
         "checkpoint",
         "checkpoint: blocks written",
@@ -547,6 +557,11 @@ fn contents_of<'a>(
         }
         if rows != backward {
             return Err(Error::BadInput(format!("keyspace {name} differs read backward")));
+        }
+        let keys: Vec<&Vec<u8>> = rows.keys().rev().collect();
+        let at_once = snapshot.multi_get(&ks, &keys)?;
+        if !at_once.iter().rev().map(|value| value.as_deref()).eq(rows.values().map(|value| Some(&**value))) {
+            return Err(Error::BadInput(format!("keyspace {name} differs read by many keys at once")));
         }
         contents.insert(name.clone(), rows);
     }

@@ -402,6 +402,30 @@ impl Readable for Transaction {
         self.snapshot.get_row(life, key)
     }
 
+    fn multi_get<K: AsRef<[u8]>>(&self, ks: &Keyspace, keys: &[K]) -> Result<Vec<Option<Slice>>> {
+        let life = ks.life();
+        self.check_readable(life)?;
+        let own = self.own.get(&life.id());
+        let is_new = contains(&self.created, life);
+        let mut values: Vec<Option<Slice>> = vec![None; keys.len()];
+        let mut others = Vec::new();
+        for (value, key) in values.iter_mut().zip(keys) {
+            match own.and_then(|rows| rows.get(key.as_ref())) {
+                Some(version) => *value = version.clone(),
+                None if is_new => {}
+                None => others.push((value, key.as_ref())),
+            }
+        }
+        let wanted: Vec<&[u8]> = others.iter().map(|(_, key)| *key).collect();
+        if !wanted.is_empty() {
+            let found = self.snapshot.get_rows(life, &wanted)?;
+            for ((value, _), row) in others.into_iter().zip(found) {
+                *value = row;
+            }
+        }
+        Ok(values)
+    }
+
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {
         match self.check_readable(ks.life()) {
             Ok(()) => Scan::range(&self.snapshot, ks.life(), self.own(ks.life()), &range),

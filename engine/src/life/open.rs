@@ -98,13 +98,18 @@ impl Opener<'_> {
         self.options.disk.sync_dir(path).map_err(|source| Error::io("sync directory", path, None, source))
     }
 
+    fn open_tree(&self, file: Arc<dyn DiskFile>, path: &Path) -> Result<(Arc<TreeStore>, Arc<Root>)> {
+        let Options { disk, cache_bytes, read_only, .. } = self.options;
+        TreeStore::open(Arc::clone(disk), file, path, *cache_bytes, *read_only)
+    }
+
     fn recover(&self, file: Arc<dyn DiskFile>) -> Result<Files> {
         let path = self.path(DATA_NAME);
         let read_only = self.options.read_only;
         if !read_only {
             self.sync_dir()?;
         }
-        let (store, root) = TreeStore::open(file, &path, self.options.cache_bytes, read_only)?;
+        let (store, root) = self.open_tree(file, &path)?;
         let superblock = &root.superblock;
         let replay = superblock.checkpoint_lsn;
         let damaged = |what: String| Error::Corruption {
@@ -190,14 +195,14 @@ impl Opener<'_> {
             crashsafe::rename(&**disk, &new_path, &path)
                 .map_err(|source| Error::io("rename", &new_path, None, source))?;
             TreeStore::create(Arc::clone(&file), &path, &first)?;
-            let (store, root) = TreeStore::open(file, &path, self.options.cache_bytes, false)?;
+            let (store, root) = self.open_tree(file, &path)?;
             let log = Arc::new(LocalLog::new(wal, self.path(LOG_NAME), start, false)?);
             return Ok(Files { store, root, log });
         }
         TreeStore::create(Arc::clone(&file), &new_path, &first)?;
         crashsafe::rename(&**disk, &new_path, &path)
             .map_err(|source| Error::io("rename", &new_path, None, source))?;
-        let (store, root) = TreeStore::open(file, &path, self.options.cache_bytes, false)?;
+        let (store, root) = self.open_tree(file, &path)?;
         let log = Arc::new(LocalLog::new(wal, self.path(LOG_NAME), start, false)?);
         Ok(Files { store, root, log })
     }
@@ -244,6 +249,9 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     sequencer.skips_validation.store(skips_validation, std::sync::atomic::Ordering::Relaxed);
     if options.has(crate::mutation::Mutation::ReuseEarly) {
         files.store.reuse_early();
+    }
+    if options.has(crate::mutation::Mutation::SyncEarly) {
+        files.store.sync_early();
     }
     let core = Arc::new(Core {
         fold: FoldState::new(&runtime),

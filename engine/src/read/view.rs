@@ -192,6 +192,25 @@ impl Reads {
         self.store.get(&view.root, keyspace, key)
     }
 
+    /// Several rows as of `lsn` in `view`, in the order of their keys; what is in no delta is read from the tree with
+    /// several blocks in flight.
+    fn get_many(&self, view: &View, lsn: Lsn, keyspace: u32, keys: &[&[u8]]) -> Result<Vec<Version>> {
+        let mut rows: Vec<Version> = vec![None; keys.len()];
+        let mut in_tree = Vec::new();
+        for (row, key) in rows.iter_mut().zip(keys) {
+            match view.deltas().find_map(|delta| delta.newest(keyspace, key, lsn)) {
+                Some((_, version)) => *row = version,
+                None => in_tree.push((row, *key)),
+            }
+        }
+        let wanted: Vec<&[u8]> = in_tree.iter().map(|(_, key)| *key).collect();
+        let found = self.store.get_many(&view.root, keyspace, &wanted)?;
+        for ((row, _), value) in in_tree.into_iter().zip(found) {
+            *row = value;
+        }
+        Ok(rows)
+    }
+
     /// Whether a row is there, without reading a large value.
     fn contains(&self, view: &View, lsn: Lsn, keyspace: u32, key: &[u8]) -> Result<bool> {
         for delta in view.deltas() {
@@ -263,6 +282,11 @@ impl Snapshot {
         self.0.reads.get(&self.0.view, self.0.lsn, life.id(), key)
     }
 
+    pub(crate) fn get_rows(&self, life: &Life, keys: &[&[u8]]) -> Result<Vec<Option<Slice>>> {
+        self.check(life)?;
+        self.0.reads.get_many(&self.0.view, self.0.lsn, life.id(), keys)
+    }
+
     /// The id in a keyspace's row of the catalogue.
     pub(crate) fn catalogue_row(&self, name: &str) -> Result<Option<Slice>> {
         self.0.reads.get(&self.0.view, self.0.lsn, CATALOGUE, name.as_bytes())
@@ -292,7 +316,8 @@ pub trait Readable {
     /// `KeyspaceMissing`, and `Io` or `Corruption` from the data file.
     fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>>;
 
-    /// The values of several keys, in their order.
+    /// The values of several keys, in their order. What has to be read from the data file is read with many blocks in
+    /// flight, so this is several times quicker than as many calls of [`get`](Readable::get) when memory lacks them.
     ///
     /// # Errors
     /// As [`get`](Readable::get).
@@ -322,6 +347,11 @@ pub trait Readable {
 impl Readable for Snapshot {
     fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         self.get_row(ks.life(), key.as_ref())
+    }
+
+    fn multi_get<K: AsRef<[u8]>>(&self, ks: &Keyspace, keys: &[K]) -> Result<Vec<Option<Slice>>> {
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        self.get_rows(ks.life(), &keys)
     }
 
     fn contains_key(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {

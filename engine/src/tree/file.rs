@@ -18,6 +18,12 @@ const TREE_BLOCK_BYTES_MAX: u32 = 1 << 20;
 /// Larger values are read anew each time: one of them would push out too many blocks.
 const VALUE_CACHED_MAX: u32 = 64 << 10;
 
+/// Where a row's value is.
+pub(super) enum ValuePlace {
+    Inline(Slice),
+    Extent { len: usize, ptr: Ptr },
+}
+
 impl TreeStore {
     pub(super) fn corruption(&self, offset: u64, what: impl Into<Flaw>) -> Error {
         Error::Corruption { file: self.path.clone(), offset, lsn: None, what: what.into() }
@@ -25,6 +31,15 @@ impl TreeStore {
 
     /// The bytes that a pointer names, their checksum verified.
     pub(super) fn read_verified(&self, ptr: &Ptr) -> Result<Vec<u8>> {
+        self.check_ptr(ptr)?;
+        let mut bytes = vec![0; ptr.bytes as usize];
+        let read = read_exact_at(&*self.file, &mut bytes, ptr.offset);
+        self.verify_read(ptr, &bytes, read)?;
+        Ok(bytes)
+    }
+
+    /// Refuses a pointer that cannot be.
+    pub(super) fn check_ptr(&self, ptr: &Ptr) -> Result<()> {
         let is_tree = matches!(ptr.kind, BlockKind::Leaf | BlockKind::Inner);
         if ptr.offset < FIRST_BLOCK
             || ptr.end() > self.end.load(Ordering::Acquire)
@@ -33,15 +48,19 @@ impl TreeStore {
             let what = format!("a pointer names {} bytes here, which cannot be", ptr.bytes);
             return Err(self.corruption(ptr.offset, what));
         }
-        let mut bytes = vec![0; ptr.bytes as usize];
-        match read_exact_at(&*self.file, &mut bytes, ptr.offset) {
+        Ok(())
+    }
+
+    /// What is to be made of a read's result.
+    pub(super) fn verify_read(&self, ptr: &Ptr, bytes: &[u8], read: io::Result<()>) -> Result<()> {
+        match read {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(self.corruption(ptr.offset, "the file ends within a block"));
             }
             Err(error) => return Err(Error::io("read", &self.path, Some(ptr.offset), error)),
         }
-        let found = crc32fast::hash(&bytes);
+        let found = crc32fast::hash(bytes);
         if found != ptr.checksum {
             let what = format!(
                 "a {:?} block of generation {}: its checksum is {found:08x} instead of {:08x}",
@@ -49,7 +68,7 @@ impl TreeStore {
             );
             return Err(self.corruption(ptr.offset, what));
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// A tree block from the file, whatever the cache has.
@@ -60,9 +79,9 @@ impl TreeStore {
 
     /// A tree block from the cache or the file.
     pub(super) fn load(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
-        match self.cache.get(ptr) {
-            Some(block) if block.is(ptr, keyspace) => Ok(block),
-            _ => {
+        match self.cached(ptr, keyspace) {
+            Some(block) => Ok(block),
+            None => {
                 let block = self.read_block(ptr, keyspace)?;
                 self.cache.insert(&block);
                 Ok(block)
@@ -86,23 +105,43 @@ impl TreeStore {
 
     /// The value of a row; the bytes stay those of the block.
     pub(super) fn value_of(&self, leaf: &Arc<Block>, index: usize, keyspace: u32) -> Result<Slice> {
-        match leaf.payload(index).map_err(|flaw| self.corruption(leaf.ptr().offset, flaw))? {
-            Payload::Inline(range) => Ok(Slice::new(Arc::<Block>::clone(leaf), range)),
-            Payload::Extent { len, ptr } => {
-                let block = match self.cache.get(&ptr) {
-                    Some(block) if block.is(&ptr, keyspace) => block,
-                    _ => {
-                        let block = Arc::new(Block::value(self.read_verified(&ptr)?, ptr, keyspace));
-                        if ptr.bytes <= VALUE_CACHED_MAX {
-                            self.cache.insert(&block);
-                        }
-                        block
-                    }
+        match self.value_place(leaf, index)? {
+            ValuePlace::Inline(value) => Ok(value),
+            ValuePlace::Extent { len, ptr } => {
+                let block = match self.cached(&ptr, keyspace) {
+                    Some(block) => block,
+                    None => self.take_in(self.read_verified(&ptr)?, &ptr, keyspace)?,
                 };
                 Ok(Slice::new(block, 0..len as usize))
             }
+        }
+    }
+
+    /// Where the value of a row is.
+    pub(super) fn value_place(&self, leaf: &Arc<Block>, index: usize) -> Result<ValuePlace> {
+        match leaf.payload(index).map_err(|flaw| self.corruption(leaf.ptr().offset, flaw))? {
+            Payload::Inline(range) => Ok(ValuePlace::Inline(Slice::new(Arc::<Block>::clone(leaf), range))),
+            Payload::Extent { len, ptr } => Ok(ValuePlace::Extent { len: len as usize, ptr }),
             Payload::Child(_) => Err(self.corruption(leaf.ptr().offset, "a child where a row belongs")),
         }
+    }
+
+    /// The block, of a tree or a value's, if it is in the cache.
+    pub(super) fn cached(&self, ptr: &Ptr, keyspace: u32) -> Option<Arc<Block>> {
+        self.cache.get(ptr).filter(|block| block.is(ptr, keyspace))
+    }
+
+    /// Verified bytes as a block, for a reader: it enters the cache, unless it is a value that is too long.
+    pub(super) fn take_in(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+        let block = match ptr.kind {
+            BlockKind::Value => Block::value(bytes, *ptr, keyspace),
+            _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw))?,
+        };
+        let block = Arc::new(block);
+        if ptr.kind != BlockKind::Value || ptr.bytes <= VALUE_CACHED_MAX {
+            self.cache.insert(&block);
+        }
+        Ok(block)
     }
 
     /// The child at `index`, as an error of this file if it does not parse.

@@ -5,8 +5,8 @@
 //!      └───────────────┴──────────── dropped, or an error ──► everything taken is given back (T3)
 //! ```
 //!
-//! Blocks are written as they fill, unsynced; nothing leads to them. `finish` writes the tree of roots and the free
-//! map, syncs the file (T1), and writes the superblock durably into the slot of the generation before last. From the
+//! Blocks are written as they fill, several runs in flight, unsynced; nothing leads to them. `finish` writes the tree
+//! of roots and the free map, waits for all writes, syncs the file (T1), and writes the superblock durably into the slot of the generation before last. From the
 //! first failed sync or superblock write on, the store publishes nothing any more (T2).
 
 use super::block::Block;
@@ -137,7 +137,7 @@ impl Fold {
             let Some(tree) = fold.trees.remove(&keyspace) else { return Ok(()) };
             fold.changed.insert(keyspace);
             // The tree may have been written by this very fold.
-            fold.writer.flush()?;
+            fold.writer.settle()?;
             fold.kill_tree(keyspace, &tree)
         })
     }
@@ -172,12 +172,19 @@ impl Fold {
         self.guarded(|fold| {
             let roots = fold.write_roots()?;
             let (free_map, live_bytes) = fold.write_free_map()?;
+            let is_early = fold.store.is_sync_early.load(Ordering::Relaxed);
+            if !is_early {
+                fold.writer.settle()?;
+            }
             fold.passed("blocks written");
             // T1: nothing may lead to blocks that are not on the device.
             fold.store
                 .file
                 .sync_data()
                 .map_err(|error| fold.store.fail(fold.store.io("sync", None, error)))?;
+            if is_early {
+                fold.writer.settle()?;
+            }
             fold.passed("blocks synced");
             let superblock = fold.next_superblock(set, roots, free_map, live_bytes);
             fold.publish(&superblock)?;

@@ -1,13 +1,14 @@
 //! Creating and opening the data file.
 
 use super::cache::Cache;
+use super::many::Readers;
 use super::ptr::{FIRST_BLOCK, GRID, Ptr};
 use super::space::Space;
 use super::superblock::{FORMAT_VERSION, Refusal, SLOT_BYTES, Superblock};
 use super::walk::Walker;
 use super::{Error, Latest, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoot, TreeStore, freemap};
 use parking_lot::Mutex;
-use seawall_wal::{AlignedBuf, DiskFile};
+use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,8 @@ impl TreeStore {
         file.sync_data().map_err(|error| Error::io("sync", path, None, error))
     }
 
-    /// Opens the file and reads the newest published state; `cache_bytes` is the block cache's budget.
+    /// Opens the file, which `disk` has opened, and reads the newest published state; `cache_bytes` is the block
+    /// cache's budget.
     ///
     /// The superblocks are read from the device. Where that is not to be had, the chosen one is written once more:
     /// the page cache may show a superblock whose sync failed. Its blocks were durable before it was written (T1).
@@ -52,6 +54,7 @@ impl TreeStore {
     /// # Errors
     /// `Corruption`, `FormatVersion`, `NoSpace` and `Io`.
     pub fn open(
+        disk: Arc<dyn Disk>,
         file: Arc<dyn DiskFile>,
         path: &Path,
         cache_bytes: usize,
@@ -66,11 +69,13 @@ impl TreeStore {
         }
         let end = superblock.file_bytes.max(len - len % GRID);
         let store = TreeStore {
+            disk,
             file,
             path: path.to_owned(),
             read_only,
             end: AtomicU64::new(end),
             cache: Cache::new(cache_bytes),
+            readers: Readers::default(),
             space: Arc::new(Mutex::new(Space::default())),
             is_folding: AtomicBool::new(false),
             latest: Mutex::new(Latest {
@@ -81,6 +86,7 @@ impl TreeStore {
                 blocks: superblock.blocks,
             }),
             failure: Mutex::new(None),
+            is_sync_early: AtomicBool::new(false),
             warning,
             totals: Totals::default(),
         };

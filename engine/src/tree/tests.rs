@@ -4,6 +4,7 @@
 mod crash;
 mod damage;
 mod disk;
+mod many;
 mod model;
 mod readers;
 mod shape;
@@ -11,7 +12,7 @@ mod shape;
 use super::{Change, Fold, Root, Superblock, TreeCursor, TreeReport, TreeStore};
 use crate::{Error, Result};
 use disk::MemFile;
-use seawall_wal::Slice;
+use seawall_wal::{SimDisk, Slice};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ fn new_file() -> Arc<MemFile> {
 }
 
 fn open(file: &Arc<MemFile>) -> (Arc<TreeStore>, Arc<Root>) {
-    TreeStore::open(file.clone(), path(), CACHE_BYTES, false).unwrap()
+    TreeStore::open(SimDisk::new(0), file.clone(), path(), CACHE_BYTES, false).unwrap()
 }
 
 fn apply(fold: &mut Fold, changes: &Changes) -> Result<()> {

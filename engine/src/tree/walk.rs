@@ -212,7 +212,8 @@ impl TreeStore {
         Ok(self.find(root, keyspace, key)?.is_some())
     }
 
-    fn find(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<(Arc<Block>, usize)>> {
+    /// Where to look for a key below the blocks that a root keeps; `None` if the keyspace has no tree.
+    pub(super) fn below_top(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<Ptr>> {
         let Some(tree) = root.trees.get(&keyspace) else { return Ok(None) };
         let mut ptr = tree.root.ptr;
         if let Some(top) = tree.top.first(self, &ptr, keyspace)? {
@@ -222,6 +223,11 @@ impl TreeStore {
                 ptr = self.child_of(second, second.child_index(key))?;
             }
         }
+        Ok(Some(ptr))
+    }
+
+    fn find(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<(Arc<Block>, usize)>> {
+        let Some(mut ptr) = self.below_top(root, keyspace, key)? else { return Ok(None) };
         loop {
             let block = self.load(&ptr, keyspace)?;
             if block.level() == 0 {

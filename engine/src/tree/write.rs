@@ -1,12 +1,16 @@
-//! A fold's writes: blocks gathered into large runs, in extents taken from the free space.
+//! A fold's writes: blocks gathered into large runs, in extents taken from the free space, several runs in flight.
 //!
-//! Nothing is synced here. Whatever was taken is remembered, so that a fold that is given up leaves no trace (T3).
+//! Nothing is synced here, and nothing is known to be written before [`Writer::settle`] has returned. Whatever was
+//! taken is remembered, so that a fold that is given up leaves no trace (T3): its writes end first, or they would
+//! land in space that belongs to others by then.
 
 use super::ptr::GRID;
 use super::space::Extent;
 use super::{Error, Result, TreeStore};
 use seawall_wal::AlignedBuf;
+use seawall_wal::disk::{Completion, Op, Queue};
 use seawall_wal::error::is_disk_full;
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +18,12 @@ use std::sync::atomic::Ordering;
 
 /// The length of a run, in bytes: one write.
 const RUN_BYTES: usize = 512 << 10;
+
+/// Writes in flight at once.
+const DEPTH: usize = 8;
+
+/// Bytes of buffers in flight, at most, unless a single one is larger.
+const IN_FLIGHT_BYTES_MAX: usize = 8 * RUN_BYTES;
 
 /// The file grows by an eighth of itself, within these bounds, in bytes.
 const GROWTH: Range<u64> = 1 << 20..64 << 20;
@@ -30,6 +40,13 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Writer {
     store: Arc<TreeStore>,
+    /// Made with the first write.
+    queue: Option<Box<dyn Queue>>,
+    /// By its token, where each write in flight goes.
+    flying: BTreeMap<u64, u64>,
+    flying_bytes: usize,
+    /// Buffers of runs that came back.
+    spare: Vec<AlignedBuf>,
     buffer: Option<AlignedBuf>,
     run: Option<Extent>,
     used: usize,
@@ -41,7 +58,19 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(store: Arc<TreeStore>) -> Writer {
-        Writer { store, buffer: None, run: None, used: 0, taken: Vec::new(), map: None, bytes: 0 }
+        Writer {
+            store,
+            queue: None,
+            flying: BTreeMap::new(),
+            flying_bytes: 0,
+            spare: Vec::new(),
+            buffer: None,
+            run: None,
+            used: 0,
+            taken: Vec::new(),
+            map: None,
+            bytes: 0,
+        }
     }
 
     /// Bytes written, or waiting in the run.
@@ -99,7 +128,8 @@ impl Writer {
             }
         };
         if self.buffer.is_none() {
-            self.buffer = Some(self.store.zeroed(RUN_BYTES)?);
+            let spare = self.spare.pop();
+            self.buffer = Some(spare.map_or_else(|| self.store.zeroed(RUN_BYTES), Ok)?);
         }
         let place = self.buffer.as_mut().and_then(|buffer| buffer.get_mut(self.used..self.used + bytes));
         let Some(place) = place else {
@@ -118,18 +148,25 @@ impl Writer {
         self.write_extent(extent, fill)
     }
 
-    fn write_extent(&self, extent: Extent, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
+    fn write_extent(&mut self, extent: Extent, fill: impl FnOnce(u64, &mut [u8])) -> Result<Written> {
         let bytes = extent.bytes as usize;
         let mut buffer = self.store.zeroed(bytes)?;
         let Some(block) = buffer.get_mut(..bytes) else {
             return Err(Error::BadInput("a block does not fit in its buffer".to_owned()));
         };
         fill(extent.offset, block);
-        self.store.write(block, extent.offset)?;
-        Ok(Written { offset: extent.offset, bytes: bytes as u32, checksum: crc32fast::hash(block) })
+        let checksum = crc32fast::hash(block);
+        self.submit(buffer, bytes, extent.offset)?;
+        Ok(Written { offset: extent.offset, bytes: bytes as u32, checksum })
     }
 
-    /// Writes what waits in the run and gives back the rest of its extent.
+    /// Returns when all blocks placed so far have been written. A sync covers none that was not (Q2).
+    pub(super) fn settle(&mut self) -> Result<()> {
+        self.flush()?;
+        self.reap(usize::MAX)
+    }
+
+    /// Sends what waits in the run on its way, and gives back the rest of its extent.
     pub(super) fn flush(&mut self) -> Result<()> {
         let Some(run) = self.run.take() else { return Ok(()) };
         let used = std::mem::take(&mut self.used);
@@ -138,14 +175,65 @@ impl Writer {
             self.taken.push(filled);
         }
         self.store.give_back(&[Extent { offset: filled.end(), bytes: run.bytes - filled.bytes }])?;
-        match self.buffer.as_ref().and_then(|buffer| buffer.get(..used)) {
-            Some(bytes) if used > 0 => self.store.write(bytes, run.offset),
+        match self.buffer.take() {
+            Some(buffer) if used > 0 => self.submit(buffer, used, run.offset),
             _ => Ok(()),
+        }
+    }
+
+    /// Hands a write over, to blocks that no superblock leads to.
+    fn submit(&mut self, buf: AlignedBuf, len: usize, offset: u64) -> Result<()> {
+        while !self.flying.is_empty() && self.flying_bytes + buf.len() > IN_FLIGHT_BYTES_MAX {
+            self.reap(1)?;
+        }
+        let store = &self.store;
+        let fail = |error| store.fail(store.io("write", Some(offset), error));
+        let queue = match &mut self.queue {
+            Some(queue) => queue,
+            None => self.queue.insert(store.disk.queue(DEPTH).map_err(fail)?),
+        };
+        self.flying_bytes += buf.len();
+        let file = Arc::clone(&store.file);
+        let token = queue.submit(vec![Op::Write { file, offset, buf, len, durable: false }]).map_err(fail)?;
+        self.flying.insert(token, offset);
+        Ok(())
+    }
+
+    /// Waits for `min` writes, or for all. A full disk is no failure: the fold is given up.
+    fn reap(&mut self, min: usize) -> Result<()> {
+        let Some(queue) = &mut self.queue else { return Ok(()) };
+        let mut done = Vec::new();
+        let reaped = queue.reap(min, &mut done);
+        let mut is_full = false;
+        let mut failed = None;
+        for Completion { token, result, buf, .. } in done {
+            let offset = self.flying.remove(&token);
+            if let Some(buf) = buf {
+                self.flying_bytes = self.flying_bytes.saturating_sub(buf.len());
+                if buf.len() == RUN_BYTES {
+                    self.spare.push(buf);
+                }
+            }
+            match result {
+                Ok(_) => {}
+                Err(error) if is_disk_full(&error) => is_full = true,
+                Err(error) => failed = failed.or(Some((offset, error))),
+            }
+        }
+        match (failed, reaped) {
+            (Some((offset, error)), _) => Err(self.store.fail(self.store.io("write", offset, error))),
+            (None, Err(error)) => Err(self.store.fail(self.store.io("write", None, error))),
+            (None, Ok(())) if is_full => Err(Error::NoSpace),
+            (None, Ok(())) => Ok(()),
         }
     }
 
     /// Gives everything back: nothing of this fold will be published.
     pub(super) fn abort(&mut self) -> Result<()> {
+        match self.reap(usize::MAX) {
+            Ok(()) | Err(Error::NoSpace) => {}
+            Err(error) => return Err(error),
+        }
         self.used = 0;
         self.taken.extend(self.run.take());
         self.taken.extend(self.map.take());
@@ -185,17 +273,6 @@ impl TreeStore {
     /// An `Io` error whatever the cause: where a full disk, too, leaves what is on the disk unknown.
     pub(super) fn io(&self, op: &'static str, offset: Option<u64>, source: io::Error) -> Error {
         Error::Io { op, path: self.path.clone(), offset, source }
-    }
-
-    /// Writes to blocks that no superblock leads to. A full disk is no failure: the fold is given up.
-    fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file.write_at(bytes, offset).map_err(|error| {
-            if is_disk_full(&error) {
-                Error::NoSpace
-            } else {
-                self.fail(self.io("write", Some(offset), error))
-            }
-        })
     }
 
     fn give_back(&self, extents: &[Extent]) -> Result<()> {

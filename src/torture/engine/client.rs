@@ -208,12 +208,17 @@ impl Client {
     fn look(&mut self) -> Result<(), Failed> {
         let ks = self.create(KEYSPACES[0])?;
         let snapshot = self.db.snapshot();
-        let mut sum = 0i64;
-        for account in 0..4 {
-            let value = snapshot.get(&ks, format!("#{account}"))?;
-            sum = sum.wrapping_add(value.map_or(0, |value| number(&value)));
-            self.runtime.yield_point();
+        let keys: Vec<String> = (0..4).map(|account| format!("#{account}")).collect();
+        let mut values = Vec::new();
+        if self.rng.chance(1, 2) {
+            values = snapshot.multi_get(&ks, &keys)?;
+        } else {
+            for key in &keys {
+                values.push(snapshot.get(&ks, key)?);
+                self.runtime.yield_point();
+            }
         }
+        let sum = values.iter().flatten().map(|value| number(value)).fold(0, i64::wrapping_add);
         if sum == 0 { Ok(()) } else { Err(Failed::Wrong(format!("a snapshot shows half a transfer: {sum}"))) }
     }
 

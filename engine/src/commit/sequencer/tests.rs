@@ -148,7 +148,7 @@ impl World {
         let path = Path::new("/data");
         let file = SimDisk::new(1).open(path, Open::CreateNew).unwrap();
         TreeStore::create(Arc::clone(&file), path, &Superblock::default()).unwrap();
-        let (store, root) = TreeStore::open(file, path, 1 << 20, false).unwrap();
+        let (store, root) = TreeStore::open(SimDisk::new(0), file, path, 1 << 20, false).unwrap();
         let runtime: Arc<dyn Runtime> = OsRuntime::new();
         let view = View { active: Arc::default(), frozen: Vec::new(), root };
         let reads = Arc::new(Reads::new(store, view, Lsn(5), Arc::clone(&runtime)));

@@ -196,7 +196,7 @@ fn creation_and_identity() {
         .unwrap();
     assert_eq!((root.generation, root.superblock.checkpoint_lsn.0), (2, 99));
     drop((store, root));
-    let reads_only = TreeStore::open(file.clone(), path(), CACHE_BYTES, true).unwrap();
+    let reads_only = TreeStore::open(SimDisk::new(0), file.clone(), path(), CACHE_BYTES, true).unwrap();
     let before = file.changes();
     let (store, root) = reads_only;
     assert_eq!(store.get(&root, 1, &[1]).unwrap().unwrap(), [2]);

@@ -3,7 +3,7 @@
 use super::*;
 
 fn damaged(bytes: Vec<u8>) -> Result<(Arc<TreeStore>, Arc<Root>)> {
-    TreeStore::open(Arc::new(MemFile::with_bytes(bytes)), path(), CACHE_BYTES, false)
+    TreeStore::open(SimDisk::new(0), Arc::new(MemFile::with_bytes(bytes)), path(), CACHE_BYTES, false)
 }
 
 fn store_with_everything() -> (Vec<u8>, Model) {
