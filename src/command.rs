@@ -18,6 +18,7 @@
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
 mod completions;
 mod del;
 mod demo;
@@ -29,6 +30,7 @@ mod init;
 mod load;
 mod log;
 mod man;
+mod measure;
 mod output;
 mod put;
 mod range;
@@ -111,6 +113,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// What a store holds, and what its last recovery did
     Status(status::StatusArgs),
+    /// Measures a store on this machine, beside the device that it stands on
+    Bench(bench::BenchArgs),
     /// Runs the simulated crash tests: every choice from a seed
     Torture(torture::TortureArgs),
     /// Prints a completion script for a shell
@@ -143,6 +147,7 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Log(args) => log::run(ui, args),
         Command::Verify(args) => verify::run(ui, args),
         Command::Status(args) => status::run(ui, args),
+        Command::Bench(args) => bench::run(ui, args),
         Command::Torture(args) => torture::run(ui, args),
         Command::Completions(args) => completions::run(ui, args),
         Command::Man(args) => man::run(ui, args),

@@ -9,18 +9,19 @@
 //! The child says on a pipe which commit was acknowledged, *after* it was; what the parent has read there must be in
 //! the store after the kill. The pipe itself survives the child: everything written into it is read.
 
+use super::measure::device::{self, Device};
+use super::measure::workplace::Workplace;
 use super::{Exit, Failure, Outcome, Ui};
 use clap::Args;
 use seawall::Db;
-use std::path::{Path, PathBuf};
+use seawall::wal::OsDisk;
+use std::path::PathBuf;
 use std::time::Instant;
 
 mod bank;
 pub(crate) mod child;
-mod device;
 mod kill;
 mod puts;
-mod random;
 mod report;
 mod text;
 
@@ -61,15 +62,16 @@ pub(crate) fn run(ui: &Ui, args: DemoArgs) -> Outcome {
     }
     let input = text::Input::choose(args.input.clone())?;
     ui.catch_interrupts()?;
-    let workplace = Workplace::create(args.dir.as_deref())?;
+    let workplace = Workplace::create(args.dir.as_deref(), "demo")?;
+    let store = workplace.path("store");
     let outcome = steps(ui, &args, &input, &workplace);
     // What went wrong can be looked into; an interrupted demo tells nothing.
     let is_of_use = match &outcome {
         Ok(report) => !report.passed(),
         Err(failure) => failure.exit != Exit::Interrupted,
     };
-    if workplace.store().exists() && (args.keep || is_of_use) {
-        ui.say(format!("the store is left in {}", workplace.store().display()));
+    if store.exists() && (args.keep || is_of_use) {
+        ui.say(format!("the store is left in {}", store.display()));
     } else {
         workplace.remove()?;
     }
@@ -82,7 +84,7 @@ fn steps(ui: &Ui, args: &DemoArgs, input: &text::Input, workplace: &Workplace) -
     let start = Instant::now();
     let mut report = report::Report::default();
 
-    let device = device::Device::prepare(ui, &workplace.dir)?;
+    let device = Device::prepare(ui, OsDisk::new(), &workplace.dir)?;
     let rate = device.rate(ui, device::CALIBRATION)?;
     ui.say(format!(
         "device: {rate:.0} durable 4 KiB writes/s, one at a time, in {}",
@@ -90,7 +92,7 @@ fn steps(ui: &Ui, args: &DemoArgs, input: &text::Input, workplace: &Workplace) -
     ));
     report.device_before = rate;
 
-    let store = workplace.store();
+    let store = workplace.path("store");
     let db = Db::open(&store)?;
     let rows = text::load(ui, &db, input)?;
     bank::open_accounts(&db)?;
@@ -134,45 +136,4 @@ fn steps(ui: &Ui, args: &DemoArgs, input: &text::Input, workplace: &Workplace) -
     report.device_after = device.rate(ui, device::CALIBRATION)?;
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
-}
-
-/// The directory of a demo, and what in it is the demo's to remove.
-struct Workplace {
-    dir: PathBuf,
-    /// The user's own empty directory stays.
-    created: bool,
-}
-
-impl Workplace {
-    fn create(dir: Option<&Path>) -> Outcome<Workplace> {
-        let dir = match dir {
-            Some(dir) => dir.to_owned(),
-            None => PathBuf::from(format!("seawall-demo-{}", std::process::id())),
-        };
-        match std::fs::read_dir(&dir).map(|mut entries| entries.next().is_none()) {
-            Ok(true) => Ok(Workplace { dir, created: false }),
-            Ok(false) => Err(Failure::usage(format!("{} is not empty", dir.display()))
-                .hint("give a new or an empty directory: the demo creates and removes its files there")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(&dir).map_err(|error| Failure::file("creating", &dir, &error))?;
-                Ok(Workplace { dir, created: true })
-            }
-            Err(error) => Err(Failure::file("reading", &dir, &error)),
-        }
-    }
-
-    fn store(&self) -> PathBuf {
-        self.dir.join("store")
-    }
-
-    fn remove(&self) -> Outcome {
-        let store = self.store();
-        if store.exists() {
-            std::fs::remove_dir_all(&store).map_err(|error| Failure::file("removing", &store, &error))?;
-        }
-        if self.created {
-            std::fs::remove_dir(&self.dir).map_err(|error| Failure::file("removing", &self.dir, &error))?;
-        }
-        Ok(())
-    }
 }

@@ -19,6 +19,7 @@ pub(crate) enum Exit {
     Locked = 4,
     Corruption = 5,
     FormatVersion = 6,
+    Threshold = 7,
     Interrupted = 130,
 }
 

@@ -157,3 +157,37 @@ fn plain(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+/// Rows below a heading, the first column to the left, the others to the right.
+pub(crate) fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+    let heading: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
+    let lines = || std::iter::once(&heading).chain(rows);
+    let cell = |line: &[String], column: usize| line.get(column).map_or(0, |cell| cell.chars().count());
+    let widths: Vec<usize> =
+        (0..head.len()).map(|column| lines().map(|line| cell(line, column)).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for line in lines() {
+        let padded = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        let padded = padded.collect::<Vec<_>>().join("  ");
+        text.push_str(padded.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows =
+            [vec!["a".to_owned(), "12,345".to_owned()], vec!["a long name".to_owned(), "µs".to_owned()]];
+        let text = aligned(&["NAME", "N"], &rows);
+        assert_eq!(text, "NAME              N\na            12,345\na long name      µs\n");
+        assert_eq!(aligned(&["NAME", "N"], &[vec!["a".to_owned()]]), "NAME  N\na\n");
+    }
+}

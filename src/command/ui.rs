@@ -83,6 +83,8 @@ impl Ui {
             (Unit::Bytes, Some(_)) => "{bar:30} {bytes}/{total_bytes}  {msg}  eta {eta}",
             (Unit::Bytes, None) => "{spinner} {bytes}  {msg}  {elapsed}",
             (Unit::Seeds, _) => "{bar:30} {human_pos}/{human_len} seeds  {per_sec}  eta {eta}",
+            (Unit::Rows, _) => "{bar:30} {human_pos}/{human_len} rows  {per_sec}  eta {eta}",
+            (Unit::Measurements, _) => "{bar:30} {pos}/{len}  {msg}  eta {eta}",
             (Unit::Blocks, _) => "{bar:30} {human_pos}/{human_len} blocks  {per_sec}  {msg}",
         };
         // The templates are constants: a mistake in one shows as indicatif's default bar.
@@ -132,6 +134,8 @@ pub(crate) enum Unit {
     Bytes,
     Blocks,
     Seeds,
+    Rows,
+    Measurements,
 }
 
 /// Nobody can be told when standard error itself is gone, so its errors are ignored.

@@ -9,8 +9,8 @@
 //! - *nothing half done*: every balance is what it began with plus the ledger's changes to it;
 //! - *the total is unchanged*.
 
-use super::random::Random;
 use crate::command::Outcome;
+use crate::command::measure::random::Random;
 use seawall::{Db, Keyspace, Readable, Transaction, WriteBatch};
 use std::collections::BTreeMap;
 use std::fmt;

@@ -4,7 +4,7 @@
 //! now and then. The process ends when the pipe does.
 
 use super::bank::Bank;
-use super::random::Random;
+use crate::command::measure::random::Random;
 use crate::command::{Failure, Outcome};
 use clap::Args;
 use seawall::Db;

@@ -1,7 +1,7 @@
 //! A run of the writers in a child process, and its end by SIGKILL.
 
 use super::bank::{Acknowledged, History};
-use super::random::Random;
+use crate::command::measure::random::Random;
 use crate::command::{Failure, Outcome, Ui};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;

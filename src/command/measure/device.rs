@@ -8,18 +8,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the device is measured at the beginning and at the end.
-pub(super) const CALIBRATION: Duration = Duration::from_millis(1000);
+pub(crate) const CALIBRATION: Duration = Duration::from_millis(1000);
 /// How long it is measured before each measurement of the store.
-pub(super) const INTERLUDE: Duration = Duration::from_millis(500);
+pub(crate) const INTERLUDE: Duration = Duration::from_millis(500);
 
 const WINDOW: Duration = Duration::from_millis(25);
 const BLOCK_BYTES: usize = 4096;
 const FILE_BYTES: u64 = 16 << 20;
 /// Above this a durable write has hardly reached any device.
-const SUSPICIOUS_WRITES_PER_S: f64 = 200_000.0;
+pub(crate) const SUSPICIOUS_WRITES_PER_S: f64 = 200_000.0;
+
+/// True for file systems that keep nothing on any device.
+pub(crate) fn is_memory(file_system: &str) -> bool {
+    matches!(file_system, "tmpfs" | "ramfs")
+}
 
 /// A file of written blocks to overwrite. Removed when dropped.
-pub(super) struct Device {
+pub(crate) struct Device {
     disk: Arc<OsDisk>,
     file: Arc<dyn DiskFile>,
     path: PathBuf,
@@ -27,11 +32,11 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) fn prepare(ui: &Ui, dir: &Path) -> Outcome<Device> {
-        let disk = OsDisk::new();
+    /// On a disk that may allow network file systems, or not.
+    pub(crate) fn prepare(ui: &Ui, disk: Arc<OsDisk>, dir: &Path) -> Outcome<Device> {
         let path = dir.join("device-rate");
         let backend = disk.describe(dir);
-        if matches!(backend.file_system.as_str(), "tmpfs" | "ramfs") {
+        if is_memory(&backend.file_system) {
             ui.warn(format!(
                 "{} is memory ({}), not a disk: what is measured here says nothing about one",
                 dir.display(),
@@ -50,7 +55,7 @@ impl Device {
 
     /// Durable 4 KiB overwrites a second, one at a time, over `length`: the median of short windows, so that a stall
     /// caused by something else on the machine does not make the device look slow, and the store quick beside it.
-    pub(super) fn rate(&self, ui: &Ui, length: Duration) -> Outcome<f64> {
+    pub(crate) fn rate(&self, ui: &Ui, length: Duration) -> Outcome<f64> {
         let start = Instant::now();
         let mut rates = Vec::new();
         let mut writes = 0u64;

@@ -1,0 +1,277 @@
+//! What a bench found: as JSON, which a later run can be compared with, and as a table.
+
+use super::compare::Compared;
+use crate::command::measure::latency::{Bar, Quantiles};
+use crate::command::measure::machine::{Machine, Place};
+use crate::command::measure::units::{show_bytes, show_count, show_threads, show_us};
+use crate::command::output::{Format, aligned};
+use crate::command::{Failure, Outcome, Ui};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Moves when a field changes its meaning.
+pub(super) const FORMAT: u32 = 1;
+
+/// The whole document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Report {
+    /// [`FORMAT`]; also what tells this document from others.
+    pub(super) seawall_bench: u32,
+    pub(super) version: String,
+    pub(super) unix_time_s: u64,
+    pub(super) machine: Machine,
+    pub(super) place: Place,
+    pub(super) io_backend: String,
+    /// Why this backend, and how durable writes are made.
+    pub(super) io_reason: String,
+    /// Single durable 4 KiB writes, one at a time: the median of what was measured before each run.
+    pub(super) device_writes_per_s: f64,
+    pub(super) settings: Settings,
+    pub(super) rows: Vec<Row>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) comparison: Vec<Compared>,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    pub(super) duration_s: f64,
+    pub(super) key_bytes: u64,
+    pub(super) value_bytes: u64,
+    pub(super) keys: u64,
+    pub(super) batch: u64,
+    pub(super) durability: String,
+    /// Operations begun a second in an open loop.
+    pub(super) rate: Option<u64>,
+}
+
+impl Settings {
+    pub(super) fn row_bytes(&self) -> u64 {
+        self.key_bytes + self.value_bytes
+    }
+}
+
+/// One workload with one number of threads. In the workloads that fill, an operation is a commit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) workload: String,
+    pub(super) about: String,
+    pub(super) threads: u32,
+    pub(super) ops: u64,
+    pub(super) rows: u64,
+    pub(super) seconds: f64,
+    pub(super) ops_per_s: f64,
+    pub(super) rows_per_s: f64,
+    #[serde(flatten)]
+    pub(super) latency: Quantiles,
+    /// Where there are both, each by itself.
+    pub(super) read_latency: Option<Quantiles>,
+    pub(super) write_latency: Option<Quantiles>,
+    /// Due in an open loop, and never begun; their waiting is in the distribution.
+    pub(super) unserved: u64,
+    pub(super) commits_per_sync: Option<f64>,
+    pub(super) device_bytes_per_user_byte: Option<f64>,
+    pub(super) cpu_us_per_op: f64,
+    pub(super) voluntary_switches_per_op: Option<f64>,
+    pub(super) involuntary_switches_per_op: Option<f64>,
+    /// The device's rate just before.
+    pub(super) device_writes_per_s: f64,
+    pub(super) ratio_to_device: Option<f64>,
+    pub(super) histogram: Vec<Bar>,
+    pub(super) ops_per_100_ms: Vec<u64>,
+}
+
+const HEAD: [&str; 13] = [
+    "WORKLOAD",
+    "THREADS",
+    "OPS/S",
+    "ROWS/S",
+    "× DEVICE",
+    "P50",
+    "P99",
+    "P99.9",
+    "MAX",
+    "COMMITS/SYNC",
+    "WRITE AMP",
+    "CPU/OP",
+    "SWITCHES/OP",
+];
+
+impl Report {
+    /// What an earlier run wrote.
+    pub(super) fn read(file: &Path) -> Outcome<Report> {
+        let text = std::fs::read(file).map_err(|error| Failure::file("reading", file, &error))?;
+        let report: Report = serde_json::from_slice(&text).map_err(|error| {
+            let what = format!("{} is not what `seawall bench -o json` writes: {error}", file.display());
+            Failure::usage(what)
+        })?;
+        if report.seawall_bench == FORMAT {
+            return Ok(report);
+        }
+        let found = report.seawall_bench;
+        Err(Failure::usage(format!("{} has format {found}; this version reads {FORMAT}", file.display())))
+    }
+
+    /// The report on standard output.
+    pub(super) fn print(&self, ui: &Ui) -> Outcome {
+        for row in self.rows.iter().filter(|row| row.unserved > 0) {
+            ui.warn(format!(
+                "{} with {} could not keep up: {} operations were due and never begun; their waiting is counted",
+                row.workload,
+                show_threads(row.threads),
+                row.unserved
+            ));
+        }
+        let mut out = ui.out();
+        if ui.format == Format::Table {
+            out.raw(self.table().as_bytes())?;
+        } else {
+            out.value(self)?;
+        }
+        out.finish()
+    }
+
+    /// Names and values of what was measured on, and how.
+    pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
+        let settings = &self.settings;
+        let pace = match settings.rate {
+            Some(rate) => format!("open loop, {} operations a second", show_count(rate as f64)),
+            None => "closed loop".to_owned(),
+        };
+        vec![
+            ("machine", self.machine.line()),
+            ("disk", self.place.line()),
+            ("I/O", format!("{}: {}", self.io_backend, self.io_reason)),
+            (
+                "device",
+                format!("{} durable 4 KiB writes/s, one at a time", show_count(self.device_writes_per_s)),
+            ),
+            (
+                "rows",
+                format!("keys of {} B, values of {}", settings.key_bytes, show_bytes(settings.value_bytes)),
+            ),
+            ("commits", format!("{}; {pace}, {} s each", settings.durability, settings.duration_s)),
+        ]
+    }
+
+    fn table(&self) -> String {
+        let facts = self.facts();
+        let mut text: String = facts.iter().map(|(name, value)| format!("{name:<9} {value}\n")).collect();
+        let cells = self.rows.iter().flat_map(Row::lines).collect::<Vec<_>>();
+        text += &format!("\n{}", aligned(&HEAD, &cells));
+        if !self.comparison.is_empty() {
+            text += &format!("\n{}", super::compare::table(&self.comparison));
+        }
+        text
+    }
+}
+
+impl Row {
+    /// A line of progress.
+    pub(super) fn line(&self) -> String {
+        let latency = &self.latency;
+        let ratio = self.ratio_to_device.map(|ratio| format!(", {} × the device", show_count(ratio)));
+        format!(
+            "{} with {}: {} ops/s{}, p50 {}, p99 {}",
+            self.workload,
+            show_threads(self.threads),
+            show_count(self.ops_per_s),
+            ratio.unwrap_or_default(),
+            show_us(latency.p50_us),
+            show_us(latency.p99_us),
+        )
+    }
+
+    /// Of the table: one, and where there are reads and writes one more of each.
+    fn lines(&self) -> Vec<Vec<String>> {
+        let mut lines = vec![self.cells()];
+        for (name, latency) in [("  reads", &self.read_latency), ("  writes", &self.write_latency)] {
+            if let Some(latency) = latency {
+                let mut cells = vec![name.to_owned()];
+                cells.resize(5, String::new());
+                cells.extend(times(latency));
+                lines.push(cells);
+            }
+        }
+        lines
+    }
+
+    /// In the order of the table's heading.
+    pub(super) fn cells(&self) -> Vec<String> {
+        let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), show_count);
+        let switches = self.voluntary_switches_per_op.zip(self.involuntary_switches_per_op);
+        let mut cells = vec![
+            self.workload.clone(),
+            self.threads.to_string(),
+            show_count(self.ops_per_s.round()),
+            show_count(self.rows_per_s.round()),
+            optional(self.ratio_to_device),
+        ];
+        cells.extend(times(&self.latency));
+        cells.extend([
+            optional(self.commits_per_sync),
+            optional(self.device_bytes_per_user_byte),
+            show_us(self.cpu_us_per_op),
+            switches.map_or_else(|| "-".to_owned(), |(own, forced)| format!("{own:.2} + {forced:.2}")),
+        ]);
+        cells
+    }
+}
+
+fn times(latency: &Quantiles) -> [String; 4] {
+    [latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us].map(show_us)
+}
+
+/// What the table's columns mean.
+pub(super) fn columns() -> impl Iterator<Item = (&'static str, &'static str)> {
+    HEAD.into_iter().zip([
+        "",
+        "",
+        "operations a second; in the workloads that fill, commits",
+        "",
+        "operations for each single durable 4 KiB write that the device did just before",
+        "half of the operations took no longer",
+        "99 of 100 took no longer",
+        "999 of 1,000 took no longer",
+        "the longest",
+        "commits that shared one flush of the device",
+        "bytes given to the device, by log and checkpoints, for each byte of keys and values",
+        "processor time of the whole process, this command's own included",
+        "context switches: those of threads that waited, and those that were forced",
+    ])
+}
+
+/// A row whose p50 is half of its p99, and its p99.9 twice that.
+#[cfg(test)]
+pub(super) fn test_row(workload: &str, threads: u32, ops_per_s: f64, p99_us: f64) -> Row {
+    let latency = Quantiles {
+        mean_us: p99_us / 2.0,
+        p50_us: p99_us / 2.0,
+        p99_us,
+        p999_us: p99_us * 2.0,
+        max_us: p99_us * 3.0,
+    };
+    Row {
+        workload: workload.to_owned(),
+        about: "one <row> & a commit".to_owned(),
+        threads,
+        ops: ops_per_s as u64,
+        rows: ops_per_s as u64,
+        seconds: 1.0,
+        ops_per_s,
+        rows_per_s: ops_per_s,
+        latency,
+        read_latency: None,
+        write_latency: None,
+        unserved: 0,
+        commits_per_sync: Some(1.0),
+        device_bytes_per_user_byte: Some(30.0),
+        cpu_us_per_op: 10.0,
+        voluntary_switches_per_op: Some(1.0),
+        involuntary_switches_per_op: None,
+        device_writes_per_s: 500.0,
+        ratio_to_device: Some(ops_per_s / 500.0),
+        histogram: vec![Bar(p99_us / 2.0, p99_us, 99), Bar(p99_us * 2.0, p99_us * 3.0, 1)],
+        ops_per_100_ms: vec![(ops_per_s / 10.0) as u64; 10],
+    }
+}

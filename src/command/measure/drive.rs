@@ -1,0 +1,275 @@
+//! Threads that do one thing again and again for a while, and what is kept of it.
+//!
+//! Without a rate each thread begins the next operation when the last has ended (a closed loop); with one, at the
+//! moments of its [`Schedule`], and each operation's time counts from then.
+
+use super::latency::Latency;
+use super::schedule::Schedule;
+use super::series::Series;
+use super::usage::{Switches, Usage};
+use crate::command::{Failure, Outcome, Ui};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+/// How often a thread that waits for its moment looks whether it is to stop.
+const NAP: Duration = Duration::from_millis(50);
+
+/// How much is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) threads: u32,
+    pub(crate) length: Duration,
+    /// Operations a second, all threads together: an open loop.
+    pub(crate) rate: Option<u64>,
+}
+
+/// What one operation was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    pub(crate) kind: Kind,
+    pub(crate) rows: u64,
+}
+
+/// Reads and writes differ so much that one distribution of both says little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+}
+
+impl Done {
+    /// One row was written.
+    pub(crate) const WRITE: Done = Done { kind: Kind::Write, rows: 1 };
+}
+
+/// All operations of one kind.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) ops: u64,
+    pub(crate) rows: u64,
+    pub(crate) latency: Latency,
+}
+
+impl Side {
+    fn new() -> Outcome<Side> {
+        Ok(Side { ops: 0, rows: 0, latency: Latency::new()? })
+    }
+
+    fn merge(&mut self, other: &Side) -> Outcome {
+        self.ops += other.ops;
+        self.rows += other.rows;
+        self.latency.merge(&other.latency)
+    }
+}
+
+/// What all threads did together.
+#[derive(Debug)]
+pub(crate) struct Driven {
+    pub(crate) elapsed: Duration,
+    pub(crate) read: Side,
+    pub(crate) written: Side,
+    pub(crate) series: Series,
+    pub(crate) usage: Usage,
+    /// Due in an open loop, and never begun: their waiting is in the distributions.
+    pub(crate) unserved: u64,
+}
+
+impl Driven {
+    pub(crate) fn ops(&self) -> u64 {
+        self.read.ops + self.written.ops
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.read.rows + self.written.rows
+    }
+
+    pub(crate) fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    pub(crate) fn per_op(&self, amount: f64) -> f64 {
+        amount / self.ops().max(1) as f64
+    }
+
+    /// Of reads and writes together.
+    pub(crate) fn latency(&self) -> Outcome<Latency> {
+        let mut all = self.read.latency.clone();
+        all.merge(&self.written.latency)?;
+        Ok(all)
+    }
+}
+
+/// Lets as many threads as there are workers run. The first failure ends all of them; so does Ctrl-C, and the caller
+/// then gets that failure.
+pub(crate) fn drive<W>(ui: &Ui, load: &Load, make: impl Fn(u32) -> Outcome<W>) -> Outcome<Driven>
+where
+    W: FnMut() -> Outcome<Done> + Send,
+{
+    let workers = (0..load.threads).map(make).collect::<Outcome<Vec<W>>>()?;
+    let stop = AtomicBool::new(false);
+    let stopped = || stop.load(Ordering::Relaxed) || ui.is_interrupted();
+    // Closed until all threads are there.
+    let gate = RwLock::new(Instant::now());
+    let before = Usage::now();
+    let mut tallies = Vec::new();
+    let outcome = std::thread::scope(|scope| {
+        let mut closed = gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut running = Vec::new();
+        let mut failure = None;
+        for (thread, mut work) in (0u32..).zip(workers) {
+            let (gate, stop, stopped) = (&gate, &stop, &stopped);
+            let spawned = Builder::new().spawn_scoped(scope, move || {
+                let start = *gate.read().unwrap_or_else(PoisonError::into_inner);
+                let done =
+                    Tally::new(load, thread).and_then(|tally| tally.run(start, load, stopped, &mut work));
+                if done.is_err() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                done
+            });
+            match spawned {
+                Ok(thread) => running.push(thread),
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    failure = Some(Failure::error(format!("starting thread {thread}: {error}")));
+                    break;
+                }
+            }
+        }
+        *closed = Instant::now();
+        drop(closed);
+        for thread in running {
+            match thread.join() {
+                Ok(Ok(tally)) => tallies.push(tally),
+                Ok(Err(failed)) => failure = failure.take().or(Some(failed)),
+                Err(_) => failure = failure.take().or(Some(Failure::error("a thread panicked"))),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    });
+    let after = Usage::now();
+    ui.check_interrupt()?;
+    outcome?;
+    sum(load, tallies, |gone| after.since(before, gone))
+}
+
+fn sum(load: &Load, tallies: Vec<Tally>, usage: impl FnOnce(Option<Switches>) -> Usage) -> Outcome<Driven> {
+    let mut driven = Driven {
+        elapsed: load.length,
+        read: Side::new()?,
+        written: Side::new()?,
+        series: Series::new(load.length),
+        usage: Usage::default(),
+        unserved: 0,
+    };
+    let mut gone = Some(Switches::default());
+    for tally in tallies {
+        driven.elapsed = driven.elapsed.max(tally.ended);
+        driven.read.merge(&tally.read)?;
+        driven.written.merge(&tally.written)?;
+        driven.series.merge(&tally.series);
+        driven.unserved += tally.unserved;
+        gone = gone.zip(tally.switches).map(|(mut sum, switches)| {
+            sum += switches;
+            sum
+        });
+    }
+    driven.usage = usage(gone);
+    Ok(driven)
+}
+
+/// What one thread did.
+#[derive(Debug)]
+struct Tally {
+    schedule: Option<Schedule>,
+    begun: u64,
+    ended: Duration,
+    read: Side,
+    written: Side,
+    series: Series,
+    switches: Option<Switches>,
+    unserved: u64,
+}
+
+impl Tally {
+    fn new(load: &Load, thread: u32) -> Outcome<Tally> {
+        Ok(Tally {
+            schedule: load.rate.map(|rate| Schedule::new(rate, load.threads, thread)),
+            begun: 0,
+            ended: Duration::ZERO,
+            read: Side::new()?,
+            written: Side::new()?,
+            series: Series::new(load.length),
+            switches: None,
+            unserved: 0,
+        })
+    }
+
+    fn run(
+        mut self,
+        start: Instant,
+        load: &Load,
+        stopped: &impl Fn() -> bool,
+        work: &mut impl FnMut() -> Outcome<Done>,
+    ) -> Outcome<Tally> {
+        if self.schedule.is_some() {
+            wake_on_time();
+        }
+        let mut last = Kind::Write;
+        while let Some(begun) = self.next_start(start, load.length, stopped) {
+            self.begun += 1;
+            let done = work()?;
+            let ended = start.elapsed();
+            let side = self.side(done.kind);
+            side.ops += 1;
+            side.rows += done.rows;
+            side.latency.record(ended.saturating_sub(begun));
+            self.series.record(ended, 1);
+            self.ended = ended;
+            last = done.kind;
+        }
+        if let Some(schedule) = self.schedule.filter(|_| !stopped()) {
+            self.unserved = schedule.due_before(load.length).saturating_sub(self.begun);
+            for (waited, stands_for) in schedule.waits(self.begun, load.length) {
+                self.side(last).latency.record_n(waited, stands_for);
+            }
+        }
+        self.switches = Switches::of_this_thread();
+        Ok(self)
+    }
+
+    /// Waits for the moment of the next operation, and says from when on its time counts. None when it is over.
+    fn next_start(&self, start: Instant, length: Duration, stopped: &impl Fn() -> bool) -> Option<Duration> {
+        let due = self.schedule.map(|schedule| schedule.due(self.begun));
+        loop {
+            let now = start.elapsed();
+            if now >= length || stopped() || due.is_some_and(|due| due >= length) {
+                return None;
+            }
+            match due.map(|due| (due, due.saturating_sub(now))) {
+                None => return Some(now),
+                Some((due, Duration::ZERO)) => return Some(due),
+                Some((_, early)) => std::thread::sleep(early.min(NAP)),
+            }
+        }
+    }
+
+    fn side(&mut self, kind: Kind) -> &mut Side {
+        match kind {
+            Kind::Read => &mut self.read,
+            Kind::Write => &mut self.written,
+        }
+    }
+}
+
+/// Linux lets a sleep last 50 µs longer than asked, so that wake-ups can be gathered. In an open loop that would count
+/// as the store's time.
+fn wake_on_time() {
+    #[cfg(target_os = "linux")]
+    {
+        // Without it the times are those 50 µs longer: nothing to fail for.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+    }
+}
