@@ -25,6 +25,7 @@ mod demo;
 mod dump;
 mod escape;
 mod failure;
+mod fsync_test;
 mod get;
 mod init;
 mod load;
@@ -115,6 +116,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Measures a store on this machine, beside the device that it stands on
     Bench(bench::BenchArgs),
+    /// Measures what the device can do by durable writes, and the log's commits on top of it
+    FsyncTest(fsync_test::FsyncTestArgs),
     /// Runs the simulated crash tests: every choice from a seed
     Torture(torture::TortureArgs),
     /// Prints a completion script for a shell
@@ -148,6 +151,7 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Verify(args) => verify::run(ui, args),
         Command::Status(args) => status::run(ui, args),
         Command::Bench(args) => bench::run(ui, args),
+        Command::FsyncTest(args) => fsync_test::run(ui, args),
         Command::Torture(args) => torture::run(ui, args),
         Command::Completions(args) => completions::run(ui, args),
         Command::Man(args) => man::run(ui, args),
