@@ -39,6 +39,7 @@ mod rows;
 mod scan;
 mod status;
 mod store;
+mod time;
 mod torture;
 mod ui;
 mod verify;

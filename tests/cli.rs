@@ -8,6 +8,11 @@
     reason = "a test fails by panicking, and reads what the command wrote"
 )]
 
+#[path = "cli/bench.rs"]
+mod bench;
+#[path = "cli/fsync_test.rs"]
+mod fsync_test;
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -366,6 +371,8 @@ fn help_completions_and_manual_name_what_is_there() {
         "log",
         "verify",
         "status",
+        "bench",
+        "fsync-test",
         "torture",
         "completions",
         "man",
@@ -381,7 +388,7 @@ fn help_completions_and_manual_name_what_is_there() {
             assert!(own.contains("Example"), "{own}");
         }
     }
-    for absent in ["demo-child", "backup", "serve", "shell", "bench"] {
+    for absent in ["demo-child", "backup", "serve", "shell"] {
         assert!(!help.lines().any(|line| line.trim_start().starts_with(absent)), "{absent}");
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

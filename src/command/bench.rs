@@ -167,23 +167,26 @@ pub(crate) fn run(ui: &Ui, args: BenchArgs) -> Outcome {
 
 fn measure(ui: &Ui, args: &BenchArgs, workplace: &Workplace) -> Outcome<Report> {
     let disk = OsDisk::new();
-    let place = Place::look(&workplace.dir, &disk.describe(&workplace.dir));
+    let backend = disk.describe(&workplace.dir);
+    let place = Place::look(&workplace.dir, &backend);
     let machine = Machine::look();
     ui.say(format!("machine: {}", machine.line()));
     ui.say(format!("disk: {}, in {}", place.line(), place.dir));
+    device::warn_of_memory(ui, &workplace.dir, &backend.file_system);
     if place.is_without_barriers() {
         ui.warn("this file system is mounted so that it does not flush the device: nothing is durable here");
     }
     let device = Device::prepare(ui, disk, &workplace.dir)?;
-    let mut rates = vec![device.rate(ui, device::CALIBRATION)?];
-    ui.say(format!("device: {} durable 4 KiB writes/s, one at a time", units::show_count(rates[0])));
+    let mut rates = vec![device.rate(ui, device::CALIBRATION.min(args.duration))?];
+    ui.say(format!("device: {} durable 4 KiB writes/s, one at a time", units::show_count(rates[0].round())));
+    device::warn_of_rate(ui, rates[0]);
 
     let mut stage = Stage::new(workplace, args.settings(), args.durability.durability(), args.keep);
     let mut rows = Vec::new();
     for &workload in &args.workload {
         for &threads in &args.threads {
             stage.set(ui, workload, threads)?;
-            let device_rate = device.rate(ui, device::INTERLUDE)?;
+            let device_rate = device.rate(ui, device::INTERLUDE.min(args.duration))?;
             rates.push(device_rate);
             let row = stage.run(ui, workload, threads, args.duration, device_rate)?;
             ui.say(row.line());
@@ -229,9 +232,6 @@ impl BenchArgs {
         if self.value_size > VALUE_BYTES_MAX as u64 {
             let max = units::show_bytes(VALUE_BYTES_MAX as u64);
             return Err(Failure::usage(format!("--value-size: values have at most {max}")));
-        }
-        if self.keys < u64::from(self.threads.iter().copied().max().unwrap_or(1)) {
-            return Err(Failure::usage("--keys: there are to be as many keys as threads, at least"));
         }
         let Some(file) = &self.html else { return Ok(()) };
         let parent = file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));

@@ -14,7 +14,7 @@ use super::measure::workplace::Workplace;
 use super::{Exit, Failure, Outcome, Ui};
 use clap::Args;
 use seawall::Db;
-use seawall::wal::OsDisk;
+use seawall::wal::{Disk, OsDisk};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -84,8 +84,11 @@ fn steps(ui: &Ui, args: &DemoArgs, input: &text::Input, workplace: &Workplace) -
     let start = Instant::now();
     let mut report = report::Report::default();
 
-    let device = Device::prepare(ui, OsDisk::new(), &workplace.dir)?;
+    let disk = OsDisk::new();
+    device::warn_of_memory(ui, &workplace.dir, &disk.describe(&workplace.dir).file_system);
+    let device = Device::prepare(ui, disk, &workplace.dir)?;
     let rate = device.rate(ui, device::CALIBRATION)?;
+    device::warn_of_rate(ui, rate);
     ui.say(format!(
         "device: {rate:.0} durable 4 KiB writes/s, one at a time, in {}",
         workplace.dir.display()

@@ -142,3 +142,9 @@ pub(crate) enum Unit {
 fn write_line(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
+
+/// One that says nothing.
+#[cfg(test)]
+pub(crate) fn test_ui() -> Ui {
+    Ui::new(&Common { output: Format::Json, color: ColorChoice::Never, quiet: true, verbose: 0, hex: false })
+}

@@ -2,7 +2,8 @@
 //! system is. Every element is closed and every text escaped, so that it is XML as well as HTML.
 
 use super::report::{Report, Row, columns};
-use crate::command::measure::units::{show_count, show_threads, show_time, show_us};
+use crate::command::measure::units::{show_count, show_threads, show_us};
+use crate::command::time::utc;
 use std::fmt::Write;
 
 mod chart;
@@ -14,7 +15,7 @@ pub(super) fn page(report: &Report) -> String {
     let mut page = String::from("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n");
     page += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n";
     page += "<meta name=\"color-scheme\" content=\"light dark\"/>\n";
-    page += &format!("<title>seawall bench, {}</title>\n", escape(&show_time(report.unix_time_s)));
+    page += &format!("<title>seawall bench, {}</title>\n", escape(&moment(report)));
     page += &format!("<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n");
     page += &header(report);
     page += &summary(report);
@@ -33,12 +34,18 @@ fn by_workload(rows: &[Row]) -> impl Iterator<Item = &[Row]> {
 
 fn header(report: &Report) -> String {
     let mut text = String::from("<header>\n<h1>seawall <span>bench</span></h1>\n");
-    let made = format!("version {}, {}", report.version, show_time(report.unix_time_s));
+    let made = format!("version {}, {}", report.version, moment(report));
     text += &format!("<p class=\"made\">{}</p>\n<dl>\n", escape(&made));
     for (name, value) in report.facts() {
         text += &format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(&value));
     }
     text + "</dl>\n</header>\n"
+}
+
+/// To the minute.
+fn moment(report: &Report) -> String {
+    let time = utc(report.unix_time_s.saturating_mul(1_000_000));
+    time.chars().take("2026-03-01T09:30".len()).collect::<String>().replace('T', " ") + " UTC"
 }
 
 fn summary(report: &Report) -> String {

@@ -59,7 +59,7 @@ impl Plan {
             nine_tenths_committers: reaches(0.9),
             advice: Vec::new(),
         };
-        plan.advice.push(format!("a store here writes its log by {}: {}", log.io_backend, log.io_reason));
+        plan.advice.push(format!("a store here uses the {} backend: {}", log.io_backend, log.io_reason));
         plan.advise_on_device(quickest, writes);
         plan.advise_on_committers(log);
         plan
@@ -296,9 +296,12 @@ mod tests {
         assert_eq!((plan.half_committers, plan.nine_tenths_committers), (Some(8), Some(64)));
         assert!(plan.flush_us.is_some_and(|us| (us - 50.0).abs() < 1e-6), "{:?}", plan.flush_us);
         let advice = plan.advice.join("\n");
-        for words in
-            ["by blocking: direct I/O works", "10,000 a second", "with 16 in flight", "one committer commits"]
-        {
+        for words in [
+            "the blocking backend: direct I/O works",
+            "10,000 a second",
+            "with 16 in flight",
+            "one committer commits",
+        ] {
             assert!(advice.contains(words), "{words}: {advice}");
         }
         assert!(

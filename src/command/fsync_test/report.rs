@@ -102,7 +102,7 @@ fn line(rows: &[Row], depths: &[u32]) -> Vec<String> {
         Some(figures) => cells.extend([
             show_us(figures.latency.p50_us),
             show_us(figures.latency.p99_us),
-            show_count(figures.mib_per_s.round()),
+            show_count(figures.mib_per_s),
         ]),
     }
     cells

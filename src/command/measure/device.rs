@@ -23,6 +23,25 @@ pub(crate) fn is_memory(file_system: &str) -> bool {
     matches!(file_system, "tmpfs" | "ramfs")
 }
 
+/// Warns, before anything is measured, if there is no device there.
+pub(crate) fn warn_of_memory(ui: &Ui, dir: &Path, file_system: &str) {
+    if is_memory(file_system) {
+        ui.warn(format!(
+            "{} is memory ({file_system}), not a disk: what is measured here says nothing about one",
+            dir.display()
+        ));
+    }
+}
+
+/// Warns of a rate that is hardly a device's.
+pub(crate) fn warn_of_rate(ui: &Ui, rate: f64) {
+    if rate > SUSPICIOUS_WRITES_PER_S {
+        ui.warn(format!(
+            "{rate:.0} durable writes/s is more than devices do: is it memory, or a cache that lies?"
+        ));
+    }
+}
+
 /// A file of written blocks to overwrite. Removed when dropped.
 pub(crate) struct Device {
     disk: Arc<OsDisk>,
@@ -36,13 +55,6 @@ impl Device {
     pub(crate) fn prepare(ui: &Ui, disk: Arc<OsDisk>, dir: &Path) -> Outcome<Device> {
         let path = dir.join("device-rate");
         let backend = disk.describe(dir);
-        if is_memory(&backend.file_system) {
-            ui.warn(format!(
-                "{} is memory ({}), not a disk: what is measured here says nothing about one",
-                dir.display(),
-                backend.file_system
-            ));
-        }
         ui.detail(|| format!("I/O by {} on {}: {}", backend.name, backend.file_system, backend.reason));
         let failed = |error| Failure::file("preparing", &path, &error);
         let file = disk.open(&path, Open::CreateNew).map_err(failed)?;
@@ -74,11 +86,6 @@ impl Device {
         rates.sort_unstable_by(f64::total_cmp);
         ui.detail(|| format!("device: {rates:.0?} durable writes/s in windows of {WINDOW:.0?}"));
         let rate = rates.get(rates.len() / 2).copied().unwrap_or_default();
-        if rate > SUSPICIOUS_WRITES_PER_S {
-            ui.warn(format!(
-                "{rate:.0} durable writes/s is more than devices do: is it memory, or a cache that lies?"
-            ));
-        }
         Ok(rate)
     }
 }

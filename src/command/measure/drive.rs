@@ -273,3 +273,72 @@ fn wake_on_time() {
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may")]
+
+    use super::*;
+    use crate::command::ui::test_ui;
+    use std::sync::atomic::AtomicU64;
+
+    const READ: Done = Done { kind: Kind::Read, rows: 10 };
+
+    #[test]
+    fn every_operation_of_every_thread_is_counted_once() {
+        let load = Load { threads: 3, length: Duration::from_millis(100), rate: None };
+        let made = AtomicU64::new(0);
+        let driven = drive(&test_ui(), &load, |thread| {
+            let made = &made;
+            Ok(move || {
+                made.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(if thread == 0 { READ } else { Done::WRITE })
+            })
+        });
+        let driven = driven.unwrap();
+        assert_eq!(driven.ops(), made.into_inner());
+        assert!(driven.ops() > 0);
+        assert_eq!((driven.read.rows, driven.written.rows), (driven.read.ops * 10, driven.written.ops));
+        assert_eq!(driven.rows(), driven.read.rows + driven.written.rows);
+        assert!(driven.elapsed >= load.length && driven.latency().unwrap().quantiles().p50_us >= 990.0);
+        let counted: u64 = driven.series.into_counts().iter().sum();
+        // Those under way at the end are in no slot.
+        assert!(counted <= driven.read.ops + driven.written.ops);
+        assert_eq!(driven.unserved, 0);
+    }
+
+    #[test]
+    fn an_open_loop_begins_no_more_than_was_due_and_counts_the_rest() {
+        let load = Load { threads: 2, length: Duration::from_millis(100), rate: Some(400) };
+        let quick = drive(&test_ui(), &load, |_| Ok(|| Ok(Done::WRITE))).unwrap();
+        assert_eq!(quick.ops() + quick.unserved, 40);
+        // Each thread is held up until all is over by its first operation: the others have waited meanwhile.
+        let held = drive(&test_ui(), &load, |_| {
+            Ok(|| {
+                std::thread::sleep(Duration::from_millis(110));
+                Ok(Done::WRITE)
+            })
+        });
+        let held = held.unwrap();
+        assert_eq!((held.ops(), held.unserved), (2, 38));
+        // Due every 2.5 ms, so that half of all have waited for 50 ms or more.
+        assert!(
+            held.written.latency.quantiles().p50_us >= 45_000.0,
+            "{:?}",
+            held.written.latency.quantiles()
+        );
+    }
+
+    #[test]
+    fn the_first_failure_ends_all_threads() {
+        let load = Load { threads: 4, length: Duration::from_secs(3600), rate: Some(1) };
+        let failed = drive(&test_ui(), &load, |thread| {
+            Ok(move || if thread == 0 { Err(Failure::error("no more")) } else { Ok(Done::WRITE) })
+        });
+        assert_eq!(failed.unwrap_err().message, "no more");
+        let unmade =
+            drive(&test_ui(), &load, |_| Err::<fn() -> Outcome<Done>, _>(Failure::error("cannot be made")));
+        assert_eq!(unmade.unwrap_err().message, "cannot be made");
+    }
+}

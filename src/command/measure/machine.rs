@@ -4,7 +4,6 @@
 use super::units::show_bytes;
 use seawall::wal::disk::Backend;
 use serde::{Deserialize, Serialize};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const UNKNOWN: &str = "unknown";
@@ -65,8 +64,7 @@ pub(crate) struct BlockDevice {
 
 impl Place {
     pub(crate) fn look(dir: &Path, backend: &Backend) -> Place {
-        let number = std::fs::metadata(dir).map(|found| found.dev()).ok();
-        let number = number.map(|dev| format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev)));
+        let number = device_number(dir);
         let mounts = read("/proc/self/mountinfo");
         Place {
             dir: dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).display().to_string(),
@@ -115,6 +113,19 @@ impl BlockDevice {
             fua: attribute("queue/fua").map(|text| text == "1"),
         })
     }
+}
+
+/// Of the device that the directory's file system is on, as `major:minor`.
+#[cfg(target_os = "linux")]
+fn device_number(dir: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let number = std::fs::metadata(dir).ok()?.dev();
+    Some(format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn device_number(_: &Path) -> Option<String> {
+    None
 }
 
 /// Fields of a line: id, parent, `major:minor`, root, mount point, options, …, `-`, type, source, its own options.

@@ -94,21 +94,6 @@ pub(crate) fn show_threads(threads: u32) -> String {
     if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
 }
 
-/// A moment as `2026-03-01 09:30 UTC`.
-pub(crate) fn show_time(unix_s: u64) -> String {
-    // Hinnant's `civil_from_days`: years begin in March, in eras of 400 years.
-    let days = unix_s / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute) = (unix_s / 3600 % 24, unix_s / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,19 +144,6 @@ mod tests {
             (1_234_567.0, "1,234,567"),
         ] {
             assert_eq!(show_count(count), shown);
-        }
-    }
-
-    #[test]
-    fn moments_are_dates() {
-        for (unix_s, shown) in [
-            (0, "1970-01-01 00:00 UTC"),
-            (951_782_340, "2000-02-28 23:59 UTC"),
-            (951_868_800, "2000-03-01 00:00 UTC"),
-            (1_709_210_100, "2024-02-29 12:35 UTC"),
-            (4_107_542_399, "2100-02-28 23:59 UTC"),
-        ] {
-            assert_eq!(show_time(unix_s), shown);
         }
     }
 }
