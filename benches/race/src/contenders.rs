@@ -1,0 +1,251 @@
+//! Who runs, in what: one file for each.
+
+mod device;
+mod fjall;
+mod lmdb;
+mod null_disk;
+mod okaywal;
+mod raft_engine;
+mod redb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
+mod seawall;
+mod seawall_log;
+mod sqlite;
+mod surrealkv;
+
+use crate::Result;
+use crate::drive::{Measured, Plan};
+use crate::rows::Row;
+use crate::workload::{KEY_BYTES, Level, Workload};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Contender {
+    /// The device itself, written directly: every thread its own durable write
+    Device,
+    /// seawall's engine
+    Seawall,
+    /// seawall's log alone
+    SeawallLog,
+    /// seawall's log over a disk whose durable writes return at once: what the commit scheme itself costs
+    SeawallNoIo,
+    /// surrealkv, preallocated log, a thread for each committer
+    Surrealkv,
+    /// surrealkv, preallocated log, a task for each committer on as many threads as there are processors
+    SurrealkvTasks,
+    /// RocksDB, recycled log
+    #[cfg(feature = "rocksdb")]
+    Rocksdb,
+    /// raft-engine, recycled log filled ahead; a log only
+    RaftEngine,
+    /// okaywal; a log only
+    Okaywal,
+    /// fjall
+    Fjall,
+    /// redb
+    Redb,
+    /// LMDB, through heed
+    Lmdb,
+    /// SQLite, write-ahead log
+    Sqlite,
+}
+
+/// How a row of the table is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Floor,
+    Ours,
+    /// The scheme without a device: a figure for the model, in no comparison.
+    Model,
+    /// Keeps an index of its keys, or is a log only.
+    Peer { index: bool },
+}
+
+/// How to open a store.
+pub(crate) struct Setup<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) level: Level,
+    pub(crate) workload: Workload,
+    pub(crate) threads: usize,
+}
+
+/// One open store. It lasts until its process ends.
+pub(crate) trait Store: Send + Sync {
+    /// A committer's own handle.
+    fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>>;
+
+    /// All that was committed is on the device when this returns.
+    fn sync(&self) -> Result<()> {
+        Err("this contender does not run this workload".into())
+    }
+
+    fn get(&self, _key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Err("this contender does not run this workload".into())
+    }
+
+    /// Called now and then, for logs that would grow for ever.
+    fn tidy(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Measures a window.
+    fn drive(&self, plan: &Plan) -> Result<Measured>;
+}
+
+/// Commits; returns when the level asked for in [`Setup`] is reached.
+pub(crate) trait Writer {
+    fn commit(&mut self, rows: &[Row<'_>]) -> Result<()>;
+}
+
+#[cfg(feature = "rocksdb")]
+use Contender::Rocksdb;
+use Contender::{
+    Device, Fjall, Lmdb, Okaywal, RaftEngine, Redb, Seawall, SeawallLog, SeawallNoIo, Sqlite, Surrealkv,
+    SurrealkvTasks,
+};
+
+/// Who runs a workload, in the order in which they are interleaved. Who is missing has no such mode: it keeps no log,
+/// has no receipts, or cannot hold a commit in memory only.
+pub(crate) fn field(workload: Workload) -> &'static [Contender] {
+    match workload {
+        Workload::Put | Workload::Batch | Workload::Large => &[
+            Device,
+            Seawall,
+            SeawallLog,
+            Surrealkv,
+            SurrealkvTasks,
+            #[cfg(feature = "rocksdb")]
+            Rocksdb,
+            RaftEngine,
+            Okaywal,
+            Fjall,
+            Redb,
+            Lmdb,
+            Sqlite,
+        ],
+        Workload::Written => &[
+            Seawall,
+            Surrealkv,
+            SurrealkvTasks,
+            #[cfg(feature = "rocksdb")]
+            Rocksdb,
+            Fjall,
+            Lmdb,
+            Sqlite,
+        ],
+        Workload::Memory => &[
+            Seawall,
+            #[cfg(feature = "rocksdb")]
+            Rocksdb,
+            Fjall,
+            Redb,
+        ],
+        Workload::Log => &[Device, SeawallLog, SeawallNoIo, RaftEngine, Okaywal],
+        Workload::TicketsLog128 | Workload::TicketsLog4k => &[SeawallLog],
+        Workload::TicketsEngine => &[Seawall, SurrealkvTasks],
+        Workload::Sequential1m | Workload::Sequential4m => &[Device],
+        Workload::Reopen => &[
+            Seawall,
+            Surrealkv,
+            #[cfg(feature = "rocksdb")]
+            Rocksdb,
+            Fjall,
+            Sqlite,
+        ],
+    }
+}
+
+impl Contender {
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    pub(crate) fn about(self) -> String {
+        let help = self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string));
+        help.unwrap_or_default()
+    }
+
+    pub(crate) fn role(self) -> Role {
+        match self {
+            Device => Role::Floor,
+            Seawall | SeawallLog => Role::Ours,
+            SeawallNoIo => Role::Model,
+            RaftEngine | Okaywal => Role::Peer { index: false },
+            _ => Role::Peer { index: true },
+        }
+    }
+
+    /// What it was asked to do, for the report.
+    pub(crate) fn mode(self) -> &'static str {
+        match self {
+            Device => device::MODE,
+            Seawall => seawall::MODE,
+            SeawallLog => seawall_log::MODE,
+            SeawallNoIo => null_disk::MODE,
+            Surrealkv => surrealkv::MODE_THREADS,
+            SurrealkvTasks => surrealkv::MODE_TASKS,
+            #[cfg(feature = "rocksdb")]
+            Rocksdb => rocksdb::MODE,
+            RaftEngine => raft_engine::MODE,
+            Okaywal => okaywal::MODE,
+            Fjall => fjall::MODE,
+            Redb => redb::MODE,
+            Lmdb => lmdb::MODE,
+            Sqlite => sqlite::MODE,
+        }
+    }
+
+    pub(crate) fn open(self, setup: &Setup<'_>) -> Result<Box<dyn Store>> {
+        match self {
+            Device => device::open(setup),
+            Seawall => seawall::open(setup),
+            SeawallLog => seawall_log::open(setup, None),
+            SeawallNoIo => seawall_log::open(setup, Some(null_disk::NullDisk::over_system())),
+            Surrealkv => surrealkv::open(setup, false),
+            SurrealkvTasks => surrealkv::open(setup, true),
+            #[cfg(feature = "rocksdb")]
+            Rocksdb => rocksdb::open(setup),
+            RaftEngine => raft_engine::open(setup),
+            Okaywal => okaywal::open(setup),
+            Fjall => fjall::open(setup),
+            Redb => redb::open(setup),
+            Lmdb => lmdb::open(setup),
+            Sqlite => sqlite::open(setup),
+        }
+    }
+}
+
+/// Blocking committers: what all but the exceptions do.
+macro_rules! driven_by_threads {
+    () => {
+        fn drive(&self, plan: &crate::drive::Plan) -> crate::Result<crate::drive::Measured> {
+            crate::drive::threads(self, plan)
+        }
+    };
+}
+use driven_by_threads;
+
+/// A row as one record of a log.
+fn record(row: &Row<'_>, buf: &mut Vec<u8>) {
+    buf.clear();
+    buf.reserve(KEY_BYTES + row.value.len());
+    buf.extend_from_slice(&row.key);
+    buf.extend_from_slice(row.value);
+}
+
+/// The peers' versions, as locked: for the report.
+pub(crate) fn versions() -> Vec<(&'static str, String)> {
+    const LOCK: &str = include_str!("../Cargo.lock");
+    let crates = ["surrealkv", "rocksdb", "librocksdb-sys", "raft-engine", "okaywal", "fjall", "redb", "heed", "rusqlite"];
+    crates.into_iter().filter_map(|name| Some((name, version(LOCK, name)?))).collect()
+}
+
+fn version(lock: &str, name: &str) -> Option<String> {
+    let package = lock.split("[[package]]").find(|package| package.contains(&format!("\nname = \"{name}\"\n")))?;
+    let line = package.lines().find_map(|line| line.strip_prefix("version = \""))?;
+    Some(line.trim_end_matches('"').to_owned())
+}

@@ -1,0 +1,62 @@
+//! LMDB: a copy-on-write B+tree in a mapped file, one writer at a time.
+
+use super::{Setup, Store, Writer, driven_by_threads};
+use crate::Result;
+use crate::rows::Row;
+use crate::workload::Level;
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions};
+
+pub(super) const MODE: &str = "durable: no flags (pages written, then fdatasync); `written`: `MDB_NOSYNC`";
+
+const MAP_BYTES: usize = 32 << 30;
+
+struct Lmdb {
+    env: &'static Env,
+    rows: Database<'static, Bytes, Bytes>,
+}
+
+struct Committer<'a>(&'a Lmdb);
+
+pub(super) fn open(setup: &Setup<'_>) -> Result<Box<dyn Store>> {
+    let dir = setup.dir.join("lmdb");
+    std::fs::create_dir_all(&dir)?;
+    let mut options = EnvOpenOptions::new();
+    options.map_size(MAP_BYTES);
+    match setup.level {
+        Level::Synced => {}
+        // SAFETY: the flag gives up durability, not memory safety; the store is thrown away afterwards.
+        Level::Written => unsafe {
+            options.flags(EnvFlags::NO_SYNC);
+        },
+        Level::Memory => return Err("LMDB gives every commit to the kernel".into()),
+    }
+    // SAFETY: the directory is this child's own; nobody else opens or changes the file. A store lasts until its
+    // process ends, so what the database borrows from may be leaked.
+    let env: &'static Env = Box::leak(Box::new(unsafe { options.open(&dir)? }));
+    let opened = env.create_databases_and_commit(env.write_txn()?, |opener, transaction| {
+        opener.create_database(transaction, None).map(CommitOrAbort::<_, ()>::Commit)
+    })?;
+    let CommitOrAbort::Commit(rows) = opened else {
+        return Err("LMDB made no database".into());
+    };
+    Ok(Box::new(Lmdb { env, rows }))
+}
+
+impl Store for Lmdb {
+    fn writer(&self, _thread: usize) -> Result<Box<dyn Writer + '_>> {
+        Ok(Box::new(Committer(self)))
+    }
+
+    driven_by_threads!();
+}
+
+impl Writer for Committer<'_> {
+    fn commit(&mut self, rows: &[Row<'_>]) -> Result<()> {
+        let mut transaction = self.0.env.write_txn()?;
+        for row in rows {
+            self.0.rows.put(&mut transaction, &row.key, row.value)?;
+        }
+        Ok(transaction.commit()?)
+    }
+}

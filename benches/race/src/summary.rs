@@ -1,0 +1,280 @@
+//! From measurements to rows: medians, who flushes honestly, who is the best peer.
+
+use crate::contenders::{Contender, Role};
+use crate::drive::Measured;
+use crate::histogram::Latency;
+use crate::parent::{Case, Record};
+use crate::workload::{Level, Workload};
+
+/// Whether a contender did what it promised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It flushed the device often enough for its commits; or this workload promises nothing.
+    Honest,
+    /// It cannot have.
+    Dishonest(String),
+    /// The device does not show flushes.
+    Unknown,
+}
+
+/// Medians of a contender's repetitions.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) contender: Contender,
+    /// Rows a second (openings a second for `reopen`).
+    pub(crate) rate: f64,
+    pub(crate) rate_min: f64,
+    pub(crate) rate_max: f64,
+    pub(crate) bytes_per_s: f64,
+    pub(crate) latency: Latency,
+    pub(crate) cpu_us_per_commit: f64,
+    pub(crate) switches_per_commit: f64,
+    /// What the device was sent for each byte that the user handed over.
+    pub(crate) device_bytes_per_byte: Option<f64>,
+    /// What the kernel charged the process with, likewise.
+    pub(crate) process_bytes_per_byte: f64,
+    pub(crate) flushes_per_commit: Option<f64>,
+    pub(crate) verdict: Verdict,
+}
+
+/// One workload at one number of threads.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) workload: Workload,
+    pub(crate) threads: u16,
+    pub(crate) rows: Vec<Row>,
+    /// Contenders none of whose repetitions ended well, and why.
+    pub(crate) failed: Vec<(Contender, String)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Race {
+    pub(crate) tables: Vec<Table>,
+}
+
+impl Race {
+    pub(crate) fn new(cases: &[Case], records: &[Record], shows_flushes: bool) -> Race {
+        let tables = cases.iter().map(|case| Table::new(case, records, shows_flushes)).collect();
+        Race { tables }
+    }
+
+    pub(crate) fn table(&self, workload: Workload, threads: u16) -> Option<&Table> {
+        self.tables.iter().find(|table| table.workload == workload && table.threads == threads)
+    }
+
+    pub(crate) fn row(&self, workload: Workload, threads: u16, contender: Contender) -> Option<&Row> {
+        self.table(workload, threads)?.row(contender)
+    }
+
+    /// Seconds that one durable write of 4 KiB takes, when nothing else is under way.
+    pub(crate) fn device_write_s(&self) -> Option<f64> {
+        let floor = |workload| self.row(workload, 1, Contender::Device);
+        Some(1.0 / floor(Workload::Log).or_else(|| floor(Workload::Put))?.rate)
+    }
+
+    /// Seconds that the commit scheme itself takes for a commit: its best in this run without I/O.
+    pub(crate) fn scheme_s(&self) -> Option<f64> {
+        let rates = self.tables.iter().filter(|table| table.workload == Workload::Log).filter_map(|table| {
+            Some(table.row(Contender::SeawallNoIo)?.rate)
+        });
+        rates.reduce(f64::max).map(|rate| 1.0 / rate)
+    }
+
+    /// T(N) = N / (L + N·c): commits a second of N committers who share each durable write among all of them.
+    pub(crate) fn model(&self, threads: u16) -> Option<f64> {
+        let n = f64::from(threads);
+        Some(n / (self.device_write_s()? + n * self.scheme_s()?))
+    }
+}
+
+impl Table {
+    fn new(case: &Case, records: &[Record], shows_flushes: bool) -> Table {
+        let (mut rows, mut failed) = (Vec::new(), Vec::new());
+        for &contender in &case.field {
+            let of_it = || {
+                records.iter().filter(|record| {
+                    record.workload == case.workload && record.threads == case.threads && record.contender == contender
+                })
+            };
+            let measured: Vec<&Measured> = of_it().filter_map(|record| record.measured.as_ref()).collect();
+            match row(case, contender, &measured, shows_flushes) {
+                Some(row) => rows.push(row),
+                None => {
+                    let error = of_it().find_map(|record| record.error.clone());
+                    failed.push((contender, error.unwrap_or_else(|| "no commit within the window".to_owned())));
+                }
+            }
+        }
+        Table { workload: case.workload, threads: case.threads, rows, failed }
+    }
+
+    pub(crate) fn row(&self, contender: Contender) -> Option<&Row> {
+        self.rows.iter().find(|row| row.contender == contender)
+    }
+
+    pub(crate) fn floor(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| row.contender.role() == Role::Floor)
+    }
+
+    /// seawall's row that is compared: the engine's where it runs, else the log's.
+    pub(crate) fn ours(&self) -> Option<&Row> {
+        self.row(Contender::Seawall).or_else(|| self.row(Contender::SeawallLog))
+    }
+
+    /// The quickest peer that keeps its promise; only those with an index of their keys, if asked.
+    pub(crate) fn best_peer(&self, index_only: bool) -> Option<&Row> {
+        self.rows
+            .iter()
+            .filter(|row| matches!(row.contender.role(), Role::Peer { index } if index || !index_only))
+            .filter(|row| !matches!(row.verdict, Verdict::Dishonest(_)))
+            .max_by(|a, b| a.rate.total_cmp(&b.rate))
+    }
+}
+
+fn row(case: &Case, contender: Contender, measured: &[&Measured], shows_flushes: bool) -> Option<Row> {
+    let measured: Vec<&Measured> = measured.iter().filter(|measured| measured.commits > 0).copied().collect();
+    if measured.is_empty() {
+        return None;
+    }
+    let of = |value: &dyn Fn(&Measured) -> f64| median(measured.iter().map(|measured| value(measured)).collect());
+    let maybe = |value: &dyn Fn(&Measured) -> Option<f64>| {
+        let known: Option<Vec<f64>> = measured.iter().map(|measured| value(measured)).collect();
+        known.map(median)
+    };
+    let rates: Vec<f64> = measured.iter().map(|measured| measured.ops as f64 / measured.seconds).collect();
+    let flushes_per_commit =
+        maybe(&|measured| measured.cost.flushes.map(|flushes| flushes as f64 / measured.commits as f64));
+    Some(Row {
+        contender,
+        rate_min: rates.iter().copied().fold(f64::INFINITY, f64::min),
+        rate_max: rates.iter().copied().fold(0.0, f64::max),
+        rate: median(rates),
+        bytes_per_s: of(&|measured| measured.user_bytes as f64 / measured.seconds),
+        latency: Latency {
+            p50_us: of(&|measured| measured.latency.p50_us),
+            p99_us: of(&|measured| measured.latency.p99_us),
+            p999_us: of(&|measured| measured.latency.p999_us),
+            max_us: of(&|measured| measured.latency.max_us),
+        },
+        cpu_us_per_commit: of(&|measured| measured.cost.cpu_us / measured.commits as f64),
+        switches_per_commit: of(&|measured| measured.cost.switches as f64 / measured.commits as f64),
+        device_bytes_per_byte: maybe(&|measured| {
+            measured.cost.device_bytes.map(|bytes| bytes as f64 / measured.user_bytes as f64)
+        }),
+        process_bytes_per_byte: of(&|measured| measured.cost.process_bytes as f64 / measured.user_bytes as f64),
+        flushes_per_commit,
+        verdict: verdict(case, contender, flushes_per_commit.filter(|_| shows_flushes)),
+    })
+}
+
+/// A flush covers what was written before it began, and every committer has so many commits outstanding at most: a
+/// flush can acknowledge no more than all of those.
+fn verdict(case: &Case, contender: Contender, flushes_per_commit: Option<f64>) -> Verdict {
+    if case.workload.level() != Level::Synced || contender.role() == Role::Model {
+        return Verdict::Honest;
+    }
+    let Some(flushes) = flushes_per_commit else {
+        return Verdict::Unknown;
+    };
+    let outstanding = f64::from(case.threads) * case.workload.outstanding() as f64;
+    // The window's edges cut a group in two.
+    let needed = 0.9 / outstanding;
+    if flushes >= needed {
+        return Verdict::Honest;
+    }
+    Verdict::Dishonest(format!("{flushes:.5} device flushes a commit, where {needed:.5} are the least possible"))
+}
+
+/// The middle value, or the mean of the two in the middle; 0 of none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::Cost;
+
+    fn record(contender: Contender, threads: u16, rate: u64, flushes: u64) -> Record {
+        let measured = Measured {
+            seconds: 2.0,
+            commits: rate * 2,
+            ops: rate * 2,
+            user_bytes: rate * 200,
+            latency: Latency::default(),
+            cost: Cost { flushes: Some(flushes), ..Cost::default() },
+        };
+        Record { workload: Workload::Put, threads, contender, repetition: 1, measured: Some(measured), error: None }
+    }
+
+    fn table(threads: u16, records: &[Record], shows_flushes: bool) -> Table {
+        let mut field: Vec<Contender> = records.iter().map(|record| record.contender).collect();
+        field.dedup();
+        Table::new(&Case { workload: Workload::Put, threads, field }, records, shows_flushes)
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![]), 0.0);
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), 3.0);
+        let records: Vec<Record> = [10, 30, 11].map(|rate| record(Contender::Redb, 1, rate, rate * 2)).into();
+        let table = table(1, &records, true);
+        assert_eq!((table.rows[0].rate, table.rows[0].rate_min, table.rows[0].rate_max), (11.0, 10.0, 30.0));
+    }
+
+    #[test]
+    fn who_does_not_flush_is_no_peer() {
+        // 16 committers: a flush acknowledges 16 commits at most.
+        let records = [
+            record(Contender::Seawall, 16, 10_000, 2000),
+            record(Contender::Fjall, 16, 90_000, 0),
+            record(Contender::Redb, 16, 50_000, 5000),
+            record(Contender::Okaywal, 16, 9000, 1200),
+            record(Contender::Lmdb, 16, 800, 1600),
+        ];
+        let judged = table(16, &records, true);
+        let dishonest: Vec<Contender> = judged
+            .rows
+            .iter()
+            .filter(|row| matches!(row.verdict, Verdict::Dishonest(_)))
+            .map(|row| row.contender)
+            .collect();
+        assert_eq!(dishonest, [Contender::Fjall, Contender::Redb]);
+        assert_eq!(judged.best_peer(false).map(|row| row.contender), Some(Contender::Okaywal));
+        assert_eq!(judged.best_peer(true).map(|row| row.contender), Some(Contender::Lmdb));
+        let unseen = table(16, &records, false);
+        assert!(unseen.rows.iter().all(|row| row.verdict == Verdict::Unknown));
+    }
+
+    #[test]
+    fn a_contender_that_fails_is_named() {
+        let failed = Record { measured: None, error: Some("no room".to_owned()), ..record(Contender::Lmdb, 1, 1, 1) };
+        assert_eq!(table(1, &[failed], true).failed, [(Contender::Lmdb, "no room".to_owned())]);
+    }
+
+    #[test]
+    fn the_model_shares_one_write_among_all() {
+        let log = |threads, contender, rate| Record { workload: Workload::Log, ..record(contender, threads, rate, 1) };
+        let records = [
+            log(1, Contender::Device, 12_500),
+            log(1, Contender::SeawallNoIo, 300_000),
+            log(64, Contender::SeawallNoIo, 500_000),
+        ];
+        let cases = [1, 64].map(|threads| Case {
+            workload: Workload::Log,
+            threads,
+            field: vec![Contender::Device, Contender::SeawallNoIo],
+        });
+        let race = Race::new(&cases, &records, true);
+        // 64 / (80 µs + 64 · 2 µs)
+        let model = race.model(64).unwrap_or_default();
+        assert!((model - 64.0 / 208e-6).abs() < 1.0, "{model}");
+    }
+}
