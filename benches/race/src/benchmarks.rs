@@ -12,13 +12,15 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-const BEGIN: &str = "<!-- race: begin. Written by benches/race; what is between these marks is lost at the next run. -->";
+const BEGIN: &str =
+    "<!-- race: begin. Written by benches/race; what is between these marks is lost at the next run. -->";
 const END: &str = "<!-- race: end -->";
 /// How the marks are found again, whatever is said after them.
 const BEGIN_MARK: &str = "<!-- race: begin";
 
 /// What a file that does not exist yet begins with.
-const NEW: &str = "# Benchmarks\n\nseawall beside the raw device and its peers, made by the race in `benches/race`.\n\n";
+const NEW: &str =
+    "# Benchmarks\n\nseawall beside the raw device and its peers, made by the race in `benches/race`.\n\n";
 
 /// Fails now if [`write`] would fail later.
 pub(crate) fn check(path: &Path) -> Result<()> {
@@ -57,7 +59,9 @@ fn replaced(text: &str, section: &str) -> std::result::Result<String, &'static s
             Ok(format!("{}{marked}{gap}{after}", &text[..begin]))
         }
         (None, None) => Ok(format!("{}\n\n{marked}", text.trim_end())),
-        _ => Err("one of the two marks `race: begin` and `race: end` is missing, or they are the wrong way round"),
+        _ => Err(
+            "one of the two marks `race: begin` and `race: end` is missing, or they are the wrong way round",
+        ),
     }
 }
 
@@ -94,7 +98,7 @@ fn write_tables(text: &mut String, race: &Race) -> Result<()> {
         text,
         "\n## Rows\n\n\
          Keys of 16 bytes in random order. *× device*: of the device's own row in the same table. *× best peer*: of the \
-         quickest peer that flushes as it must. *B/B*: bytes written for each byte of the rows, by the device's count \
+         quickest peer that flushes as it must and whose committers are of the same kind, threads or tasks. *B/B*: bytes written for each byte of the rows, by the device's count \
          and by the kernel's of the process. *flushes/commit*: by the device's count. A contender whose commits cannot \
          all have been covered by the flushes seen is marked DISHONEST and compared with nobody."
     )?;
@@ -102,7 +106,8 @@ fn write_tables(text: &mut String, race: &Race) -> Result<()> {
         let unit = table::unit(table.workload);
         writeln!(text, "\n### {}\n\n{}; rate in {unit}.\n", table::title(table), table.workload.about())?;
         writeln!(text, "| {} |", HEAD.join(" | "))?;
-        let rule: Vec<&str> = (0..HEAD.len()).map(|i| if i == 0 || i + 1 == HEAD.len() { "---" } else { "--:" }).collect();
+        let rule: Vec<&str> =
+            (0..HEAD.len()).map(|i| if i == 0 || i + 1 == HEAD.len() { "---" } else { "--:" }).collect();
         writeln!(text, "|{}|", rule.join("|"))?;
         for row in table::rows(table) {
             let bold = row[0].starts_with("seawall");

@@ -29,6 +29,8 @@ pub(crate) enum Contender {
     Device,
     /// seawall's engine
     Seawall,
+    /// seawall's engine, a task for each committer on as many threads as there are processors
+    SeawallTasks,
     /// seawall's log alone
     SeawallLog,
     /// seawall's log over a disk whose durable writes return at once: what the commit scheme itself costs
@@ -62,7 +64,9 @@ pub(crate) enum Role {
     /// The scheme without a device: a figure for the model, in no comparison.
     Model,
     /// Keeps an index of its keys, or is a log only.
-    Peer { index: bool },
+    Peer {
+        index: bool,
+    },
 }
 
 /// How to open a store.
@@ -104,8 +108,8 @@ pub(crate) trait Writer {
 #[cfg(feature = "rocksdb")]
 use Contender::Rocksdb;
 use Contender::{
-    Device, Fjall, Lmdb, Okaywal, RaftEngine, Redb, Seawall, SeawallLog, SeawallNoIo, Sqlite, Surrealkv,
-    SurrealkvTasks,
+    Device, Fjall, Lmdb, Okaywal, RaftEngine, Redb, Seawall, SeawallLog, SeawallNoIo, SeawallTasks, Sqlite,
+    Surrealkv, SurrealkvTasks,
 };
 
 /// Who runs a workload, in the order in which they are interleaved. Who is missing has no such mode: it keeps no log,
@@ -115,6 +119,7 @@ pub(crate) fn field(workload: Workload) -> &'static [Contender] {
         Workload::Put | Workload::Batch | Workload::Large => &[
             Device,
             Seawall,
+            SeawallTasks,
             SeawallLog,
             Surrealkv,
             SurrealkvTasks,
@@ -172,18 +177,25 @@ impl Contender {
     pub(crate) fn role(self) -> Role {
         match self {
             Device => Role::Floor,
-            Seawall | SeawallLog => Role::Ours,
+            Seawall | SeawallTasks | SeawallLog => Role::Ours,
             SeawallNoIo => Role::Model,
             RaftEngine | Okaywal => Role::Peer { index: false },
             _ => Role::Peer { index: true },
         }
     }
 
+    /// True if its committers are tasks of a few threads: they share what threads pay for being woken, and are to be
+    /// compared with their like.
+    pub(crate) fn is_of_tasks(self) -> bool {
+        matches!(self, SeawallTasks | SurrealkvTasks)
+    }
+
     /// What it was asked to do, for the report.
     pub(crate) fn mode(self) -> &'static str {
         match self {
             Device => device::MODE,
-            Seawall => seawall::MODE,
+            Seawall => seawall::MODE_THREADS,
+            SeawallTasks => seawall::MODE_TASKS,
             SeawallLog => seawall_log::MODE,
             SeawallNoIo => null_disk::MODE,
             Surrealkv => surrealkv::MODE_THREADS,
@@ -202,7 +214,8 @@ impl Contender {
     pub(crate) fn open(self, setup: &Setup<'_>) -> Result<Box<dyn Store>> {
         match self {
             Device => device::open(setup),
-            Seawall => seawall::open(setup),
+            Seawall => seawall::open(setup, false),
+            SeawallTasks => seawall::open(setup, true),
             SeawallLog => seawall_log::open(setup, None),
             SeawallNoIo => seawall_log::open(setup, Some(null_disk::NullDisk::over_system())),
             Surrealkv => surrealkv::open(setup, false),
@@ -240,12 +253,23 @@ fn record(row: &Row<'_>, buf: &mut Vec<u8>) {
 /// The peers' versions, as locked: for the report.
 pub(crate) fn versions() -> Vec<(&'static str, String)> {
     const LOCK: &str = include_str!("../Cargo.lock");
-    let crates = ["surrealkv", "rocksdb", "librocksdb-sys", "raft-engine", "okaywal", "fjall", "redb", "heed", "rusqlite"];
+    let crates = [
+        "surrealkv",
+        "rocksdb",
+        "librocksdb-sys",
+        "raft-engine",
+        "okaywal",
+        "fjall",
+        "redb",
+        "heed",
+        "rusqlite",
+    ];
     crates.into_iter().filter_map(|name| Some((name, version(LOCK, name)?))).collect()
 }
 
 fn version(lock: &str, name: &str) -> Option<String> {
-    let package = lock.split("[[package]]").find(|package| package.contains(&format!("\nname = \"{name}\"\n")))?;
+    let package =
+        lock.split("[[package]]").find(|package| package.contains(&format!("\nname = \"{name}\"\n")))?;
     let line = package.lines().find_map(|line| line.strip_prefix("version = \""))?;
     Some(line.trim_end_matches('"').to_owned())
 }

@@ -17,6 +17,8 @@ pub(crate) struct Machine {
     pub(crate) memory_bytes: u64,
     pub(crate) kernel: String,
     pub(crate) file_system: FileSystem,
+    /// Whether ext4 keeps a journal, which a growing file's sync has to commit; None for other file systems.
+    pub(crate) journal: Option<bool>,
     pub(crate) device: Option<Device>,
     /// Flushes that others sent while the race did nothing.
     pub(crate) flushes_idle_per_s: Option<f64>,
@@ -42,8 +44,10 @@ impl FileSystem {
 impl Machine {
     pub(crate) fn look(dir: &Path) -> Result<Machine> {
         let device = Device::of(dir);
+        let file_system = file_system_of(dir)?;
         Ok(Machine {
-            processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            processor: field("/proc/cpuinfo", "model name")
+                .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             processors: thread::available_parallelism()?.get(),
             memory_bytes: field("/proc/meminfo", "MemTotal")
                 .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
@@ -54,7 +58,8 @@ impl Machine {
                 rustix::system::uname().sysname().to_string_lossy(),
                 rustix::system::uname().release().to_string_lossy()
             ),
-            file_system: file_system_of(dir)?,
+            journal: device.as_ref().filter(|_| file_system.name == "ext4").map(has_journal),
+            file_system,
             flushes_idle_per_s: device.as_ref().and_then(flushes_idle_per_s),
             device,
             date: date(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()),
@@ -78,6 +83,7 @@ impl Machine {
                 format!("{} ({cache} cache, {fua})", device.name)
             },
         );
+        let journal = if self.journal == Some(false) { "; without a journal" } else { "" };
         let versions: Vec<String> =
             self.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
         vec![
@@ -91,7 +97,7 @@ impl Machine {
                 ),
             ),
             ("Kernel", self.kernel.clone()),
-            ("File system", format!("{} ({})", self.file_system.name, self.file_system.options)),
+            ("File system", format!("{} ({}{journal})", self.file_system.name, self.file_system.options)),
             ("Device", device),
             ("Date", self.date.clone()),
             ("seawall", self.revision.clone().unwrap_or_else(|| "not under git".to_owned())),
@@ -106,6 +112,14 @@ fn field(path: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// jbd2 names its directories after the device, a partition included.
+fn has_journal(device: &Device) -> bool {
+    let journals = fs::read_dir("/proc/fs/jbd2")
+        .map(|journals| journals.flatten().collect())
+        .unwrap_or_else(|_| Vec::new());
+    journals.iter().any(|journal| journal.file_name().to_string_lossy().starts_with(&device.name))
+}
+
 fn flushes_idle_per_s(device: &Device) -> Option<f64> {
     let before = device.counts()?.flushes?;
     thread::sleep(WATCHED);
@@ -115,7 +129,8 @@ fn flushes_idle_per_s(device: &Device) -> Option<f64> {
 pub(crate) fn file_system_of(dir: &Path) -> Result<FileSystem> {
     let dir = fs::canonicalize(dir)?;
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    file_system_in(&mounts, &dir).ok_or_else(|| format!("{} is on no mounted file system", dir.display()).into())
+    file_system_in(&mounts, &dir)
+        .ok_or_else(|| format!("{} is on no mounted file system", dir.display()).into())
 }
 
 /// The mount that is nearest above; of several on one place, the one mounted last.

@@ -42,8 +42,7 @@ pub(crate) struct Record {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.list {
-        list();
-        return Ok(());
+        return list();
     }
     let cases = cases(args);
     if cases.is_empty() {
@@ -67,17 +66,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn list() {
-    println!("Contenders:");
+fn list() -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "Contenders:")?;
     for contender in Contender::value_variants() {
-        println!("  {:16} {}", contender.name(), contender.about());
+        writeln!(out, "  {:16} {}", contender.name(), contender.about())?;
     }
-    println!("\nWorkloads:");
+    writeln!(out, "\nWorkloads:")?;
     for workload in Workload::value_variants() {
-        let field: Vec<String> = contenders::field(*workload).iter().map(|contender| contender.name()).collect();
-        println!("  {:16} {}", workload.name(), workload.about());
-        println!("  {:16}   threads {:?}: {}", "", workload.threads_default(), field.join(", "));
+        let field: Vec<String> =
+            contenders::field(*workload).iter().map(|contender| contender.name()).collect();
+        let threads: Vec<String> = workload.threads_default().iter().map(ToString::to_string).collect();
+        writeln!(out, "  {:16} {}", workload.name(), workload.about())?;
+        writeln!(out, "  {:16}   threads {}: {}", "", threads.join(" "), field.join(", "))?;
     }
+    Ok(())
 }
 
 fn cases(args: &Args) -> Vec<Case> {
@@ -86,8 +89,11 @@ fn cases(args: &Args) -> Vec<Case> {
         if !args.workloads.is_empty() && !args.workloads.contains(&workload) {
             continue;
         }
-        let threads =
-            if args.threads.is_empty() || workload.is_single() { workload.threads_default() } else { &args.threads };
+        let threads = if args.threads.is_empty() || workload.is_single() {
+            workload.threads_default()
+        } else {
+            &args.threads
+        };
         let asked = |contender: &&Contender| args.only.is_empty() || args.only.contains(contender);
         let field: Vec<Contender> = contenders::field(workload).iter().filter(asked).copied().collect();
         if !field.is_empty() {
@@ -104,10 +110,14 @@ fn create(path: &Path) -> Result<File> {
 fn warn(machine: &Machine) {
     match machine.flushes_idle_per_s {
         Some(flushes) if flushes > 5.0 => {
-            eprintln!("warning: others flush this device {flushes:.0} times a second: figures will be disturbed");
+            eprintln!(
+                "warning: others flush this device {flushes:.0} times a second: figures will be disturbed"
+            );
         }
         _ if !machine.shows_flushes() => {
-            eprintln!("warning: this device does not show flushes: whether contenders flush cannot be checked");
+            eprintln!(
+                "warning: this device does not show flushes: whether contenders flush cannot be checked"
+            );
         }
         _ => {}
     }
@@ -146,7 +156,8 @@ impl Ground {
 }
 
 fn run_all(args: &Args, cases: &[Case], ground: &Ground, mut json: Option<&mut File>) -> Result<Vec<Record>> {
-    let total: usize = cases.iter().map(|case| case.field.len()).sum::<usize>() * usize::from(args.repetitions());
+    let total: usize =
+        cases.iter().map(|case| case.field.len()).sum::<usize>() * usize::from(args.repetitions());
     let mut records = Vec::with_capacity(total);
     for case in cases {
         for repetition in 1..=args.repetitions() {

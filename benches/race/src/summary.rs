@@ -72,11 +72,11 @@ impl Race {
         Some(1.0 / floor(Workload::Log).or_else(|| floor(Workload::Put))?.rate)
     }
 
-    /// Seconds that the commit scheme itself takes for a commit: its best in this run without I/O.
+    /// Seconds that the commit scheme itself takes for a commit: its best in this run without I/O, by committers that
+    /// wait for each other (a lone one wakes nobody).
     pub(crate) fn scheme_s(&self) -> Option<f64> {
-        let rates = self.tables.iter().filter(|table| table.workload == Workload::Log).filter_map(|table| {
-            Some(table.row(Contender::SeawallNoIo)?.rate)
-        });
+        let crowds = self.tables.iter().filter(|table| table.workload == Workload::Log && table.threads > 1);
+        let rates = crowds.filter_map(|table| Some(table.row(Contender::SeawallNoIo)?.rate));
         rates.reduce(f64::max).map(|rate| 1.0 / rate)
     }
 
@@ -93,7 +93,9 @@ impl Table {
         for &contender in &case.field {
             let of_it = || {
                 records.iter().filter(|record| {
-                    record.workload == case.workload && record.threads == case.threads && record.contender == contender
+                    record.workload == case.workload
+                        && record.threads == case.threads
+                        && record.contender == contender
                 })
             };
             let measured: Vec<&Measured> = of_it().filter_map(|record| record.measured.as_ref()).collect();
@@ -101,7 +103,8 @@ impl Table {
                 Some(row) => rows.push(row),
                 None => {
                     let error = of_it().find_map(|record| record.error.clone());
-                    failed.push((contender, error.unwrap_or_else(|| "no commit within the window".to_owned())));
+                    failed
+                        .push((contender, error.unwrap_or_else(|| "no commit within the window".to_owned())));
                 }
             }
         }
@@ -116,18 +119,22 @@ impl Table {
         self.rows.iter().find(|row| row.contender.role() == Role::Floor)
     }
 
-    /// seawall's row that is compared: the engine's where it runs, else the log's.
-    pub(crate) fn ours(&self) -> Option<&Row> {
-        self.row(Contender::Seawall).or_else(|| self.row(Contender::SeawallLog))
-    }
-
-    /// The quickest peer that keeps its promise; only those with an index of their keys, if asked.
-    pub(crate) fn best_peer(&self, index_only: bool) -> Option<&Row> {
+    /// The quickest peer that keeps its promise and whose committers are of the same kind as this contender's, threads
+    /// or tasks (tickets are compared with tasks, their like); only those with an index of their keys, if asked.
+    pub(crate) fn best_peer(&self, of: Contender, index_only: bool) -> Option<&Row> {
+        let any_kind = self.workload.outstanding() > 1;
         self.rows
             .iter()
             .filter(|row| matches!(row.contender.role(), Role::Peer { index } if index || !index_only))
+            .filter(|row| any_kind || row.contender.is_of_tasks() == of.is_of_tasks())
             .filter(|row| !matches!(row.verdict, Verdict::Dishonest(_)))
             .max_by(|a, b| a.rate.total_cmp(&b.rate))
+    }
+
+    /// The row of ours that a peer is compared with: the engine's where it runs, in the peer's kind, else the log's.
+    pub(crate) fn ours(&self, peer: Contender) -> Option<&Row> {
+        let of_tasks = if peer.is_of_tasks() { self.row(Contender::SeawallTasks) } else { None };
+        of_tasks.or_else(|| self.row(Contender::Seawall)).or_else(|| self.row(Contender::SeawallLog))
     }
 }
 
@@ -136,7 +143,8 @@ fn row(case: &Case, contender: Contender, measured: &[&Measured], shows_flushes:
     if measured.is_empty() {
         return None;
     }
-    let of = |value: &dyn Fn(&Measured) -> f64| median(measured.iter().map(|measured| value(measured)).collect());
+    let of =
+        |value: &dyn Fn(&Measured) -> f64| median(measured.iter().map(|measured| value(measured)).collect());
     let maybe = |value: &dyn Fn(&Measured) -> Option<f64>| {
         let known: Option<Vec<f64>> = measured.iter().map(|measured| value(measured)).collect();
         known.map(median)
@@ -161,7 +169,9 @@ fn row(case: &Case, contender: Contender, measured: &[&Measured], shows_flushes:
         device_bytes_per_byte: maybe(&|measured| {
             measured.cost.device_bytes.map(|bytes| bytes as f64 / measured.user_bytes as f64)
         }),
-        process_bytes_per_byte: of(&|measured| measured.cost.process_bytes as f64 / measured.user_bytes as f64),
+        process_bytes_per_byte: of(&|measured| {
+            measured.cost.process_bytes as f64 / measured.user_bytes as f64
+        }),
         flushes_per_commit,
         verdict: verdict(case, contender, flushes_per_commit.filter(|_| shows_flushes)),
     })
@@ -182,7 +192,9 @@ fn verdict(case: &Case, contender: Contender, flushes_per_commit: Option<f64>) -
     if flushes >= needed {
         return Verdict::Honest;
     }
-    Verdict::Dishonest(format!("{flushes:.5} device flushes a commit, where {needed:.5} are the least possible"))
+    Verdict::Dishonest(format!(
+        "{flushes:.5} device flushes a commit, where {needed:.5} are the least possible"
+    ))
 }
 
 /// The middle value, or the mean of the two in the middle; 0 of none.
@@ -210,7 +222,14 @@ mod tests {
             latency: Latency::default(),
             cost: Cost { flushes: Some(flushes), ..Cost::default() },
         };
-        Record { workload: Workload::Put, threads, contender, repetition: 1, measured: Some(measured), error: None }
+        Record {
+            workload: Workload::Put,
+            threads,
+            contender,
+            repetition: 1,
+            measured: Some(measured),
+            error: None,
+        }
     }
 
     fn table(threads: u16, records: &[Record], shows_flushes: bool) -> Table {
@@ -247,24 +266,47 @@ mod tests {
             .map(|row| row.contender)
             .collect();
         assert_eq!(dishonest, [Contender::Fjall, Contender::Redb]);
-        assert_eq!(judged.best_peer(false).map(|row| row.contender), Some(Contender::Okaywal));
-        assert_eq!(judged.best_peer(true).map(|row| row.contender), Some(Contender::Lmdb));
+        let best = |index_only| judged.best_peer(Contender::Seawall, index_only).map(|row| row.contender);
+        assert_eq!((best(false), best(true)), (Some(Contender::Okaywal), Some(Contender::Lmdb)));
         let unseen = table(16, &records, false);
         assert!(unseen.rows.iter().all(|row| row.verdict == Verdict::Unknown));
     }
 
     #[test]
+    fn tasks_are_compared_with_tasks() {
+        let records = [
+            record(Contender::Seawall, 16, 30_000, 60_000),
+            record(Contender::SeawallTasks, 16, 60_000, 60_000),
+            record(Contender::SurrealkvTasks, 16, 50_000, 60_000),
+            record(Contender::Surrealkv, 16, 20_000, 60_000),
+            record(Contender::Okaywal, 16, 25_000, 60_000),
+        ];
+        let table = table(16, &records, true);
+        let best = |of| table.best_peer(of, false).map(|row| row.contender);
+        assert_eq!(best(Contender::Seawall), Some(Contender::Okaywal));
+        assert_eq!(best(Contender::SeawallTasks), Some(Contender::SurrealkvTasks));
+        let ours = |peer| table.ours(peer).map(|row| row.contender);
+        assert_eq!(ours(Contender::SurrealkvTasks), Some(Contender::SeawallTasks));
+        assert_eq!(ours(Contender::Okaywal), Some(Contender::Seawall));
+    }
+
+    #[test]
     fn a_contender_that_fails_is_named() {
-        let failed = Record { measured: None, error: Some("no room".to_owned()), ..record(Contender::Lmdb, 1, 1, 1) };
+        let failed =
+            Record { measured: None, error: Some("no room".to_owned()), ..record(Contender::Lmdb, 1, 1, 1) };
         assert_eq!(table(1, &[failed], true).failed, [(Contender::Lmdb, "no room".to_owned())]);
     }
 
     #[test]
     fn the_model_shares_one_write_among_all() {
-        let log = |threads, contender, rate| Record { workload: Workload::Log, ..record(contender, threads, rate, 1) };
+        let log = |threads, contender, rate| Record {
+            workload: Workload::Log,
+            ..record(contender, threads, rate, 1)
+        };
         let records = [
             log(1, Contender::Device, 12_500),
-            log(1, Contender::SeawallNoIo, 300_000),
+            // Wakes nobody, so it is no measure of the scheme.
+            log(1, Contender::SeawallNoIo, 1_000_000),
             log(64, Contender::SeawallNoIo, 500_000),
         ];
         let cases = [1, 64].map(|threads| Case {

@@ -40,7 +40,8 @@ pub(crate) fn unit(workload: Workload) -> &'static str {
 }
 
 pub(crate) fn title(table: &Table) -> String {
-    let threads = if table.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", table.threads) };
+    let threads =
+        if table.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", table.threads) };
     format!("{}, {threads}", table.workload.name())
 }
 
@@ -70,7 +71,8 @@ pub(crate) fn rows(table: &Table) -> Vec<Vec<String>> {
 
 fn cells(table: &Table, row: &Row) -> Vec<String> {
     let workload = table.workload;
-    let over = |of: Option<&Row>| of.map_or_else(|| "–".to_owned(), |of| format!("{:.2}", row.rate / of.rate));
+    let over =
+        |of: Option<&Row>| of.map_or_else(|| "–".to_owned(), |of| format!("{:.2}", row.rate / of.rate));
     let us = |us: f64| if us < 99.5 { format!("{us:.1}") } else { format!("{us:.0}") };
     let small = |value: f64| if value < 0.095 { format!("{value:.4}") } else { format!("{value:.2}") };
     let maybe = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), small);
@@ -80,7 +82,7 @@ fn cells(table: &Table, row: &Row) -> Vec<String> {
         row.contender.name(),
         rate(workload, row.rate),
         over(table.floor().filter(|_| raced)),
-        over(table.best_peer(false).filter(|_| raced)),
+        over(table.best_peer(row.contender, false).filter(|_| raced)),
         us(row.latency.p50_us),
         us(row.latency.p99_us),
         us(row.latency.p999_us),
@@ -103,25 +105,28 @@ fn remark(table: &Table, row: &Row) -> String {
         Verdict::Unknown => remarks.push("flushes not visible".to_owned()),
         Verdict::Honest => {}
     }
-    let is_peer = matches!(row.contender.role(), Role::Peer { .. });
-    if matches!(row.contender.role(), Role::Peer { index: false }) {
-        remarks.push("log only".to_owned());
-    }
-    if let Some(ours) = table.ours() {
-        if is_peer && row.rate > ours.rate {
-            remarks.push("ahead of seawall".to_owned());
-        }
-        let index_only = row.contender == Contender::Seawall;
-        if row.contender == ours.contender {
-            let beaten_by = table.best_peer(false).filter(|best| best.rate > ours.rate);
-            remarks.extend(beaten_by.map(|best| format!("LOSES to {}", best.contender.name())));
-            let of_its_kind = table.best_peer(true).filter(|best| index_only && best.rate > ours.rate);
-            if let (Some(best), Some(kind)) = (beaten_by, of_its_kind)
-                && best.contender != kind.contender
-            {
-                remarks.push(format!("and to {}", kind.contender.name()));
+    match row.contender.role() {
+        Role::Peer { index } => {
+            if !index {
+                remarks.push("log only".to_owned());
+            }
+            if table.ours(row.contender).is_some_and(|ours| row.rate > ours.rate) {
+                remarks.push("ahead of seawall".to_owned());
             }
         }
+        Role::Ours => {
+            let mut lost: Vec<String> = [false, true]
+                .into_iter()
+                .filter_map(|index_only| table.best_peer(row.contender, index_only))
+                .filter(|best| best.rate > row.rate)
+                .map(|best| best.contender.name())
+                .collect();
+            lost.dedup();
+            if !lost.is_empty() {
+                remarks.push(format!("LOSES to {}", lost.join(", ")));
+            }
+        }
+        Role::Floor | Role::Model => {}
     }
     remarks.join(", ")
 }
@@ -134,8 +139,8 @@ pub(crate) fn footer(race: &Race, table: &Table) -> Option<String> {
     let model = race.model(table.threads)?;
     let reached = table.row(Contender::SeawallLog)?.rate / model;
     Some(format!(
-        "T({n}) = N / (L + N·c) = {:.1} k/s with L = {:.1} µs (one durable write), c = {:.2} µs (seawall-no-io at its \
-         best); seawall-log reaches {reached:.2} of it.",
+        "T({n}) = N / (L + N·c) = {:.1} k/s with L = {:.1} µs (one durable write), c = {:.2} µs (seawall-no-io \
+         at its best with several threads); seawall-log reaches {reached:.2} of it.",
         model / 1e3,
         race.device_write_s()? * 1e6,
         race.scheme_s()? * 1e6,

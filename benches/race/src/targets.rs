@@ -32,13 +32,18 @@ pub(crate) fn targets(race: &Race) -> Vec<Target> {
             floor(race, Workload::Put, threads),
         ));
     }
-    for threads in [16, 64, 128] {
-        targets.push(ratio(
-            format!("{threads} threads, engine: at least 1.5 × the best peer, logs included"),
-            1.5,
-            ours(race, Workload::Put, threads),
-            best_peer(race, Workload::Put, threads, false),
-        ));
+    for (of, kind) in [(Contender::Seawall, "threads"), (Contender::SeawallTasks, "tasks on all processors")]
+    {
+        for threads in [16, 64, 128] {
+            targets.push(ratio(
+                format!(
+                    "{threads} {kind}, engine: at least 1.5 × the best peer with the same, logs included"
+                ),
+                1.5,
+                race.row(Workload::Put, threads, of).map(|row| row.rate),
+                best_peer(race, Workload::Put, threads, of, false),
+            ));
+        }
     }
     for (threads, share) in [(4, 0.75), (16, 0.8), (64, 0.8), (128, 0.9)] {
         targets.push(ratio(
@@ -107,7 +112,7 @@ fn ahead(race: &Race, targets: &mut Vec<Target>) {
             format!("{what}: ahead of every peer that keeps an index"),
             1.0,
             ours(race, workload, threads),
-            best_peer(race, workload, threads, true),
+            best_peer(race, workload, threads, Contender::Seawall, true),
         ));
     }
 }
@@ -120,8 +125,8 @@ fn floor(race: &Race, workload: Workload, threads: u16) -> Option<f64> {
     Some(race.table(workload, threads)?.floor()?.rate)
 }
 
-fn best_peer(race: &Race, workload: Workload, threads: u16, index_only: bool) -> Option<f64> {
-    Some(race.table(workload, threads)?.best_peer(index_only)?.rate)
+fn best_peer(race: &Race, workload: Workload, threads: u16, of: Contender, index_only: bool) -> Option<f64> {
+    Some(race.table(workload, threads)?.best_peer(of, index_only)?.rate)
 }
 
 fn ratio(asked: String, least: f64, found: Option<f64>, of: Option<f64>) -> Target {

@@ -22,17 +22,22 @@ pub(crate) enum Workload {
     /// A log alone: one record of 128 bytes, durable
     Log,
     /// One thread, many receipts outstanding: records of 128 bytes into the log
+    #[value(name = "tickets-log-128")]
+    #[serde(rename = "tickets-log-128")]
     TicketsLog128,
     /// The same with records of 4 KiB
     #[value(name = "tickets-log-4k")]
+    #[serde(rename = "tickets-log-4k")]
     TicketsLog4k,
     /// One thread, many receipts outstanding: puts of 100-byte values into the engine
     TicketsEngine,
     /// Direct writes of 1 MiB, one after the other, without a sync of their own
     #[value(name = "sequential-1m")]
+    #[serde(rename = "sequential-1m")]
     Sequential1m,
     /// The same of 4 MiB
     #[value(name = "sequential-4m")]
+    #[serde(rename = "sequential-4m")]
     Sequential4m,
     /// Opening after SIGKILL, with a log that no checkpoint has shortened
     Reopen,
@@ -60,7 +65,9 @@ impl Workload {
 
     pub(crate) fn level(self) -> Level {
         match self {
-            Workload::Written | Workload::Sequential1m | Workload::Sequential4m | Workload::Reopen => Level::Written,
+            Workload::Written | Workload::Sequential1m | Workload::Sequential4m | Workload::Reopen => {
+                Level::Written
+            }
             Workload::Memory => Level::Memory,
             _ => Level::Synced,
         }

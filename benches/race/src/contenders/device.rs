@@ -56,8 +56,10 @@ impl Aligned {
 pub(super) fn open(setup: &Setup<'_>) -> Result<Box<dyn Store>> {
     let path = setup.dir.join("floor");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::open(&path, flags | OFlags::DIRECT, Mode::from_raw_mode(0o644))
-        .map_err(|error| format!("the file system refuses direct I/O, so there is no floor to compare with: {error}"))?;
+    let file =
+        rustix::fs::open(&path, flags | OFlags::DIRECT, Mode::from_raw_mode(0o644)).map_err(|error| {
+            format!("the file system refuses direct I/O, so there is no floor to compare with: {error}")
+        })?;
     let zeros = Aligned { memory: vec![0; FILL_BYTES + BLOCK_BYTES], offset: 0, bytes: FILL_BYTES };
     let zeros = Aligned { offset: zeros.memory.as_ptr().align_offset(BLOCK_BYTES), ..zeros };
     for at in (0..FILE_BYTES).step_by(FILL_BYTES) {
@@ -85,7 +87,13 @@ impl Store for Device {
     fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>> {
         let region = (FILE_BYTES / self.threads) / self.write_bytes * self.write_bytes;
         let start = (FILE_BYTES / self.threads * thread).next_multiple_of(BLOCK_BYTES);
-        Ok(Box::new(Region { device: self, buf: Aligned::new(self.write_bytes), start, end: start + region, at: start }))
+        Ok(Box::new(Region {
+            device: self,
+            buf: Aligned::new(self.write_bytes),
+            start,
+            end: start + region,
+            at: start,
+        }))
     }
 
     driven_by_threads!();

@@ -2,23 +2,37 @@
 
 use super::{Setup, Store, Writer};
 use crate::Result;
-use crate::drive::{self, Measured, Plan};
-use crate::rows::Row;
+use crate::drive::{self, Committing, Measured, Plan};
+use crate::rows::{Row, mix};
 use crate::workload::{Level, Workload};
 use seawall::{Db, Durability, Keyspace, WriteBatch};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
-pub(super) const MODE: &str = "`Keyspace::insert`, `Db::write` for batches, `Db::write_pipelined` for tickets; \
-     the store's defaults. Durable: `Synced`; `written`: `Written`; `memory`: `Memory`";
+pub(super) const MODE_THREADS: &str = "`Keyspace::insert`, `Db::write` for batches, `Db::write_pipelined` for tickets; \
+     the store's defaults. Durable: `Synced`, log files recycled, made before the window by filling the log and a \
+     checkpoint; `written`: `Written`; `memory`: `Memory`";
+pub(super) const MODE_TASKS: &str = "the same, but every commit is a `Db::write_pipelined` whose ticket is awaited by \
+     a task of a tokio runtime with as many threads as there are processors";
+
+/// Log filled before the window, so that what the window writes goes into files used before: a store's steady state.
+const FILL_BYTES: usize = 256 << 20;
 
 struct Seawall {
+    store: Arc<Opened>,
+    /// For committers that are tasks.
+    runtime: Option<Runtime>,
+}
+
+struct Opened {
     db: Db,
     rows: Keyspace,
 }
 
-struct Committer<'a>(&'a Seawall);
+struct Committer<'a>(&'a Opened);
 
-pub(super) fn open(setup: &Setup<'_>) -> Result<Box<dyn Store>> {
+pub(super) fn open(setup: &Setup<'_>, tasks: bool) -> Result<Box<dyn Store>> {
     let durability = match setup.level {
         Level::Synced => Durability::Synced,
         Level::Written => Durability::Written,
@@ -32,7 +46,23 @@ pub(super) fn open(setup: &Setup<'_>) -> Result<Box<dyn Store>> {
     }
     let db = options.open()?;
     let rows = db.keyspace("rows")?;
-    Ok(Box::new(Seawall { db, rows }))
+    if setup.level == Level::Synced {
+        fill_log(&db, &rows)?;
+    }
+    let runtime = tasks.then(|| tokio::runtime::Builder::new_multi_thread().build()).transpose()?;
+    Ok(Box::new(Seawall { store: Arc::new(Opened { db, rows }), runtime }))
+}
+
+/// One key again and again, so that little is left in the tree.
+fn fill_log(db: &Db, rows: &Keyspace) -> Result<()> {
+    let value: Vec<u8> = (0..64u64 << 10).map(|i| mix(i) as u8).collect();
+    for _ in 0..FILL_BYTES / value.len() {
+        let mut batch = WriteBatch::new();
+        batch.insert(rows, "filling", &value);
+        db.write_with(batch, Durability::Written)?;
+    }
+    db.checkpoint()?;
+    Ok(())
 }
 
 fn batch(rows: &Keyspace, commit: &[Row<'_>]) -> WriteBatch {
@@ -43,23 +73,34 @@ fn batch(rows: &Keyspace, commit: &[Row<'_>]) -> WriteBatch {
     batch
 }
 
+impl Committing for Opened {
+    async fn commit<'a>(&'a self, rows: &'a [Row<'a>]) -> Result<()> {
+        self.db.write_pipelined(batch(&self.rows, rows))?.await?;
+        Ok(())
+    }
+}
+
 impl Store for Seawall {
     fn writer(&self, _thread: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(Committer(self)))
+        Ok(Box::new(Committer(&self.store)))
     }
 
     fn sync(&self) -> Result<()> {
-        self.db.sync()?;
+        self.store.db.sync()?;
         Ok(())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.rows.get(key)?.map(Vec::from))
+        Ok(self.store.rows.get(key)?.map(Vec::from))
     }
 
     fn drive(&self, plan: &Plan) -> Result<Measured> {
+        if let Some(runtime) = &self.runtime {
+            return drive::tasks(runtime, plan, &self.store);
+        }
         if plan.workload == Workload::TicketsEngine {
-            let issue = |rows: &[Row<'_>]| Ok(self.db.write_pipelined(batch(&self.rows, rows))?);
+            let issue =
+                |rows: &[Row<'_>]| Ok(self.store.db.write_pipelined(batch(&self.store.rows, rows))?);
             return drive::tickets(self, plan, issue, |ticket| Ok(ticket.wait().map(drop)?));
         }
         drive::threads(self, plan)

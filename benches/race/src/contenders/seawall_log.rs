@@ -3,16 +3,20 @@
 use super::{Setup, Store, Writer, record};
 use crate::Result;
 use crate::drive::{self, Measured, Plan};
-use crate::rows::Row;
+use crate::rows::{Row, mix};
 use crate::workload::Workload;
+use seawall::Durability;
 use seawall::wal::{Disk, Lsn, Wal};
 use std::sync::Arc;
 
-pub(super) const MODE: &str = "`Wal::commit`, `Wal::append_batch` and `sync` for batches, `Wal::commit_pipelined` for tickets; defaults; what is older than \
-     256 MiB is given back all the time (`truncate_before`), so that its files are used again";
+pub(super) const MODE: &str = "`Wal::commit`, `Wal::append_batch` and `sync` for batches, `Wal::commit_pipelined` for tickets; defaults; what is \
+     older than 128 MiB is given back all the time (`truncate_before`), so that its files are used again, and the log \
+     is filled once before the window";
 
 /// What a tidied log keeps.
-const KEPT_BYTES: u64 = 256 << 20;
+const KEPT_BYTES: u64 = 128 << 20;
+/// Written before the window, so that what the window writes goes into files used before: a log's steady state.
+const FILL_BYTES: usize = 384 << 20;
 
 struct Log {
     wal: Wal,
@@ -28,7 +32,14 @@ pub(super) fn open(setup: &Setup<'_>, disk: Option<Arc<dyn Disk>>) -> Result<Box
     if let Some(disk) = disk {
         options = options.disk(disk);
     }
-    Ok(Box::new(Log { wal: options.open(setup.dir.join("log"))? }))
+    let log = Log { wal: options.open(setup.dir.join("log"))? };
+    let record: Vec<u8> = (0..64u64 << 10).map(|i| mix(i) as u8).collect();
+    for _ in 0..FILL_BYTES / record.len() {
+        log.wal.commit_with(&record, Durability::Written)?;
+        log.tidy()?;
+    }
+    log.wal.sync()?;
+    Ok(Box::new(log))
 }
 
 impl Store for Log {

@@ -31,8 +31,9 @@ pub(super) fn open(setup: &Setup<'_>) -> Result<Box<dyn Store>> {
         // The log is what is to be opened.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     }
-    connection
-        .execute_batch("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")?;
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    )?;
     Ok(Box::new(Sqlite(Mutex::new(connection))))
 }
 
