@@ -100,7 +100,8 @@ fn write_tables(text: &mut String, race: &Race) -> Result<()> {
          Keys of 16 bytes in random order. *× device*: of the device's own row in the same table. *× best peer*: of the \
          quickest peer that flushes as it must and whose committers are of the same kind, threads or tasks. *B/B*: bytes written for each byte of the rows, by the device's count \
          and by the kernel's of the process. *flushes/commit*: by the device's count. A contender whose commits cannot \
-         all have been covered by the flushes seen is marked DISHONEST and compared with nobody."
+         all have been covered by the flushes seen is marked DISHONEST and compared with nobody. *disturbed n ×*: in n \
+         repetitions other processes used more than a tenth of a processor."
     )?;
     for table in &race.tables {
         let unit = table::unit(table.workload);

@@ -25,6 +25,9 @@ const TIDY_EVERY: Duration = Duration::from_millis(50);
 /// Tasks that keep commits outstanding where one thread with tickets does.
 const TICKET_TASKS: usize = 4096;
 
+/// Of one processor; the kernel counts in hundredths of a second.
+const DISTURBANCE_MAX: f64 = 0.1;
+
 /// What to drive.
 pub(crate) struct Plan {
     pub(crate) workload: Workload,
@@ -44,6 +47,18 @@ pub(crate) struct Measured {
     pub(crate) user_bytes: u64,
     pub(crate) latency: Latency,
     pub(crate) cost: Cost,
+}
+
+impl Measured {
+    /// How much of one processor other processes used meanwhile.
+    pub(crate) fn disturbance(&self) -> f64 {
+        self.cost.others_cpu_us / 1e6 / self.seconds
+    }
+
+    /// True if other processes used so much that the figures are not to be relied on.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.disturbance() > DISTURBANCE_MAX
+    }
 }
 
 /// What all threads of a window did.

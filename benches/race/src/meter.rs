@@ -63,6 +63,9 @@ impl Device {
 pub(crate) struct Cost {
     /// User and system time of all threads, in microseconds.
     pub(crate) cpu_us: f64,
+    /// User time of all other processes: what disturbed the window. The kernel's own work for this process is not in
+    /// it.
+    pub(crate) others_cpu_us: f64,
     /// Voluntary and involuntary.
     pub(crate) switches: u64,
     /// What the kernel charges this process with (`/proc/self/io`, `write_bytes`).
@@ -80,6 +83,8 @@ pub(crate) struct Meter {
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
     cpu_us: f64,
+    user_us: f64,
+    all_user_us: f64,
     switches: u64,
     process_bytes: u64,
     device: Option<DeviceCounts>,
@@ -97,6 +102,8 @@ impl Meter {
         let device = before.device.zip(after.device);
         Ok(Cost {
             cpu_us: after.cpu_us - before.cpu_us,
+            others_cpu_us: (after.all_user_us - before.all_user_us - (after.user_us - before.user_us))
+                .max(0.0),
             switches: after.switches - before.switches,
             process_bytes: after.process_bytes - before.process_bytes,
             device_bytes: device.map(|(before, after)| after.written_bytes - before.written_bytes),
@@ -116,10 +123,20 @@ fn sample(device: Option<&Device>) -> Result<Sample> {
         .ok_or("/proc/self/io has no write_bytes")?;
     Ok(Sample {
         cpu_us: time_us(usage.ru_utime) + time_us(usage.ru_stime),
+        user_us: time_us(usage.ru_utime),
+        all_user_us: all_user_us()?,
         switches: (usage.ru_nvcsw + usage.ru_nivcsw) as u64,
         process_bytes,
         device: device.and_then(Device::counts),
     })
+}
+
+/// User time of all processes since the machine began: `user` and `nice` of `/proc/stat`, in hundredths of a second.
+fn all_user_us() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields = stat.split_whitespace().skip(1).take(2);
+    let ticks: Option<f64> = fields.map(|field| field.parse::<f64>().ok()).sum();
+    Ok(ticks.ok_or("/proc/stat does not begin with the processors' times")? * 1e4)
 }
 
 /// Of all threads, those that have ended included.

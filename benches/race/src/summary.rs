@@ -34,6 +34,8 @@ pub(crate) struct Row {
     /// What the kernel charged the process with, likewise.
     pub(crate) process_bytes_per_byte: f64,
     pub(crate) flushes_per_commit: Option<f64>,
+    /// Repetitions during which other processes were busy.
+    pub(crate) disturbed: usize,
     pub(crate) verdict: Verdict,
 }
 
@@ -173,6 +175,7 @@ fn row(case: &Case, contender: Contender, measured: &[&Measured], shows_flushes:
             measured.cost.process_bytes as f64 / measured.user_bytes as f64
         }),
         flushes_per_commit,
+        disturbed: measured.iter().filter(|measured| measured.is_disturbed()).count(),
         verdict: verdict(case, contender, flushes_per_commit.filter(|_| shows_flushes)),
     })
 }

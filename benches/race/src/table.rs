@@ -128,6 +128,9 @@ fn remark(table: &Table, row: &Row) -> String {
         }
         Role::Floor | Role::Model => {}
     }
+    if row.disturbed > 0 {
+        remarks.push(format!("disturbed {} ×", row.disturbed));
+    }
     remarks.join(", ")
 }
 
@@ -191,7 +194,12 @@ pub(crate) fn progress(record: &Record) -> String {
     match &record.measured {
         Some(measured) => {
             let found = rate(record.workload, measured.ops as f64 / measured.seconds);
-            format!("{what}: {found} {}", unit(record.workload))
+            let disturbed = if measured.is_disturbed() {
+                format!(" (others used {:.0} % of a processor meanwhile)", measured.disturbance() * 100.0)
+            } else {
+                String::new()
+            };
+            format!("{what}: {found} {}{disturbed}", unit(record.workload))
         }
         None => format!("{what}: FAILED: {}", record.error.as_deref().unwrap_or_default()),
     }
