@@ -26,7 +26,7 @@ const NEW: &str =
 pub(crate) fn check(path: &Path) -> Result<()> {
     let cannot = |why: &str| format!("cannot write {}: {why}", path.display()).into();
     match fs::read_to_string(path) {
-        Ok(text) => replaced(&text, "").map(drop).map_err(|why| cannot(why)),
+        Ok(text) => replaced(&text, "").map(drop).map_err(cannot),
         Err(error) if error.kind() == ErrorKind::NotFound && has_directory(path) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(cannot("there is no such directory")),
         Err(error) => Err(cannot(&error.to_string())),

@@ -85,6 +85,6 @@ impl Writer for Committer<'_> {
         for row in rows {
             batch.put(row.key, row.value);
         }
-        Ok(self.db.write_opt(&batch, &self.options)?)
+        Ok(self.db.write_opt(batch, &self.options)?)
     }
 }

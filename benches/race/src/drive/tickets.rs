@@ -59,7 +59,7 @@ pub(crate) fn tickets<T>(
 
 fn finish(tally: &mut Tally, before: Instant, outcome: Result<()>) -> Result<()> {
     outcome?;
-    if tally.commits % SAMPLED == 0 {
+    if tally.commits.is_multiple_of(SAMPLED) {
         tally.count(before);
     } else {
         tally.commits += 1;
