@@ -47,6 +47,8 @@ impl Job {
 
 pub(crate) fn run(job: &str) -> Result<()> {
     let job: Job = serde_json::from_str(job).map_err(|error| format!("not a job: {error}"))?;
+    // A race that is broken off leaves nobody behind who writes.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let measured = match job.phase {
         Phase::Measure => measure(&job)?,
         Phase::Fill => return reopen::fill(&job),
