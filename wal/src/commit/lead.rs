@@ -18,7 +18,7 @@ const LEAD_AGAIN_MAX: u32 = 3;
 /// Buffers kept for reuse: as many as are open, sealed and in flight when a writer is at its limit.
 const POOL_MAX: usize = 6;
 /// From so many sleepers on, a leader that goes on leaves waking them to the first.
-const RELAY_FROM: u32 = 4;
+const RELAY_FROM: u32 = if cfg!(seawall_shuttle) { 1 } else { 4 };
 
 /// A batch that was written: its number, and how many waited for it.
 type Done = (u64, u32);

@@ -92,5 +92,5 @@ fn closing_before_refusing_is_found() {
     let found = find(20_000, closing_beside_clones);
     err_by(None);
     let found = found.expect("a log that goes on while it closes");
-    assert!(found.contains("behind a clean end") || found.contains("CommitUnknown"), "{found}");
+    assert!(found.contains("behind a clean end") || found.contains("is not known"), "{found}");
 }
