@@ -193,6 +193,16 @@ pub trait DiskFile: Any + Debug + Send + Sync {
     /// `StorageFull` and what the system says; part of the range may have been filled.
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()>;
 
+    /// Reserves space for a range, growing the file: it reads as zeros, and writing to it meets no full disk. Cheaper
+    /// than [`allocate`](DiskFile::allocate), and what that saves is paid at the first durable write of each block.
+    /// Not durable until `sync_data`.
+    ///
+    /// # Errors
+    /// `StorageFull` and what the system says.
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.allocate(offset, bytes)
+    }
+
     /// Gives a range's blocks back to the file system; it reads as zeros, or as before where that is not possible.
     ///
     /// # Errors

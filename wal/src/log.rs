@@ -105,6 +105,9 @@ impl Wal {
             inner.begin(&options)?;
         }
         let keeper = if background { Some(Keeper::start(&inner)?) } else { None };
+        if background {
+            inner.spares.has_filler();
+        }
         Ok(Wal(Arc::new(Handle { inner, keeper })))
     }
 
@@ -449,6 +452,8 @@ impl Inner {
             geometry,
             store_id: found.anchor.store_id,
             epoch: found.anchor.epoch,
+            disk: disk.clone(),
+            queue: Mutex::new(None),
             runtime: runtime.clone(),
             spares: spares.clone(),
             counters: counters.clone(),
@@ -568,6 +573,9 @@ impl Inner {
         let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
         let settled = idle && (self.committer.settle(carried, true)? || self.vouch_for_segment()?);
         topped_up?;
+        if idle {
+            self.spares.rest()?;
+        }
         Ok(settled)
     }
 

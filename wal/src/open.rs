@@ -534,5 +534,5 @@ fn is_own_name(name: &str) -> bool {
 
 /// True for the names that the log's own files have until they are whole.
 pub(crate) fn is_temporary(name: &str) -> bool {
-    name == "anchor.tmp" || name == crate::spares::TEMPORARY
+    ["anchor.tmp", crate::spares::TEMPORARY, crate::spares::URGENT].contains(&name)
 }

@@ -1,12 +1,13 @@
 //! Segment files ahead of need: filled with zeros, synced, and already under the name that they will serve under, so
 //! that a rotation costs one durable write of a header. Overwriting blocks that were written before needs no journal
-//! commit of the file system.
+//! commit of the file system. A log that is written faster than files can be filled does not wait for that: its segment
+//! gets its space reserved, and each write there pays the file system's price, until the filler has caught up.
 //!
 //! A file made ahead is not begun: its header does not parse, or, where an old segment was renamed, says another
 //! number. States of a file, and who changes them:
 //!
 //! ```text
-//! (none) --create--> NAME.tmp --rename--> ready --Writer::rotate--> live --retire--> old --adopt--> ready
+//! (none) --create--> NAME.tmp --publish--> ready --Writer::rotate--> live --retire--> old --reuse--> ready
 //!                                                                            `--remove--> (none)
 //! ```
 
@@ -20,7 +21,7 @@ use crate::runtime::Runtime;
 use crate::scan::SegmentUse;
 use crate::segment::{self, Geometry};
 use crate::stats::{Counters, add};
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,15 +29,23 @@ use std::sync::Arc;
 /// Files kept ready ahead of the live segment once the log is busy.
 pub(crate) const READY_MAX: usize = 2;
 
+/// Old files kept beyond that while the log is busy.
+const REUSED_MAX: usize = 6;
+
 pub(crate) const TEMPORARY: &str = "segment.tmp";
+pub(crate) const URGENT: &str = "urgent.tmp";
 
 #[derive(Debug)]
 pub(crate) struct Spares {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     geometry: Geometry,
-    /// One creation or retirement at a time: held across I/O.
-    latch: Latch,
+    /// One at a time fills a file ahead of need: held for as long as that takes.
+    filling: Latch,
+    /// One at a time gives a file the next segment's name: held across a rename and a sync of the directory. Whoever
+    /// has no file to write to waits for this, and for nothing longer.
+    naming: Latch,
+    has_filler: AtomicBool,
     state: Mutex<State>,
     counters: Arc<Counters>,
 }
@@ -48,6 +57,8 @@ struct State {
     next: u64,
     /// Names of whole segment files that nobody needs any more.
     old: Vec<String>,
+    /// Files made ready since the log was last idle: a log that needs many gets to keep more of its own.
+    recent: usize,
 }
 
 impl Spares {
@@ -63,8 +74,10 @@ impl Spares {
             disk: disk.clone(),
             dir: dir.to_owned(),
             geometry,
-            latch: Latch::new(runtime.clone()),
-            state: Mutex::new(State { ready: VecDeque::new(), next, old: Vec::new() }),
+            filling: Latch::new(runtime.clone()),
+            naming: Latch::new(runtime.clone()),
+            has_filler: AtomicBool::new(false),
+            state: Mutex::new(State { ready: VecDeque::new(), next, old: Vec::new(), recent: 0 }),
             counters: counters.clone(),
         }
     }
@@ -106,11 +119,22 @@ impl Spares {
     /// # Errors
     /// [`Error::NoSpace`], and what the system says; what is ready stays ready.
     pub(crate) fn ensure(&self, end: Lsn) -> Result<Lsn> {
-        let _one_at_a_time = self.latch.lock();
         while self.ready_end() < end {
-            self.make_ready()?;
+            let _one_at_a_time = self.naming.lock();
+            if self.ready_end() >= end || self.reuse()? {
+                continue;
+            }
+            // Somebody waits: space is reserved now, and filled by what is written there.
+            let path = self.dir.join(URGENT);
+            let file = self.create(&path, !self.has_filler.load(Ordering::Acquire))?;
+            self.publish(file, &path)?;
         }
         Ok(self.ready_end())
+    }
+
+    /// Says that a thread calls [`top_up`](Spares::top_up) in time: whoever finds nothing ready is in a hurry.
+    pub(crate) fn has_filler(&self) {
+        self.has_filler.store(true, Ordering::Release);
     }
 
     /// Makes one file ready, if fewer than `count` are. False if there were enough.
@@ -118,11 +142,20 @@ impl Spares {
     /// # Errors
     /// Like [`ensure`](Spares::ensure).
     pub(crate) fn top_up(&self, count: usize) -> Result<bool> {
-        let _one_at_a_time = self.latch.lock();
+        let _one_at_a_time = self.filling.lock();
         if self.ready_count() >= count {
             return Ok(false);
         }
-        self.make_ready()?;
+        {
+            let _naming = self.naming.lock();
+            if self.reuse()? {
+                return Ok(true);
+            }
+        }
+        let path = self.dir.join(TEMPORARY);
+        let file = self.create(&path, true)?;
+        let _naming = self.naming.lock();
+        self.publish(file, &path)?;
         Ok(true)
     }
 
@@ -132,14 +165,13 @@ impl Spares {
     /// # Errors
     /// What the system says; files left behind are found again at the next opening.
     pub(crate) fn retire(&self, numbers: &[u64]) -> Result<u64> {
-        let _one_at_a_time = self.latch.lock();
         let mut freed = 0;
         let mut removed = false;
         for &number in numbers {
             let name = segment::file_name(number);
             let keep = {
                 let mut state = self.state.lock();
-                let keep = state.ready.len() + state.old.len() < READY_MAX;
+                let keep = state.ready.len() + state.old.len() < READY_MAX + state.recent.min(REUSED_MAX);
                 if keep {
                     state.old.push(name.clone());
                 }
@@ -161,9 +193,18 @@ impl Spares {
         Ok(freed)
     }
 
+    /// The log is idle: what a busy one kept for reuse goes back to the file system.
+    pub(crate) fn rest(&self) -> Result<()> {
+        let is_more = {
+            let mut state = self.state.lock();
+            state.recent = 0;
+            state.ready.len() + state.old.len() > READY_MAX && !state.old.is_empty()
+        };
+        if is_more { self.trim() } else { Ok(()) }
+    }
+
     /// Removes what [`retire`](Spares::retire) or recovery left over beyond what will be reused.
     pub(crate) fn trim(&self) -> Result<()> {
-        let _one_at_a_time = self.latch.lock();
         let surplus: Vec<String> = {
             let mut state = self.state.lock();
             let keep = READY_MAX.saturating_sub(state.ready.len()).min(state.old.len());
@@ -176,7 +217,8 @@ impl Spares {
         if surplus.is_empty() { Ok(()) } else { self.sync_dir() }
     }
 
-    fn make_ready(&self) -> Result<()> {
+    /// Gives an old file to the next segment, if there is one. `naming` is held.
+    fn reuse(&self) -> Result<bool> {
         let (number, old) = {
             let mut state = self.state.lock();
             // A file that has the name already must be the one that takes it, or a rename would replace it.
@@ -185,51 +227,56 @@ impl Spares {
             let old = own.map(|at| state.old.swap_remove(at)).or_else(|| state.old.pop());
             (state.next, old)
         };
+        let Some(old) = old else { return Ok(false) };
+        let (source, target) = (self.dir.join(old), self.dir.join(segment::file_name(number)));
+        self.disk.rename(&source, &target).map_err(|e| Error::io("rename", &source, None, e))?;
+        let file = self.disk.open(&target, Open::ReadWrite);
+        let file = file.map_err(|source| Error::io("open", &target, None, source))?;
+        self.lock(&file, &target)?;
+        add(&self.counters.segments_recycled, 1);
+        self.make_ready(number, file)?;
+        Ok(true)
+    }
+
+    /// Gives a new file to the next segment. `naming` is held.
+    fn publish(&self, file: Arc<dyn DiskFile>, path: &Path) -> Result<()> {
+        let number = self.state.lock().next;
         let target = self.dir.join(segment::file_name(number));
-        let file = match old {
-            Some(name) => {
-                let source = self.dir.join(&name);
-                self.disk.rename(&source, &target).map_err(|e| Error::io("rename", &source, None, e))?;
-                let file = self.disk.open(&target, Open::ReadWrite);
-                let file = file.map_err(|source| Error::io("open", &target, None, source))?;
-                self.lock(&file, &target)?;
-                add(&self.counters.segments_recycled, 1);
-                file
-            }
-            None => {
-                let file = self.create(&target)?;
-                add(&self.counters.segments_created, 1);
-                file
-            }
-        };
+        self.disk.rename(path, &target).map_err(|source| Error::io("rename", path, None, source))?;
+        add(&self.counters.segments_created, 1);
+        self.make_ready(number, file)
+    }
+
+    fn make_ready(&self, number: u64, file: Arc<dyn DiskFile>) -> Result<()> {
         // The name is durable before anything is acknowledged in the file (bugs 2 and 3).
         self.sync_dir()?;
         let mut state = self.state.lock();
         state.ready.push_back((number, file));
         state.next = number + 1;
+        state.recent += 1;
         Ok(())
     }
 
-    /// A new file of zeros, durable but for its final name.
-    fn create(&self, target: &Path) -> Result<Arc<dyn DiskFile>> {
-        let path = self.dir.join(TEMPORARY);
-        remove_leftover(&*self.disk, &path)?;
+    /// A new file that reads as zeros, durable but for its final name; filled with them, so that overwriting needs no
+    /// journal commit of the file system, or with its space reserved only.
+    fn create(&self, path: &Path, is_filled: bool) -> Result<Arc<dyn DiskFile>> {
+        remove_leftover(&*self.disk, path)?;
         let file = self
             .disk
-            .open(&path, Open::CreateNew)
-            .map_err(|source| Error::io("create", &path, None, source))?;
-        self.lock(&file, &path)?;
-        let filled = file
-            .allocate(0, self.geometry.segment_bytes)
-            .map_err(|source| Error::io("allocate", &path, None, source))
-            .and_then(|()| file.sync_data().map_err(|source| Error::io("sync", &path, None, source)));
-        if let Err(error) = filled {
+            .open(path, Open::CreateNew)
+            .map_err(|source| Error::io("create", path, None, source))?;
+        self.lock(&file, path)?;
+        let bytes = self.geometry.segment_bytes;
+        let made = if is_filled { file.allocate(0, bytes) } else { file.reserve(0, bytes) };
+        let made = made
+            .map_err(|source| Error::io("allocate", path, None, source))
+            .and_then(|()| file.sync_data().map_err(|source| Error::io("sync", path, None, source)));
+        if let Err(error) = made {
             // Best effort: a full disk should not stay full of half a segment.
             drop(file);
-            let _ = self.disk.remove(&path);
+            let _ = self.disk.remove(path);
             return Err(error);
         }
-        self.disk.rename(&path, target).map_err(|source| Error::io("rename", &path, None, source))?;
         Ok(file)
     }
 

@@ -6,12 +6,12 @@
 //! - **W3** A block that holds bytes covered by a sync is never written again.
 //! - **W4** A durable write covers its own range only: while an earlier frame of the file was written without one,
 //!   durability takes a sync of the file.
-//! - **W5** Frames are written in LSN order, each with its predecessor's checksum.
+//! - **W5** Frames are submitted in LSN order, each with its predecessor's checksum.
 
 use crate::Lsn;
 use crate::buf::AlignedBuf;
 use crate::commit::{Batch, Sink, Written};
-use crate::disk::{BLOCK_BYTES, DiskFile};
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Queue};
 use crate::error::{Error, Result};
 use crate::frame;
 use crate::keeper::Signals;
@@ -25,6 +25,8 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+mod many;
 
 /// The segment that is written to.
 #[derive(Debug)]
@@ -48,9 +50,12 @@ pub(crate) struct Writer {
     pub(crate) geometry: Geometry,
     pub(crate) store_id: [u8; 16],
     pub(crate) epoch: u64,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) spares: Arc<Spares>,
     pub(crate) counters: Arc<Counters>,
+    /// Made when it is first needed; taken out by the leader that uses it.
+    pub(crate) queue: Mutex<Option<Box<dyn Queue>>>,
     /// Taken out by the leader for as long as it writes: no lock is held across I/O.
     pub(crate) live: Mutex<Option<Live>>,
     /// The uses of segment files that hold the log, oldest first.
@@ -82,51 +87,56 @@ impl Writer {
         claim: Lsn,
     ) -> Result<Written> {
         let single = batches.len() == 1;
-        for batch in batches.iter_mut() {
-            if self.geometry.number(batch.base) != live.number {
-                self.rotate(live, self.geometry.number(batch.base))?;
+        for run in batches.chunk_by_mut(|a, b| self.geometry.number(a.base) == self.geometry.number(b.base)) {
+            let number = run.first().map_or(live.number, |batch| self.geometry.number(batch.base));
+            if number != live.number {
+                self.rotate(live, number)?;
             }
-            let header = frame::Header {
-                checksum: 0,
-                salt: live.salt,
-                lsn: batch.base,
-                durable: claim,
-                length: (batch.len - frame::HEADER_BYTES) as u32,
-                records: batch.records,
-                previous: live.checksum,
-                flags: batch.flags,
-            };
-            live.checksum = frame::finish(&mut batch.buf, &header);
-            let bytes = batch.buf.get(..header.padded_bytes()).unwrap_or_default();
-            let offset = self.geometry.offset(batch.base);
-            // W4: a durable write alone is enough only if nothing before it in the file is still volatile.
-            let barrier = self.mutation == Some(Mutation::DurableWriteAsBarrier);
-            let alone = durable
-                && single
-                && self.mutation != Some(Mutation::AcknowledgeWritten)
-                && (!live.unsynced || barrier);
-            let written = if alone {
-                live.unsynced = false;
-                add(&self.counters.syncs, 1);
-                live.file.write_durable_at(bytes, offset)
-            } else {
-                live.unsynced = true;
-                live.file.write_at(bytes, offset)
-            };
-            written.map_err(|source| self.error("write", live.number, Some(offset), source))?;
-            add(&self.counters.writes, 1);
-            add(&self.counters.device_bytes, bytes.len() as u64);
-            live.end = batch.base.plus(bytes.len() as u64);
-            if !batch.flags.goes_on() && batch.flags != frame::Flags::SEAL {
-                live.whole_end = header.end();
+            if Writer::are_many(run, self.geometry) {
+                self.write_many(live, run, claim)?;
+                continue;
             }
-            self.carried.store(claim.0, Ordering::Release);
+            for batch in run {
+                self.write_one(live, batch, durable && single, claim)?;
+            }
         }
         let early = self.mutation == Some(Mutation::AcknowledgeWritten);
         if durable && live.unsynced && !early {
             self.sync(live)?;
         }
         Ok(Written { end: live.whole_end, durable: !live.unsynced || (durable && early) })
+    }
+
+    /// Writes one batch; durably if it stands `alone` and nothing before it in the file is still volatile.
+    fn write_one(&self, live: &mut Live, batch: &mut Batch, alone: bool, claim: Lsn) -> Result<()> {
+        let (header, len) = self.finish_frame(live, batch, claim);
+        let bytes = batch.buf.get(..len).unwrap_or_default();
+        let offset = self.geometry.offset(batch.base);
+        // W4: a durable write alone is enough only if nothing before it in the file is still volatile.
+        let barrier = self.mutation == Some(Mutation::DurableWriteAsBarrier);
+        let alone =
+            alone && self.mutation != Some(Mutation::AcknowledgeWritten) && (!live.unsynced || barrier);
+        let written = if alone {
+            live.unsynced = false;
+            add(&self.counters.syncs, 1);
+            live.file.write_durable_at(bytes, offset)
+        } else {
+            live.unsynced = true;
+            live.file.write_at(bytes, offset)
+        };
+        written.map_err(|source| self.error("write", live.number, Some(offset), source))?;
+        self.note_written(live, batch, &header, len, claim);
+        Ok(())
+    }
+
+    fn note_written(&self, live: &mut Live, batch: &Batch, header: &frame::Header, len: usize, claim: Lsn) {
+        add(&self.counters.writes, 1);
+        add(&self.counters.device_bytes, len as u64);
+        live.end = batch.base.plus(len as u64);
+        if !batch.flags.goes_on() && batch.flags != frame::Flags::SEAL {
+            live.whole_end = header.end();
+        }
+        self.carried.store(claim.0, Ordering::Release);
     }
 
     /// Gives a last segment without a frame a new header, with a new salt.

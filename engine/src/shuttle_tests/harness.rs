@@ -297,7 +297,7 @@ impl World {
         let disk = SimDisk::new(1);
         let file = disk.open(path, Open::CreateNew).unwrap();
         TreeStore::create(Arc::clone(&file), path, &Superblock::default()).unwrap();
-        let (store, root) = TreeStore::open(file, path, 64 << 10, false).unwrap();
+        let (store, root) = TreeStore::open(disk.clone(), file, path, 64 << 10, false).unwrap();
         let runtime = ShuttleRuntime::new();
         let log = Arc::new(MovingLog::new(&runtime));
         let builder = Db::builder("/store").disk(disk).runtime(runtime).background(false).mutation(mutation);

@@ -70,6 +70,12 @@ impl<S> Committer<S> {
         self.errs(Misorder::CloseLate)
     }
 
+    /// Batches are written in turns from now on, not together.
+    #[cfg(test)]
+    pub(crate) fn write_in_turns(&self) {
+        self.state.lock().gather = super::gather::Gather::slow();
+    }
+
     /// Where those sleep who wait for a mark: they are always woken, so that no timer has to help them.
     #[cfg(test)]
     pub(crate) fn progress_address(&self) -> usize {

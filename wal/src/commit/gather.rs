@@ -49,6 +49,12 @@ impl Default for Gather {
 }
 
 impl Gather {
+    /// As if everyone took long to come back: batches are written in turns.
+    #[cfg(all(test, seawall_shuttle))]
+    pub(super) fn slow() -> Gather {
+        Gather { return_ns: RETURN_NS_MAX, ..Gather::default() }
+    }
+
     /// How many should wait before the open batch is written.
     pub(super) fn target(&self) -> u32 {
         self.target

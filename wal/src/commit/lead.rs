@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Batches that one leader writes before it hands over.
 const LEAD_AGAIN_MAX: u32 = 3;
 /// Buffers kept for reuse: as many as are open, sealed and in flight when a writer is at its limit.
-const POOL_MAX: usize = 6;
+const POOL_MAX: usize = 8;
 /// From so many sleepers on, a leader that goes on leaves waking them to the first.
 const RELAY_FROM: u32 = if cfg!(seawall_shuttle) { 1 } else { 4 };
 

@@ -39,6 +39,23 @@ pub(super) fn synced_commits(misorder: Option<Misorder>) {
     bench.finish();
 }
 
+/// Leaders go on, and leave it to the first that they wake to wake the others.
+pub(super) fn in_turns(misorder: Option<Misorder>) {
+    let bench = Bench::with(SLOW, misorder);
+    bench.committer.write_in_turns();
+    let threads = (0..5)
+        .map(|_| {
+            bench.spawn(|bench| {
+                for _ in 0..2 {
+                    bench.commit(Synced).unwrap();
+                }
+            })
+        })
+        .collect();
+    join(threads);
+    bench.finish();
+}
+
 /// A commit is acknowledged when it and all before it reached what each asked for.
 pub(super) fn mixed_levels(misorder: Option<Misorder>) {
     let bench = Bench::with(SLOW, misorder);
@@ -259,6 +276,7 @@ macro_rules! explored {
 
 explored! {
     synced_commits_all_return: 8_000, synced_commits;
+    those_who_are_relayed_to_return: 4_000, in_turns;
     mixed_levels_are_acknowledged_in_order: 10_000, mixed_levels;
     nobody_depends_on_a_commit_that_waits_for_an_earlier_one: 20_000, behind_a_memory_commit;
     whoever_waits_for_a_mark_gets_it: 8_000, waiting_for_marks;

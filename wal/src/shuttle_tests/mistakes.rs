@@ -32,6 +32,6 @@ noticed! {
     a_panic_that_nobody_is_told_of: PanicSilently, failure::a_leader_panics, "deadlock";
     registering_without_looking_again: RegisterBlindly, commit::registering, "called once";
     promising_before_writing: PromiseBeforeWrite, commit::synced_commits, "";
-    forgetting_to_wake_the_others: RelayForgotten, commit::synced_commits, "deadlock";
+    forgetting_to_wake_the_others: RelayForgotten, commit::in_turns, "deadlock";
     tending_a_batch_that_is_not_waited_for: TendOwnBatch, commit::behind_a_memory_commit, "deadlock";
 }

@@ -233,6 +233,17 @@ impl DiskFile for OsFile {
         Ok(())
     }
 
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        check_range(offset, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        match retry_on_intr(|| sys::reserve(&self.buffered, offset, bytes)).map_err(io::Error::from) {
+            Err(error) if is_refusal(&error) => self.allocate(offset, bytes),
+            result => result,
+        }
+    }
+
     fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
         check_range(offset, bytes)?;
         if bytes == 0 {
