@@ -28,6 +28,7 @@ fn fresh(name: &str) -> PathBuf {
 
 fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+    command.env("SEAWALL_PROBE", "0");
     command.current_dir(dir).args(args).env_remove("NO_COLOR").stdin(Stdio::null());
     command
 }

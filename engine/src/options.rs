@@ -4,6 +4,7 @@ use crate::mutation::Mutation;
 use crate::record::PAYLOAD_BYTES_MAX;
 use crate::stats::EventListener;
 use crate::{Db, Error, Result};
+use seawall_wal::disk::DurableWrite;
 use seawall_wal::disk::os::OsOptions;
 use seawall_wal::{Disk, Durability, Io, OsDisk, OsRuntime, Runtime};
 use std::path::PathBuf;
@@ -61,6 +62,8 @@ pub struct DbBuilder {
     segment_bytes: u64,
     checkpoint_interval: Duration,
     io: Io,
+    probe: bool,
+    durable_write: Option<DurableWrite>,
     disk: Option<Arc<dyn Disk>>,
     runtime: Option<Arc<dyn Runtime>>,
     events: Option<Arc<dyn EventListener>>,
@@ -90,6 +93,8 @@ pub(crate) struct Options {
     pub(crate) segment_bytes: u64,
     pub(crate) checkpoint_interval: Duration,
     pub(crate) io: Io,
+    pub(crate) probe: bool,
+    pub(crate) durable_write: Option<DurableWrite>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) events: Option<Arc<dyn EventListener>>,
@@ -118,6 +123,8 @@ impl DbBuilder {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             checkpoint_interval: CHECKPOINT_INTERVAL_DEFAULT,
             io: Io::default(),
+            probe: true,
+            durable_write: None,
             disk: None,
             runtime: None,
             events: None,
@@ -180,6 +187,19 @@ impl DbBuilder {
     /// Default: what the machine allows.
     pub fn io(mut self, backend: Io) -> Self {
         self.io = backend;
+        self
+    }
+
+    /// Whether a new store measures, for some 50 ms, by which way durable writes are the quickest on its device, and keeps
+    /// the answer. Default: true; see [`seawall_wal::WalOptions::probe`].
+    pub fn probe(mut self, yes: bool) -> Self {
+        self.probe = yes;
+        self
+    }
+
+    /// The way of writing durably, instead of what was measured when the store was created. A new store keeps it.
+    pub fn durable_write(mut self, way: DurableWrite) -> Self {
+        self.durable_write = Some(way);
         self
     }
 
@@ -260,6 +280,8 @@ impl DbBuilder {
             segment_bytes: self.segment_bytes,
             checkpoint_interval: self.checkpoint_interval,
             io: self.io,
+            probe: self.probe,
+            durable_write: self.durable_write,
             disk,
             runtime,
             events: self.events,

@@ -22,6 +22,7 @@ pub(crate) fn fresh(name: &str) -> PathBuf {
 
 pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+    command.env("SEAWALL_PROBE", "0");
     command.current_dir(dir).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

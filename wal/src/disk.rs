@@ -25,7 +25,7 @@ pub mod sim;
 #[cfg(target_os = "linux")]
 mod uring;
 
-pub use os::OsDisk;
+pub use os::{DurableWrite, OsDisk};
 pub use queue::{Completion, Op, Queue};
 pub use sim::SimDisk;
 
@@ -79,6 +79,15 @@ pub struct Backend {
     pub is_network: bool,
     /// True where an overwrite allocates anew, and so can meet a full disk (btrfs, ZFS).
     pub is_copy_on_write: bool,
+}
+
+/// What measuring the ways of writing durably in a directory came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The way to take. None where the measurement failed: then the disk's own default.
+    pub way: Option<DurableWrite>,
+    /// Why, with the figures: for people.
+    pub reason: String,
 }
 
 /// A tree of files. Implementations are shared between threads.
@@ -147,6 +156,13 @@ pub trait Disk: Debug + Send + Sync + 'static {
         let _ = depth;
         Ok(Box::new(queue::BlockingQueue::default()))
     }
+
+    /// Measures the ways of writing durably in a directory, for some 50 ms, and says which one to take. None where there
+    /// is nothing to choose, or nothing is to be measured.
+    fn choose_durable_write(&self, dir: &Path) -> Option<Choice> {
+        let _ = dir;
+        None
+    }
 }
 
 /// An open file. Every method may be called from several threads at once.
@@ -179,6 +195,12 @@ pub trait DiskFile: Any + Debug + Send + Sync {
     /// # Errors
     /// `StorageFull` and what the system says; any part of `buf` may have been written, and may reach the device.
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+
+    /// [`write_durable_at`](DiskFile::write_durable_at) goes this way from now on, unless the file has been refused it, or
+    /// whoever made the disk has chosen. Every way keeps the same promise: it is a matter of speed alone.
+    fn prefer_durable_write(&self, way: DurableWrite) {
+        let _ = way;
+    }
 
     /// Returns when all that was written to the file (its length included) is on the device.
     ///

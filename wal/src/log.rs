@@ -429,7 +429,8 @@ impl Inner {
         let salvaged = found.report.outcome == Outcome::AcknowledgedLoss;
         let reuse = found.last_is_unused && last.number == found.highest_begun && !salvaged;
         let next = found.highest_begun + 1;
-        let spares = Arc::new(Spares::new(&disk, dir, geometry, runtime, &counters, next));
+        let spares =
+            Arc::new(Spares::new(&disk, dir, geometry, runtime, &counters, next, found.durable_write));
         let mut files = found.files;
         let live_file = files.remove(&last.number);
         if !options.read_only {

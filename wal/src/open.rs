@@ -13,7 +13,7 @@
 use crate::Lsn;
 use crate::anchor::{self, Anchor, Slot};
 use crate::buf::AlignedBuf;
-use crate::disk::{Disk, DiskFile, Open};
+use crate::disk::{Choice, Disk, DiskFile, DurableWrite, Open};
 use crate::error::{Error, Result};
 use crate::log::{Recovery, WalOptions};
 use crate::mutation::Mutation;
@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod durable_write;
 
 /// What recovery found.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub(crate) struct Found {
     /// The highest number that any segment file has.
     pub(crate) highest_begun: u64,
     pub(crate) time_us: u64,
+    /// How durable writes are made, if not by the first way that works.
+    pub(crate) durable_write: Option<DurableWrite>,
     pub(crate) report: Recovery,
 }
 
@@ -67,9 +71,10 @@ pub(crate) fn open(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>)
             let source = std::io::ErrorKind::NotFound.into();
             return Err(Error::Io { op: "open", path: anchor_path, offset: None, source });
         }
-        opener.create(runtime)?;
+        let chosen = opener.create(runtime)?;
+        return opener.recover(runtime, chosen.as_ref());
     }
-    if options.read_only { opener.look(runtime) } else { opener.recover(runtime) }
+    if options.read_only { opener.look(runtime) } else { opener.recover(runtime, None) }
 }
 
 /// How often a reader looks again at a log that changes under it.
@@ -104,7 +109,7 @@ impl Opener<'_> {
     }
 
     /// A log of one empty segment: the segment first, then the anchor, whose rename makes it a log.
-    fn create(&self, runtime: &Arc<dyn Runtime>) -> Result<()> {
+    fn create(&self, runtime: &Arc<dyn Runtime>) -> Result<Option<Choice>> {
         let geometry = Geometry { segment_bytes: self.options.segment_bytes };
         crate::disk::crashsafe::create_dir_all(&**self.disk, self.dir)
             .map_err(|source| Error::io("create directory", self.dir, None, source))?;
@@ -119,12 +124,13 @@ impl Opener<'_> {
             .map_err(|source| Error::io("look for", &anchor_path, None, source))?
         {
             // Somebody else has made the log meanwhile.
-            return Ok(());
+            return Ok(None);
         }
         for name in &names {
             self.remove_unfinished(name)?;
         }
         drop(held);
+        let chosen = self.choose_durable_write();
         let store_id = self.options.store_id.unwrap_or_else(|| random_id(&**runtime));
         let number = segment::FIRST_NUMBER;
         let path = segment_path(self.dir, number);
@@ -152,7 +158,10 @@ impl Opener<'_> {
             store_id,
             sequence: 1,
             segment_bytes: geometry.segment_bytes,
-            write_method: 0,
+            write_method: chosen
+                .as_ref()
+                .and_then(|choice| choice.way)
+                .map_or(0, |way| u32::from(way.number())),
             first,
             epoch: self.options.epoch,
             durable: Lsn::ZERO,
@@ -164,7 +173,8 @@ impl Opener<'_> {
             let anchor = Anchor { sequence, ..anchor };
             crate::bytes::put(&mut bytes, anchor.offset() as usize, &anchor.encode());
         }
-        write_new(&**self.disk, &self.dir.join(anchor::FILE_NAME), &bytes)
+        write_new(&**self.disk, &self.dir.join(anchor::FILE_NAME), &bytes)?;
+        Ok(chosen)
     }
 
     fn refuse_strangers(&self, names: &[String]) -> Result<()> {
@@ -220,7 +230,7 @@ impl Opener<'_> {
         let mut last = None;
         let mut times = 0;
         for _ in 1..LOOKS_MAX {
-            let error = match self.recover(runtime) {
+            let error = match self.recover(runtime, None) {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
@@ -237,10 +247,10 @@ impl Opener<'_> {
             }
             runtime.wait(&AtomicU32::new(0), 0, Some(LOOK_AGAIN));
         }
-        self.recover(runtime)
+        self.recover(runtime, None)
     }
 
-    fn recover(&self, runtime: &Arc<dyn Runtime>) -> Result<Found> {
+    fn recover(&self, runtime: &Arc<dyn Runtime>, chosen: Option<&Choice>) -> Result<Found> {
         let start = runtime.now();
         let writable = !self.options.read_only;
         let anchor_path = self.dir.join(anchor::FILE_NAME);
@@ -278,6 +288,7 @@ impl Opener<'_> {
         let backend = self.disk.describe(self.dir);
         found.report.backend = backend.name;
         found.report.backend_reason = backend.reason;
+        self.settle_durable_write(&mut found, chosen);
         found.report.took = runtime.now().saturating_sub(start);
         Ok(found)
     }

@@ -3,7 +3,7 @@
 use crate::Lsn;
 pub use crate::disk::Io;
 use crate::disk::os::OsOptions;
-use crate::disk::{Disk, OsDisk};
+use crate::disk::{Disk, DurableWrite, OsDisk};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::log::Wal;
@@ -88,6 +88,8 @@ pub struct WalOptions {
     pub(crate) create: bool,
     pub(crate) background: bool,
     pub(crate) allow_network: bool,
+    pub(crate) probe: bool,
+    pub(crate) durable_write: Option<DurableWrite>,
     pub(crate) store_id: Option<[u8; 16]>,
     pub(crate) epoch: u64,
     /// Replay position, and what its owner knows to be durable.
@@ -108,6 +110,8 @@ impl Default for WalOptions {
             create: true,
             background: true,
             allow_network: false,
+            probe: true,
+            durable_write: None,
             store_id: None,
             epoch: 0,
             start: None,
@@ -187,6 +191,22 @@ impl WalOptions {
     #[must_use]
     pub fn allow_network(mut self, yes: bool) -> Self {
         self.allow_network = yes;
+        self
+    }
+
+    /// Whether a new log measures, for some 50 ms, by which way durable writes are the quickest on its device, and keeps
+    /// the answer in its anchor. Default: true. Logs of segments under 4 MiB never do, nor does anybody with
+    /// `SEAWALL_PROBE=0` in the environment: they take the first way that works.
+    #[must_use]
+    pub fn probe(mut self, yes: bool) -> Self {
+        self.probe = yes;
+        self
+    }
+
+    /// The way of writing durably, instead of what was measured when the log was created. A new log keeps it.
+    #[must_use]
+    pub fn durable_write(mut self, way: DurableWrite) -> Self {
+        self.durable_write = Some(way);
         self
     }
 

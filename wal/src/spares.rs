@@ -13,7 +13,7 @@
 
 use crate::Lsn;
 use crate::buf::AlignedBuf;
-use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Lock, Open, crashsafe};
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, DurableWrite, Lock, Open, crashsafe};
 use crate::error::{Error, Result};
 use crate::latch::Latch;
 use crate::open::is_temporary;
@@ -48,6 +48,7 @@ pub(crate) struct Spares {
     has_filler: AtomicBool,
     state: Mutex<State>,
     counters: Arc<Counters>,
+    durable_write: Option<DurableWrite>,
 }
 
 #[derive(Debug)]
@@ -69,6 +70,7 @@ impl Spares {
         runtime: &Arc<dyn Runtime>,
         counters: &Arc<Counters>,
         next: u64,
+        durable_write: Option<DurableWrite>,
     ) -> Spares {
         Spares {
             disk: disk.clone(),
@@ -79,6 +81,7 @@ impl Spares {
             has_filler: AtomicBool::new(false),
             state: Mutex::new(State { ready: VecDeque::new(), next, old: Vec::new(), recent: 0 }),
             counters: counters.clone(),
+            durable_write,
         }
     }
 
@@ -248,6 +251,9 @@ impl Spares {
     }
 
     fn make_ready(&self, number: u64, file: Arc<dyn DiskFile>) -> Result<()> {
+        if let Some(way) = self.durable_write {
+            file.prefer_durable_write(way);
+        }
         // The name is durable before anything is acknowledged in the file (bugs 2 and 3).
         self.sync_dir()?;
         let mut state = self.state.lock();

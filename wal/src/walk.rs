@@ -120,6 +120,7 @@ impl Walk<'_> {
                 files: BTreeMap::new(),
                 highest_begun: 0,
                 time_us: self.time_us,
+                durable_write: None,
                 report: self.report,
             });
         }

@@ -154,6 +154,10 @@ impl Opener<'_> {
             .read_only(self.options.read_only)
             .background(self.options.background)
             .create(of.is_none());
+        log = log.probe(self.options.probe);
+        if let Some(way) = self.options.durable_write {
+            log = log.durable_write(way);
+        }
         if let Some(superblock) = of {
             let replay = superblock.checkpoint_lsn;
             log = log.store_id(superblock.store_id).start(replay, replay);

@@ -31,14 +31,13 @@ pub(in crate::disk) mod tests;
 pub use durable::DurableWrite;
 pub use probe::probe_durable_write;
 
-use super::{Backend, Disk, DiskFile, Io, Open, Queue};
-use choice::Choice;
+use super::{Backend, Choice, Disk, DiskFile, Io, Open, Queue};
+use choice::IoChoice;
 use file::OsFile;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// How an [`OsDisk`] opens files.
@@ -46,7 +45,8 @@ use std::sync::{Arc, OnceLock};
 pub struct OsOptions {
     /// Write to NFS, SMB and their like too, where locks and syncs are not to be relied on. Default: refuse.
     pub allow_network: bool,
-    /// The way of writing durably to start from; a file that refuses it falls to the next one. Default: the first.
+    /// The way of writing durably to start from, whatever a log has measured; a file that refuses it falls to the next
+    /// one. Default: the first, or what a log has measured.
     /// A file system that is not known to honour `RWF_DSYNC` gets [`DurableWrite::WriteThenSync`] in any case.
     pub durable_write: Option<DurableWrite>,
     /// Which way queues hand operations to the system. Default: the best that works here.
@@ -69,11 +69,10 @@ pub struct OsOptions {
 #[derive(Debug)]
 pub struct OsDisk {
     allow_network: bool,
-    /// A [`DurableWrite`]'s number.
-    durable_write: AtomicU8,
+    durable_write: Option<DurableWrite>,
     io: Io,
     /// Made when it is first needed.
-    choice: OnceLock<Choice>,
+    io_choice: OnceLock<IoChoice>,
 }
 
 impl OsDisk {
@@ -84,12 +83,11 @@ impl OsDisk {
 
     /// With the options given.
     pub fn with(options: OsOptions) -> Arc<OsDisk> {
-        let method = options.durable_write.unwrap_or_default();
         Arc::new(OsDisk {
             allow_network: options.allow_network,
-            durable_write: AtomicU8::new(method.number()),
+            durable_write: options.durable_write,
             io: options.io,
-            choice: OnceLock::new(),
+            io_choice: OnceLock::new(),
         })
     }
 
@@ -99,23 +97,17 @@ impl OsDisk {
     /// `Unsupported`, and why, when io_uring was asked for and is refused.
     pub fn try_with(options: OsOptions) -> io::Result<Arc<OsDisk>> {
         let disk = OsDisk::with(options);
-        disk.choice().check()?;
+        disk.io_choice().check()?;
         Ok(disk)
     }
 
-    fn choice(&self) -> &Choice {
-        self.choice.get_or_init(|| Choice::make(self.io))
+    fn io_choice(&self) -> &IoChoice {
+        self.io_choice.get_or_init(|| IoChoice::make(self.io))
     }
 
-    /// The way of writing durably that files opened *from now on* start from: a log that has found the quickest
-    /// one with [`probe_durable_write`], or reads it from its anchor, sets it here.
-    pub fn set_durable_write(&self, method: DurableWrite) {
-        self.durable_write.store(method.number(), Ordering::Relaxed);
-    }
-
-    /// The way of writing durably that files opened now start from.
+    /// The way of writing durably that files start from.
     pub fn durable_write(&self) -> DurableWrite {
-        DurableWrite::from_number(self.durable_write.load(Ordering::Relaxed)).unwrap_or_default()
+        self.durable_write.unwrap_or_default()
     }
 
     fn open_file_with(&self, path: &Path, how: Open, method: DurableWrite) -> io::Result<OsFile> {
@@ -137,8 +129,9 @@ impl OsDisk {
         if how == Open::CreateNew && file_system.copy_on_write {
             sys::switch_copy_on_write_off(&fd);
         }
-        let has_rings = how != Open::Read && self.choice().has_rings();
-        OsFile::new(fd, path, how != Open::Read, &file_system, method, has_rings)
+        let has_rings = how != Open::Read && self.io_choice().has_rings();
+        let file = OsFile::new(fd, path, how != Open::Read, &file_system, method, has_rings)?;
+        Ok(file.with_fixed_method(self.durable_write.is_some()))
     }
 
     fn refuse_network(&self, path: &Path, file_system: &file_system::FileSystem) -> io::Result<()> {
@@ -217,7 +210,12 @@ impl Disk for OsDisk {
     }
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
-        self.choice().queue(depth)
+        self.io_choice().queue(depth)
+    }
+
+    fn choose_durable_write(&self, dir: &Path) -> Option<Choice> {
+        let is_open = self.durable_write.is_none() && !probe::is_switched_off();
+        is_open.then(|| probe::choose(dir))
     }
 }
 

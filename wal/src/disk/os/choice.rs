@@ -9,7 +9,7 @@ use std::io;
 
 /// What queues of a disk are made of.
 #[derive(Debug)]
-pub(in crate::disk) struct Choice {
+pub(in crate::disk) struct IoChoice {
     io: Io,
     #[cfg(target_os = "linux")]
     ring: Option<crate::disk::uring::Flavour>,
@@ -19,31 +19,31 @@ pub(in crate::disk) struct Choice {
 /// The variable that keeps [`Io::Auto`] from trying io_uring.
 const VARIABLE: &str = "SEAWALL_IO";
 
-impl Choice {
-    pub(super) fn make(io: Io) -> Choice {
+impl IoChoice {
+    pub(super) fn make(io: Io) -> IoChoice {
         let asked = std::env::var(VARIABLE).unwrap_or_default();
         match io {
-            Io::Blocking => Choice::blocking(io, "blocking calls were asked for".to_owned()),
-            Io::Auto if asked == "blocking" => Choice::blocking(io, format!("{VARIABLE}=blocking")),
-            Io::Auto | Io::Uring => Choice::tried(io),
+            Io::Blocking => IoChoice::blocking(io, "blocking calls were asked for".to_owned()),
+            Io::Auto if asked == "blocking" => IoChoice::blocking(io, format!("{VARIABLE}=blocking")),
+            Io::Auto | Io::Uring => IoChoice::tried(io),
         }
     }
 
     #[cfg(target_os = "linux")]
-    fn tried(io: Io) -> Choice {
+    fn tried(io: Io) -> IoChoice {
         match crate::disk::uring::probe() {
-            Ok(flavour) => Choice { io, ring: Some(flavour), reason: flavour.to_string() },
-            Err(reason) => Choice::blocking(io, reason),
+            Ok(flavour) => IoChoice { io, ring: Some(flavour), reason: flavour.to_string() },
+            Err(reason) => IoChoice::blocking(io, reason),
         }
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn tried(io: Io) -> Choice {
-        Choice::blocking(io, "io_uring is Linux's alone".to_owned())
+    fn tried(io: Io) -> IoChoice {
+        IoChoice::blocking(io, "io_uring is Linux's alone".to_owned())
     }
 
-    fn blocking(io: Io, reason: String) -> Choice {
-        Choice {
+    fn blocking(io: Io, reason: String) -> IoChoice {
+        IoChoice {
             io,
             #[cfg(target_os = "linux")]
             ring: None,

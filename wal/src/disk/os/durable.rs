@@ -69,6 +69,11 @@ impl Method {
         DurableWrite::from_number(self.0.load(Ordering::Relaxed)).unwrap_or(DurableWrite::WriteThenSync)
     }
 
+    /// Falls to `method`, as asked: the ways before it are not tried any more.
+    pub(super) fn prefer(&self, method: DurableWrite) {
+        self.fall_to(method);
+    }
+
     /// Falls to `method`; stays where it is if another thread has fallen further.
     pub(in crate::disk) fn fall_to(&self, method: DurableWrite) {
         self.0.fetch_max(method.number(), Ordering::Relaxed);

@@ -39,6 +39,8 @@ pub(in crate::disk) struct OsFile {
     /// A direct read comes from the device, not from some other memory.
     reads_device: bool,
     pub(in crate::disk) method: Method,
+    /// Whoever made the disk has chosen how it writes.
+    is_method_fixed: bool,
     sync: SyncState,
     ring: Option<RingSide>,
     lock: lock::Handle,
@@ -122,6 +124,7 @@ impl OsFile {
             reads_device: direct.is_some() && file_system.honours_dsync && sys::has_true_direct_io(&fd),
             direct,
             method: Method::new(method.max(best)),
+            is_method_fixed: false,
             sync: SyncState::default(),
             ring: Some(&fd)
                 .filter(|_| has_rings && writable)
@@ -130,6 +133,12 @@ impl OsFile {
             lock: lock::Handle::new(lock::file_id(&stat)),
             buffered: fd,
         })
+    }
+
+    /// No wish is listened to if `yes`.
+    pub(super) fn with_fixed_method(mut self, yes: bool) -> OsFile {
+        self.is_method_fixed = yes;
+        self
     }
 
     /// The way of writing durably that the file has come down to.
@@ -207,6 +216,12 @@ impl DiskFile for OsFile {
 
     fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         write_all_durably(self, &self.method, buf, offset)
+    }
+
+    fn prefer_durable_write(&self, way: DurableWrite) {
+        if !self.is_method_fixed {
+            self.method.prefer(way);
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -5,7 +5,7 @@ use super::durable::DurableWrite;
 use super::file::OsFile;
 use super::{OsDisk, sys};
 use crate::AlignedBuf;
-use crate::disk::{BLOCK_BYTES, Backend, Disk, DiskFile, Io, Open};
+use crate::disk::{BLOCK_BYTES, Backend, Choice, Disk, DiskFile, Io, Open};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +20,8 @@ const WRITES_PER_TURN: u64 = 4;
 pub(super) fn describe(disk: &OsDisk, dir: &Path) -> Backend {
     let file_system = sys::file_system_of(dir);
     Backend {
-        name: disk.choice().name(),
-        reason: format!("{}; {}", disk.choice().reason(), reason(disk, dir)),
+        name: disk.io_choice().name(),
+        reason: format!("{}; {}", disk.io_choice().reason(), reason(disk, dir)),
         file_system: file_system.name.to_owned(),
         is_network: file_system.network,
         is_copy_on_write: file_system.copy_on_write,
@@ -65,13 +65,25 @@ fn tried(disk: &OsDisk, dir: &Path) -> io::Result<OsFile> {
 ///
 /// # Errors
 /// What the system says to creating and writing a file there.
-#[expect(clippy::disallowed_methods, reason = "the device's speed is measured by the real clock")]
 pub fn probe_durable_write(dir: &Path, budget: Duration) -> io::Result<Vec<(DurableWrite, f64)>> {
-    let disk = OsDisk::with(super::OsOptions {
-        allow_network: true,
-        io: Io::Blocking,
-        ..super::OsOptions::default()
-    });
+    let rate = |run: &Run| {
+        let took: Duration = run.took.iter().sum();
+        run.took.len() as f64 / took.as_secs_f64().max(1e-9)
+    };
+    Ok(measure(dir, budget)?.iter().map(|run| (run.method, rate(run))).collect())
+}
+
+/// One way's writes.
+struct Run {
+    method: DurableWrite,
+    file: OsFile,
+    /// How long each took.
+    took: Vec<Duration>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the device's speed is measured by the real clock")]
+fn measure(dir: &Path, budget: Duration) -> io::Result<Vec<Run>> {
+    let disk = OsDisk::with(super::OsOptions { allow_network: true, io: Io::Blocking, durable_write: None });
     let block = AlignedBuf::zeroed(BLOCK_BYTES)?;
     let mut runs = Vec::new();
     for method in DurableWrite::ALL {
@@ -80,32 +92,69 @@ pub fn probe_durable_write(dir: &Path, budget: Duration) -> io::Result<Vec<(Dura
         file.sync_data()?;
         file.write_durable_at(&block, 0)?;
         if file.method() == method {
-            runs.push(Run { method, file, writes: 0, took: Duration::ZERO });
+            runs.push(Run { method, file, took: Vec::new() });
         }
     }
     let end = Instant::now() + budget;
     loop {
         for run in &mut runs {
-            let started = Instant::now();
-            for _ in 0..WRITES_PER_TURN {
-                run.file.write_durable_at(&block, run.writes % BLOCKS * BLOCK_BYTES as u64)?;
-                run.writes += 1;
+            // On a slow device one write each has to do.
+            let turn = if run.took.is_empty() { 1 } else { WRITES_PER_TURN };
+            for _ in 0..turn {
+                let started = Instant::now();
+                run.file.write_durable_at(&block, run.took.len() as u64 % BLOCKS * BLOCK_BYTES as u64)?;
+                run.took.push(started.elapsed());
             }
-            run.took += started.elapsed();
         }
         if Instant::now() >= end {
             break;
         }
     }
-    let held_out = runs.iter().filter(|run| run.file.method() == run.method);
-    Ok(held_out.map(|run| (run.method, run.writes as f64 / run.took.as_secs_f64().max(1e-9))).collect())
+    runs.retain(|run| run.file.method() == run.method);
+    Ok(runs)
 }
 
-struct Run {
-    method: DurableWrite,
-    file: OsFile,
-    writes: u64,
-    took: Duration,
+/// How long a log measures when it is created.
+const BUDGET: Duration = Duration::from_millis(50);
+/// By how much another way must beat the first: what is measured in so short a time is rough. With few writes, rougher.
+const CLEARLY: f64 = 1.15;
+const CLEARLY_OF_FEW: f64 = 2.0;
+const FEW: usize = 16;
+
+/// `SEAWALL_PROBE=0` in the environment: nothing is measured.
+pub(super) fn is_switched_off() -> bool {
+    std::env::var_os("SEAWALL_PROBE").is_some_and(|value| value == "0")
+}
+
+/// The way to write durably in `dir`: the first that is not refused, unless another is clearly quicker.
+pub(super) fn choose(dir: &Path) -> Choice {
+    match measure(dir, BUDGET) {
+        Ok(runs) => choose_among(runs.into_iter().map(|run| (run.method, run.took)).collect()),
+        Err(error) => Choice { way: None, reason: format!("durable writes could not be measured ({error})") },
+    }
+}
+
+/// Compared by medians, which a burst of other work does not move.
+fn choose_among(mut runs: Vec<(DurableWrite, Vec<Duration>)>) -> Choice {
+    let mut medians = Vec::new();
+    for (method, took) in &mut runs {
+        took.sort_unstable();
+        if let Some(median) = took.get(took.len() / 2) {
+            medians.push((*method, median.as_secs_f64().max(1e-9), took.len()));
+        }
+    }
+    let quickest = medians.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+    let (Some(first), Some(quickest)) = (medians.first(), quickest) else {
+        return Choice { way: None, reason: "durable writes could not be measured".to_owned() };
+    };
+    let margin = if first.2.min(quickest.2) < FEW { CLEARLY_OF_FEW } else { CLEARLY };
+    let chosen = if first.1 > quickest.1 * margin { quickest } else { first };
+    let rates: Vec<String> =
+        medians.iter().map(|(method, median, _)| format!("{method} {:.0}/s", 1.0 / median)).collect();
+    Choice {
+        way: Some(chosen.0),
+        reason: format!("{} was chosen (measured: {})", chosen.0, rates.join(", ")),
+    }
 }
 
 /// A new file that nothing else will ever see.
@@ -138,4 +187,34 @@ fn named_scratch_file(disk: &OsDisk, dir: &Path, method: DurableWrite) -> io::Re
 #[cfg(test)]
 pub(super) fn named_scratch_file_for_tests(disk: &OsDisk, dir: &Path) -> io::Result<OsFile> {
     named_scratch_file(disk, dir, DurableWrite::DirectDsync)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::DurableWrite::{DirectDsync, Dsync, WriteThenSync};
+    use super::*;
+
+    fn chosen(us: &[(DurableWrite, u64)], writes: usize) -> Option<DurableWrite> {
+        let took = |us: u64| {
+            let mut took = vec![Duration::from_micros(us); writes];
+            // A burst of other work hits one of them.
+            *took.last_mut().unwrap() *= 50;
+            took
+        };
+        choose_among(us.iter().map(|(method, us)| (*method, took(*us))).collect()).way
+    }
+
+    #[test]
+    fn another_way_must_be_clearly_quicker() {
+        let near = [(DirectDsync, 100), (Dsync, 140), (WriteThenSync, 90)];
+        assert_eq!(chosen(&near, 100), Some(DirectDsync));
+        let clear = [(DirectDsync, 100), (Dsync, 140), (WriteThenSync, 80)];
+        assert_eq!(chosen(&clear, 100), Some(WriteThenSync));
+        assert_eq!(chosen(&clear, 5), Some(DirectDsync), "five writes show little");
+        assert_eq!(chosen(&[(DirectDsync, 6000), (WriteThenSync, 1200)], 5), Some(WriteThenSync));
+        // The first was refused: the next is the one to beat.
+        assert_eq!(chosen(&[(Dsync, 100), (WriteThenSync, 95)], 100), Some(Dsync));
+        assert_eq!(chosen(&[], 1), None);
+    }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::AlignedBuf;
 use crate::disk::{BLOCK_BYTES, DiskFile, Lock, read_exact_at};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -70,14 +70,29 @@ fn durable_writes(disk: &OsDisk, dir: &Path) {
 #[test]
 fn durable_writes_by_every_method() {
     let dir = Dir::new();
-    let disk = OsDisk::new();
     for method in DurableWrite::ALL {
-        disk.set_durable_write(method);
+        let disk = OsDisk::with(OsOptions { durable_write: Some(method), ..OsOptions::default() });
         assert_eq!(disk.durable_write(), method);
         durable_writes(&disk, &dir.0);
     }
-    let forced = OsDisk::with(OsOptions { durable_write: Some(DurableWrite::Dsync), ..OsOptions::default() });
-    assert_eq!(forced.durable_write(), DurableWrite::Dsync);
+}
+
+#[test]
+fn a_file_listens_to_a_wish_unless_the_disk_was_made_otherwise() {
+    let dir = Dir::new();
+    let way_of = |disk: &OsDisk, wish: DurableWrite| {
+        let file = disk.open_file_with(&dir.path("w"), Open::CreateNew, disk.durable_write()).unwrap();
+        file.prefer_durable_write(wish);
+        file.write_durable_at(&filled(1, BLOCK_BYTES), 0).unwrap();
+        disk.remove(&dir.path("w")).unwrap();
+        file.method()
+    };
+    assert_eq!(way_of(&OsDisk::new(), DurableWrite::WriteThenSync), DurableWrite::WriteThenSync);
+    let fixed = OsOptions { durable_write: Some(DurableWrite::Dsync), ..OsOptions::default() };
+    assert_eq!(way_of(&OsDisk::with(fixed), DurableWrite::WriteThenSync), DurableWrite::Dsync);
+    // A way that was refused does not come back.
+    let best = way_of(&OsDisk::new(), DurableWrite::DirectDsync);
+    assert_eq!(way_of(&OsDisk::new(), DurableWrite::DirectDsync), best);
 }
 
 #[cfg(target_os = "linux")]
@@ -331,6 +346,12 @@ fn probing_measures_every_way_that_works() {
     assert!(OsDisk::new().list(&dir.0).unwrap().is_empty());
     assert!(probe_durable_write(&dir.path("none"), Duration::ZERO).is_err());
     eprintln!("durable 4 KiB overwrites a second: {rates:?}");
+    let choice = probe::choose(&dir.0);
+    assert!(choice.way.is_some() && choice.reason.contains("/s"), "{choice:?}");
+    let choice = probe::choose(&dir.path("none"));
+    assert!(choice.way.is_none() && choice.reason.contains("could not be measured"), "{choice:?}");
+    let fixed = OsOptions { durable_write: Some(DurableWrite::Dsync), ..OsOptions::default() };
+    assert_eq!(OsDisk::with(fixed).choose_durable_write(&dir.0), None, "there is nothing to choose");
 }
 
 /// A file system of 1 MiB, if we may mount one; unmounted when dropped.

@@ -105,6 +105,31 @@ fn refusals_lead_to_the_next_way_and_keep_the_promise() {
     }
 }
 
+/// What a log has measured holds for operations in a ring as it does for blocking calls; even for one that waits already.
+#[test]
+fn a_wish_is_listened_to() {
+    let dir = Dir::new();
+    let file = OsDisk::new().open(&dir.path("file"), Open::CreateNew).unwrap();
+    file.allocate(0, 4 * BLOCK).unwrap();
+    if !is_usable(&file) {
+        return;
+    }
+    let ways = |task, results: &[i32]| -> Vec<Way> {
+        play(task, results).0.into_iter().map(|(way, _)| way).collect()
+    };
+    assert_eq!(ways(write(&file, 4096, true), &[4096]), [Way::WriteDirectDsync]);
+    file.prefer_durable_write(DurableWrite::Dsync);
+    assert_eq!(ways(write(&file, 4096, true), &[4096]), [Way::WriteDsync]);
+    let waiting = write(&file, 4096, true);
+    file.prefer_durable_write(DurableWrite::WriteThenSync);
+    assert_eq!(ways(waiting, &[4096, 0]), [Way::Write, Way::Sync]);
+    // Whoever made the disk has chosen.
+    std::fs::remove_file(dir.path("file")).unwrap();
+    let file = open(&dir, DurableWrite::DirectDsync);
+    file.prefer_durable_write(DurableWrite::WriteThenSync);
+    assert_eq!(ways(write(&file, 4096, true), &[4096]), [Way::WriteDirectDsync]);
+}
+
 #[test]
 fn reads_end_at_the_end_and_say_where_they_came_from() {
     let dir = Dir::new();
