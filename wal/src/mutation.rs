@@ -25,11 +25,13 @@ pub enum Mutation {
     ReadRecordsInPart,
     /// Commits are acknowledged when they are written.
     AcknowledgeWritten,
+    /// Of several frames in flight, the first one's end is taken for that of all: the sync comes before the others.
+    AcknowledgeOutOfOrder,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 10] = [
+    pub const ALL: [Mutation; 11] = [
         Mutation::BelieveAnyTail,
         Mutation::DurableWriteAsBarrier,
         Mutation::HeaderEarly,
@@ -40,6 +42,7 @@ impl Mutation {
         Mutation::GoOnAfterFailure,
         Mutation::ReadRecordsInPart,
         Mutation::AcknowledgeWritten,
+        Mutation::AcknowledgeOutOfOrder,
     ];
 
     /// Its name on the command line.
@@ -55,6 +58,7 @@ impl Mutation {
             Mutation::GoOnAfterFailure => "go-on-after-failure",
             Mutation::ReadRecordsInPart => "read-records-in-part",
             Mutation::AcknowledgeWritten => "acknowledge-written",
+            Mutation::AcknowledgeOutOfOrder => "acknowledge-out-of-order",
         }
     }
 

@@ -11,6 +11,7 @@ use crate::commit::Batch;
 use crate::disk::{Completion, Op};
 use crate::error::Result;
 use crate::frame;
+use crate::mutation::Mutation;
 use crate::segment::Geometry;
 use std::sync::Arc;
 
@@ -58,6 +59,9 @@ impl Writer {
                 }
             }
             self.note_written(live, batch, &header, len, claim);
+        }
+        if self.mutation == Some(Mutation::AcknowledgeOutOfOrder) && queue.reap(1, &mut done).is_ok() {
+            self.sync(live)?;
         }
         let in_flight = queue.in_flight();
         if let Err(source) = queue.reap(in_flight, &mut done) {
