@@ -76,6 +76,11 @@ impl Batch {
         }
     }
 
+    /// The frame as it stands on the disk, padding included, once it was finished.
+    pub(crate) fn frame(&self) -> Option<&[u8]> {
+        self.buf.get(..self.len.next_multiple_of(BLOCK_BYTES))
+    }
+
     /// Copies bytes in; the caller has checked that they fit. Returns where they stand.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Lsn {
         let at = self.end();

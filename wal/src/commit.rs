@@ -28,17 +28,19 @@ use crate::buf::AlignedBuf;
 use crate::callbacks::{Callback, Callbacks};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
+use crate::follow::Followers;
 use crate::frame::{self, Flags};
 use crate::record::{self, Kind};
 use crate::runtime::Runtime;
 use crate::segment::Geometry;
 use crate::stats::{Counters, add};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+mod end;
 #[cfg(seawall_shuttle)]
 pub(crate) mod explored;
 mod gather;
@@ -46,7 +48,7 @@ mod lead;
 mod word;
 
 use gather::Gather;
-use word::Word;
+pub(crate) use word::Word;
 
 /// Words that waiters sleep on, a batch's being its number modulo this.
 const WORDS: usize = 64;
@@ -128,7 +130,10 @@ struct State {
     ready_end: Lsn,
     pool: Vec<AlignedBuf>,
     failure: Option<Arc<Error>>,
+    /// Nothing new is taken.
     closed: bool,
+    /// Nothing is published any more either.
+    ended: bool,
     time_us: u64,
 }
 
@@ -147,6 +152,8 @@ pub(crate) struct Committer<S> {
     callbacks: Callbacks,
     /// Told of every change of the marks, and of failure, before anybody is woken.
     listener: Listener,
+    /// Told of every write after the marks, and of the end.
+    pub(crate) followers: Followers,
     counters: Arc<Counters>,
     /// A test's deliberate mistake: failed writes are acknowledged.
     pub(crate) forgetful: bool,
@@ -213,6 +220,7 @@ impl<S: Sink> Committer<S> {
                 pool: Vec::new(),
                 failure: None,
                 closed: false,
+                ended: false,
                 time_us,
             }),
             reserved: AtomicU64::new(durable.0),
@@ -222,6 +230,7 @@ impl<S: Sink> Committer<S> {
             progress: Word::default(),
             callbacks: Callbacks::default(),
             listener: Listener::default(),
+            followers: Followers::default(),
             counters: counters.clone(),
             forgetful: false,
             #[cfg(seawall_shuttle)]
@@ -248,6 +257,10 @@ impl<S: Sink> Committer<S> {
 
     pub(crate) fn failure(&self) -> Option<Arc<Error>> {
         self.state.lock().failure.clone()
+    }
+
+    pub(crate) fn runtime(&self) -> &dyn Runtime {
+        &*self.runtime
     }
 
     /// Says that files exist for positions before `end`.
@@ -432,56 +445,6 @@ impl<S: Sink> Committer<S> {
         // Whoever publishes after this insertion sees it; whoever published before is seen here.
         let failed = self.failure().is_some();
         self.callbacks.run(self.durable(), self.written(), failed);
-    }
-
-    /// Writes what is gathered if nobody does, and carries the durable LSN on in an empty frame if the newest frame
-    /// does not carry it yet. For idle moments and for closing.
-    pub(crate) fn settle(&self, carried: Lsn, seal: bool) -> Result<bool> {
-        let state = self.state.lock();
-        state.check()?;
-        self.settle_locked(state, carried, seal)
-    }
-
-    fn settle_locked(&self, mut state: MutexGuard<'_, State>, carried: Lsn, seal: bool) -> Result<bool> {
-        if state.in_flight {
-            return Ok(false);
-        }
-        let durable = self.durable();
-        if !state.has_pending() {
-            let base = state.open.base;
-            let fits = self.geometry.offset(base) != 0 && base < state.ready_end;
-            if !seal || durable <= carried || !fits {
-                return Ok(false);
-            }
-            if state.pool.is_empty() {
-                state.pool.push(new_buf(self.geometry)?);
-            }
-            state.open.flags = Flags::SEAL;
-            state.open.durability = Durability::Synced;
-            self.seal_open(&mut state)?;
-            add(&self.counters.seals, 1);
-        }
-        state.in_flight = true;
-        drop(state);
-        self.lead();
-        Ok(true)
-    }
-
-    /// Takes nothing new from now on. What has its place can still be waited for.
-    pub(crate) fn close(&self) {
-        self.state.lock().closed = true;
-    }
-
-    /// After [`close`](Self::close): everything that has its place becomes durable, and the durable LSN is carried on in
-    /// an empty frame if `carried` says that the newest frame does not carry it.
-    pub(crate) fn drain(&self, carried: impl Fn() -> Lsn) -> Result<()> {
-        self.make_durable(self.reserved())?;
-        let state = self.state.lock();
-        if let Some(failure) = &state.failure {
-            return Err(Error::Poisoned(failure.clone()));
-        }
-        self.settle_locked(state, carried(), true)?;
-        Ok(())
     }
 
     fn has(&self, need: Need) -> bool {

@@ -100,6 +100,11 @@ impl Header {
         padded(self.length as usize)
     }
 
+    /// The payload in `frame`, which begins with this header.
+    pub fn payload<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        frame.get(HEADER_BYTES..HEADER_BYTES + self.length as usize).unwrap_or_default()
+    }
+
     /// Reads a header without its payload, for any salt and place: `Err` only for blank or damaged bytes.
     ///
     /// # Errors

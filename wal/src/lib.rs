@@ -32,6 +32,7 @@ mod bytes;
 #[doc(hidden)]
 pub mod callbacks;
 mod commit;
+mod follow;
 mod keeper;
 mod log;
 #[doc(hidden)]
@@ -74,9 +75,10 @@ pub use commit::Placed;
 pub use disk::{Disk, DiskFile, OsDisk, SimDisk};
 pub use durability::Durability;
 pub use error::{Error, Result};
+pub use follow::Stopper;
 pub use log::{Io, Outcome, Recovery, Repair, Wal, WalOptions};
 pub use lsn::Lsn;
-pub use reader::{Record, RecordRef, WalReader};
+pub use reader::{Next, Record, RecordRef, WalReader};
 pub use record::Kind;
 pub use retention::{Pin, Retainer};
 pub use runtime::{OsRuntime, Runtime, SimRuntime};

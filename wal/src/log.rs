@@ -10,7 +10,6 @@ use crate::error::{Error, Result};
 use crate::keeper::Keeper;
 use crate::mutation::Mutation;
 pub use crate::options::{Io, Outcome, Recovery, Repair, WalOptions};
-use crate::reader::WalReader;
 use crate::record::{self, Kind};
 use crate::retention::{Pin, Retainer, Retention};
 use crate::runtime::{OsRuntime, Runtime};
@@ -23,10 +22,11 @@ use crate::ticket::Ticket;
 use crate::writer::{Live, Writer};
 use crate::{latch::Latch, open};
 use std::collections::BTreeMap;
-use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+mod read;
 
 /// A write-ahead log: many small commits into few large durable writes. Cheap to clone; all clones are one log.
 ///
@@ -271,26 +271,6 @@ impl Wal {
         self.0.inner.committer.reserved()
     }
 
-    /// Reads records, as far as they are written now. The log is kept from being reclaimed under the reader.
-    ///
-    /// # Errors
-    /// [`Error::BadInput`] if the range begins before [`first_lsn`](Wal::first_lsn) and is not open there.
-    pub fn read(&self, range: impl RangeBounds<Lsn>) -> Result<WalReader> {
-        let inner = &self.0.inner;
-        let from = match range.start_bound() {
-            Bound::Included(&Lsn::ZERO) | Bound::Unbounded => inner.first(),
-            Bound::Included(lsn) => *lsn,
-            Bound::Excluded(lsn) => lsn.plus(1),
-        };
-        let to = match range.end_bound() {
-            Bound::Included(lsn) => lsn.plus(1),
-            Bound::Excluded(lsn) => *lsn,
-            Bound::Unbounded => Lsn::MAX,
-        };
-        let pin = self.pin("reader", from)?;
-        WalReader::live(inner, pin, from, to.min(inner.committer.written()))
-    }
-
     /// Keeps the log from `lsn` on until the pin is dropped. `who` is shown by [`retained`](Wal::retained).
     ///
     /// # Errors
@@ -407,7 +387,7 @@ impl Drop for Handle {
             if let Some(keeper) = &self.keeper {
                 keeper.stop(&self.inner);
             }
-            self.inner.committer.close();
+            self.inner.committer.end();
         } else {
             let _ = self.close();
         }
@@ -688,6 +668,7 @@ impl Inner {
         let closed = drained_early.unwrap_or_else(|| self.drain());
         #[cfg(not(seawall_shuttle))]
         let closed = self.drain();
+        self.committer.end();
         let closed = closed.and_then(|()| self.write_anchor(|anchor| anchor.clean = true));
         // The locks go with the last handle, not with the last receipt or reader.
         self.committer.sink.live.lock().take();

@@ -1,18 +1,30 @@
-//! Reading records by LSN.
+//! Reading records by LSN: a stretch of the log, or the log as it grows.
+//!
+//! ```text
+//! reader          frames into units, units into records
+//! reader/seek     where reading begins
+//! reader/live     beside the writer: how far may be shown, waiting for more, the pin
+//! ```
 
 use crate::Lsn;
 use crate::error::{Error, Result};
+use crate::follow::{SleepsOn, Stopper};
 use crate::frame::{self, Flags};
-use crate::log::{Inner, WalOptions};
+use crate::log::WalOptions;
 use crate::record::{self, Kind};
-use crate::retention::Pin;
 use crate::runtime::{OsRuntime, Runtime};
 use crate::scan::{FrameReader, SegmentUse};
 use crate::segment::Geometry;
 use crate::slice::Slice;
+use crate::sync::{AtomicBool, AtomicU32};
 use crate::writer::segment_path;
+use live::Live;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+mod live;
+mod seek;
 
 /// One record of the log.
 #[derive(Clone, Debug)]
@@ -50,8 +62,20 @@ pub struct RecordRef<'a> {
     pub payload: &'a [u8],
 }
 
-/// Reads records in order, every frame verified. Made by [`Wal::read`](crate::Wal::read), which keeps the log from
-/// being reclaimed under it, or by [`WalReader::open`].
+/// What [`WalReader::next_timeout`] met.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Next {
+    /// The next record.
+    Record(Record),
+    /// Nothing within the time given; the reader stays good.
+    TimedOut,
+    /// There is no more, and will be none: the range's end, a log that was closed, a reader that was stopped.
+    Ended,
+}
+
+/// Reads records in order, every frame verified. Made by [`Wal::read`](crate::Wal::read) and
+/// [`Wal::follow`](crate::Wal::follow), which keep the log from being reclaimed under it, or by [`WalReader::open`].
 #[derive(Debug)]
 pub struct WalReader {
     frames: FrameReader,
@@ -75,7 +99,11 @@ pub struct WalReader {
     /// Whether a frame was read that begins with a record.
     started: bool,
     failed: bool,
-    live: Option<(Arc<Inner>, Pin)>,
+    live: Option<Live>,
+    stopper: Stopper,
+    /// When a wait must end, on the runtime's clock; and whether it did.
+    deadline: Option<Duration>,
+    timed_out: bool,
 }
 
 impl WalReader {
@@ -100,74 +128,70 @@ impl WalReader {
         let disk = options.disk_or_default();
         let frames = FrameReader::new(&disk, dir.as_ref(), found.geometry, false)?;
         let from = from.max(found.anchor.first);
-        let mut reader =
-            WalReader::start(frames, dir.as_ref(), found.geometry, found.path, from, found.end, None)?;
-        reader.seek()?;
-        Ok(reader)
-    }
-
-    pub(crate) fn live(inner: &Arc<Inner>, pin: Pin, from: Lsn, limit: Lsn) -> Result<WalReader> {
-        let frames = FrameReader::new(&inner.disk, &inner.dir, inner.geometry, false)?;
-        let path = inner.segments();
-        let live = Some((inner.clone(), pin));
-        let mut reader = WalReader::start(frames, &inner.dir, inner.geometry, path, from, limit, live)?;
-        reader.judged_from = inner.recovery.start;
-        reader.seek()?;
-        Ok(reader)
-    }
-
-    fn start(
-        frames: FrameReader,
-        dir: &Path,
-        geometry: Geometry,
-        path: Vec<SegmentUse>,
-        from: Lsn,
-        limit: Lsn,
-        live: Option<(Arc<Inner>, Pin)>,
-    ) -> Result<WalReader> {
-        let index = path.iter().take_while(|segment| segment.end.is_some_and(|end| end <= from)).count();
-        // A replay position may lie behind the last frame, even in a segment that was never begun.
-        let first =
-            path.get(index).filter(|_| from < limit).map(|segment| geometry.first_frame(segment.number));
-        let at = first.unwrap_or(limit);
-        Ok(WalReader {
+        let sleeps_on = SleepsOn::Word(runtime, Arc::new(AtomicU32::new(0)));
+        let mut reader = WalReader {
             frames,
-            dir: dir.to_owned(),
-            geometry,
-            path,
-            index,
-            at,
+            dir: dir.as_ref().to_owned(),
+            geometry: found.geometry,
+            path: found.path,
+            index: 0,
+            at: found.end,
             from,
-            limit,
+            limit: found.end,
             unit: Vec::new(),
             unit_at: 0,
             pieces: Vec::new(),
             judged_from: Lsn::ZERO,
             started: false,
             failed: false,
-            live,
+            live: None,
+            stopper: Stopper { stop: Arc::new(AtomicBool::new(false)), sleeps_on },
+            deadline: None,
+            timed_out: false,
+        };
+        reader.seek()?;
+        Ok(reader)
+    }
+
+    /// A handle that ends this reader from another thread, also while it waits.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Like `next`, but waits no longer than `limit`. Only a reader that follows a log ever waits.
+    ///
+    /// ```
+    /// # let dir = std::env::temp_dir().join(format!("seawall-next-doc-{}", std::process::id()));
+    /// use seawall_wal::{Lsn, Next, Wal};
+    /// use std::time::Duration;
+    /// let wal = Wal::options().segment_bytes(1 << 20).open(&dir)?;
+    /// let mut follower = wal.follow(Lsn::ZERO)?;
+    /// assert!(matches!(follower.next_timeout(Duration::from_millis(1))?, Next::TimedOut));
+    /// wal.commit(b"seen")?;
+    /// assert!(matches!(follower.next_timeout(Duration::from_secs(60))?, Next::Record(r) if r.payload == b"seen"));
+    /// # wal.close()?;
+    /// # std::fs::remove_dir_all(dir).unwrap();
+    /// # Ok::<(), seawall_wal::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Like [`next_record`](WalReader::next_record).
+    pub fn next_timeout(&mut self, limit: Duration) -> Result<Next> {
+        self.deadline = Some(self.now().saturating_add(limit));
+        let record = self.next_owned();
+        self.deadline = None;
+        Ok(match record? {
+            Some(record) => Next::Record(record),
+            None if self.timed_out => Next::TimedOut,
+            None => Next::Ended,
         })
     }
 
-    /// Starts at `from` itself where that is a frame's boundary, as replay positions are.
-    fn seek(&mut self) -> Result<()> {
-        let Some(segment) = self.path.get(self.index).copied() else { return Ok(()) };
-        let is_inside = self.geometry.number(self.from) == segment.number && self.from > self.at;
-        if !is_inside || !self.from.0.is_multiple_of(crate::disk::BLOCK_BYTES as u64) {
-            return Ok(());
-        }
-        if let Ok((header, _)) = self.frames.frame_at(&segment, self.from)?
-            && !matches!(header.flags, Flags::MIDDLE | Flags::LAST)
-        {
-            self.at = self.from;
-        }
-        Ok(())
-    }
-
-    /// The next record, borrowed from the reader's buffer.
+    /// The next record, borrowed from the reader's buffer. A reader that follows a log waits for it.
     ///
     /// # Errors
-    /// [`Error::Corruption`] for a damaged frame before the end, [`Error::Io`]. After an error there is no more.
+    /// [`Error::Corruption`] for a damaged frame before the end, [`Error::Io`]; [`Error::Poisoned`] if the log that is
+    /// followed has failed, behind all that was durable. After an error there is no more.
     pub fn next_record(&mut self) -> Result<Option<RecordRef<'_>>> {
         if self.failed {
             return Ok(None);
@@ -197,7 +221,11 @@ impl WalReader {
 
     /// Where in the unit the next record to show stands.
     fn advance(&mut self) -> Result<Option<(usize, record::Header)>> {
+        self.timed_out = false;
         loop {
+            if self.stopper.is_stopped() {
+                return Ok(None);
+            }
             while self.unit_at < self.unit.len() {
                 let at = self.unit_at;
                 let rest = self.unit.get(at..).unwrap_or_default();
@@ -217,7 +245,7 @@ impl WalReader {
                     return Ok(Some((at, header)));
                 }
             }
-            if !self.next_unit()? {
+            if !self.next_unit()? && !self.wait_for_more()? {
                 return Ok(None);
             }
         }
@@ -228,6 +256,7 @@ impl WalReader {
         self.unit.clear();
         self.unit_at = 0;
         self.pieces.clear();
+        self.advance_pin();
         loop {
             let Some(segment) = self.segment()? else {
                 return if self.pieces.is_empty() {
@@ -236,15 +265,7 @@ impl WalReader {
                     Err(self.damaged("a record does not end"))
                 };
             };
-            let frame = match self.frames.frame_at(&segment, self.at)? {
-                Ok(frame) => Some(frame),
-                // The buffer may hold what stood there before it was written.
-                Err(_) => {
-                    self.frames.forget();
-                    self.frames.frame_at(&segment, self.at)?.ok()
-                }
-            };
-            let Some((header, payload)) = frame else {
+            let Some(header) = self.take_frame(&segment)? else {
                 // Recovery began behind here, and did not look where the last segment's frames end.
                 if self.at < self.judged_from && segment.end.is_none() && self.pieces.is_empty() {
                     self.at = self.judged_from;
@@ -252,25 +273,42 @@ impl WalReader {
                 }
                 return Err(self.damaged("a frame before the log's end is damaged"));
             };
-            let at = self.at;
-            self.at = at.plus(header.padded_bytes() as u64);
-            if self.pieces.is_empty() && matches!(header.flags, Flags::MIDDLE | Flags::LAST) {
-                if self.started {
-                    return Err(self.damaged("a record goes on that did not begin"));
-                }
-                // Its beginning is in an earlier segment, before `from`.
+            self.at = self.at.plus(header.padded_bytes() as u64);
+            if self.pieces.is_empty() {
+                // The beginning is in an earlier segment, before `from`.
                 continue;
             }
-            if !self.pieces.is_empty() && !matches!(header.flags, Flags::MIDDLE | Flags::LAST) {
-                return Err(self.damaged("a record does not end"));
-            }
-            self.started = true;
-            self.pieces.push((self.unit.len(), at.plus(frame::HEADER_BYTES as u64)));
-            self.unit.extend_from_slice(payload);
             if !header.flags.goes_on() {
                 return Ok(true);
             }
         }
+    }
+
+    /// Verifies the frame at the reader's place and adds what it holds to the unit, unless it is a piece whose beginning
+    /// is not there. `None` if there is no frame.
+    fn take_frame(&mut self, segment: &SegmentUse) -> Result<Option<frame::Header>> {
+        let recent = self.live.as_ref().and_then(|live| live.recent(self.at));
+        let found = match &recent {
+            Some(bytes) => match frame::Header::decode(bytes, segment.salt, self.at) {
+                Ok(header) if header.verify(bytes) => Some((header, header.payload(bytes))),
+                _ => None,
+            },
+            None => self.frames.frame_at_again(segment, self.at)?,
+        };
+        let Some((header, payload)) = found else { return Ok(None) };
+        let goes_on = matches!(header.flags, Flags::MIDDLE | Flags::LAST);
+        if self.pieces.is_empty() && goes_on && !self.started {
+            return Ok(Some(header));
+        }
+        let is_in_sequence = goes_on != self.pieces.is_empty();
+        if is_in_sequence {
+            self.started = true;
+            self.pieces.push((self.unit.len(), self.at.plus(frame::HEADER_BYTES as u64)));
+            self.unit.extend_from_slice(payload);
+            return Ok(Some(header));
+        }
+        let what = if goes_on { "a record goes on that did not begin" } else { "a record does not end" };
+        Err(self.damaged(what))
     }
 
     /// The segment that the next frame stands in; `None` at the end.
@@ -294,17 +332,6 @@ impl WalReader {
         }
     }
 
-    /// Learns of segments begun since. True if there are more.
-    fn refresh(&mut self) -> bool {
-        let Some((inner, _)) = &self.live else { return false };
-        let Some(last) = self.path.last().map(|segment| segment.number) else { return false };
-        let segments = inner.segments();
-        let more: Vec<SegmentUse> = segments.into_iter().filter(|segment| segment.number > last).collect();
-        let found = !more.is_empty();
-        self.path.extend(more);
-        found
-    }
-
     fn lsn_of(&self, at: usize) -> Lsn {
         let piece = self.pieces.iter().rev().find(|(start, _)| *start <= at);
         piece.map_or(self.at, |(start, lsn)| lsn.plus((at - start) as u64))
@@ -325,22 +352,23 @@ impl WalReader {
     }
 }
 
+impl WalReader {
+    fn next_owned(&mut self) -> Result<Option<Record>> {
+        Ok(self.next_record()?.map(|record| Record {
+            lsn: record.lsn,
+            end: record.end,
+            kind: record.kind,
+            group: record.group,
+            time_us: record.time_us,
+            payload: Slice::from(record.payload.to_vec()),
+        }))
+    }
+}
+
 impl Iterator for WalReader {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.next_record() {
-            Ok(record) => record.map(|record| {
-                Ok(Record {
-                    lsn: record.lsn,
-                    end: record.end,
-                    kind: record.kind,
-                    group: record.group,
-                    time_us: record.time_us,
-                    payload: Slice::from(record.payload.to_vec()),
-                })
-            }),
-            Err(error) => Some(Err(error)),
-        }
+        self.next_owned().transpose()
     }
 }

@@ -111,6 +111,16 @@ impl Pin {
         }
         Ok(())
     }
+
+    /// Moves the position forward, if that is where `lsn` is.
+    pub(crate) fn advance_to(&self, lsn: Lsn) {
+        let now = self.retention.runtime.now();
+        let mut pins = self.retention.pins.lock();
+        if let Some(held) = pins.pins.get_mut(&self.id).filter(|held| held.lsn < lsn) {
+            held.lsn = lsn;
+            held.since = now;
+        }
+    }
 }
 
 impl Drop for Pin {

@@ -46,6 +46,8 @@ pub(crate) struct FrameReader {
     buf: AlignedBuf,
     /// The file offset of the buffer's first byte, and how many bytes of it are filled.
     window: (u64, usize),
+    /// Nothing is read ahead from here on: it is being written.
+    until: Lsn,
     from_device: bool,
     /// Whether every read so far came from the device itself.
     pub(crate) all_from_device: bool,
@@ -74,6 +76,7 @@ impl FrameReader {
             open: None,
             buf,
             window: (0, 0),
+            until: Lsn::MAX,
             from_device,
             all_from_device: true,
         })
@@ -106,8 +109,49 @@ impl FrameReader {
         if !header.verify(whole) {
             return Ok(Err(NoFrame::Torn));
         }
-        let payload = whole.get(frame::HEADER_BYTES..frame::HEADER_BYTES + header.length as usize);
-        Ok(Ok((header, payload.unwrap_or_default())))
+        Ok(Ok((header, header.payload(whole))))
+    }
+
+    /// The frame at `lsn`, looked for a second time in the file itself: the buffer may hold what stood there before it was
+    /// written.
+    pub(crate) fn frame_at_again(
+        &mut self,
+        segment: &SegmentUse,
+        lsn: Lsn,
+    ) -> Result<Option<(frame::Header, &[u8])>> {
+        if self.frame_at(segment, lsn)?.is_err() {
+            self.window = (0, 0);
+        }
+        Ok(self.frame_at(segment, lsn)?.ok())
+    }
+
+    /// The frame that the byte at `lsn` belongs to, padding included, looked for backwards. `None` if there is none, and
+    /// if there is more than one: a payload may hold what looks like a frame, and then frames must be followed from the
+    /// segment's beginning on.
+    pub(crate) fn frame_around(&mut self, segment: &SegmentUse, lsn: Lsn) -> Result<Option<frame::Header>> {
+        if self.geometry.number(lsn) != segment.number {
+            return Ok(None);
+        }
+        let block = lsn.0 - lsn.0 % BLOCK_BYTES as u64;
+        let lowest = block.saturating_sub((FRAME_BYTES_MAX - BLOCK_BYTES) as u64);
+        let mut at = Lsn(lowest).max(self.geometry.first_frame(segment.number));
+        let mut found: Option<frame::Header> = None;
+        while at <= lsn {
+            let Some(head) = self.bytes_at(segment.number, self.geometry.offset(at), BLOCK_BYTES)? else {
+                break;
+            };
+            if let Ok(header) = frame::Header::decode(head, segment.salt, at)
+                && at.plus(header.padded_bytes() as u64) > lsn
+            {
+                if found.is_some() {
+                    return Ok(None);
+                }
+                found = Some(header);
+            }
+            at = at.plus(BLOCK_BYTES as u64);
+        }
+        let Some(header) = found else { return Ok(None) };
+        Ok(self.frame_at(segment, header.lsn)?.ok().map(|(header, _)| header))
     }
 
     /// From `from` on in the segment, where there is one and what it says: a frame's header with this salt, in whatever
@@ -142,9 +186,9 @@ impl FrameReader {
         Ok(frame.is_some_and(|frame| header.verify(frame)))
     }
 
-    /// Forgets what is buffered: the file may have changed.
-    pub(crate) fn forget(&mut self) {
-        self.window = (0, 0);
+    /// Nothing from `lsn` on is read ahead: it is being written.
+    pub(crate) fn read_until(&mut self, lsn: Lsn) {
+        self.until = lsn;
     }
 
     /// The segment's first block.
@@ -183,7 +227,10 @@ impl FrameReader {
         }
         let from_device = self.from_device;
         let Some(open) = self.open.as_ref() else { return Ok(false) };
-        let wanted = self.buf.len().min(usize::try_from(file_bytes - offset).unwrap_or(usize::MAX));
+        let ahead = self.until.0.saturating_sub(self.geometry.start(number).plus(offset).0);
+        let ahead = usize::try_from(ahead).unwrap_or(usize::MAX).max(bytes).next_multiple_of(BLOCK_BYTES);
+        let left = usize::try_from(file_bytes - offset).unwrap_or(usize::MAX);
+        let wanted = self.buf.len().min(left).min(ahead);
         // Whole blocks only: a file's ragged end is not part of a segment.
         let wanted = wanted - wanted % BLOCK_BYTES;
         let Some(target) = self.buf.get_mut(..wanted) else { return Ok(false) };

@@ -17,6 +17,7 @@
 
 mod commit;
 mod failure;
+mod follow;
 mod harness;
 mod latch;
 mod log;

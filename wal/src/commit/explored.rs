@@ -35,6 +35,14 @@ pub(crate) enum Misorder {
     RelayForgotten,
     /// A log that closes takes new records until all that it had are durable.
     CloseLate,
+    /// Followers are told of a write before the marks are stored.
+    TellFollowersFirst,
+    /// Whether a follower sleeps is looked up before its word is changed.
+    CountFollowersFirst,
+    /// A log that has ended tells no follower.
+    EndSilently,
+    /// Followers take a log that refuses, and still drains, for one that has ended.
+    EndBeforeDraining,
 }
 
 std::thread_local! {
@@ -62,7 +70,7 @@ impl Default for Explored {
 }
 
 impl<S> Committer<S> {
-    pub(super) fn errs(&self, misorder: Misorder) -> bool {
+    pub(crate) fn errs(&self, misorder: Misorder) -> bool {
         self.explored.misorder == Some(misorder)
     }
 

@@ -39,6 +39,14 @@ impl<S: Sink> Committer<S> {
             if self.errs(Misorder::WakeBeforePublish) && written.is_ok() {
                 self.announce(&done(&group), false);
             }
+            if written.is_ok() {
+                // While the token is held, so in order; before the marks, so that whoever sees them finds the frames.
+                self.followers.keep(&group);
+                #[cfg(seawall_shuttle)]
+                if self.errs(Misorder::TellFollowersFirst) {
+                    self.followers.wake(&*self.runtime);
+                }
+            }
             let may_go_on = round < LEAD_AGAIN_MAX;
             let written = match written {
                 Ok(written) => written,
@@ -148,6 +156,7 @@ impl<S: Sink> Committer<S> {
             }
         }
         self.progress.change_and_wake(&*self.runtime);
+        self.tell_followers();
         self.callbacks.run(self.durable(), self.written(), false);
     }
 
@@ -168,6 +177,7 @@ impl<S: Sink> Committer<S> {
         for word in self.words.iter().chain([&self.progress]) {
             word.change_and_wake(&*self.runtime);
         }
+        self.followers.wake(&*self.runtime);
         self.callbacks.run(self.durable(), self.written(), true);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// On a cache line of its own: words of neighbouring batches are changed by different threads.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(super) struct Word {
+pub(crate) struct Word {
     word: AtomicU32,
     sleepers: AtomicU32,
     /// One sleeper was woken, and has to wake the others.
@@ -20,12 +20,12 @@ pub(super) struct Word {
 
 impl Word {
     /// What a waiter has to look at before it looks at what it waits for.
-    pub(super) fn seen(&self) -> u32 {
+    pub(crate) fn seen(&self) -> u32 {
         self.word.load(Ordering::Acquire)
     }
 
     /// Sleeps until the word is no longer what was `seen`, or the time is over.
-    pub(super) fn sleep(&self, runtime: &dyn Runtime, seen: u32, limit: Option<Duration>) {
+    pub(crate) fn sleep(&self, runtime: &dyn Runtime, seen: u32, limit: Option<Duration>) {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         runtime.wait(&self.word, seen, limit);
         self.sleepers.fetch_sub(1, Ordering::Release);
@@ -42,7 +42,7 @@ impl Word {
         }
     }
 
-    pub(super) fn change_and_wake(&self, runtime: &dyn Runtime) {
+    pub(crate) fn change_and_wake(&self, runtime: &dyn Runtime) {
         self.change();
         self.wake(runtime);
     }
@@ -78,7 +78,7 @@ impl Word {
     }
 
     #[cfg(seawall_shuttle)]
-    pub(super) fn raw(&self) -> (&AtomicU32, &AtomicU32) {
+    pub(crate) fn raw(&self) -> (&AtomicU32, &AtomicU32) {
         (&self.word, &self.sleepers)
     }
 }

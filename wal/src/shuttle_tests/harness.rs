@@ -5,6 +5,7 @@ use crate::commit::explored::Misorder;
 use crate::commit::{Batch, Committer, Placed, Sink, Written};
 use crate::durability::Durability;
 use crate::error::{Error, Result};
+use crate::follow::Met;
 use crate::record::Kind;
 use crate::runtime::Runtime;
 use crate::runtime::ShuttleRuntime;
@@ -119,6 +120,7 @@ impl Bench {
         let mut committer = Committer::new(sink, GEOMETRY, &as_seam, &counters, base, base, 0).unwrap();
         committer.set_ready_end(GEOMETRY.start(1000));
         committer.explored.misorder = misorder;
+        committer.followers.counts_first = misorder == Some(Misorder::CountFollowersFirst);
         let bench = Arc::new(Bench { committer, runtime, placed: Mutex::new(Vec::new()) });
         // Only now does the word stand where it stays.
         bench.runtime.never_time_out(bench.committer.progress_address());
@@ -194,6 +196,23 @@ impl Bench {
             last = (durable, written, reserved);
             shuttle::thread::yield_now();
         }
+    }
+
+    /// Follows from `known` on, until `until` is durable or the log has ended; returns how far it came.
+    pub(super) fn follows(&self, mut known: Lsn, until: Lsn) -> Result<Lsn> {
+        let stop = crate::sync::AtomicBool::new(false);
+        while known < until {
+            match self.committer.follow(known, &stop, None)? {
+                Met::Durable(durable) => {
+                    let disk = *self.committer.sink.disk();
+                    assert!(durable > known && durable <= disk.durable, "W9: {durable} shown, {disk:?}");
+                    known = durable;
+                }
+                Met::Closed => break,
+                met => panic!("a follower met {met:?}"),
+            }
+        }
+        Ok(known)
     }
 
     /// When all threads have ended.

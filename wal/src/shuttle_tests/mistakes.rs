@@ -3,6 +3,7 @@
 use super::commit::{self, Scenario};
 use super::failure;
 use super::find;
+use super::follow;
 use crate::commit::explored::Misorder;
 
 fn noticed(misorder: Misorder, scenario: Scenario, how: &str) {
@@ -33,5 +34,9 @@ noticed! {
     registering_without_looking_again: RegisterBlindly, commit::registering, "called once";
     promising_before_writing: PromiseBeforeWrite, commit::synced_commits, "";
     forgetting_to_wake_the_others: RelayForgotten, commit::in_turns, "deadlock";
+    telling_followers_before_publishing: TellFollowersFirst, follow::one_follows, "deadlock";
+    counting_followers_before_changing_the_word: CountFollowersFirst, follow::one_follows, "deadlock";
+    ending_without_telling_followers: EndSilently, follow::following_to_the_end, "deadlock";
+    ending_before_all_is_drained: EndBeforeDraining, follow::following_to_the_end, "ended early";
     tending_a_batch_that_is_not_waited_for: TendOwnBatch, commit::behind_a_memory_commit, "deadlock";
 }

@@ -1,0 +1,133 @@
+//! A reader of an open log: how far it may show, what it waits for, and the pin that goes with it.
+
+use super::WalReader;
+use crate::Lsn;
+use crate::error::Result;
+use crate::follow::{Met, SleepsOn, Stopper};
+use crate::log::Inner;
+use crate::retention::Pin;
+use crate::scan::{FrameReader, SegmentUse};
+use crate::sync::AtomicBool;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a reader of an open log holds.
+#[derive(Debug)]
+pub(super) struct Live {
+    inner: Arc<Inner>,
+    /// Keeps what was not yet read.
+    pin: Pin,
+    /// Waits for more, instead of ending at the limit.
+    follows: bool,
+}
+
+impl Live {
+    /// The frame at `lsn`, if it was written a moment ago and is still in memory.
+    pub(super) fn recent(&self, lsn: Lsn) -> Option<Arc<[u8]>> {
+        if self.follows { self.inner.committer.followers.recent(lsn) } else { None }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if self.follows {
+            self.inner.committer.followers.left();
+        }
+    }
+}
+
+impl WalReader {
+    /// Reads from `from` to `limit`, all of it written.
+    pub(crate) fn bounded(inner: &Arc<Inner>, pin: Pin, from: Lsn, limit: Lsn) -> Result<WalReader> {
+        // What is durable is the same on the device and in the page cache; what is only written need not be.
+        let from_device = limit <= inner.committer.durable();
+        let live = Live { inner: inner.clone(), pin, follows: false };
+        WalReader::live(live, from, limit, from_device)
+    }
+
+    /// Reads from `from` on, whatever becomes durable.
+    pub(crate) fn following(inner: &Arc<Inner>, pin: Pin, from: Lsn) -> Result<WalReader> {
+        inner.committer.followers.joined();
+        let limit = inner.committer.durable();
+        let live = Live { inner: inner.clone(), pin, follows: true };
+        WalReader::live(live, from, limit, true)
+    }
+
+    fn live(live: Live, from: Lsn, limit: Lsn, from_device: bool) -> Result<WalReader> {
+        let inner = live.inner.clone();
+        let frames = FrameReader::new(&inner.disk, &inner.dir, inner.geometry, from_device)?;
+        let stopper =
+            Stopper { stop: Arc::new(AtomicBool::new(false)), sleeps_on: SleepsOn::Log(inner.clone()) };
+        let mut reader = WalReader {
+            frames,
+            dir: inner.dir.clone(),
+            geometry: inner.geometry,
+            // Asked for after the limit: a segment is known before anything in it is written.
+            path: inner.segments(),
+            index: 0,
+            at: limit,
+            from,
+            limit,
+            unit: Vec::new(),
+            unit_at: 0,
+            pieces: Vec::new(),
+            judged_from: inner.recovery.start,
+            started: false,
+            failed: false,
+            live: Some(live),
+            stopper,
+            deadline: None,
+            timed_out: false,
+        };
+        reader.frames.read_until(limit);
+        reader.seek()?;
+        Ok(reader)
+    }
+
+    pub(super) fn follows(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.follows)
+    }
+
+    /// At the limit: waits until it moves. False if there is no more, or the time is over.
+    pub(super) fn wait_for_more(&mut self) -> Result<bool> {
+        let deadline = self.deadline;
+        let Some(live) = self.live.as_ref().filter(|live| live.follows) else { return Ok(false) };
+        let met = live.inner.committer.follow(self.limit, &self.stopper.stop, deadline)?;
+        self.timed_out = met == Met::TimedOut;
+        let Met::Durable(durable) = met else { return Ok(false) };
+        self.limit = durable;
+        self.frames.read_until(durable);
+        if self.path.last().is_none_or(|last| last.number < self.geometry.number(durable)) {
+            self.refresh();
+        }
+        Ok(true)
+    }
+
+    /// Learns of segments begun since. True if there is one behind the reader's.
+    pub(super) fn refresh(&mut self) -> bool {
+        let Some(live) = &self.live else { return false };
+        let Some(here) = self.path.get(self.index).map(|segment| segment.number) else { return false };
+        let path: Vec<SegmentUse> =
+            live.inner.segments().into_iter().filter(|segment| segment.number >= here).collect();
+        // The reader's own segment is kept by its pin.
+        let is_known = path.first().is_some_and(|segment| segment.number == here);
+        if is_known {
+            (self.path, self.index) = (path, 0);
+        }
+        is_known && self.path.len() > 1
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        match &self.stopper.sleeps_on {
+            SleepsOn::Log(inner) => inner.runtime.now(),
+            SleepsOn::Word(runtime, _) => runtime.now(),
+        }
+    }
+
+    /// The log may be reclaimed up to the reader's place.
+    pub(super) fn advance_pin(&self) {
+        if let Some(live) = &self.live {
+            live.pin.advance_to(self.from.max(self.at));
+        }
+    }
+}
