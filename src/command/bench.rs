@@ -178,7 +178,7 @@ fn measure(ui: &Ui, args: &BenchArgs, workplace: &Workplace) -> Outcome<Report> 
     }
     let device = Device::prepare(ui, disk, &workplace.dir)?;
     let mut rates = vec![device.rate(ui, device::CALIBRATION.min(args.duration))?];
-    ui.say(format!("device: {} durable 4 KiB writes/s, one at a time", units::show_count(rates[0].round())));
+    ui.say(format!("device: {} durable 4 KiB writes/s, one at a time", units::show_count(rates[0])));
     device::warn_of_rate(ui, rates[0]);
 
     let mut stage = Stage::new(workplace, args.settings(), args.durability.durability(), args.keep);

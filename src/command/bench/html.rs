@@ -2,7 +2,7 @@
 //! system is. Every element is closed and every text escaped, so that it is XML as well as HTML.
 
 use super::report::{Report, Row, columns};
-use crate::command::measure::units::{show_count, show_threads, show_us};
+use crate::command::measure::units::{show_count, show_ratio, show_threads, show_us};
 use crate::command::time::utc;
 use std::fmt::Write;
 
@@ -93,9 +93,9 @@ fn card(row: &Row, times: &chart::LogAxis) -> String {
     let mut figure = |value: String, name: &str| {
         let _ = writeln!(text, "<li><b>{}</b> {}</li>", escape(&value), escape(name));
     };
-    figure(show_count(row.ops_per_s.round()), "operations/s");
+    figure(show_count(row.ops_per_s), "operations/s");
     if let Some(ratio) = row.ratio_to_device {
-        figure(format!("{} ×", show_count(ratio)), "the device");
+        figure(format!("{} ×", show_ratio(ratio)), "the device");
     }
     figure(show_us(row.latency.p50_us), "p50");
     figure(show_us(row.latency.p99_us), "p99");

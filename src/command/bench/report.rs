@@ -3,7 +3,7 @@
 use super::compare::Compared;
 use crate::command::measure::latency::{Bar, Quantiles};
 use crate::command::measure::machine::{Machine, Place};
-use crate::command::measure::units::{show_bytes, show_count, show_threads, show_us};
+use crate::command::measure::units::{show_bytes, show_count, show_ratio, show_threads, show_us};
 use crate::command::output::{Format, aligned};
 use crate::command::{Failure, Outcome, Ui};
 use serde::{Deserialize, Serialize};
@@ -170,7 +170,7 @@ impl Row {
     /// A line of progress.
     pub(super) fn line(&self) -> String {
         let latency = &self.latency;
-        let ratio = self.ratio_to_device.map(|ratio| format!(", {} × the device", show_count(ratio)));
+        let ratio = self.ratio_to_device.map(|ratio| format!(", {} × the device", show_ratio(ratio)));
         format!(
             "{} with {}: {} ops/s{}, p50 {}, p99 {}",
             self.workload,
@@ -198,13 +198,13 @@ impl Row {
 
     /// In the order of the table's heading.
     pub(super) fn cells(&self) -> Vec<String> {
-        let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), show_count);
+        let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), show_ratio);
         let switches = self.voluntary_switches_per_op.zip(self.involuntary_switches_per_op);
         let mut cells = vec![
             self.workload.clone(),
             self.threads.to_string(),
-            show_count(self.ops_per_s.round()),
-            show_count(self.rows_per_s.round()),
+            show_count(self.ops_per_s),
+            show_count(self.rows_per_s),
             optional(self.ratio_to_device),
         ];
         cells.extend(times(&self.latency));

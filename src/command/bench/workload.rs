@@ -3,6 +3,7 @@
 use super::report::Settings;
 use crate::command::measure::drive::{Done, Kind};
 use crate::command::measure::random::Random;
+use crate::command::measure::units::{show_bytes, show_count};
 use crate::command::{Failure, Outcome};
 use clap::ValueEnum;
 use seawall::{Db, Keyspace, Scan, WriteBatch};
@@ -59,8 +60,8 @@ impl Workload {
 
     /// In words, for a report.
     pub(super) fn about(self, settings: &Settings) -> String {
-        let value = crate::command::measure::units::show_bytes(settings.value_bytes);
-        let keys = crate::command::measure::units::show_count(settings.keys as f64);
+        let value = show_bytes(settings.value_bytes);
+        let keys = show_count(settings.keys as f64);
         match self {
             Workload::Fillsync => format!("one new row of {value} a commit, keys in ascending order"),
             Workload::Fillbatch => {

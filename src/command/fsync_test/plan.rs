@@ -4,7 +4,7 @@
 use super::device::{Method, Row, Way};
 use super::log::Log;
 use crate::command::measure::device::{SUSPICIOUS_WRITES_PER_S, is_memory};
-use crate::command::measure::units::{show_bytes, show_count, show_us};
+use crate::command::measure::units::{show_bytes, show_count, show_ratio, show_us};
 use serde::Serialize;
 
 /// A flush costs nothing if a durable write is so much as quick as one that is not.
@@ -71,7 +71,7 @@ impl Plan {
                 "the quickest durable write of {} is {}: {} a second, one at a time",
                 show_bytes(row.bytes),
                 row.method,
-                show_count(rate(row).round())
+                show_count(rate(row))
             ));
         }
         if let Some(us) = self.flush_us.filter(|us| *us > 0.0) {
@@ -87,8 +87,8 @@ impl Plan {
                 deepest.in_flight,
                 deepest.method,
                 deepest.way.name(),
-                show_count(rate(deepest).round()),
-                show_count(rate(deepest) / rate(quickest))
+                show_count(rate(deepest)),
+                show_ratio(rate(deepest) / rate(quickest))
             ));
         }
     }
@@ -98,8 +98,8 @@ impl Plan {
             self.advice.push(format!(
                 "{} commits {} records a second: {} times the device's single writes",
                 committers(first.committers),
-                show_count(first.commits_per_s.round()),
-                show_count(first.ratio_to_device)
+                show_count(first.commits_per_s),
+                show_ratio(first.ratio_to_device)
             ));
         }
         let (Some(most), Some(at)) = (self.most_commits_per_s, self.most_committers) else { return };
@@ -107,7 +107,7 @@ impl Plan {
         if log.rows.len() > 1 {
             self.advice.push(format!(
                 "the most was {} commits a second, with {}; half of it takes {}, nine tenths {}",
-                show_count(most.round()),
+                show_count(most),
                 committers(at),
                 committers(half),
                 committers(tenths)
@@ -166,7 +166,7 @@ pub(super) fn warnings(around: &Surroundings, writes: &[Row]) -> Vec<String> {
     if quickest > SUSPICIOUS_WRITES_PER_S {
         warnings.push(format!(
             "{} durable writes/s, one at a time, is more than devices do: memory, or a cache that is not flushed",
-            show_count(quickest.round())
+            show_count(quickest)
         ));
     }
     warnings.extend(free_flush(around, writes));
@@ -187,8 +187,8 @@ fn free_flush(around: &Surroundings, writes: &[Row]) -> Option<String> {
     Some(format!(
         "a durable write is as quick as one that is not ({} and {} a second), {cache}: unless that cache is safe from a \
          loss of power, something on the way acknowledges flushes and does not make them",
-        show_count(durable.round()),
-        show_count(plain.round())
+        show_count(durable),
+        show_count(plain)
     ))
 }
 

@@ -4,7 +4,7 @@ use super::device::{Row, Way};
 use super::log::Log;
 use super::plan::Plan;
 use crate::command::measure::machine::{Machine, Place};
-use crate::command::measure::units::{show_bytes, show_count, show_us};
+use crate::command::measure::units::{show_bytes, show_count, show_ratio, show_us};
 use crate::command::output::{Format, aligned};
 use crate::command::{Outcome, Ui};
 use serde::Serialize;
@@ -68,9 +68,9 @@ impl Report {
             let latency = &row.latency;
             let mut cells = vec![
                 row.committers.to_string(),
-                show_count(row.commits_per_s.round()),
-                show_count(row.ratio_to_device),
-                show_count(row.commits_per_sync),
+                show_count(row.commits_per_s),
+                show_ratio(row.ratio_to_device),
+                show_ratio(row.commits_per_sync),
             ];
             cells.extend([latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us].map(show_us));
             cells
@@ -94,15 +94,14 @@ fn line(rows: &[Row], depths: &[u32]) -> Vec<String> {
     let mut cells = vec![name, show_bytes(first.bytes)];
     for depth in depths {
         let figures = rows.iter().find(|row| row.in_flight == *depth).and_then(|row| row.figures);
-        cells
-            .push(figures.map_or_else(|| "-".to_owned(), |figures| show_count(figures.writes_per_s.round())));
+        cells.push(figures.map_or_else(|| "-".to_owned(), |figures| show_count(figures.writes_per_s)));
     }
     match first.figures {
         None => cells.resize(depths.len() + 5, "-".to_owned()),
         Some(figures) => cells.extend([
             show_us(figures.latency.p50_us),
             show_us(figures.latency.p99_us),
-            show_count(figures.mib_per_s),
+            show_ratio(figures.mib_per_s),
         ]),
     }
     cells

@@ -70,14 +70,17 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// A rate or a count, in groups of three digits; small ones with as many decimals as count.
+/// A ratio with the digits that count: `0.95`, `12.3`, `1,234`.
+pub(crate) fn show_ratio(ratio: f64) -> String {
+    match ratio {
+        ratio if ratio < 9.995 => format!("{ratio:.2}"),
+        ratio if ratio < 99.95 => format!("{ratio:.1}"),
+        ratio => show_count(ratio),
+    }
+}
+
+/// A rate or a count, to the next whole number, in groups of three digits.
 pub(crate) fn show_count(count: f64) -> String {
-    if count < 10.0 && count.fract() != 0.0 {
-        return format!("{count:.2}");
-    }
-    if count < 100.0 && count.fract() != 0.0 {
-        return format!("{count:.1}");
-    }
     let digits = format!("{count:.0}");
     let mut shown = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -135,14 +138,11 @@ mod tests {
         {
             assert_eq!(show_bytes(bytes), shown);
         }
-        for (count, shown) in [
-            (0.0, "0"),
-            (1.25, "1.25"),
-            (34.56, "34.6"),
-            (999.4, "999"),
-            (1000.0, "1,000"),
-            (1_234_567.0, "1,234,567"),
-        ] {
+        for (ratio, shown) in [(0.0, "0.00"), (1.0, "1.00"), (9.996, "10.0"), (34.56, "34.6"), (99.96, "100")]
+        {
+            assert_eq!(show_ratio(ratio), shown);
+        }
+        for (count, shown) in [(0.0, "0"), (999.4, "999"), (999.5, "1,000"), (1_234_567.0, "1,234,567")] {
             assert_eq!(show_count(count), shown);
         }
     }

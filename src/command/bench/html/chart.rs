@@ -64,7 +64,7 @@ pub(super) fn latency(row: &Row, axis: &LogAxis) -> String {
         show_us(row.latency.p99_us)
     ));
     svg += &title("Latency", "share of operations by time, logarithmic");
-    svg += &scale.lines(|value| format!("{} %", show_count(value)));
+    svg += &scale.lines(|value| format!("{} %", plain(value)));
     for us in axis.ticks() {
         let x = axis.at(us);
         let _ = write!(
@@ -136,7 +136,7 @@ pub(super) fn throughput(row: &Row) -> String {
         "Throughput of {} with {}: {} operations a second on average",
         row.workload,
         show_threads(row.threads),
-        show_count(row.ops_per_s.round())
+        show_count(row.ops_per_s)
     ));
     svg += &title("Throughput", "operations/s, by tenth of a second");
     svg += &scale.lines(short);
@@ -159,7 +159,7 @@ pub(super) fn throughput(row: &Row) -> String {
             x(seconds),
             BOTTOM + 4.0
         );
-        let shown = (seconds * 100.0).round() / 100.0;
+        let shown = plain(seconds);
         let _ = writeln!(
             svg,
             "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{shown} s</text>",
@@ -186,7 +186,7 @@ pub(super) fn throughput(row: &Row) -> String {
         svg,
         "<line class=\"mark\" x1=\"{LEFT}\" y1=\"{mean:.1}\" x2=\"{RIGHT}\" y2=\"{mean:.1}\"/>"
     );
-    let text = format!("average {}", show_count(row.ops_per_s.round()));
+    let text = format!("average {}", show_count(row.ops_per_s));
     let _ = writeln!(
         svg,
         "<text class=\"mark\" x=\"{RIGHT}\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
@@ -251,12 +251,17 @@ fn nice_step(length: f64, count: f64) -> f64 {
     step.unwrap_or(10.0) * power
 }
 
+/// A round number without the noise of its last binary digits.
+fn plain(number: f64) -> String {
+    format!("{}", (number * 1e6).round() / 1e6)
+}
+
 /// `250k`, `1.5M`.
 fn short(count: f64) -> String {
     match count {
-        count if count >= 1e6 => format!("{}M", count / 1e6),
-        count if count >= 1e3 => format!("{}k", count / 1e3),
-        count => show_count(count),
+        count if count >= 1e6 => format!("{}M", plain(count / 1e6)),
+        count if count >= 1e3 => format!("{}k", plain(count / 1e3)),
+        count => plain(count),
     }
 }
 
