@@ -89,6 +89,7 @@ Examples:
 Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 locked by another process, 5 corruption found, 6 format too new,
 7 a threshold was missed, 130 interrupted.";
 
+// A command without a line here says itself what it is, at length as well.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows in under a minute that nothing acknowledged is lost: writers, kill -9, recovery, checks, figures
@@ -115,9 +116,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// What a store holds, and what its last recovery did
     Status(status::StatusArgs),
-    /// Measures a store on this machine, beside the device that it stands on
     Bench(bench::BenchArgs),
-    /// Measures what the device can do by durable writes, and the log's commits on top of it
     FsyncTest(fsync_test::FsyncTestArgs),
     /// Runs the simulated crash tests: every choice from a seed
     Torture(torture::TortureArgs),

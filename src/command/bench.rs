@@ -44,8 +44,8 @@ const LENGTH_MAX: Duration = Duration::from_secs(3600);
 /// values; processor time and context switches for each operation, those of this command included.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --rate the operations begin at fixed moments, whatever the store does (an open loop), and the time of each counts
-from the moment at which it was meant to begin, so that a stall is seen by all that it would have held up.
+With --rate the operations begin at fixed moments, whatever the store does (an open loop), and the time of each \
+counts from the moment at which it was meant to begin, so that a stall is seen by all that it would have held up.
 
 Keys have 16 bytes; values are random bytes. A run can be compared with an earlier one's `-o json`.
 
