@@ -36,7 +36,7 @@ pub fn required() -> Vec<String> {
         "power cut",
         "full",
         "completed out of order",
-        "crash with operations in flight",
+        "power lost with operations in flight",
     ];
     let engine = [
         "checkpoint",

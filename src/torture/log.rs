@@ -38,6 +38,8 @@ pub fn required() -> Vec<String> {
         "full",
         "short write",
         "pages dropped by a failed sync",
+        "completed out of order",
+        "power lost with operations in flight",
     ];
     let log = [
         "rotation",

@@ -9,8 +9,13 @@ use crate::segment::{self, Geometry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes read at once.
+mod ahead;
+
+use ahead::Ahead;
+
+/// Bytes read at once; of a small segment, a quarter.
 const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES_MIN: usize = 16 << 10;
 
 /// One use of a segment file, as recovery and readers walk it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub(crate) struct FrameReader {
     /// Nothing is read ahead from here on: it is being written.
     until: Lsn,
     from_device: bool,
+    /// Once a segment is read on from the device.
+    ahead: Option<Ahead>,
     /// Whether every read so far came from the device itself.
     pub(crate) all_from_device: bool,
 }
@@ -68,7 +75,7 @@ impl FrameReader {
         geometry: Geometry,
         from_device: bool,
     ) -> Result<Self> {
-        let buf = new_buf(CHUNK_BYTES.min(geometry.segment_bytes as usize), dir)?;
+        let buf = new_buf(chunk_bytes(geometry), dir)?;
         Ok(FrameReader {
             disk: disk.clone(),
             dir: dir.to_owned(),
@@ -78,6 +85,7 @@ impl FrameReader {
             window: (0, 0),
             until: Lsn::MAX,
             from_device,
+            ahead: None,
             all_from_device: true,
         })
     }
@@ -222,6 +230,9 @@ impl FrameReader {
         if offset + bytes as u64 > file_bytes || bytes > FRAME_BYTES_MAX {
             return Ok(false);
         }
+        if self.from_device && self.go_on(offset, bytes, file_bytes)? {
+            return Ok(true);
+        }
         if self.buf.len() < bytes {
             self.buf = new_buf(bytes.next_power_of_two(), &self.dir)?;
         }
@@ -251,6 +262,47 @@ impl FrameReader {
         Ok(true)
     }
 
+    /// For a frame that goes on, or begins, where the window ends: moves the window on by pieces that were sent for
+    /// ahead. False if it is elsewhere.
+    fn go_on(&mut self, offset: u64, bytes: usize, file_bytes: u64) -> Result<bool> {
+        let Some(open) = self.open.as_ref() else { return Ok(false) };
+        let failed = |at| move |source| Error::io("read", &open.path, Some(at), source);
+        let (start, filled) = self.window;
+        let end = start + filled as u64;
+        if filled == 0 || !filled.is_multiple_of(BLOCK_BYTES) || offset < start || offset > end {
+            if let Some(ahead) = &mut self.ahead {
+                ahead.stop().map_err(failed(offset))?;
+            }
+            return Ok(false);
+        }
+        let ahead = match &mut self.ahead {
+            Some(ahead) => ahead,
+            None => {
+                let ahead = Ahead::new(&*self.disk, chunk_bytes(self.geometry)).map_err(failed(offset))?;
+                self.ahead.insert(ahead)
+            }
+        };
+        let tail = (offset - start) as usize;
+        self.buf.copy_within(tail..filled, 0);
+        let mut have = filled - tail;
+        self.window = (offset, have);
+        while have < bytes {
+            let at = offset + have as u64;
+            let Some(piece) = ahead.next(&open.file, at, file_bytes).map_err(failed(at))? else { break };
+            if self.buf.len() < have + piece.read {
+                let mut larger = new_buf((have + piece.read).next_power_of_two(), &self.dir)?;
+                copy(&mut larger, 0, self.buf.get(..have).unwrap_or_default());
+                self.buf = larger;
+            }
+            copy(&mut self.buf, have, piece.buf.get(..piece.read).unwrap_or_default());
+            have += piece.read;
+            self.window = (offset, have);
+            self.all_from_device &= piece.from_device;
+            ahead.keep(piece.buf);
+        }
+        Ok(have >= bytes)
+    }
+
     fn segment(&mut self, number: u64) -> Result<&OpenSegment> {
         if self.open.as_ref().is_none_or(|open| open.number != number) {
             let path = self.path(number);
@@ -261,6 +313,19 @@ impl FrameReader {
             self.open = Some(OpenSegment { number, file, path, bytes });
         }
         self.open.as_ref().ok_or(Error::Closed)
+    }
+}
+
+fn chunk_bytes(geometry: Geometry) -> usize {
+    let quarter = usize::try_from(geometry.segment_bytes / 4).unwrap_or(usize::MAX);
+    let bytes = quarter.clamp(CHUNK_BYTES_MIN, CHUNK_BYTES);
+    bytes - bytes % BLOCK_BYTES
+}
+
+/// Copies `bytes` to `at`, where there is room for them.
+fn copy(target: &mut AlignedBuf, at: usize, bytes: &[u8]) {
+    if let Some(place) = target.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
     }
 }
 

@@ -169,10 +169,11 @@ fn a_crash_with_operations_in_flight_is_counted() {
         let _after = disk.crash();
         let counts = disk.counts();
         drop(queue);
-        assert_eq!(disk.crash().counts().get("crash with operations in flight").copied().unwrap_or(0), {
-            counts.get("crash with operations in flight").copied().unwrap_or(0)
-        });
-        counts.contains_key("crash with operations in flight")
+        assert_eq!(
+            disk.crash().counts().get("power lost with operations in flight").copied().unwrap_or(0),
+            { counts.get("power lost with operations in flight").copied().unwrap_or(0) }
+        );
+        counts.contains_key("power lost with operations in flight")
     });
     assert!(hit.count() > 15);
 }

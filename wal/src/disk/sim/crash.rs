@@ -46,7 +46,7 @@ impl State {
     pub(super) fn crashed(&mut self) -> State {
         self.count("crash");
         if self.in_flight > 0 {
-            self.count("crash with operations in flight");
+            self.count("power lost with operations in flight");
         }
         let mut rng = self.rng.fork();
         let style = self.style.unwrap_or_else(|| {

@@ -117,6 +117,9 @@ impl State {
         let nanos = base_ns * self.pace / 1000 * jitter / 1000;
         let nanos = if verdict == Verdict::Slow { nanos * 100 } else { nanos };
         if verdict == Verdict::PowerCut {
+            if self.in_flight > 0 {
+                self.count("power lost with operations in flight");
+            }
             self.has_power = false;
         }
         Ok((verdict, Duration::from_nanos(nanos)))
