@@ -136,7 +136,7 @@ impl Db {
         rows.keys().map(|name| Ok(String::from_utf8_lossy(&name?).into_owned())).collect()
     }
 
-    /// The store as it is now.
+    /// The store as it is now. Hold it no longer than needed: see [`Snapshot`].
     pub fn snapshot(&self) -> Snapshot {
         let core = self.core();
         core.reads.snapshot(core.catalogue.instance(), false)

@@ -14,7 +14,7 @@ use rows::{Edge, Place, REMOVED, Row, Rows};
 use seawall_wal::{Lsn, Slice};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 mod rows;
 
@@ -34,6 +34,8 @@ pub(crate) struct Delta {
     bytes: AtomicU64,
     end: AtomicU64,
     dropped: Mutex<BTreeMap<u32, Lsn>>,
+    /// Set when it is folded: there its bytes count for as long as anybody holds it.
+    pinned: OnceLock<Arc<AtomicU64>>,
 }
 
 impl Default for Delta {
@@ -43,6 +45,7 @@ impl Default for Delta {
             bytes: AtomicU64::new(0),
             end: AtomicU64::new(Lsn::MAX.0),
             dropped: Mutex::new(BTreeMap::new()),
+            pinned: OnceLock::new(),
         }
     }
 }
@@ -102,6 +105,13 @@ impl Delta {
     pub(crate) fn freeze(&self, end: Lsn) {
         debug_assert_eq!(self.end(), Lsn::MAX, "E3: a delta is frozen once");
         self.end.store(end.0, Atomic::Release);
+    }
+
+    /// It is in the tree now, and memory only for whoever still holds it. From here on its bytes do not change.
+    pub(crate) fn count_as_pinned(&self, total: &Arc<AtomicU64>) {
+        if self.pinned.set(Arc::clone(total)).is_ok() {
+            total.fetch_add(self.bytes(), Atomic::Relaxed);
+        }
     }
 
     /// The newest version below `before`, and its LSN.
@@ -211,6 +221,14 @@ impl Taker<'_> {
             self.taken += 1;
         }
         true
+    }
+}
+
+impl Drop for Delta {
+    fn drop(&mut self) {
+        if let Some(total) = self.pinned.get() {
+            total.fetch_sub(self.bytes(), Atomic::Relaxed);
+        }
     }
 }
 

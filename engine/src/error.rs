@@ -66,6 +66,12 @@ pub enum Error {
     },
     /// The keyspace was dropped, or is not there in this snapshot.
     KeyspaceMissing(String),
+    /// The snapshot, or the transaction that read from it, was older than `snapshot_age_max` allows, and what it held
+    /// back was needed. Nothing happened; read from a new one.
+    SnapshotTooOld {
+        /// The oldest position that is still held.
+        oldest: Lsn,
+    },
     /// A key, a value, a transaction or an option is over its limit.
     TooLarge {
         /// What is too large.
@@ -127,6 +133,7 @@ impl Error {
                 Error::FormatVersion { found: *found, supported: supported.clone() }
             }
             Error::KeyspaceMissing(name) => Error::KeyspaceMissing(name.clone()),
+            Error::SnapshotTooOld { oldest } => Error::SnapshotTooOld { oldest: *oldest },
             Error::TooLarge { what, len, max } => Error::TooLarge { what, len: *len, max: *max },
             Error::BadInput(what) => Error::BadInput(what.clone()),
             Error::ReadOnly => Error::ReadOnly,
@@ -222,6 +229,11 @@ impl std::fmt::Display for Error {
                 supported.end()
             ),
             Error::KeyspaceMissing(name) => write!(f, "there is no keyspace \"{}\"", name.escape_debug()),
+            Error::SnapshotTooOld { oldest } => write!(
+                f,
+                "this snapshot is too old: its memory was needed, and only LSN {oldest} and later can be read; \
+                 take a new one, or raise snapshot_age_max"
+            ),
             Error::TooLarge { what, len, max } => {
                 write!(f, "{what} of {len} bytes is over the limit of {max}")
             }

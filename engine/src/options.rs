@@ -47,6 +47,7 @@ const LOG_BYTES_DEFAULT: u64 = 512 << 20;
 const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 const LOG_SEGMENTS_MIN: u64 = 4;
 const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
+const SNAPSHOT_AGE_MAX_DEFAULT: Duration = Duration::from_secs(600);
 
 /// How a store is opened: see [`Db::builder`].
 #[derive(Clone)]
@@ -61,6 +62,7 @@ pub struct DbBuilder {
     log_bytes_max: u64,
     segment_bytes: u64,
     checkpoint_interval: Duration,
+    snapshot_age_max: Duration,
     io: Io,
     probe: bool,
     durable_write: Option<DurableWrite>,
@@ -84,7 +86,7 @@ pub(crate) struct Options {
     pub(crate) isolation: Isolation,
     /// Bytes for the block cache.
     pub(crate) cache_bytes: usize,
-    /// Bytes for active and frozen deltas; beyond it writers wait for the fold.
+    /// Bytes for deltas, active, frozen and pinned; beyond it writers wait for the fold.
     pub(crate) delta_bytes_max: u64,
     /// Bytes for folded deltas that old transactions are validated against.
     pub(crate) retained_bytes_max: u64,
@@ -92,6 +94,8 @@ pub(crate) struct Options {
     pub(crate) log_bytes_max: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) checkpoint_interval: Duration,
+    /// From this age on a snapshot has to give way where memory or disk is short.
+    pub(crate) snapshot_age_max: Duration,
     pub(crate) io: Io,
     pub(crate) probe: bool,
     pub(crate) durable_write: Option<DurableWrite>,
@@ -122,6 +126,7 @@ impl DbBuilder {
             log_bytes_max: LOG_BYTES_DEFAULT,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             checkpoint_interval: CHECKPOINT_INTERVAL_DEFAULT,
+            snapshot_age_max: SNAPSHOT_AGE_MAX_DEFAULT,
             io: Io::default(),
             probe: true,
             durable_write: None,
@@ -180,6 +185,15 @@ impl DbBuilder {
     /// How long a commit stays in the log alone, at most. Default: 60 s.
     pub fn checkpoint_interval(mut self, every: Duration) -> Self {
         self.checkpoint_interval = every;
+        self
+    }
+
+    /// From this age on a snapshot, and the transaction or scan that reads from it, has to give way, oldest first, where
+    /// what it holds back is needed: when deltas, those that only old snapshots hold included, outgrow their half of the
+    /// memory budget, or a checkpoint finds the disk full. Its reads then answer `SnapshotTooOld`. Younger ones never
+    /// give way; writers are slowed instead. Default: 10 minutes.
+    pub fn snapshot_age_max(mut self, age: Duration) -> Self {
+        self.snapshot_age_max = age;
         self
     }
 
@@ -279,6 +293,7 @@ impl DbBuilder {
             log_bytes_max: self.log_bytes_max.max(self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN)),
             segment_bytes: self.segment_bytes,
             checkpoint_interval: self.checkpoint_interval,
+            snapshot_age_max: self.snapshot_age_max,
             io: self.io,
             probe: self.probe,
             durable_write: self.durable_write,

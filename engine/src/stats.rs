@@ -28,8 +28,11 @@ pub struct Stats {
     pub log_retained: Vec<Retainer>,
     /// How long the oldest snapshot or transaction has been there.
     pub oldest_snapshot_age: Duration,
-    /// Memory of deltas, active and frozen, in bytes.
+    /// Memory of deltas, in bytes: active, frozen, and pinned.
     pub delta_bytes: u64,
+    /// The part of it that is in the data file already, and that snapshots, scans, or the validation of transactions
+    /// still hold.
+    pub delta_pinned_bytes: u64,
     /// Memory of the block cache, in bytes.
     pub cache_bytes: u64,
     /// Blocks found in the cache.
@@ -77,6 +80,7 @@ impl Stats {
             ("disk_bytes", "Bytes on disk.", self.disk_bytes),
             ("log_bytes", "Bytes of log kept.", self.log_bytes),
             ("delta_bytes", "Memory of deltas.", self.delta_bytes),
+            ("delta_pinned_bytes", "Memory of deltas held by old snapshots.", self.delta_pinned_bytes),
             ("cache_bytes", "Memory of the block cache.", self.cache_bytes),
             ("data_live_bytes", "Bytes of the data file in use.", self.live_bytes),
             ("data_free_bytes", "Bytes of the data file free.", self.free_bytes),
@@ -185,6 +189,11 @@ pub enum Event {
     WriteStall {
         /// How long.
         took: Duration,
+    },
+    /// Snapshots had to give way: see [`DbBuilder::snapshot_age_max`](crate::DbBuilder::snapshot_age_max).
+    SnapshotOld {
+        /// How old the oldest of them was.
+        age: Duration,
     },
     /// The store refuses writes from now on.
     Poisoned {

@@ -28,6 +28,8 @@ pub(crate) enum Misorder {
     LookApart,
     /// A snapshot has its position before anybody knows that it is held.
     HoldLate,
+    /// What a transaction would be validated against goes, and nobody remembers that it has.
+    ForgetFloor,
     /// Folded deltas leave the view before the root that holds their rows is there.
     DropBeforeRoot,
 }

@@ -107,6 +107,8 @@ pub(crate) struct State {
     reserved: u64,
     /// Frozen deltas, newest first: not yet folded, or folded and kept for validation.
     pub(crate) older: Vec<Arc<Delta>>,
+    /// Everything below is in the tree.
+    folded: Lsn,
     /// A transaction whose snapshot is below cannot be validated any more.
     pub(crate) floor: Lsn,
     refusal: Option<Refusal>,
@@ -156,6 +158,7 @@ impl Sequencer {
             active: Arc::clone(&view.active),
             reserved: u64::from(!view.active.is_empty()),
             older: view.frozen.clone(),
+            folded: Lsn::ZERO,
             floor: Lsn::ZERO,
             refusal: None,
         };
@@ -299,15 +302,24 @@ impl Sequencer {
         Ok(end)
     }
 
-    /// The tree now holds everything below `folded`. Deltas below stay for validation while a read-write transaction
-    /// is older than their end, up to `bytes_max`; beyond that such a transaction gets `Conflict`.
+    /// The tree now holds everything below `folded`. Deltas below stay for validation: see [`prune`](Self::prune).
     pub(crate) fn folded(&self, folded: Lsn, bytes_max: u64) {
-        let oldest = self.reads.oldest_read_write();
+        {
+            let mut state = self.state.lock();
+            state.folded = state.folded.max(folded);
+        }
+        self.prune(bytes_max);
+    }
+
+    /// Gives up folded deltas that no read-write transaction is older than the end of, and what is beyond `bytes_max`. A
+    /// transaction that is older all the same (its snapshot had to give way, or there is no memory) gets `Conflict`.
+    pub(crate) fn prune(&self, bytes_max: u64) {
+        let oldest = self.reads.holders.oldest_read_write();
         // Dropping a delta of millions of rows takes a while: not under the lock.
         let mut given_up = Vec::new();
         {
             let mut state = self.state.lock();
-            let mut bytes = 0;
+            let (mut bytes, folded) = (0, state.folded);
             for delta in std::mem::take(&mut state.older) {
                 let is_folded = delta.end() <= folded;
                 let is_needed = !is_folded || oldest.is_some_and(|lsn| lsn < delta.end());
@@ -316,7 +328,11 @@ impl Sequencer {
                     state.older.push(delta);
                     continue;
                 }
-                if is_needed {
+                #[cfg(seawall_shuttle)]
+                let raises = is_needed || !errs(Misorder::ForgetFloor);
+                #[cfg(not(seawall_shuttle))]
+                let raises = true;
+                if raises {
                     state.floor = state.floor.max(delta.end());
                 }
                 given_up.push(delta);

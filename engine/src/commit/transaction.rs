@@ -222,8 +222,8 @@ impl Transaction {
         self
     }
 
-    /// It can no longer commit: a row that it has written was changed by another since it began, or the store
-    /// refuses writes. A long transaction may ask now and then, instead of finding out at its end.
+    /// It can no longer commit: a row that it has written was changed by another since it began, its snapshot had to
+    /// give way, or the store refuses writes. A long transaction may ask now and then, instead of finding out at its end.
     pub fn is_doomed(&self) -> bool {
         if self.check_usable().is_err() {
             return true;
@@ -231,13 +231,17 @@ impl Transaction {
         let set = self.encode();
         let is_writer = !self.is_read_only && !set.is_empty();
         let sequencer = &self.core().sequencer;
-        is_writer && (sequencer.check().is_err() || sequencer.would_conflict(&set, self.snapshot.lsn()))
+        let is_too_old = self.snapshot.check_age().is_err();
+        is_writer
+            && (is_too_old
+                || sequencer.check().is_err()
+                || sequencer.would_conflict(&set, self.snapshot.lsn()))
     }
 
     /// Returns when the commit is visible, at the durability asked for.
     ///
     /// # Errors
-    /// `Conflict`: another won, nothing happened. `NoSpace`, `TooLarge`, `KeyspaceMissing`, `Closed`, `Poisoned`:
+    /// `Conflict`: another won, nothing happened. `SnapshotTooOld`, `NoSpace`, `TooLarge`, `KeyspaceMissing`, `Closed`, `Poisoned`:
     /// nothing happened. `CommitUnknown`: it may or may not survive; ask again after reopening.
     pub fn commit(self) -> Result<Lsn> {
         self.check_usable()?;
@@ -245,6 +249,7 @@ impl Transaction {
         if set.is_empty() {
             return Ok(self.snapshot.lsn());
         }
+        self.snapshot.check_age()?;
         let core = self.core();
         let touched = self.touched_lives();
         core.commit(set, &touched, Some(self.snapshot.lsn()), self.durability)
@@ -261,6 +266,7 @@ impl Transaction {
         if set.is_empty() {
             return Ok(Ticket::nothing(self.snapshot.lsn()));
         }
+        self.snapshot.check_age()?;
         let core = self.core();
         let touched = self.touched_lives();
         core.commit_pipelined(set, &touched, Some(self.snapshot.lsn()), self.durability)

@@ -108,17 +108,21 @@ impl Core {
         Ok(pending)
     }
 
-    /// Slows a writer down when folding lags: by a delay that grows with what is unfolded, and at the budget until
-    /// a checkpoint ends. Before its place is taken, never after.
-    fn throttle(&self, used: u64) -> Result<()> {
-        let max = self.options.delta_bytes_max;
+    /// Slows a writer down when folding lags, or old snapshots hold memory back: by a delay that grows with the deltas;
+    /// at the budget until a checkpoint ends, if one would help. Before its place is taken, never after.
+    fn throttle(&self, unfolded: u64) -> Result<()> {
+        let pinned = self.reads.pinned_bytes();
+        let (used, max) = (unfolded.saturating_add(pinned), self.options.delta_bytes_max);
         let slow_from = max / 100 * SLOW_FROM_PERCENT;
         if used < slow_from || !self.options.background {
             return Ok(());
         }
-        if used < max {
+        if pinned > 0 {
+            self.fold.request_tidying(&*self.runtime);
+        }
+        if unfolded < max {
             let share = (used - slow_from) as f64 / (max - slow_from).max(1) as f64;
-            self.pause(SLOW_DELAY_MAX.mul_f64(share));
+            self.pause(SLOW_DELAY_MAX.mul_f64(share.min(1.0)));
             return Ok(());
         }
         let start = self.runtime.now();
@@ -161,7 +165,8 @@ impl Core {
             disk_bytes: tree.file_bytes.saturating_add(log_bytes),
             log_retained: self.log.retained(),
             oldest_snapshot_age: self.reads.oldest_age(),
-            delta_bytes: self.reads.delta_bytes(),
+            delta_bytes: self.reads.memory(),
+            delta_pinned_bytes: self.reads.pinned_bytes(),
             cache_bytes: tree.cache_bytes,
             cache_hits: tree.cache_hits,
             cache_misses: tree.cache_misses,

@@ -34,6 +34,7 @@ pub(crate) struct FoldState {
     /// Changes when a checkpoint is asked for, or the thread is to end.
     wake: AtomicU32,
     is_requested: AtomicBool,
+    is_tidying_requested: AtomicBool,
     is_stopping: AtomicBool,
     /// Changes when a checkpoint ends.
     ended: AtomicU32,
@@ -56,6 +57,7 @@ impl FoldState {
             latch: Latch::new(Arc::clone(runtime)),
             wake: AtomicU32::new(0),
             is_requested: AtomicBool::new(false),
+            is_tidying_requested: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             ended: AtomicU32::new(0),
             last: Mutex::new(Last { at: runtime.now(), was_full: false }),
@@ -66,6 +68,14 @@ impl FoldState {
     /// Asks the thread for a checkpoint, soon.
     pub(crate) fn request(&self, runtime: &dyn Runtime) {
         if !self.is_requested.swap(true, Ordering::AcqRel) {
+            self.wake.fetch_add(1, Ordering::Release);
+            runtime.wake_all(&self.wake);
+        }
+    }
+
+    /// Asks the thread to look for memory that nobody needs any more, soon.
+    pub(crate) fn request_tidying(&self, runtime: &dyn Runtime) {
+        if !self.is_tidying_requested.swap(true, Ordering::AcqRel) {
             self.wake.fetch_add(1, Ordering::Release);
             runtime.wake_all(&self.wake);
         }
@@ -116,10 +126,13 @@ impl Core {
         let result = match self.fold_all() {
             // Nothing has changed if only a read failed: once more, before writes are refused for it.
             Err(Error::Io { .. }) if self.store.is_usable() && self.log_is_sound() => self.fold_all(),
+            // What old snapshots hold back on the disk may be enough.
+            Err(Error::NoSpace) if self.give_way(|| true) => self.fold_all(),
             result => result,
         };
         match &result {
             Ok(checkpoint) => {
+                self.tidy();
                 self.fold.note_end(&*self.runtime, false);
                 if checkpoint.bytes > 0 {
                     let took = self.runtime.now().saturating_sub(start);
@@ -183,6 +196,25 @@ impl Core {
         }
     }
 
+    /// Gives up memory that nobody needs any more, or that old snapshots have held for long enough.
+    fn tidy(&self) {
+        self.sequencer.prune(self.options.retained_bytes_max);
+        self.give_way(|| {
+            // Whoever has just given way may have been all that kept deltas for validation.
+            self.sequencer.prune(self.options.retained_bytes_max);
+            self.reads.memory() >= self.options.delta_bytes_max
+        });
+    }
+
+    /// While memory or disk `is_short`, snapshots beyond their age give way. True if any did.
+    fn give_way(&self, is_short: impl FnMut() -> bool) -> bool {
+        let age = self.reads.expire(self.options.snapshot_age_max, is_short);
+        if let Some(age) = age {
+            self.tell(&Event::SnapshotOld { age });
+        }
+        age.is_some()
+    }
+
     fn log_is_sound(&self) -> bool {
         !matches!(self.log.make_room(0), Err(Error::Poisoned(_)))
     }
@@ -216,6 +248,9 @@ impl Core {
             let seen = self.fold.wake.load(Ordering::Acquire);
             if self.fold.is_stopping.load(Ordering::Acquire) {
                 return;
+            }
+            if self.fold.is_tidying_requested.swap(false, Ordering::AcqRel) {
+                self.tidy();
             }
             let mut pause = self.options.checkpoint_interval.max(Duration::from_millis(1));
             let is_requested = self.fold.is_requested.swap(false, Ordering::AcqRel);

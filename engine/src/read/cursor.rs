@@ -77,7 +77,7 @@ impl Cursor {
     /// Steps over the next row and shows it; none at the end.
     ///
     /// # Errors
-    /// `KeyspaceMissing`, `BadInput` once the transaction has ended, `Io` and `Corruption` from the data file.
+    /// `KeyspaceMissing`, `SnapshotTooOld`, `BadInput` once the transaction has ended, `Io` and `Corruption` from the data file.
     #[expect(clippy::should_implement_trait, reason = "it lends its rows, which no Iterator can")]
     pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.check()?;
@@ -135,7 +135,7 @@ impl Cursor {
 
     fn check(&mut self) -> Result<()> {
         match &mut self.origin {
-            Ok(origin) => origin.check(),
+            Ok(origin) => origin.check().inspect_err(|_| self.merge = None),
             Err(error) => Err(error.take().unwrap_or(Error::BadInput("the cursor has failed before".into()))),
         }
     }
@@ -153,7 +153,7 @@ impl Cursor {
                 (Gap::After(key), false) => range.from = Bound::Excluded(key.clone()),
                 (Gap::After(key), true) => range.to = Bound::Included(key.clone()),
             }
-            self.merge = Some((origin.merge(&range, is_reverse), is_reverse));
+            self.merge = Some((origin.merge(&range, is_reverse)?, is_reverse));
         }
         match &mut self.merge {
             Some((merge, _)) => merge.next_entry(),

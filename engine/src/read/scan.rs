@@ -192,17 +192,17 @@ impl Merge {
         own: &Own,
         range: &OwnedRange,
         is_reverse: bool,
-    ) -> Merge {
-        let view = snapshot.view();
+    ) -> Result<Merge> {
+        let view = snapshot.view()?;
         let mut merge = Merge { heads: Vec::with_capacity(2 + view.frozen.len()), is_reverse };
         if is_empty(range) {
-            return merge;
+            return Ok(merge);
         }
         if let Some(rows) = &own.rows {
             merge.add_chunked(Layer::Own(Arc::clone(rows)), keyspace, snapshot.lsn(), range);
         }
         if own.is_new {
-            return merge;
+            return Ok(merge);
         }
         for delta in view.deltas().filter(|delta| !delta.is_empty()) {
             merge.add_chunked(Layer::Delta(Arc::clone(delta)), keyspace, snapshot.lsn(), range);
@@ -210,7 +210,7 @@ impl Merge {
         let cursor = snapshot.reads().store.cursor(&view.root, keyspace);
         let below = Below { cursor, range: range.clone(), is_reverse, is_positioned: false };
         merge.heads.push(Head { source: Source::Below(Box::new(below)), found: None });
-        merge
+        Ok(merge)
     }
 
     /// The newest version below `before` of every row that the deltas (newest first) have, removals included.
@@ -317,19 +317,21 @@ impl Origin {
         Ok(Origin { snapshot: snapshot.clone(), keyspace: life.id(), own })
     }
 
-    pub(crate) fn merge(&self, range: &OwnedRange, is_reverse: bool) -> Merge {
+    pub(crate) fn merge(&self, range: &OwnedRange, is_reverse: bool) -> Result<Merge> {
         Merge::of_snapshot(&self.snapshot, self.keyspace, &self.own, range, is_reverse)
     }
 
+    /// An error once the transaction has ended, or the snapshot had to give way.
     pub(crate) fn check(&self) -> Result<()> {
-        self.own.check()
+        self.own.check()?;
+        self.snapshot.check_age()
     }
 }
 
 /// The rows of a range, in key order, from either end; ends after the first error.
 ///
 /// It owns what it reads from, so it may outlive the snapshot or transaction that it came from, and keeps alive what
-/// those kept alive.
+/// those kept alive, until it is dropped or meets an error.
 pub struct Scan {
     origin: Result<Origin, Option<Error>>,
     range: OwnedRange,
@@ -369,7 +371,10 @@ impl Scan {
         };
         origin.check()?;
         let side = if is_reverse { &mut self.back } else { &mut self.front };
-        let merge = side.get_or_insert_with(|| origin.merge(&self.range, is_reverse));
+        let merge = match side {
+            Some(merge) => merge,
+            None => side.insert(origin.merge(&self.range, is_reverse)?),
+        };
         let Some((key, value)) = merge.next_entry()? else { return Ok(None) };
         // The other side has been here already.
         let is_met = if is_reverse { self.range.is_before_start(&key) } else { self.range.is_past_end(&key) };

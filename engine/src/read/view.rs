@@ -11,13 +11,13 @@ use crate::commit::explored::{Misorder, errs};
 use crate::delta::{Delta, Version};
 use crate::key::Entry;
 use crate::keyspace::Life;
+use crate::read::held::{Hold, Holders};
 use crate::read::scan::Own;
 use crate::record::CATALOGUE;
-use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicU64, Ordering, RwLock};
 use crate::tree::{Root, TreeStore};
 use crate::{Cursor, KeyRange, Keyspace, Result, Scan};
 use seawall_wal::{Lsn, Runtime, Slice};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +41,9 @@ pub(crate) struct Reads {
     pub(crate) store: Arc<TreeStore>,
     view: RwLock<Arc<View>>,
     visible: AtomicU64,
-    held: Mutex<BTreeMap<u64, Held>>,
+    pub(crate) holders: Holders,
+    /// Memory of deltas that are folded, and still held.
+    pinned_bytes: Arc<AtomicU64>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -55,20 +57,14 @@ pub(crate) struct DeltaBytes {
     pub(crate) folded: Lsn,
 }
 
-/// The snapshots at one position.
-struct Held {
-    count: u64,
-    read_write: u64,
-    since: Duration,
-}
-
 impl Reads {
     pub(crate) fn new(store: Arc<TreeStore>, view: View, visible: Lsn, runtime: Arc<dyn Runtime>) -> Reads {
         Reads {
             store,
             view: RwLock::new(Arc::new(view)),
             visible: AtomicU64::new(visible.0),
-            held: Mutex::new(BTreeMap::new()),
+            holders: Holders::default(),
+            pinned_bytes: Arc::new(AtomicU64::new(0)),
             runtime,
         }
     }
@@ -117,7 +113,10 @@ impl Reads {
         let before = {
             let mut view = self.view.write();
             let mut next = View::clone(&view);
-            next.frozen.retain(|delta| delta.end() > folded);
+            let (gone, kept) = next.frozen.into_iter().partition(|delta| delta.end() <= folded);
+            let gone: Vec<Arc<Delta>> = gone;
+            gone.iter().for_each(|delta| delta.count_as_pinned(&self.pinned_bytes));
+            next.frozen = kept;
             next.root = root;
             std::mem::replace(&mut *view, Arc::new(next))
         };
@@ -125,15 +124,20 @@ impl Reads {
         drop(before);
     }
 
-    /// The position of the oldest transaction that may still write.
-    pub(crate) fn oldest_read_write(&self) -> Option<Lsn> {
-        let held = self.held.lock();
-        held.iter().find(|(_, held)| held.read_write > 0).map(|(lsn, _)| Lsn(*lsn))
-    }
-
     /// Memory of the deltas that are not folded yet.
     pub(crate) fn delta_bytes(&self) -> u64 {
         self.deltas().bytes
+    }
+
+    /// Memory of deltas that are in the tree already, and that snapshots, scans or the validation of old transactions
+    /// still hold.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.pinned_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Memory of all deltas.
+    pub(crate) fn memory(&self) -> u64 {
+        self.delta_bytes().saturating_add(self.pinned_bytes())
     }
 
     pub(crate) fn deltas(&self) -> DeltaBytes {
@@ -147,39 +151,26 @@ impl Reads {
 
     /// How long the oldest snapshot has been there.
     pub(crate) fn oldest_age(&self) -> Duration {
-        let now = self.runtime.now();
-        let held = self.held.lock();
-        held.values().map(|held| now.saturating_sub(held.since)).max().unwrap_or_default()
+        self.holders.since().map_or(Duration::ZERO, |since| self.runtime.now().saturating_sub(since))
     }
 
-    /// Takes a snapshot, known until it is dropped: what it may still need is kept. Position and registration are
-    /// one step, so that nothing is given up in between.
+    /// Takes a snapshot, known until it is dropped: what it may still need is kept.
     pub(crate) fn snapshot(self: &Arc<Self>, instance: u64, is_read_write: bool) -> Snapshot {
         let since = self.runtime.now();
         #[cfg(seawall_shuttle)]
         let early = errs(Misorder::HoldLate).then(|| self.now());
-        let (view, lsn) = {
-            let mut held = self.held.lock();
-            let (view, lsn) = self.now();
-            #[cfg(seawall_shuttle)]
-            let (view, lsn) = early.unwrap_or((view, lsn));
-            let entry = held.entry(lsn.0).or_insert(Held { count: 0, read_write: 0, since });
-            entry.count += 1;
-            entry.read_write += u64::from(is_read_write);
-            (view, lsn)
-        };
-        Snapshot(Arc::new(Hold { reads: Arc::clone(self), view, lsn, since, instance, is_read_write }))
+        #[cfg(seawall_shuttle)]
+        let look = || early.unwrap_or_else(|| self.now());
+        #[cfg(not(seawall_shuttle))]
+        let look = || self.now();
+        Snapshot(self.holders.take(self, look, since, instance, is_read_write))
     }
 
-    fn release(&self, lsn: Lsn, is_read_write: bool) {
-        let mut held = self.held.lock();
-        if let Some(entry) = held.get_mut(&lsn.0) {
-            entry.count -= 1;
-            entry.read_write -= u64::from(is_read_write);
-            if entry.count == 0 {
-                held.remove(&lsn.0);
-            }
-        }
+    /// While memory `is_short`, the oldest snapshots that have reached this age give way. The age of the first that did.
+    pub(crate) fn expire(&self, age_max: Duration, is_short: impl FnMut() -> bool) -> Option<Duration> {
+        let now = self.runtime.now();
+        let limit = now.checked_sub(age_max)?;
+        self.holders.expire(limit, is_short).map(|since| now.saturating_sub(since))
     }
 
     /// A row as of `lsn` in `view`.
@@ -231,24 +222,10 @@ impl Reads {
     }
 }
 
-/// One snapshot's hold; the last clone's drop gives it up.
-struct Hold {
-    reads: Arc<Reads>,
-    view: Arc<View>,
-    lsn: Lsn,
-    since: Duration,
-    instance: u64,
-    is_read_write: bool,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.reads.release(self.lsn, self.is_read_write);
-    }
-}
-
 /// The store as it was at one moment: it never changes, blocks nobody, and is never blocked. It keeps in memory and
-/// on disk what was replaced since, so drop it when you are done.
+/// on disk what was replaced since, so drop it when you are done: once it is older than
+/// [`snapshot_age_max`](crate::DbBuilder::snapshot_age_max) it has to give way where memory or disk is short, and reads
+/// answer `SnapshotTooOld`.
 #[derive(Clone)]
 pub struct Snapshot(Arc<Hold>);
 
@@ -267,8 +244,14 @@ impl Snapshot {
         &self.0.reads
     }
 
-    pub(crate) fn view(&self) -> &Arc<View> {
-        &self.0.view
+    /// `SnapshotTooOld` once it had to give way.
+    pub(crate) fn view(&self) -> Result<Arc<View>> {
+        self.0.view()
+    }
+
+    /// As [`view`](Self::view), when the view itself is not needed.
+    pub(crate) fn check_age(&self) -> Result<()> {
+        self.0.check()
     }
 
     /// Refuses a keyspace of another store, and one that is not there at this position.
@@ -279,17 +262,17 @@ impl Snapshot {
 
     pub(crate) fn get_row(&self, life: &Life, key: &[u8]) -> Result<Option<Slice>> {
         self.check(life)?;
-        self.0.reads.get(&self.0.view, self.0.lsn, life.id(), key)
+        self.0.reads.get(&*self.view()?, self.0.lsn, life.id(), key)
     }
 
     pub(crate) fn get_rows(&self, life: &Life, keys: &[&[u8]]) -> Result<Vec<Option<Slice>>> {
         self.check(life)?;
-        self.0.reads.get_many(&self.0.view, self.0.lsn, life.id(), keys)
+        self.0.reads.get_many(&*self.view()?, self.0.lsn, life.id(), keys)
     }
 
     /// The id in a keyspace's row of the catalogue.
     pub(crate) fn catalogue_row(&self, name: &str) -> Result<Option<Slice>> {
-        self.0.reads.get(&self.0.view, self.0.lsn, CATALOGUE, name.as_bytes())
+        self.0.reads.get(&*self.view()?, self.0.lsn, CATALOGUE, name.as_bytes())
     }
 }
 
@@ -313,7 +296,7 @@ pub trait Readable {
     /// The value of a key. Sharing its memory with a cache or a delta: [`Slice::detach`] it to keep it for long.
     ///
     /// # Errors
-    /// `KeyspaceMissing`, and `Io` or `Corruption` from the data file.
+    /// `KeyspaceMissing`, `SnapshotTooOld`, and `Io` or `Corruption` from the data file.
     fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>>;
 
     /// The values of several keys, in their order. What has to be read from the data file is read with many blocks in
@@ -356,7 +339,7 @@ impl Readable for Snapshot {
 
     fn contains_key(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {
         self.check(ks.life())?;
-        self.0.reads.contains(&self.0.view, self.0.lsn, ks.life().id(), key.as_ref())
+        self.0.reads.contains(&*self.view()?, self.0.lsn, ks.life().id(), key.as_ref())
     }
 
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {

@@ -7,6 +7,7 @@ use crate::mutation::Mutation;
 use seawall_wal::Lsn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Checkpoints beside commits and readers.
 pub(super) fn folds_with(mutation: Option<Mutation>) {
@@ -71,6 +72,38 @@ pub(super) fn freezing() {
 
 /// Transactions that read and write one row, beside folds: no update is lost, whichever layer holds the row.
 pub(super) fn counting() {
+    count_beside(|world| drop(world.core.checkpoint().unwrap()));
+}
+
+/// As [`counting`], and snapshots have to give way, of whatever age.
+pub(super) fn counting_beside_expiry() {
+    count_beside(|world| {
+        world.core.checkpoint().unwrap();
+        let core = &world.core;
+        let mut rounds = 0;
+        core.reads.expire(Duration::ZERO, || {
+            rounds += 1;
+            rounds < 3
+        });
+        core.sequencer.prune(u64::MAX);
+    });
+}
+
+/// A transaction that nobody competes with commits, whatever is folded and given up meanwhile.
+pub(super) fn counting_alone() {
+    let world = World::new(None);
+    let counting = world.spawn(|world| {
+        for _ in 0..2 {
+            assert!(count(world), "a conflict with nobody");
+        }
+    });
+    let beside = world.spawn(|world| (0..2).for_each(|round| world.commits(&round.to_string())));
+    let folding = world.spawn(|world| (0..2).for_each(|_| drop(world.core.checkpoint().unwrap())));
+    join(vec![counting, beside, folding]);
+    world.finish();
+}
+
+fn count_beside(other: fn(&Arc<World>)) {
     let world = World::new(None);
     let done = Arc::new(AtomicU64::new(0));
     let mut threads = Vec::new();
@@ -82,7 +115,7 @@ pub(super) fn counting() {
             }
         }));
     }
-    threads.push(world.spawn(|world| drop(world.core.checkpoint().unwrap())));
+    threads.push(world.spawn(move |world| other(world)));
     join(threads);
     let (view, lsn) = world.core.reads.now();
     let counted = world.core.reads.get(&view, lsn, KEYSPACE, b"n").unwrap();
@@ -95,7 +128,9 @@ pub(super) fn counting() {
 fn count(world: &World) -> bool {
     let reads = &world.core.reads;
     let snapshot = reads.snapshot(world.core.catalogue.instance(), true);
-    let old = reads.get(snapshot.view(), snapshot.lsn(), KEYSPACE, b"n").unwrap();
+    let Ok(view) = snapshot.view() else { return false };
+    let old = reads.get(&view, snapshot.lsn(), KEYSPACE, b"n").unwrap();
+    drop(view);
     let next = old.map_or(0, |value| value[0]) + 1;
     match world.place_at(&["n".to_owned()], &[next], Some(snapshot.lsn())) {
         Ok(pending) => world.core.sequencer.wait(&pending, None).unwrap().is_ok(),
@@ -114,6 +149,16 @@ fn folds_beside_commits_lose_nothing() {
 #[test]
 fn a_freeze_takes_what_is_below_it_and_nothing_else() {
     explore(3_000, freezing);
+}
+
+#[test]
+fn no_update_is_lost_when_snapshots_give_way() {
+    explore(2_000, counting_beside_expiry);
+}
+
+#[test]
+fn nobody_conflicts_with_a_fold() {
+    explore(2_000, counting_alone);
 }
 
 #[test]

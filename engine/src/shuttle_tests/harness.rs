@@ -349,7 +349,7 @@ impl World {
     pub(super) fn check(&self) {
         let snapshot = self.core.reads.snapshot(self.core.catalogue.instance(), false);
         let placed = self.log.placed();
-        self.check_at(snapshot.view(), snapshot.lsn(), &placed);
+        self.check_at(&snapshot.view().unwrap(), snapshot.lsn(), &placed);
     }
 
     fn check_at(&self, view: &View, lsn: Lsn, placed: &[Placed]) {

@@ -35,7 +35,8 @@ noticed! {
     failing_without_waking: FailSilently, outcomes::failure_beside_a_freeze, "deadlock";
     discarding_after_visible_has_passed: DiscardLate, outcomes::withdrawal, "there, or lost";
     a_position_read_apart_from_its_view: LookApart, folds::folds, "there, or lost";
-    a_snapshot_held_after_it_was_taken: HoldLate, folds::counting, "an update is lost";
+    a_snapshot_held_after_it_was_taken: HoldLate, folds::counting_alone, "a conflict with nobody";
+    forgetting_what_was_given_up: ForgetFloor, folds::counting_beside_expiry, "an update is lost";
     dropping_deltas_before_their_root_is_there: DropBeforeRoot, folds::folds, "there";
 }
 
