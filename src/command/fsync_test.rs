@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! machine, file system, device
-//!   → device   durable writes/s by method × block size × in flight      (threads; io_uring: see `ring`)
+//!   → device   durable writes/s by method × block size × in flight      (as many threads; one thread and io_uring)
 //!   → log      commits/s by committers, beside the device's rate just before
 //!   → plan     how a store here would write, how many committers reach what, what is suspicious
 //! ```
@@ -15,8 +15,9 @@ use super::measure::workplace::Workplace;
 use super::ui::Unit;
 use super::{Failure, Outcome, Ui};
 use clap::Args;
-use device::{Method, Target, Way};
+use device::{Method, Target};
 use report::Report;
+use ring::Ring;
 use seawall::wal::OsDisk;
 use seawall::wal::disk::os::OsOptions;
 use seawall::wal::disk::{BLOCK_BYTES, Disk};
@@ -139,12 +140,12 @@ fn measure_device(
         rows.push(target.measure(ui, method, bytes, in_flight, length)?);
         bar.inc(1);
     }
+    let ring = Ring::open(&target)?;
     for &bytes in &args.sizes {
         for &depth in &args.in_flight {
-            bar.set_message(format!("{}, {}", Way::Ring.name(), units::show_bytes(bytes)));
-            if let Some(row) = ring::measure(ui, &target, bytes, depth, length) {
-                rows.push(row?);
-            }
+            bar.set_message(format!("io_uring, {}", units::show_bytes(bytes)));
+            rows.push(ring.measure(ui, bytes, depth, length)?);
+            bar.inc(1);
         }
     }
     bar.finish_and_clear();
@@ -165,7 +166,7 @@ impl FsyncTestArgs {
     }
 
     fn device_rows(&self) -> usize {
-        self.plan().count()
+        self.plan().count() + self.sizes.len() * self.in_flight.len()
     }
 
     fn file_bytes(&self) -> u64 {

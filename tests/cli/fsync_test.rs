@@ -30,6 +30,16 @@ fn the_device_and_the_log_are_measured() {
             Some(why) => assert!(!why.is_empty() && row["writes_per_s"].is_null(), "{row}"),
         }
     }
+    let ring: Vec<&Value> = writes.iter().filter(|row| row["way"] == "io_uring").collect();
+    assert_eq!((ring.len(), ring.len() + by_threads.len()), (2 * 2, writes.len()));
+    for row in &ring {
+        // A machine may refuse it; then it says why.
+        assert_eq!(
+            row["writes_per_s"].as_f64().is_some_and(|rate| rate > 0.0),
+            row["refused"].is_null(),
+            "{row}"
+        );
+    }
     let log = report["log"]["rows"].as_array().unwrap();
     let committers: Vec<_> = log.iter().map(|row| row["committers"].as_u64().unwrap()).collect();
     assert_eq!(committers, [1, 4]);

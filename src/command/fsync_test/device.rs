@@ -2,8 +2,8 @@
 //! writes, without a log. The calls are made here and not by the disk seam, which chooses its own method, and falls
 //! back to another when one is refused.
 
-use crate::command::measure::drive::{Done, Driven, Load, drive};
-use crate::command::measure::latency::Quantiles;
+use crate::command::measure::drive::{Done, Load, drive};
+use crate::command::measure::latency::{Latency, Quantiles};
 use crate::command::{Failure, Outcome, Ui};
 use seawall::wal::AlignedBuf;
 use seawall::wal::disk::{Disk, Open, OsDisk};
@@ -36,16 +36,8 @@ pub(super) enum Way {
     /// As many threads, each waiting for its own write.
     Threads,
     /// One thread that submits to `io_uring`.
+    #[serde(rename = "io_uring")]
     Ring,
-}
-
-impl Way {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Way::Threads => "threads",
-            Way::Ring => "io_uring",
-        }
-    }
 }
 
 impl Method {
@@ -114,12 +106,12 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn of(driven: &Driven, bytes: u64) -> Figures {
-        let writes_per_s = driven.per_second(driven.ops());
+    pub(super) fn of(writes: u64, elapsed: Duration, latency: &Latency, bytes: u64) -> Figures {
+        let writes_per_s = writes as f64 / elapsed.as_secs_f64().max(1e-9);
         Figures {
             writes_per_s,
             mib_per_s: writes_per_s * bytes as f64 / f64::from(1 << 20),
-            latency: driven.written.latency.quantiles(),
+            latency: latency.quantiles(),
         }
     }
 }
@@ -174,7 +166,8 @@ impl Target {
                 Ok(Done::WRITE)
             })
         })?;
-        Ok(row(None, Some(Figures::of(&driven, bytes))))
+        let figures = Figures::of(driven.ops(), driven.elapsed, &driven.written.latency, bytes);
+        Ok(row(None, Some(figures)))
     }
 
     /// Opens the file for a method, and tries it: what is refused is refused at the first write at the latest.
@@ -187,7 +180,7 @@ impl Target {
     }
 }
 
-fn filled(bytes: u64) -> io::Result<AlignedBuf> {
+pub(super) fn filled(bytes: u64) -> io::Result<AlignedBuf> {
     let mut buf = AlignedBuf::zeroed(usize::try_from(bytes).unwrap_or(usize::MAX))?;
     buf.fill(0xa5);
     Ok(buf)

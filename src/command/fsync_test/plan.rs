@@ -83,10 +83,9 @@ impl Plan {
             && rate(deepest) > rate(quickest)
         {
             self.advice.push(format!(
-                "with {} in flight ({}, by {}) the device does {} a second, {} times as many",
+                "with {} in flight ({}) the device does {} a second, {} times as many",
                 deepest.in_flight,
                 deepest.method,
-                deepest.way.name(),
                 show_count(rate(deepest)),
                 show_ratio(rate(deepest) / rate(quickest))
             ));

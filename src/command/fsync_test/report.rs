@@ -1,6 +1,6 @@
 //! What was found, as JSON and as tables.
 
-use super::device::{Row, Way};
+use super::device::Row;
 use super::log::Log;
 use super::plan::Plan;
 use crate::command::measure::machine::{Machine, Place};
@@ -87,11 +87,7 @@ impl Report {
 /// The times, and the bytes a second, are those of the fewest in flight.
 fn line(rows: &[Row], depths: &[u32]) -> Vec<String> {
     let Some(first) = rows.first() else { return Vec::new() };
-    let name = match first.way {
-        Way::Threads => first.method.to_owned(),
-        Way::Ring => format!("{}, {}", first.way.name(), first.method),
-    };
-    let mut cells = vec![name, show_bytes(first.bytes)];
+    let mut cells = vec![first.method.to_owned(), show_bytes(first.bytes)];
     for depth in depths {
         let figures = rows.iter().find(|row| row.in_flight == *depth).and_then(|row| row.figures);
         cells.push(figures.map_or_else(|| "-".to_owned(), |figures| show_count(figures.writes_per_s)));
