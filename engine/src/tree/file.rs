@@ -112,7 +112,7 @@ impl TreeStore {
                     Some(block) => block,
                     None => self.take_in(self.read_verified(&ptr)?, &ptr, keyspace)?,
                 };
-                Ok(Slice::new(block, 0..len as usize))
+                Ok(Slice::new(block, 0..len))
             }
         }
     }
