@@ -42,6 +42,7 @@ pub(in crate::disk) struct OsFile {
     /// Whoever made the disk has chosen how it writes.
     is_method_fixed: bool,
     sync: SyncState,
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only there are rings"))]
     ring: Option<RingSide>,
     lock: lock::Handle,
 }
@@ -78,6 +79,7 @@ impl SyncState {
 /// be on its way at a time; and as none of a ring's calls can be waited for from outside its thread, it has a
 /// descriptor beside the one that blocking calls use. Open from the file's beginning: it misses nothing.
 #[derive(Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only there are rings"))]
 struct RingSide {
     fd: OwnedFd,
     /// The queue whose turn it is; 0 for none.
