@@ -29,6 +29,11 @@ impl Ring<'_> {
     pub(super) fn open(target: &Target) -> Outcome<Ring<'_>> {
         let options =
             OsOptions { allow_network: true, durable_write: Some(DurableWrite::DirectDsync), io: Io::Uring };
+        // What a store would get here: where the environment says no, no ring is asked for either.
+        let usual = OsDisk::new().describe(target.path.parent().unwrap_or(&target.path));
+        if usual.name != "uring" {
+            return Ok(Ring { target, opened: Err(usual.reason) });
+        }
         let opened = match OsDisk::try_with(options) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(error.to_string()),
             Err(error) => return Err(Failure::file("opening", &target.path, &error)),
