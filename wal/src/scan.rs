@@ -239,7 +239,9 @@ impl FrameReader {
         let from_device = self.from_device;
         let Some(open) = self.open.as_ref() else { return Ok(false) };
         let ahead = self.until.0.saturating_sub(self.geometry.start(number).plus(offset).0);
-        let ahead = usize::try_from(ahead).unwrap_or(usize::MAX).max(bytes).next_multiple_of(BLOCK_BYTES);
+        // What a damaged position asks for is bounded before it is rounded.
+        let ahead = usize::try_from(ahead).unwrap_or(usize::MAX).min(self.buf.len());
+        let ahead = ahead.max(bytes).next_multiple_of(BLOCK_BYTES);
         let left = usize::try_from(file_bytes - offset).unwrap_or(usize::MAX);
         let wanted = self.buf.len().min(left).min(ahead);
         // Whole blocks only: a file's ragged end is not part of a segment.
