@@ -28,7 +28,7 @@
 //!
 //! # Many operations at once
 //!
-//! A [`Queue`](super::Queue) begins its operations and completes them in an order that the seed chooses, and promises
+//! A [`Queue`] begins its operations and completes them in an order that the seed chooses, and promises
 //! no more than [its rules](super::queue): what is in flight at a crash may have happened, wholly, torn or not at
 //! all; a sync may begin before a write that was submitted ahead of it. Each operation is a call, and meets the
 //! faults of its kind. An idle queue may change threads; one that changes them with operations in flight is an error.

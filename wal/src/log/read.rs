@@ -10,7 +10,7 @@ impl Wal {
     /// Reads records, as far as they are written now. The log is kept from being reclaimed under the reader.
     ///
     /// # Errors
-    /// [`Error::BadInput`] if the range begins before [`first_lsn`](Wal::first_lsn) and is not open there.
+    /// [`Error::BadInput`](crate::Error::BadInput) if the range begins before [`first_lsn`](Wal::first_lsn) and is not open there.
     pub fn read(&self, range: impl RangeBounds<Lsn>) -> Result<WalReader> {
         let inner = &self.0.inner;
         let from = match range.start_bound() {
@@ -47,7 +47,7 @@ impl Wal {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BadInput`] if `from` is before [`first_lsn`](Wal::first_lsn) and not zero; [`Error::ReadOnly`] for a log
+    /// [`Error::BadInput`](crate::Error::BadInput) if `from` is before [`first_lsn`](Wal::first_lsn) and not zero; [`Error::ReadOnly`](crate::Error::ReadOnly) for a log
     /// that this handle cannot write.
     pub fn follow(&self, from: Lsn) -> Result<WalReader> {
         let inner = &self.0.inner;
