@@ -10,6 +10,7 @@
 
 use crate::record::WriteSet;
 use crate::sync::{AtomicU64, Mutex, Ordering as Atomic};
+pub(crate) use rows::Gathered;
 use rows::{Edge, Place, REMOVED, Row, Rows};
 use seawall_wal::{Lsn, Slice};
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +23,8 @@ mod rows;
 pub(crate) const NODE_BYTES: u64 = 96;
 /// What a payload costs beside its bytes: two reference counts, the vector, the allocator's share of both.
 const PAYLOAD_BYTES: u64 = 72;
+/// Rows that are gathered before they are absorbed, at least.
+const ROWS_GATHERED_MIN: u64 = if cfg!(test) { 3 } else { 16_384 };
 
 /// A row's state in some version: a value, or none where it was removed.
 pub(crate) type Version = Option<Slice>;
@@ -53,25 +56,37 @@ impl Default for Delta {
 impl Delta {
     /// Inserts a commit's rows. Several commits may be applied at once.
     pub(crate) fn apply(&self, set: &WriteSet, lsn: Lsn) {
+        self.note(set, lsn);
+        for (keyspace, row) in rows_of(set, lsn) {
+            self.rows.insert(keyspace, row);
+        }
+    }
+
+    /// Like [`apply`](Self::apply), in a delta that nobody uses yet: the rows wait until [`absorb`](Self::absorb) is
+    /// called, and [`bytes`](Self::bytes) does not know them before.
+    pub(crate) fn gather(&self, set: &WriteSet, lsn: Lsn, gathered: &mut Gathered) {
+        self.note(set, lsn);
+        for (keyspace, row) in rows_of(set, lsn) {
+            gathered.push(keyspace, row);
+        }
+    }
+
+    /// Takes in what was gathered, by one walk over the rows that are there.
+    pub(crate) fn absorb(&self, gathered: &mut Gathered) {
+        self.rows.absorb(gathered);
+    }
+
+    /// How many rows one walk is worth: so that all walks together pass each row a few times.
+    pub(crate) fn is_worth_absorbing(&self, gathered: &Gathered) -> bool {
+        gathered.len() as u64
+            > ROWS_GATHERED_MIN + self.rows.bytes() / rows::LEAF_BYTES * rows::LEAF_ROWS as u64 / 2
+    }
+
+    fn note(&self, set: &WriteSet, lsn: Lsn) {
         if !set.dropped().is_empty() {
             self.dropped.lock().extend(set.dropped().iter().map(|id| (*id, lsn)));
         }
         self.bytes.fetch_add(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
-        for row in set.rows() {
-            let key = row.key_range();
-            let value = row.value_range();
-            let (value_at, value_bytes) =
-                value.map_or((REMOVED, 0), |value| (value.start as u32, value.len() as u32));
-            let entry = Row {
-                payload: Arc::clone(set.payload()),
-                lsn: lsn.0,
-                key_at: key.start as u32,
-                key_bytes: key.len() as u32,
-                value_at,
-                value_bytes,
-            };
-            self.rows.insert(row.row_keyspace(), entry);
-        }
     }
 
     /// Takes a commit's rows out again: it was withdrawn, and nobody has seen it.
@@ -200,6 +215,25 @@ impl Delta {
         });
         taker.has_more
     }
+}
+
+/// The versions that a commit makes, with their keyspaces.
+fn rows_of(set: &WriteSet, lsn: Lsn) -> impl Iterator<Item = (u32, Row)> {
+    set.rows().iter().map(move |row| {
+        let key = row.key_range();
+        let value = row.value_range();
+        let (value_at, value_bytes) =
+            value.map_or((REMOVED, 0), |value| (value.start as u32, value.len() as u32));
+        let entry = Row {
+            payload: Arc::clone(set.payload()),
+            lsn: lsn.0,
+            key_at: key.start as u32,
+            key_bytes: key.len() as u32,
+            value_at,
+            value_bytes,
+        };
+        (row.row_keyspace(), entry)
+    })
 }
 
 /// Takes visible rows until it has enough.

@@ -58,6 +58,9 @@ pub struct RecordRef<'a> {
     pub group: u64,
     /// When it was placed, in µs since 1970.
     pub time_us: u64,
+    /// Where the frame begins that holds its first byte. What is before this position is whole, and reading or replaying
+    /// may begin here.
+    pub frame: Lsn,
     /// Its bytes.
     pub payload: &'a [u8],
 }
@@ -207,6 +210,7 @@ impl WalReader {
             kind: header.kind,
             group: header.group,
             time_us: header.time_us,
+            frame: self.pieces.first().map_or(self.at, |(_, lsn)| Lsn(lsn.0 - frame::HEADER_BYTES as u64)),
             payload: self.unit.get(start..end).unwrap_or_default(),
         }))
     }

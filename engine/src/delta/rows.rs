@@ -206,6 +206,54 @@ impl<'a> Edge<'a> {
     }
 }
 
+/// Versions on their way into a map, in no order.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    rows: Vec<Option<Row>>,
+    order: Vec<Rank>,
+}
+
+/// A version's rank, and which one it is: small, for these are sorted.
+#[derive(Clone, Copy, Debug)]
+struct Rank {
+    keyspace: u32,
+    at: u32,
+    head: u64,
+}
+
+impl Gathered {
+    pub(super) fn push(&mut self, keyspace: u32, row: Row) {
+        let Place { rank, .. } = Place::new(keyspace, row.key(), row.lsn);
+        self.order.push(Rank { keyspace, at: self.rows.len() as u32, head: rank as u64 });
+        self.rows.push(Some(row));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes that they take here.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.rows.len() * (size_of::<Rank>() + size_of::<Row>())) as u64
+    }
+
+    /// Each with its rank, in order.
+    fn sorted(self) -> impl Iterator<Item = (u128, Row)> {
+        let Gathered { mut rows, mut order } = self;
+        let row = |at: &Rank| rows.get(at.at as usize).and_then(Option::as_ref);
+        order.sort_unstable_by(|a, b| {
+            (a.keyspace, a.head).cmp(&(b.keyspace, b.head)).then_with(|| match (row(a), row(b)) {
+                (Some(a), Some(b)) => a.key().cmp(b.key()).then_with(|| b.lsn.cmp(&a.lsn)),
+                _ => Ordering::Equal,
+            })
+        });
+        order.into_iter().filter_map(move |at| {
+            let row = rows.get_mut(at.at as usize)?.take()?;
+            Some((u128::from(at.keyspace) << 64 | u128::from(at.head), row))
+        })
+    }
+}
+
 /// The ordered map.
 #[derive(Debug)]
 pub(super) struct Rows {
@@ -264,6 +312,37 @@ impl Rows {
         index.bounds.insert(at, bound);
         index.leaves.insert(at + 1, RwLock::new(upper));
         self.leaves.fetch_add(1, Atomic::Relaxed);
+    }
+
+    /// Takes in many versions at once, by one walk over all that are there: for a map that nobody uses yet.
+    pub(super) fn absorb(&self, gathered: &mut Gathered) {
+        let mut index = self.index.write();
+        let all = std::mem::take(&mut *gathered).sorted();
+        let leaves = std::mem::take(&mut index.leaves);
+        let old = leaves.into_iter().flat_map(|leaf| {
+            let Leaf { ranks, rows } = leaf.into_inner();
+            ranks.into_iter().zip(rows)
+        });
+        let (mut old, mut new) = (old.peekable(), all.peekable());
+        index.bounds.clear();
+        let mut leaf = Leaf::new();
+        loop {
+            let takes_old = match (old.peek(), new.peek()) {
+                (Some((rank, row)), Some((new_rank, new_row))) => {
+                    rank.cmp(new_rank).then_with(|| row.compare(&new_row.place(*new_rank))).is_lt()
+                }
+                (left, _) => left.is_some(),
+            };
+            let Some((rank, row)) = (if takes_old { old.next() } else { new.next() }) else { break };
+            if leaf.len() == LEAF_ROWS {
+                index.bounds.push(Bound { rank, row: row.clone() });
+                index.leaves.push(RwLock::new(std::mem::replace(&mut leaf, Leaf::new())));
+            }
+            leaf.ranks.push(rank);
+            leaf.rows.push(row);
+        }
+        index.leaves.push(RwLock::new(leaf));
+        self.leaves.store(index.leaves.len() as u64, Atomic::Relaxed);
     }
 
     /// Takes a version out, if it is there.

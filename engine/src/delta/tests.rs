@@ -182,3 +182,38 @@ fn a_neighbour_keyspaces_row_is_not_taken_for_a_version() {
     }
     assert_eq!(delta.newest(1, b"k", Lsn(20)), None);
 }
+
+#[test]
+fn rows_that_are_absorbed_stand_as_if_they_had_been_inserted_one_by_one() {
+    let (one, many) = (Delta::default(), Delta::default());
+    let mut gathered = Gathered::default();
+    let mut state = 7u64;
+    for lsn in 1..600u64 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let key = [&b"prefix--"[..(state >> 60) as usize % 9], &((state >> 40) % 50).to_be_bytes()].concat();
+        let mut builder = Builder::default();
+        match state >> 62 {
+            0 => builder.remove(1 + (state >> 50) as u32 % 2, &key),
+            _ => builder.put(1 + (state >> 50) as u32 % 2, &key, &lsn.to_be_bytes()),
+        }
+        let set = builder.finish();
+        one.apply(&set, Lsn(lsn));
+        many.gather(&set, Lsn(lsn), &mut gathered);
+        if many.is_worth_absorbing(&gathered) {
+            many.absorb(&mut gathered);
+            assert_eq!(gathered.len(), 0);
+        }
+    }
+    many.absorb(&mut gathered);
+    for keyspace in 1..3 {
+        for before in [1, 200, 600, u64::MAX] {
+            for is_reverse in [false, true] {
+                let expected = rows(&one, keyspace, before, is_reverse, 7);
+                assert_eq!(rows(&many, keyspace, before, is_reverse, 7), expected);
+            }
+        }
+    }
+    put(&one, 700, 1, b"later", Some(b"v"));
+    put(&many, 700, 1, b"later", Some(b"v"));
+    assert_eq!(rows(&many, 1, u64::MAX, false, 100), rows(&one, 1, u64::MAX, false, 100));
+}

@@ -12,13 +12,13 @@
 //!
 //! *Recovering*: lock the data file before anything is read; sync the directory before a name in it is trusted; read
 //! the superblock; open the log, which decides on its own tail; replay from the superblock's checkpoint on. A delta
-//! that outgrows its budget on the way is folded at once, with the replay position left where it was: redo writes
-//! whole rows, so doing some of it twice ends in the same state.
+//! that outgrows its budget on the way is folded at once, and the replay position moves with it: what the log handed
+//! out is on the device, so a crash in a long recovery does not begin again from the start.
 
 use crate::commit::log::{CommitLog, LocalLog};
 use crate::commit::sequencer::Sequencer;
 use crate::db::{Core, Db, Handle};
-use crate::delta::Delta;
+use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
 use crate::life::checkpoint::FoldState;
 use crate::options::Options;
@@ -292,25 +292,35 @@ struct Replay<'a> {
 impl Replay<'_> {
     /// The position up to which everything is there.
     fn run(&self, from: Lsn) -> Result<Lsn> {
-        let mut is_full = false;
+        let mut is_full = self.options.read_only;
+        let mut active = Arc::clone(&self.reads.view().active);
+        let mut gathered = Gathered::default();
+        let mut frame = from;
         self.log.replay(from, &mut |record| {
-            let end = record.end;
-            self.apply(&record)?;
-            let bytes = self.reads.view().active.bytes();
-            if bytes >= self.options.delta_bytes_max && !self.options.read_only && !is_full {
-                match self.fold(end, from) {
+            // A replay position is a frame's beginning.
+            let is_boundary = std::mem::replace(&mut frame, record.frame) < record.frame;
+            let bytes = active.bytes() + gathered.bytes();
+            if is_boundary && !is_full && bytes >= self.options.delta_bytes_max {
+                active.absorb(&mut gathered);
+                match self.fold(record.frame) {
                     // A store on a full disk opens and reads: the rest stays in memory until there is room.
                     Err(Error::NoSpace) => is_full = true,
                     folded => folded?,
                 }
+                active = Arc::clone(&self.reads.view().active);
+            }
+            self.apply(&record, &active, &mut gathered)?;
+            if active.is_worth_absorbing(&gathered) {
+                active.absorb(&mut gathered);
             }
             Ok(())
         })?;
+        active.absorb(&mut gathered);
         let end = if self.options.read_only { self.log.next_lsn() } else { self.log.barrier()? };
         Ok(end.max(from))
     }
 
-    fn apply(&self, record: &RecordRef<'_>) -> Result<()> {
+    fn apply(&self, record: &RecordRef<'_>, active: &Delta, gathered: &mut Gathered) -> Result<()> {
         let damaged = |what: String| Error::Corruption {
             file: self.log.dir().to_owned(),
             offset: record.lsn.0,
@@ -325,19 +335,19 @@ impl Replay<'_> {
         for id in set.created() {
             self.catalogue.note_used(*id);
         }
-        self.reads.view().active.apply(&set, record.lsn);
+        active.gather(&set, record.lsn, gathered);
         Ok(())
     }
 
     /// Memory is over: what was replayed so far goes into the tree.
-    fn fold(&self, end: Lsn, replay: Lsn) -> Result<()> {
+    fn fold(&self, end: Lsn) -> Result<()> {
         let view = self.reads.view();
         view.active.freeze(end);
         self.reads.froze(Arc::clone(&view.active), Arc::new(Delta::default()));
         self.reads.set_visible(end);
         let next_keyspace = self.catalogue.next_id();
         crate::life::checkpoint::fold_below(self.reads, end, None, |superblock| {
-            superblock.checkpoint_lsn = replay;
+            superblock.checkpoint_lsn = end;
             superblock.next_keyspace = next_keyspace;
         })
     }
