@@ -142,7 +142,7 @@ impl Error {
     }
 }
 
-fn same_io(error: &io::Error) -> io::Error {
+pub(crate) fn same_io(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) => io::Error::from_raw_os_error(number),
         None => io::Error::new(error.kind(), error.to_string()),

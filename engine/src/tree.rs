@@ -20,6 +20,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod ahead;
 mod block;
 mod bytes;
 mod cache;

@@ -129,6 +129,11 @@ impl Cache {
         found
     }
 
+    /// Whether it is there; not a use of it.
+    pub(super) fn contains(&self, ptr: &Ptr) -> bool {
+        self.blocks.contains_key(&CacheKey::of(ptr))
+    }
+
     pub(super) fn insert(&self, block: &Arc<Block>) {
         self.blocks.insert(CacheKey::of(block.ptr()), Arc::clone(block));
     }

@@ -2,6 +2,7 @@
 
 use super::{Error, KEY_BYTES_MAX, Result, VALUE_BYTES_MAX};
 use seawall_wal::Slice;
+use std::collections::VecDeque;
 
 /// What a fold does to a key.
 #[derive(Clone, Debug)]
@@ -18,26 +19,51 @@ pub(super) trait Feed {
     fn key(&self) -> Option<&[u8]>;
     /// The next change; its key is written to `key`.
     fn take(&mut self, key: &mut Vec<u8>) -> Result<Option<Change>>;
+    /// The key of a change whose turn comes later, each once; none at the end, and none for now if too many have
+    /// been looked at already.
+    fn scout(&mut self) -> Option<&[u8]>;
 }
 
-/// A stream of changes, looked at one ahead; keys must ascend.
+/// Changes that are held to be looked at before their turn, at most.
+const HELD_MAX: usize = if cfg!(test) { 20 } else { 16_384 };
+
+/// A stream of changes, some of them looked at before their turn; keys must ascend.
 pub(super) struct Changes<K, I> {
-    head: Option<(K, Change)>,
+    held: VecDeque<(K, Change)>,
+    /// How many of them were scouted.
+    scouted: usize,
+    /// What the stream gave in place of the change behind those that are held.
+    failed: Option<Error>,
     rest: I,
 }
 
 impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Changes<K, I> {
-    pub(super) fn new(mut rest: I) -> Result<Self> {
-        let head = rest.next().transpose()?;
-        let changes = Changes { head, rest };
-        changes.check(None)?;
-        Ok(changes)
+    pub(super) fn new(rest: I) -> Result<Self> {
+        let mut changes = Changes { held: VecDeque::new(), scouted: 0, failed: None, rest };
+        changes.pull();
+        match changes.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(changes),
+        }
     }
 
-    fn check(&self, previous: Option<&[u8]>) -> Result<()> {
-        let Some((key, change)) = &self.head else { return Ok(()) };
-        let key = key.as_ref();
-        if previous.is_some_and(|previous| previous >= key) {
+    /// Takes one more from the stream, if there is one.
+    fn pull(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        match self.rest.next() {
+            None => {}
+            Some(Err(error)) => self.failed = Some(error),
+            Some(Ok((key, change))) => match self.check(key.as_ref(), &change) {
+                Ok(()) => self.held.push_back((key, change)),
+                Err(error) => self.failed = Some(error),
+            },
+        }
+    }
+
+    fn check(&self, key: &[u8], change: &Change) -> Result<()> {
+        if self.held.back().is_some_and(|(previous, _)| previous.as_ref() >= key) {
             return Err(Error::BadInput("the changes of a fold are not in key order".to_owned()));
         }
         let too_large =
@@ -54,15 +80,30 @@ impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Changes<K, I> {
 
 impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Feed for Changes<K, I> {
     fn key(&self) -> Option<&[u8]> {
-        self.head.as_ref().map(|(key, _)| key.as_ref())
+        self.held.front().map(|(key, _)| key.as_ref())
     }
 
     fn take(&mut self, key: &mut Vec<u8>) -> Result<Option<Change>> {
-        let Some((next, change)) = self.head.take() else { return Ok(None) };
+        // The next one is held against this one.
+        if self.held.len() == 1 {
+            self.pull();
+        }
+        let Some((next, change)) = self.held.pop_front() else { return Ok(None) };
+        self.scouted = self.scouted.saturating_sub(1);
         key.clear();
         key.extend_from_slice(next.as_ref());
-        self.head = self.rest.next().transpose()?;
-        self.check(Some(key))?;
-        Ok(Some(change))
+        match self.failed.take_if(|_| self.held.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(Some(change)),
+        }
+    }
+
+    fn scout(&mut self) -> Option<&[u8]> {
+        if self.scouted == self.held.len() && self.held.len() < HELD_MAX {
+            self.pull();
+        }
+        let (key, _) = self.held.get(self.scouted)?;
+        self.scouted += 1;
+        Some(key.as_ref())
     }
 }

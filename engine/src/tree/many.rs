@@ -59,9 +59,9 @@ impl Reader {
 }
 
 /// What tells blocks apart.
-type Id = (u64, u64, u32);
+pub(super) type Id = (u64, u64, u32);
 
-fn id(ptr: &Ptr) -> Id {
+pub(super) fn id(ptr: &Ptr) -> Id {
     (ptr.offset, ptr.birth, ptr.checksum)
 }
 

@@ -10,6 +10,7 @@
 //! A separator is any key above all that is left of it and not above what is right of it. The first child of a block
 //! inherits the bound of the block: at the left edge of the tree that is the empty key.
 
+use super::ahead::Ahead;
 use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_EXTENT, Payload, VALUE_INLINE_MAX};
 use super::changes::{Change, Feed};
 use super::fold::Fold;
@@ -28,9 +29,11 @@ pub(super) fn merge(
     tree: Option<TreeRoot>,
     feed: &mut dyn Feed,
 ) -> Result<Option<TreeRoot>> {
+    let ahead = Ahead::new(fold.store(), keyspace, tree.map(|tree| tree.ptr));
     let mut merge = Merge {
         fold,
         feed,
+        ahead,
         keyspace,
         packers: vec![Packer::new(0)],
         bound: Vec::new(),
@@ -53,6 +56,7 @@ pub(super) fn merge(
 struct Merge<'a> {
     fold: &'a mut Fold,
     feed: &'a mut dyn Feed,
+    ahead: Option<Ahead>,
     keyspace: u32,
     /// By level.
     packers: Vec<Packer>,
@@ -74,7 +78,7 @@ impl Merge<'_> {
         if !self.has_change_below(upper) && self.pass(bound, &ptr)? {
             return Ok(());
         }
-        let (block, was_cached) = self.fold.store().load_once(&ptr, self.keyspace)?;
+        let (block, was_cached) = self.open(&ptr)?;
         self.fold.kill(&ptr);
         if block.level() == 0 {
             self.is_warm = was_cached;
@@ -95,6 +99,15 @@ impl Merge<'_> {
             separator = next;
         }
         Ok(())
+    }
+
+    /// A block, and whether it was in the cache.
+    fn open(&mut self, ptr: &Ptr) -> Result<(Arc<Block>, bool)> {
+        let ahead = self.ahead.as_mut().filter(|_| ptr.level == 0);
+        match ahead.and_then(|ahead| ahead.take(ptr, self.feed)) {
+            Some(block) => Ok((block?, false)),
+            None => self.fold.store().load_once(ptr, self.keyspace),
+        }
     }
 
     fn has_change_below(&self, upper: Option<&[u8]>) -> bool {
