@@ -108,6 +108,12 @@ impl Core {
         Ok(pending)
     }
 
+    /// Whether writers are slowed for want of memory.
+    pub(crate) fn is_short_of_memory(&self) -> bool {
+        let used = self.reads.delta_bytes().saturating_add(self.reads.pinned_bytes());
+        used >= self.options.delta_bytes_max / 100 * SLOW_FROM_PERCENT
+    }
+
     /// Slows a writer down when folding lags, or old snapshots hold memory back: by a delay that grows with the deltas;
     /// at the budget until a checkpoint ends, if one would help. Before its place is taken, never after.
     fn throttle(&self, unfolded: u64) -> Result<()> {
@@ -117,6 +123,7 @@ impl Core {
         if used < slow_from || !self.options.background {
             return Ok(());
         }
+        self.fold.pace.hurry();
         if pinned > 0 {
             self.fold.request_tidying(&*self.runtime);
         }
@@ -187,12 +194,13 @@ impl Core {
 /// Keeps the store open.
 pub(crate) struct Handle {
     core: Arc<Core>,
-    pub(crate) fold_thread: Mutex<Option<Box<dyn seawall_wal::runtime::Thread>>>,
+    /// Of the background.
+    pub(crate) threads: Mutex<Vec<Box<dyn seawall_wal::runtime::Thread>>>,
 }
 
 impl Handle {
     pub(crate) fn new(core: Arc<Core>) -> Handle {
-        Handle { core, fold_thread: Mutex::new(None) }
+        Handle { core, threads: Mutex::new(Vec::new()) }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

@@ -13,6 +13,7 @@
 
 use crate::db::Core;
 use crate::invariants;
+use crate::life::pace::Pace;
 use crate::mutation::Mutation;
 use crate::options::StageHook;
 use crate::read::scan::Merge;
@@ -31,6 +32,7 @@ use std::time::Duration;
 pub(crate) struct FoldState {
     /// One checkpoint at a time; also taken by whoever must not meet one.
     pub(crate) latch: Latch,
+    pub(crate) pace: Arc<Pace>,
     /// Changes when a checkpoint is asked for, or the thread is to end.
     wake: AtomicU32,
     is_requested: AtomicBool,
@@ -55,6 +57,7 @@ impl FoldState {
     pub(crate) fn new(runtime: &Arc<dyn Runtime>) -> FoldState {
         FoldState {
             latch: Latch::new(Arc::clone(runtime)),
+            pace: Arc::new(Pace::new(Arc::clone(runtime))),
             wake: AtomicU32::new(0),
             is_requested: AtomicBool::new(false),
             is_tidying_requested: AtomicBool::new(false),
@@ -84,6 +87,7 @@ impl FoldState {
     /// Tells the thread to end.
     pub(crate) fn stop(&self, runtime: &dyn Runtime) {
         self.is_stopping.store(true, Ordering::Release);
+        self.pace.stop();
         self.wake.fetch_add(1, Ordering::Release);
         runtime.wake_all(&self.wake);
     }
@@ -116,8 +120,19 @@ impl Core {
 
     /// Makes a checkpoint. Bytes 0 if there was nothing to do.
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
+        // One that runs already is waited for.
+        self.fold.pace.hurry();
         let _alone = self.fold.latch.lock();
         self.checkpoint_alone()
+    }
+
+    /// Like [`checkpoint`](Self::checkpoint), behind what others do, unless they wait for it.
+    fn checkpoint_in_turns(&self) -> Result<Checkpoint> {
+        let _alone = self.fold.latch.lock();
+        self.fold.pace.set_on(true);
+        let result = self.checkpoint_alone();
+        self.fold.pace.set_on(false);
+        result
     }
 
     /// The latch is held.
@@ -130,6 +145,9 @@ impl Core {
             Err(Error::NoSpace) if self.give_way(|| true) => self.fold_all(),
             result => result,
         };
+        if !self.is_short_of_memory() {
+            self.fold.pace.calm();
+        }
         match &result {
             Ok(checkpoint) => {
                 self.tidy();
@@ -177,7 +195,8 @@ impl Core {
             self.log.release_before(end)?;
         }
         let replay = if self.options.has(Mutation::ReplayLate) { self.log.barrier()? } else { end };
-        fold_below(&self.reads, end, self.options.on_stage.clone(), |superblock| {
+        let mut turns = self.fold.pace.turns();
+        fold_below(&self.reads, end, self.options.on_stage.clone(), &mut || turns.step(), |superblock| {
             superblock.checkpoint_lsn = replay;
             superblock.next_keyspace = next_keyspace;
             superblock.visible_time_us = superblock.visible_time_us.max(now_us);
@@ -242,7 +261,6 @@ impl Core {
 
     /// The thread `seawall-fold`.
     pub(crate) fn fold_in_background(self: &Arc<Core>) {
-        self.runtime.lower_priority();
         let _alarm = Alarm(self);
         loop {
             let seen = self.fold.wake.load(Ordering::Acquire);
@@ -255,7 +273,7 @@ impl Core {
             let mut pause = self.options.checkpoint_interval.max(Duration::from_millis(1));
             let is_requested = self.fold.is_requested.swap(false, Ordering::AcqRel);
             if self.sequencer.check().is_ok() && (is_requested || self.is_due()) {
-                let is_full = matches!(self.checkpoint(), Err(Error::NoSpace));
+                let is_full = matches!(self.checkpoint_in_turns(), Err(Error::NoSpace));
                 if !is_full && !self.fold.is_requested.load(Ordering::Acquire) && self.wants_fold() {
                     continue;
                 }
@@ -270,11 +288,12 @@ impl Core {
 }
 
 /// Writes the newest versions in the frozen deltas that end at or below `end` into the tree, and publishes that with
-/// what `set` says. The deltas leave the view.
+/// what `set` says. The deltas leave the view. Before each change `on_change` is called.
 pub(crate) fn fold_below(
     reads: &Arc<Reads>,
     end: Lsn,
     on_stage: Option<StageHook>,
+    on_change: &mut dyn FnMut(),
     set: impl FnOnce(&mut Superblock),
 ) -> Result<()> {
     let view = reads.view();
@@ -292,7 +311,11 @@ pub(crate) fn fold_below(
             continue;
         }
         let mut merge = Merge::of_deltas(&deltas, keyspace, end);
-        let changes = std::iter::from_fn(move || merge.next_found().transpose())
+        let next = || {
+            on_change();
+            merge.next_found().transpose()
+        };
+        let changes = std::iter::from_fn(next)
             .map(|found| found.map(|(key, version)| (key, version.map_or(Change::Remove, Change::Put))));
         fold.apply(keyspace, changes)?;
     }

@@ -17,20 +17,20 @@ impl Handle {
             return Err(Error::Closed);
         }
         core.sequencer.close();
-        self.stop_thread();
+        self.stop_threads();
         let finished = if core.options.read_only { Ok(()) } else { core.finish() };
         let closed = core.log.close();
         core.note_failure();
         finished.and(closed)
     }
 
-    fn stop_thread(&self) {
+    fn stop_threads(&self) {
         let core = self.core();
         core.fold.stop(&*core.runtime);
-        let thread = self.fold_thread.lock().take();
-        if let Some(thread) = thread
-            && thread.join()
-        {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        // All of them, whatever became of one.
+        let panicked = threads.into_iter().filter_map(|thread| thread.join().then_some(())).count();
+        if panicked > 0 {
             core.poison(&Error::BadInput("the checkpoint thread panicked".into()));
         }
     }
@@ -41,7 +41,7 @@ impl Drop for Handle {
         if callbacks::is_inside() {
             // This thread may lead the log, or make the checkpoint: closing waits for that, elsewhere.
             let closing = Handle::new(Arc::clone(self.core()));
-            *closing.fold_thread.lock() = self.fold_thread.lock().take();
+            *closing.threads.lock() = std::mem::take(&mut *self.threads.lock());
             let _ = self.core().runtime.spawn("seawall-close", Box::new(move || drop(closing)));
             return;
         }
@@ -51,7 +51,7 @@ impl Drop for Handle {
             let core = self.core();
             core.is_closed.store(true, Ordering::Release);
             core.sequencer.close();
-            self.stop_thread();
+            self.stop_threads();
             return;
         }
         // Nobody is there to be told: whoever wants to know calls `close`.

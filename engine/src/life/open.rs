@@ -271,12 +271,16 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     });
     let handle = Arc::new(Handle::new(Arc::clone(&core)));
     if core.options.background {
-        let folder = Arc::clone(&core);
-        let thread = core
-            .runtime
-            .spawn("seawall-fold", Box::new(move || folder.fold_in_background()))
-            .map_err(|source| Error::io("start a thread for", &core.options.path, None, source))?;
-        *handle.fold_thread.lock() = Some(thread);
+        let (folder, pace) = (Arc::clone(&core), Arc::clone(&core.fold.pace));
+        let spawn = |name, body| -> Result<()> {
+            let thread = core.runtime.spawn(name, body);
+            let thread =
+                thread.map_err(|source| Error::io("start a thread for", &core.options.path, None, source))?;
+            handle.threads.lock().push(thread);
+            Ok(())
+        };
+        spawn("seawall-pace", Box::new(move || pace.give_turns()))?;
+        spawn("seawall-fold", Box::new(move || folder.fold_in_background()))?;
     }
     Ok(Db::new(handle))
 }
@@ -346,7 +350,7 @@ impl Replay<'_> {
         self.reads.froze(Arc::clone(&view.active), Arc::new(Delta::default()));
         self.reads.set_visible(end);
         let next_keyspace = self.catalogue.next_id();
-        crate::life::checkpoint::fold_below(self.reads, end, None, |superblock| {
+        crate::life::checkpoint::fold_below(self.reads, end, None, &mut || {}, |superblock| {
             superblock.checkpoint_lsn = end;
             superblock.next_keyspace = next_keyspace;
         })
