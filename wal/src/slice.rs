@@ -19,6 +19,12 @@ impl Slice {
         Slice { owner, range: range.start.min(end)..end }
     }
 
+    /// Like [`new`](Slice::new), by a caller who knows that the range lies within the owner's bytes: these are not looked
+    /// at. A slice whose range does not is empty.
+    pub fn within(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Slice {
+        Slice { owner, range }
+    }
+
     /// A copy that pins nothing but its own bytes.
     #[must_use]
     pub fn detach(&self) -> Slice {

@@ -238,6 +238,12 @@ impl Merge {
 
     /// The next key in its newest version, which may be a removal.
     pub(crate) fn next_found(&mut self) -> Result<Option<Found>> {
+        if let [head] = &mut self.heads[..]
+            && head.found.is_none()
+        {
+            // A store at rest has nothing but its tree.
+            return head.source.next();
+        }
         self.fill_heads()?;
         let mut first: Option<usize> = None;
         for (index, head) in self.heads.iter().enumerate() {

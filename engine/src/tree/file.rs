@@ -120,7 +120,7 @@ impl TreeStore {
     /// Where the value of a row is.
     pub(super) fn value_place(&self, leaf: &Arc<Block>, index: usize) -> Result<ValuePlace> {
         match leaf.payload(index).map_err(|flaw| self.corruption(leaf.ptr().offset, flaw))? {
-            Payload::Inline(range) => Ok(ValuePlace::Inline(Slice::new(Arc::<Block>::clone(leaf), range))),
+            Payload::Inline(range) => Ok(ValuePlace::Inline(Slice::within(Arc::<Block>::clone(leaf), range))),
             Payload::Extent { len, ptr } => Ok(ValuePlace::Extent { len: len as usize, ptr }),
             Payload::Child(_) => Err(self.corruption(leaf.ptr().offset, "a child where a row belongs")),
         }

@@ -8,6 +8,7 @@ use super::block::Block;
 use super::ptr::Ptr;
 use super::{Error, Result, Root, TreeStore};
 use seawall_wal::Slice;
+use seawall_wal::disk::BLOCK_BYTES;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
@@ -39,9 +40,20 @@ impl Walker {
     }
 
     /// To the gap before the first row at or above `key`, or, with `behind`, above it.
-    pub(super) fn seek(&mut self, store: &TreeStore, key: &[u8], behind: bool) -> Result<()> {
+    /// A root that keeps its highest blocks spares looking for them.
+    pub(super) fn seek(
+        &mut self,
+        store: &TreeStore,
+        top: Option<&Top>,
+        key: &[u8],
+        behind: bool,
+    ) -> Result<()> {
         let Some(mut ptr) = self.tree else { return Ok(()) };
-        let mut path = Vec::new();
+        let mut path = Vec::with_capacity(usize::from(ptr.level));
+        if let Some(top) = top {
+            let see = |block: &Arc<Block>, index| path.push((Arc::clone(block), index));
+            ptr = top.descend(store, (ptr, self.keyspace), key, see)?;
+        }
         let leaf = loop {
             let block = store.load(&ptr, self.keyspace)?;
             if block.level() == 0 {
@@ -105,13 +117,24 @@ impl Walker {
 
     /// To the neighbouring leaf; false if there is none. After an error the gap is where it was.
     fn turn_leaf(&mut self, store: &TreeStore, forward: bool) -> Result<bool> {
+        let edge = if forward { Edge::First } else { Edge::Last };
+        if let Some((block, index)) = self.path.last_mut()
+            && let Some(sibling) = if forward { index.checked_add(1) } else { index.checked_sub(1) }
+            && sibling < block.count()
+        {
+            // Mostly it is the next child of the same block.
+            let leaf = store.load(&store.child_of(block, sibling)?, self.keyspace)?;
+            *index = sibling;
+            self.gap = if forward { 0 } else { leaf.count() };
+            self.leaf = Some(leaf);
+            return Ok(true);
+        }
         let mut path = self.path.clone();
         while let Some((block, index)) = path.pop() {
             let sibling = if forward { index.checked_add(1) } else { index.checked_sub(1) };
             let Some(sibling) = sibling.filter(|sibling| *sibling < block.count()) else { continue };
             let ptr = store.child_of(&block, sibling)?;
             path.push((block, sibling));
-            let edge = if forward { Edge::First } else { Edge::Last };
             let leaf = self.descend(store, ptr, edge, &mut path)?;
             self.enter(path, leaf, edge);
             return Ok(true);
@@ -139,56 +162,73 @@ impl Walker {
     }
 }
 
-/// The inner blocks of a tree's two highest levels, kept by the root once read: every search passes them, and would
-/// otherwise fight with all others for their place in the cache and their reference counts.
+/// The inner blocks of a tree's highest levels, kept by the root once read: every search passes them, and would otherwise
+/// fight with all others for their place in the cache and their reference counts.
 #[derive(Debug, Default)]
 pub(super) struct Top {
-    first: OnceLock<Arc<Block>>,
-    second: OnceLock<Box<[OnceLock<Arc<Block>>]>>,
+    root: Kept,
+}
+
+/// An inner block, and those below it that are kept.
+#[derive(Debug, Default)]
+struct Kept {
+    block: OnceLock<Arc<Block>>,
+    below: OnceLock<Box<[Kept]>>,
+}
+
+/// Levels whose blocks are kept whatever the cache's size.
+const KEPT_LEVELS_MIN: usize = 2;
+/// Levels whose blocks are kept where they take little of it.
+const KEPT_LEVELS_MAX: usize = 3;
+/// The share of the cache's bytes that the blocks of the last of these levels may take.
+const KEPT_SHARE: u64 = 8;
+
+impl Kept {
+    /// The block, which is an inner one.
+    fn block(&self, store: &TreeStore, ptr: &Ptr, keyspace: u32) -> Result<&Arc<Block>> {
+        match self.block.get() {
+            Some(block) => Ok(block),
+            None => {
+                let block = store.load(ptr, keyspace)?;
+                // Two threads may read it at once; nobody waits for another's read.
+                Ok(self.block.get_or_init(|| block))
+            }
+        }
+    }
+
+    fn child(&self, index: usize, count: usize) -> Option<&Kept> {
+        self.below.get_or_init(|| (0..count).map(|_| Kept::default()).collect()).get(index)
+    }
 }
 
 impl Top {
-    /// The root, if it is an inner block.
-    fn first(&self, store: &TreeStore, ptr: &Ptr, keyspace: u32) -> Result<Option<&Arc<Block>>> {
-        Top::kept(&self.first, store, ptr, keyspace)
-    }
-
-    /// The root's child at `index` of `count`, if it is an inner block.
-    fn second(
+    /// Down from a tree's root towards a key as far as blocks are kept: shows each block on the way and which child was
+    /// taken, and gives the pointer below.
+    fn descend(
         &self,
         store: &TreeStore,
-        index: usize,
-        count: usize,
-        ptr: &Ptr,
-        keyspace: u32,
-    ) -> Result<Option<&Arc<Block>>> {
-        if ptr.level == 0 {
-            return Ok(None);
+        (root, keyspace): (Ptr, u32),
+        key: &[u8],
+        mut see: impl FnMut(&Arc<Block>, usize),
+    ) -> Result<Ptr> {
+        let (mut ptr, mut kept, mut blocks) = (root, &self.root, 1u64);
+        for level in 1..=KEPT_LEVELS_MAX {
+            let is_small =
+                || blocks.saturating_mul(BLOCK_BYTES as u64) <= store.cache.capacity() / KEPT_SHARE;
+            if ptr.level == 0 || level > KEPT_LEVELS_MIN && !is_small() {
+                break;
+            }
+            let block = kept.block(store, &ptr, keyspace)?;
+            let index = block.child_index(key);
+            ptr = store.child_of(block, index)?;
+            see(block, index);
+            blocks = blocks.saturating_mul(block.count() as u64);
+            match kept.child(index, block.count()) {
+                Some(child) => kept = child,
+                None => break,
+            }
         }
-        let places = self.second.get_or_init(|| (0..count).map(|_| OnceLock::new()).collect());
-        match places.get(index) {
-            Some(place) => Top::kept(place, store, ptr, keyspace),
-            None => Ok(None),
-        }
-    }
-
-    fn kept<'a>(
-        place: &'a OnceLock<Arc<Block>>,
-        store: &TreeStore,
-        ptr: &Ptr,
-        keyspace: u32,
-    ) -> Result<Option<&'a Arc<Block>>> {
-        if ptr.level == 0 {
-            return Ok(None);
-        }
-        match place.get() {
-            Some(block) => Ok(Some(block)),
-            // Two threads may read it at once; nobody waits for another's read.
-            None => Ok(Some(place.get_or_init({
-                let block = store.load(ptr, keyspace)?;
-                || block
-            }))),
-        }
+        Ok(ptr)
     }
 }
 
@@ -215,15 +255,7 @@ impl TreeStore {
     /// Where to look for a key below the blocks that a root keeps; `None` if the keyspace has no tree.
     pub(super) fn below_top(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<Ptr>> {
         let Some(tree) = root.trees.get(&keyspace) else { return Ok(None) };
-        let mut ptr = tree.root.ptr;
-        if let Some(top) = tree.top.first(self, &ptr, keyspace)? {
-            let index = top.child_index(key);
-            ptr = self.child_of(top, index)?;
-            if let Some(second) = tree.top.second(self, index, top.count(), &ptr, keyspace)? {
-                ptr = self.child_of(second, second.child_index(key))?;
-            }
-        }
-        Ok(Some(ptr))
+        tree.top.descend(self, (tree.root.ptr, keyspace), key, |_, _| {}).map(Some)
     }
 
     fn find(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<(Arc<Block>, usize)>> {
@@ -268,7 +300,9 @@ impl AsRef<[u8]> for LeafKeys {
 
 impl LeafKeys {
     fn of(leaf: &Arc<Block>) -> LeafKeys {
-        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(leaf.count()));
+        // Keys of a leaf are mostly of one length.
+        let bytes_about = leaf.count() * (leaf.prefix().len() + leaf.suffix(0).len() + 1);
+        let (mut bytes, mut ends) = (Vec::with_capacity(bytes_about), Vec::with_capacity(leaf.count()));
         for index in 0..leaf.count() {
             bytes.extend_from_slice(leaf.prefix());
             bytes.extend_from_slice(leaf.suffix(index));
@@ -303,9 +337,9 @@ impl TreeCursor {
     /// `Corruption` and `Io`.
     pub fn seek(&mut self, lower: Bound<&[u8]>) -> Result<()> {
         match lower {
-            Bound::Included(key) => self.place(|walker, store| walker.seek(store, key, false)),
-            Bound::Excluded(key) => self.place(|walker, store| walker.seek(store, key, true)),
-            Bound::Unbounded => self.place(|walker, store| walker.seek_first(store)),
+            Bound::Included(key) => self.place(|walker, store, top| walker.seek(store, top, key, false)),
+            Bound::Excluded(key) => self.place(|walker, store, top| walker.seek(store, top, key, true)),
+            Bound::Unbounded => self.place(|walker, store, _| walker.seek_first(store)),
         }
     }
 
@@ -315,14 +349,15 @@ impl TreeCursor {
     /// As [`seek`](Self::seek).
     pub fn seek_back(&mut self, upper: Bound<&[u8]>) -> Result<()> {
         match upper {
-            Bound::Included(key) => self.place(|walker, store| walker.seek(store, key, true)),
-            Bound::Excluded(key) => self.place(|walker, store| walker.seek(store, key, false)),
-            Bound::Unbounded => self.place(|walker, store| walker.seek_last(store)),
+            Bound::Included(key) => self.place(|walker, store, top| walker.seek(store, top, key, true)),
+            Bound::Excluded(key) => self.place(|walker, store, top| walker.seek(store, top, key, false)),
+            Bound::Unbounded => self.place(|walker, store, _| walker.seek_last(store)),
         }
     }
 
-    fn place(&mut self, go: impl FnOnce(&mut Walker, &TreeStore) -> Result<()>) -> Result<()> {
-        go(&mut self.walker, &self.store)?;
+    fn place(&mut self, go: impl FnOnce(&mut Walker, &TreeStore, Option<&Top>) -> Result<()>) -> Result<()> {
+        let top = self.root.trees.get(&self.keyspace).map(|tree| &tree.top);
+        go(&mut self.walker, &self.store, top)?;
         self.is_placed = true;
         self.row = None;
         Ok(())
@@ -330,7 +365,7 @@ impl TreeCursor {
 
     fn step(&mut self, forward: bool) -> Result<Option<usize>> {
         if !self.is_placed {
-            self.place(|walker, store| walker.seek_first(store))?;
+            self.place(|walker, store, _| walker.seek_first(store))?;
         }
         let row = if forward { self.walker.next(&self.store)? } else { self.walker.prev(&self.store)? };
         self.row = row;
@@ -406,14 +441,13 @@ impl TreeCursor {
     /// The key of the row that was stepped over last, to keep. It shares its bytes with its leaf's other keys.
     pub fn key_slice(&mut self) -> Option<Slice> {
         let (row, leaf) = (self.row?, self.walker.leaf()?);
-        let keys = match &self.keys {
-            Some(keys) if Arc::ptr_eq(&keys.leaf, leaf) => Arc::clone(keys),
-            _ => Arc::new(LeafKeys::of(leaf)),
-        };
+        if self.keys.as_ref().is_none_or(|keys| !Arc::ptr_eq(&keys.leaf, leaf)) {
+            self.keys = Some(Arc::new(LeafKeys::of(leaf)));
+        }
+        let keys = self.keys.as_ref()?;
         let start = row.checked_sub(1).and_then(|before| keys.ends.get(before)).copied().unwrap_or(0);
         let end = keys.ends.get(row).copied().unwrap_or(start);
-        self.keys = Some(Arc::clone(&keys));
-        Some(Slice::new(keys, start..end))
+        Some(Slice::within(Arc::<LeafKeys>::clone(keys), start..end))
     }
 
     /// The value of the row that was stepped over last.
