@@ -12,8 +12,8 @@
 //!
 //! *Recovering*: lock the data file before anything is read; sync the directory before a name in it is trusted; read
 //! the superblock; open the log, which decides on its own tail; replay from the superblock's checkpoint on. A delta
-//! that outgrows its budget on the way is folded at once, with the replay position left where it was: redo writes
-//! whole rows, so doing some of it twice ends in the same state.
+//! that outgrows its budget on the way is folded at once; replay would still begin where it did, and the superblock's
+//! *applied* position says which records it passes over, for they are in the tree: adding twice is not adding once.
 
 use crate::commit::log::{CommitLog, LocalLog};
 use crate::commit::sequencer::Sequencer;
@@ -21,6 +21,7 @@ use crate::db::{Core, Db, Handle};
 use crate::delta::Delta;
 use crate::keyspace::Catalogue;
 use crate::life::checkpoint::FoldState;
+use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::read::view::{Reads, View};
 use crate::record::WriteSet;
@@ -160,7 +161,7 @@ impl Opener<'_> {
         }
         if let Some(superblock) = of {
             let replay = superblock.checkpoint_lsn;
-            log = log.store_id(superblock.store_id).start(replay, replay);
+            log = log.store_id(superblock.store_id).start(replay, replay.max(superblock.applied_lsn));
         }
         Ok(log.open(self.path(LOG_NAME))?)
     }
@@ -195,7 +196,7 @@ impl Opener<'_> {
         };
         let (new_path, path) = (self.path(DATA_NEW_NAME), self.path(DATA_NAME));
         file.set_len(0).map_err(|source| Error::io("cut", &new_path, Some(0), source))?;
-        if self.options.has(crate::mutation::Mutation::CreateInPlace) {
+        if self.options.has(Mutation::CreateInPlace) {
             crashsafe::rename(&**disk, &new_path, &path)
                 .map_err(|source| Error::io("rename", &new_path, None, source))?;
             TreeStore::create(Arc::clone(&file), &path, &first)?;
@@ -240,21 +241,26 @@ impl Opener<'_> {
 /// Replays the log, and sets everything going.
 pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     let runtime = Arc::clone(&options.runtime);
-    let replay = files.root.superblock.checkpoint_lsn;
+    let (replay, applied) = (files.root.superblock.checkpoint_lsn, files.root.superblock.applied_lsn);
     let catalogue = Arc::new(Catalogue::new(runtime.random(), files.root.superblock.next_keyspace));
     let view = View { active: Arc::new(Delta::default()), frozen: Vec::new(), root: files.root };
     let reads = Arc::new(Reads::new(Arc::clone(&files.store), view, replay, Arc::clone(&runtime)));
+    if let Some(mutation) = options.mutation {
+        reads.err_by(mutation);
+    }
     let log = files.log;
-    let end = Replay { options: &options, reads: &reads, catalogue: &catalogue, log: &log }.run(replay)?;
+    let replaying = Replay { options: &options, reads: &reads, catalogue: &catalogue, log: &log, applied };
+    let end = replaying.run(replay)?;
     reads.set_visible(end);
     let sequencer =
         Sequencer::new(Arc::clone(&log), Arc::clone(&runtime), Arc::clone(&reads), Arc::clone(&catalogue));
-    let skips_validation = options.has(crate::mutation::Mutation::SkipValidation);
+    let skips_validation = options.has(Mutation::SkipValidation);
     sequencer.skips_validation.store(skips_validation, std::sync::atomic::Ordering::Relaxed);
-    if options.has(crate::mutation::Mutation::ReuseEarly) {
+    sequencer.err_by(options.mutation);
+    if options.has(Mutation::ReuseEarly) {
         files.store.reuse_early();
     }
-    if options.has(crate::mutation::Mutation::SyncEarly) {
+    if options.has(Mutation::SyncEarly) {
         files.store.sync_early();
     }
     let core = Arc::new(Core {
@@ -287,6 +293,8 @@ struct Replay<'a> {
     reads: &'a Arc<Reads>,
     catalogue: &'a Arc<Catalogue>,
     log: &'a Arc<dyn CommitLog>,
+    /// What is below is in the tree.
+    applied: Lsn,
 }
 
 impl Replay<'_> {
@@ -325,6 +333,9 @@ impl Replay<'_> {
         for id in set.created() {
             self.catalogue.note_used(*id);
         }
+        if record.lsn < self.applied && !self.options.has(Mutation::RedoApplied) {
+            return Ok(());
+        }
         self.reads.view().active.apply(&set, record.lsn);
         Ok(())
     }
@@ -338,6 +349,7 @@ impl Replay<'_> {
         let next_keyspace = self.catalogue.next_id();
         crate::life::checkpoint::fold_below(self.reads, end, None, |superblock| {
             superblock.checkpoint_lsn = replay;
+            superblock.applied_lsn = end;
             superblock.next_keyspace = next_keyspace;
         })
     }
