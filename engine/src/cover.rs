@@ -240,7 +240,16 @@ mod tests {
     #[test]
     fn a_span_holds_what_its_bounds_hold() {
         use Bound::{Excluded, Included, Unbounded};
-        let bounds = [Unbounded, Included(""), Excluded(""), Included("a"), Excluded("a"), Included("a\0"), Excluded("a\0"), Included("b")];
+        let bounds = [
+            Unbounded,
+            Included(""),
+            Excluded(""),
+            Included("a"),
+            Excluded("a"),
+            Included("a\0"),
+            Excluded("a\0"),
+            Included("b"),
+        ];
         let keys = ["", "\0", "a", "a\0", "a\0\0", "aa", "b", "b\0", "c"];
         for from in bounds {
             for to in bounds {

@@ -174,8 +174,7 @@ impl Delta {
     /// The newest version below `before`, which is visible by now, and its LSN: a value or a removal with all that was added to it since, or
     /// the sum of what was added to a row that this delta has no other version of.
     pub(crate) fn newest(&self, keyspace: u32, key: &[u8], before: Lsn) -> Option<(Lsn, Version)> {
-        let row =
-            newest_row(&self.rows, keyspace, key, before, |row| (Lsn(row.lsn), row.version()));
+        let row = newest_row(&self.rows, keyspace, key, before, |row| (Lsn(row.lsn), row.version()));
         match self.extras() {
             0 => row,
             extras => self.newest_of_all(row, extras, keyspace, key, before),
@@ -209,7 +208,8 @@ impl Delta {
     /// it.
     pub(crate) fn newest_lsn(&self, keyspace: u32, key: &[u8]) -> Option<Lsn> {
         let overwritten = self.newest_overwrite(keyspace, key);
-        let added = self.adds().and_then(|adds| newest_row(adds, keyspace, key, Lsn::MAX, |row| Lsn(row.lsn)));
+        let added =
+            self.adds().and_then(|adds| newest_row(adds, keyspace, key, Lsn::MAX, |row| Lsn(row.lsn)));
         overwritten.max(added)
     }
 
@@ -331,13 +331,7 @@ fn newest_row<T>(
 }
 
 /// What was added to a row below `before` and behind `behind`, and the LSN of the last add; none if nothing was.
-fn sum_of(
-    adds: &Rows,
-    keyspace: u32,
-    key: &[u8],
-    behind: Option<Lsn>,
-    before: Lsn,
-) -> Option<(Lsn, i64)> {
+fn sum_of(adds: &Rows, keyspace: u32, key: &[u8], behind: Option<Lsn>, before: Lsn) -> Option<(Lsn, i64)> {
     let last = newest_row(adds, keyspace, key, before, |row| Lsn(row.lsn))?;
     let behind = match behind {
         Some(behind) if behind >= last => return None,

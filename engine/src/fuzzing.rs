@@ -48,7 +48,8 @@ fn record_bytes(data: &[u8]) {
             assert!(keys.is_sorted_by(|a, b| a < b), "rows are sorted, one a key");
             assert!(keys.iter().all(|(keyspace, key)| set.contains(*keyspace, key)));
             assert!(set.removed().iter().all(|(keyspace, span)| set.meets(*keyspace, span)));
-            let spans: Vec<_> = set.removed().iter().map(|(keyspace, span)| (*keyspace, &span.from)).collect();
+            let spans: Vec<_> =
+                set.removed().iter().map(|(keyspace, span)| (*keyspace, &span.from)).collect();
             assert!(spans.is_sorted_by(|a, b| a < b), "spans are sorted, and do not overlap");
         }
         Err(malformed) => assert_eq!(Some(malformed), again.flaw(), "decoded once, and not twice"),

@@ -35,7 +35,8 @@ impl Random {
 
     /// Mostly a few keys, now and then all; sometimes none.
     fn range(&mut self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
-        let bound = |key: Vec<u8>, kind: u64| if kind == 0 { Bound::Excluded(key) } else { Bound::Included(key) };
+        let bound =
+            |key: Vec<u8>, kind: u64| if kind == 0 { Bound::Excluded(key) } else { Bound::Included(key) };
         match self.below(12) {
             0 => (Bound::Unbounded, Bound::Unbounded),
             1 => (bound(self.key(), self.below(2)), Bound::Unbounded),
@@ -121,7 +122,9 @@ fn check(reader: &impl Readable, ks: &Keyspace, model: &Model, random: &mut Rand
     }
     let keys: Vec<Vec<u8>> = (0..random.below(20)).map(|_| random.key()).collect();
     let many = reader.multi_get(ks, &keys).unwrap();
-    assert!(many.iter().map(|value| value.as_deref()).eq(keys.iter().map(|key| model.get(key).map(|v| &**v))));
+    assert!(
+        many.iter().map(|value| value.as_deref()).eq(keys.iter().map(|key| model.get(key).map(|v| &**v)))
+    );
     let bound = |random: &mut Random| match random.below(3) {
         0 => Bound::Unbounded,
         1 => Bound::Included(random.key()),

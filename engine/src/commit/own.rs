@@ -96,8 +96,7 @@ impl OwnWrites {
         let space = self.spaces.entry(keyspace).or_default();
         let to = span.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let bounds = (Bound::Included(&*span.from), to);
-        let covered: Vec<OwnKey> =
-            space.rows.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect();
+        let covered: Vec<OwnKey> = space.rows.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect();
         if !covered.is_empty() {
             let rows = Arc::make_mut(&mut space.rows);
             for key in covered {

@@ -164,7 +164,11 @@ impl Transaction {
             OwnRow::Unwritten => {
                 // Whoever changes the type later conflicts with this add.
                 let value = self.snapshot.get_row(life, key)?;
-                if value.is_some_and(|value| value.len() != NUMBER_BYTES) { Version::Flawed } else { Version::Add(delta) }
+                if value.is_some_and(|value| value.len() != NUMBER_BYTES) {
+                    Version::Flawed
+                } else {
+                    Version::Add(delta)
+                }
             }
         };
         if version == Version::Flawed {
@@ -459,9 +463,7 @@ impl Readable for Transaction {
         let wanted: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).filter(|key| needs_below(key)).collect();
         let found = if wanted.is_empty() { Vec::new() } else { self.snapshot.get_rows(life, &wanted)? };
         let mut found = found.into_iter();
-        keys.iter()
-            .map(|key| self.row_over(life, key.as_ref(), || Ok(found.next().flatten())))
-            .collect()
+        keys.iter().map(|key| self.row_over(life, key.as_ref(), || Ok(found.next().flatten()))).collect()
     }
 
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {

@@ -21,14 +21,7 @@ fn row(version: Version) -> Option<Vec<u8>> {
     version.row(std::path::Path::new("test")).unwrap().map(|value| value.to_vec())
 }
 
-fn shown(
-    delta: &Delta,
-    keyspace: u32,
-    before: u64,
-    is_reverse: bool,
-    chunk: usize,
-    added: bool,
-) -> Shown {
+fn shown(delta: &Delta, keyspace: u32, before: u64, is_reverse: bool, chunk: usize, added: bool) -> Shown {
     let mut rows = Vec::new();
     let mut out = VecDeque::new();
     let (mut from, mut to) = (Bound::Unbounded, Bound::Unbounded);
@@ -302,13 +295,7 @@ fn clears_and_adds_agree_with_a_model_at_every_snapshot() {
     }
 }
 
-fn compare(
-    delta: &Delta,
-    before: u64,
-    model: &BTreeMap<Vec<u8>, Version>,
-    cleared: &[Span],
-    round: u64,
-) {
+fn compare(delta: &Delta, before: u64, model: &BTreeMap<Vec<u8>, Version>, cleared: &[Span], round: u64) {
     let hides = delta.cleared(1, Lsn(before)).unwrap_or_default();
     for key in (0..34).map(|key| format!("{key:02}").into_bytes()) {
         let is_cleared = cleared.iter().any(|span| span.contains(&key));

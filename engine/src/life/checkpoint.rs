@@ -296,7 +296,8 @@ pub(crate) fn fold_below(
         }
         let mut merge = Merge::of_deltas(reads, &deltas, keyspace, end);
         let changes = std::iter::from_fn(move || merge.next_found().transpose());
-        let changes = changes.map(|found| found.and_then(|(key, version)| Ok((key, change_of(reads, version)?))));
+        let changes =
+            changes.map(|found| found.and_then(|(key, version)| Ok((key, change_of(reads, version)?))));
         let mut cleared = cleared_by(&deltas, keyspace, end);
         if reads.errs_by(Mutation::FoldUncleared) {
             cleared.clear();

@@ -221,13 +221,7 @@ impl Reads {
 
     /// Several rows as of `lsn` in `view`, in the order of their keys; what is in no delta is read from the tree with
     /// several blocks in flight.
-    fn get_many(
-        &self,
-        view: &View,
-        lsn: Lsn,
-        keyspace: u32,
-        keys: &[&[u8]],
-    ) -> Result<Vec<Option<Slice>>> {
+    fn get_many(&self, view: &View, lsn: Lsn, keyspace: u32, keys: &[&[u8]]) -> Result<Vec<Option<Slice>>> {
         let mut rows: Vec<Option<Slice>> = vec![None; keys.len()];
         let mut in_tree = Vec::new();
         for (row, key) in rows.iter_mut().zip(keys) {

@@ -143,7 +143,8 @@ impl WriteSet {
     }
 
     fn clears(&self, keyspace: u32, key: &[u8]) -> bool {
-        let behind = self.removed.partition_point(|(removed, span)| (*removed, &*span.from) <= (keyspace, key));
+        let behind =
+            self.removed.partition_point(|(removed, span)| (*removed, &*span.from) <= (keyspace, key));
         let last = behind.checked_sub(1).and_then(|at| self.removed.get(at));
         last.is_some_and(|(removed, span)| *removed == keyspace && span.contains(key))
     }
@@ -176,11 +177,7 @@ fn clear(payload: &[u8], ops: &mut Vec<OpPlace>) -> BTreeMap<u32, Cover> {
 
 /// Makes one operation of all on the same row; they stand beside each other, in call order. Whatever is cleared was
 /// cleared before.
-fn add_up(
-    payload: &[u8],
-    rows: &mut Vec<OpPlace>,
-    cleared: &BTreeMap<u32, Cover>,
-) -> Result<(), Malformed> {
+fn add_up(payload: &[u8], rows: &mut Vec<OpPlace>, cleared: &BTreeMap<u32, Cover>) -> Result<(), Malformed> {
     let mut sums: Vec<OpPlace> = Vec::with_capacity(rows.len());
     for row in &*rows {
         let key = row_key(payload, row);
