@@ -102,6 +102,9 @@ pub enum Op<'a> {
     },
 }
 
+/// Where a range starts, and where it ends.
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// Why a payload is no payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
@@ -182,7 +185,7 @@ impl Ends {
     }
 
     /// None if these are no bounds.
-    fn bounds<'a>(self, from: &'a [u8], to: &'a [u8]) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+    fn bounds<'a>(self, from: &'a [u8], to: &'a [u8]) -> Option<Bounds<'a>> {
         Some((Ends::bound(self.0 & 3, from)?, Ends::bound(self.0 >> 2, to)?))
     }
 }
@@ -226,7 +229,7 @@ impl OpPlace {
         (self.op, self.value_at, self.value_bytes) = (op, bits as u32, (bits >> 32) as u32);
     }
 
-    fn bounds<'a>(&self, payload: &'a [u8]) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+    fn bounds<'a>(&self, payload: &'a [u8]) -> Option<Bounds<'a>> {
         let to = payload.get(self.value_at as usize..(self.value_at + self.value_bytes) as usize)?;
         Ends(self.ends).bounds(payload.get(self.key_range())?, to)
     }
@@ -476,64 +479,4 @@ impl Builder {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-    use super::*;
-
-    fn sample() -> Vec<u8> {
-        let mut builder = Builder::default();
-        builder.drop_keyspace(3, "old");
-        builder.create_keyspace(9, "näme");
-        builder.put(9, b"k", b"v");
-        builder.put(9, b"", b"");
-        builder.remove(4, b"gone");
-        builder.finish().payload().to_vec()
-    }
-
-    #[test]
-    fn what_is_encoded_is_decoded() {
-        let payload = sample();
-        let ops = decode(&payload).unwrap();
-        assert_eq!(ops.len(), 5);
-        assert_eq!(ops[0], Op::DropKeyspace { keyspace: 3, name: "old" });
-        assert_eq!(ops[1], Op::CreateKeyspace { keyspace: 9, name: "näme", row: &catalogue_row(9) });
-        assert_eq!(ops[3], Op::Put { keyspace: 9, key: b"", value: b"" });
-        let set = WriteSet::decode(payload).unwrap();
-        assert_eq!((set.created(), set.dropped()), (&[9][..], &[3][..]));
-        assert!(set.contains(CATALOGUE, "näme".as_bytes()) && set.contains(4, b"gone"));
-        assert!(!set.contains(3, b"old"));
-    }
-
-    #[test]
-    fn of_several_writes_to_one_key_the_last_counts() {
-        let mut builder = Builder::default();
-        for (key, value) in [(b"b", b"1"), (b"a", b"2"), (b"b", b"3")] {
-            builder.put(1, key, value);
-        }
-        let set = builder.finish();
-        assert_eq!(set.rows().len(), 2);
-        let last = set.rows()[1];
-        assert_eq!(set.key_of(&last), (1, &b"b"[..]));
-        assert_eq!(&set.payload()[last.value_range().unwrap()], b"3");
-    }
-
-    #[test]
-    fn every_cut_is_an_error_and_no_flip_panics() {
-        let payload = sample();
-        for len in 0..payload.len() {
-            assert!(decode(&payload[..len]).is_err(), "cut to {len}");
-        }
-        for at in 0..payload.len() {
-            for bit in 0..8 {
-                let mut flipped = payload.clone();
-                flipped[at] ^= 1 << bit;
-                if let Ok(ops) = decode(&flipped) {
-                    assert_eq!(ops.len(), 5);
-                }
-            }
-        }
-        let mut huge = payload;
-        huge[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(decode(&huge).is_err());
-    }
-}
+mod tests;

@@ -67,16 +67,16 @@ fn every_deliberate_mistake_is_noticed() {
                 rows_of::bug_22_a_cleared_range_comes_back,
             ],
         ),
-        (Mutation::RedoApplied, &[rows_of::bug_33_what_is_added_is_added_once_however_often_recovery_begins]),
+        (Mutation::RedoApplied, &[rows_of::bug_12_what_is_added_is_added_once_however_often_recovery_begins]),
         (
             Mutation::FoldAddsTwice,
             &[
-                rows_of::bug_33_what_is_added_is_folded_once,
-                rows_of::bug_33_what_is_added_is_added_once_however_often_recovery_begins,
+                rows_of::what_is_added_is_folded_once,
+                rows_of::bug_12_what_is_added_is_added_once_however_often_recovery_begins,
             ],
         ),
-        (Mutation::AddsConflict, &[rows_of::bug_44_adds_wait_for_nobody]),
-        (Mutation::ClearUnvalidated, &[rows_of::bug_44_a_lost_update_under_a_clear]),
+        (Mutation::AddsConflict, &[rows_of::adds_wait_for_nobody]),
+        (Mutation::ClearUnvalidated, &[rows_of::a_clear_and_a_write_beside_it]),
     ];
     let is_guarded = |mutation: &Mutation| guards.iter().any(|(guarded, _)| guarded == mutation);
     let elsewhere = [Mutation::SkipValidation, Mutation::FoldUnfrozen];

@@ -127,7 +127,7 @@ fn with_much_added() -> (Arc<SimDisk>, Rows) {
 /// An add is no write that may be done again: a recovery that has folded a part of the log, and is cut short, leaves
 /// the rest to do.
 #[test]
-pub(crate) fn bug_33_what_is_added_is_added_once_however_often_recovery_begins() {
+pub(crate) fn bug_12_what_is_added_is_added_once_however_often_recovery_begins() {
     let (start, model) = with_much_added();
     let mut folds = 0;
     for call in 1.. {
@@ -155,7 +155,7 @@ pub(crate) fn bug_33_what_is_added_is_added_once_however_often_recovery_begins()
 
 /// The same of a checkpoint, cut short at every call.
 #[test]
-pub(crate) fn bug_33_what_is_added_is_folded_once() {
+pub(crate) fn what_is_added_is_folded_once() {
     for call in 1.. {
         let disk = SimDisk::new(call);
         let db = open(&disk, "new");
@@ -188,7 +188,7 @@ pub(crate) fn bug_33_what_is_added_is_folded_once() {
 
 /// A row that another has cleared, with a range, may not be written as if it had not been; nor the other way round.
 #[test]
-pub(crate) fn bug_44_a_lost_update_under_a_clear() {
+pub(crate) fn a_clear_and_a_write_beside_it() {
     let disk = SimDisk::new(44);
     let db = open(&disk, "new");
     let keyspace = db.keyspace("a").unwrap();
@@ -205,7 +205,7 @@ pub(crate) fn bug_44_a_lost_update_under_a_clear() {
 
 /// Any number of transactions may add to a row at once.
 #[test]
-pub(crate) fn bug_44_adds_wait_for_nobody() {
+pub(crate) fn adds_wait_for_nobody() {
     let disk = SimDisk::new(44);
     let db = open(&disk, "new");
     let keyspace = db.keyspace("a").unwrap();

@@ -75,7 +75,7 @@ fn folds_that_clear_follow_the_model() {
             }
             for spans in clears.values_mut() {
                 spans.sort_by(|a, b| a.from.cmp(&b.from));
-                *spans = joined(spans.drain(..).collect::<Vec<_>>().into_iter());
+                *spans = joined(std::mem::take(spans).into_iter());
             }
             let start = rng.below(8000);
             for n in 0..[1, 30, 300, 3000][rng.below(4) as usize] {
