@@ -366,7 +366,8 @@ fn the_log_shows_every_kind_of_operation() {
     batch.remove_range(&rows, "x"..);
     db.write(batch).unwrap();
     db.drop_keyspace(rows).unwrap();
-    db.close().unwrap();
+    // Closing would make a checkpoint, and give the log up.
+    std::mem::forget(db);
     let ops = json(&succeed(&dir, &["log", "dump", "db", "-o", "json"]));
     let shown = |op: &Value| ["op", "keyspace", "key", "value"].map(|field| op[field].clone());
     let shown: Vec<_> = ops.as_array().unwrap().iter().map(shown).collect();

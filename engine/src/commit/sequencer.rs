@@ -468,6 +468,18 @@ impl Sequencer {
         self.park(deadline, || self.settled(pending))
     }
 
+    /// Waits until every commit that has its place by now is visible, or has failed.
+    pub(crate) fn wait_for_pending(&self) {
+        let last = {
+            let state = self.state.lock();
+            state.pending.iter().rev().find(|pending| pending.place.is_some()).map(Arc::clone)
+        };
+        if let Some(last) = last {
+            // Whoever made it hears how it ended; who asks here tries again.
+            let _ = self.wait(&last, None);
+        }
+    }
+
     /// Waits until everything below `lsn` is visible; somebody else sees to its being written.
     pub(crate) fn wait_visible(&self, lsn: Lsn) -> Result<()> {
         let reached = self.park(None, || {

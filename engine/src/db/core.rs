@@ -132,7 +132,8 @@ impl Core {
                 }
             }
             match self.sequencer.commit(set.clone(), touched, Some(snapshot.lsn()), durability) {
-                Err(Error::Conflict) => {}
+                // What stands in the way may not be visible yet: another look alone would not show it.
+                Err(Error::Conflict) => self.sequencer.wait_for_pending(),
                 placed => return placed,
             }
         }
