@@ -81,7 +81,7 @@ struct Torture {
     stages: Arc<Stages>,
     threads: bool,
     /// Small enough, at times, for recovery to fold.
-    memory_budget: usize,
+    replay_bytes: Option<u64>,
     was_created: bool,
     traced: usize,
 }
@@ -122,7 +122,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         report: SeedReport::default(),
         stages: Arc::default(),
         threads,
-        memory_budget: if threads { 1 << 20 } else { 16 << 20 },
+        replay_bytes: None,
         was_created: false,
         traced: 0,
     };
@@ -181,7 +181,8 @@ impl Torture {
         let stages = self.stages.clone();
         Db::builder(DIR)
             .segment_bytes(SEGMENT_BYTES)
-            .memory_budget(self.memory_budget)
+            .memory_budget(if self.threads { 1 << 20 } else { 16 << 20 })
+            .replay_bytes(self.replay_bytes)
             .disk(disk)
             .runtime(self.runtime.clone())
             .background(self.threads)
@@ -192,9 +193,7 @@ impl Torture {
     /// Opens the store, however often the power fails on the way, and compares everything in it with the model.
     fn open(&mut self) -> Result<Db, String> {
         for attempt in 0..14 {
-            if !self.threads {
-                self.memory_budget = if self.rng.chance(1, 3) { 1 << 20 } else { 16 << 20 };
-            }
+            self.replay_bytes = self.rng.chance(1, 3).then_some(20_000);
             match self.builder().open() {
                 Ok(db) => {
                     self.was_created = true;

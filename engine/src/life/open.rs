@@ -305,7 +305,7 @@ impl Replay<'_> {
             let end = record.end;
             self.apply(&record)?;
             let bytes = self.reads.view().active.bytes();
-            if bytes >= self.options.delta_bytes_max && !self.options.read_only && !is_full {
+            if bytes >= self.options.replay_bytes_max && !self.options.read_only && !is_full {
                 match self.fold(end, from) {
                     // A store on a full disk opens and reads: the rest stays in memory until there is room.
                     Err(Error::NoSpace) => is_full = true,
