@@ -357,6 +357,28 @@ fn stores_are_inspected() {
 }
 
 #[test]
+fn the_log_shows_every_kind_of_operation() {
+    let dir = fresh("dump-ops");
+    let db = seawall::Db::open(dir.join("db")).unwrap();
+    let rows = db.keyspace("rows").unwrap();
+    let mut batch = seawall::WriteBatch::new();
+    batch.insert(&rows, "a", "1").remove(&rows, "b").add_i64(&rows, "n", -7).remove_range(&rows, "c"..="e");
+    batch.remove_range(&rows, "x"..);
+    db.write(batch).unwrap();
+    db.drop_keyspace(rows).unwrap();
+    // Closing would make a checkpoint, and give the log up.
+    std::mem::forget(db);
+    let ops = json(&succeed(&dir, &["log", "dump", "db", "-o", "json"]));
+    let shown = |op: &Value| ["op", "keyspace", "key", "value"].map(|field| op[field].clone());
+    let shown: Vec<_> = ops.as_array().unwrap().iter().map(shown).collect();
+    let expected = json(
+        r#"[["create","rows",null,null],["put","rows","a","1"],["remove","rows","b",null],["add","rows","n",-7],
+            ["remove-range","rows","c","e\\0"],["remove-range","rows","x",null],["drop","rows",null,null]]"#,
+    );
+    assert_eq!(json(&serde_json::to_string(&shown).unwrap()), expected);
+}
+
+#[test]
 fn help_completions_and_manual_name_what_is_there() {
     let dir = fresh("help");
     let help = succeed(&dir, &["--help"]);

@@ -9,6 +9,7 @@ pub(crate) mod batch;
 #[cfg(seawall_shuttle)]
 pub(crate) mod explored;
 pub(crate) mod log;
+pub(crate) mod own;
 pub(crate) mod sequencer;
 pub(crate) mod ticket;
 pub(crate) mod transaction;

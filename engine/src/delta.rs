@@ -4,20 +4,33 @@
 //! LSN is below S. Entries do not own their bytes: key and value are ranges of the payload that the log got, kept
 //! alive by reference count, so a commit of a thousand rows costs one buffer and a thousand small entries.
 //!
+//! *Ranges* that were cleared stand beside the rows, see `removals`: a clear hides every version of a lower LSN, and none of
+//! its own record, whose rows are what its operations come to in call order. *Adds* stand in a map of their own, made
+//! when the first comes: so that the newest version that is none is found at once, whatever was added since. An add is
+//! applied to the newest version below it, in this delta or below. The sum of many is kept where it was last asked
+//! for, so that a row added to a million times is summed up once: see [`Delta::newest`]. What a delta has of neither
+//! costs a read one load of a flag.
+//!
 //! Life of a delta: *active* (commits go in) → *frozen* at a log position C, below which everything is (the
 //! sequencer's lock makes it so; commits still being applied finish shortly) → *folded* into the tree → *retained*
 //! for conflict checks only → dropped. [`Delta::end`] is C, or [`Lsn::MAX`] while active.
 
-use crate::record::WriteSet;
-use crate::sync::{AtomicU64, Mutex, Ordering as Atomic};
+use crate::cover::{Cover, Span};
+use crate::record::{Effect, WriteSet};
+use crate::sync::{AtomicU8, AtomicU64, Mutex, Ordering as Atomic};
+use removals::Removals;
 pub(crate) use rows::Gathered;
-use rows::{Edge, Place, REMOVED, Row, Rows};
+use rows::{Edge, Kind, Place, Row, Rows};
 use seawall_wal::{Lsn, Slice};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
+mod removals;
 mod rows;
+mod version;
+
+pub(crate) use version::Version;
 
 /// What an entry of a transaction's private set costs beside its bytes, about.
 pub(crate) const NODE_BYTES: u64 = 96;
@@ -26,13 +39,21 @@ const PAYLOAD_BYTES: u64 = 72;
 /// Rows that are gathered before they are absorbed, at least.
 const ROWS_GATHERED_MIN: u64 = if cfg!(test) { 3 } else { 16_384 };
 
-/// A row's state in some version: a value, or none where it was removed.
-pub(crate) type Version = Option<Slice>;
+/// A delta has ranges that were cleared.
+const CLEARS: u8 = 1;
+/// A delta has adds.
+const ADDS: u8 = 2;
+/// So many adds are summed up each time; the sum of more is kept.
+const ADDS_SUMMED: usize = if cfg!(test) { 3 } else { 32 };
 
 /// One generation of recent versions.
 #[derive(Debug)]
 pub(crate) struct Delta {
     rows: Rows,
+    adds: OnceLock<Rows>,
+    removals: Removals,
+    /// [`CLEARS`] and [`ADDS`], from before the first is there.
+    extras: AtomicU8,
     /// Of the payloads.
     bytes: AtomicU64,
     end: AtomicU64,
@@ -45,6 +66,9 @@ impl Default for Delta {
     fn default() -> Delta {
         Delta {
             rows: Rows::default(),
+            adds: OnceLock::new(),
+            removals: Removals::default(),
+            extras: AtomicU8::new(0),
             bytes: AtomicU64::new(0),
             end: AtomicU64::new(Lsn::MAX.0),
             dropped: Mutex::new(BTreeMap::new()),
@@ -58,7 +82,7 @@ impl Delta {
     pub(crate) fn apply(&self, set: &WriteSet, lsn: Lsn) {
         self.note(set, lsn);
         for (keyspace, row) in rows_of(set, lsn) {
-            self.rows.insert(keyspace, row);
+            self.insert(keyspace, row);
         }
     }
 
@@ -67,7 +91,19 @@ impl Delta {
     pub(crate) fn gather(&self, set: &WriteSet, lsn: Lsn, gathered: &mut Gathered) {
         self.note(set, lsn);
         for (keyspace, row) in rows_of(set, lsn) {
-            gathered.push(keyspace, row);
+            match row.kind {
+                Kind::Add => self.insert(keyspace, row),
+                _ => gathered.push(keyspace, row),
+            }
+        }
+    }
+
+    fn insert(&self, keyspace: u32, row: Row) {
+        if row.kind == Kind::Add {
+            self.extras.fetch_or(ADDS, Atomic::Release);
+            self.adds.get_or_init(Rows::default).insert(keyspace, row);
+        } else {
+            self.rows.insert(keyspace, row);
         }
     }
 
@@ -87,13 +123,24 @@ impl Delta {
             self.dropped.lock().extend(set.dropped().iter().map(|id| (*id, lsn)));
         }
         self.bytes.fetch_add(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
+        if !set.removed().is_empty() {
+            self.extras.fetch_or(CLEARS, Atomic::Release);
+            self.removals.insert(set.removed(), lsn.0);
+        }
     }
 
     /// Takes a commit's rows out again: it was withdrawn, and nobody has seen it.
     pub(crate) fn discard(&self, set: &WriteSet, lsn: Lsn) {
         for row in set.rows() {
             let (keyspace, key) = set.key_of(row);
-            self.rows.remove(&Place::new(keyspace, key, lsn.0));
+            let place = Place::new(keyspace, key, lsn.0);
+            self.rows.remove(&place);
+            if let Some(adds) = self.adds() {
+                adds.remove(&place);
+            }
+        }
+        if !set.removed().is_empty() {
+            self.removals.remove(lsn.0);
         }
         self.bytes.fetch_sub(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
         self.dropped.lock().retain(|_, at| *at != lsn);
@@ -103,7 +150,7 @@ impl Delta {
     pub(crate) fn bytes(&self) -> u64 {
         match self.bytes.load(Atomic::Relaxed) {
             0 => 0,
-            bytes => bytes + self.rows.bytes(),
+            bytes => bytes + self.rows.bytes() + self.adds().map_or(0, Rows::bytes) + self.removals.bytes(),
         }
     }
 
@@ -122,6 +169,11 @@ impl Delta {
         self.end.store(end.0, Atomic::Release);
     }
 
+    /// A test's deliberate mistake: what was cleared is overlooked from here on.
+    pub(crate) fn forget_clears(&self) {
+        self.extras.fetch_and(!CLEARS, Atomic::Release);
+    }
+
     /// It is in the tree now, and memory only for whoever still holds it. From here on its bytes do not change.
     pub(crate) fn count_as_pinned(&self, total: &Arc<AtomicU64>) {
         if self.pinned.set(Arc::clone(total)).is_ok() {
@@ -129,27 +181,84 @@ impl Delta {
         }
     }
 
-    /// The newest version below `before`, and its LSN.
+    fn extras(&self) -> u8 {
+        self.extras.load(Atomic::Acquire)
+    }
+
+    fn adds(&self) -> Option<&Rows> {
+        self.adds.get()
+    }
+
+    /// The newest version below `before`, which is visible by now, and its LSN: a value or a removal with all that was added to it since, or
+    /// the sum of what was added to a row that this delta has no other version of.
     pub(crate) fn newest(&self, keyspace: u32, key: &[u8], before: Lsn) -> Option<(Lsn, Version)> {
-        self.newest_row(keyspace, key, before, |row| (Lsn(row.lsn), row.version()))
+        let row = newest_row(&self.rows, keyspace, key, before, |row| (Lsn(row.lsn), row.version()));
+        match self.extras() {
+            0 => row,
+            extras => self.newest_of_all(row, extras, keyspace, key, before),
+        }
     }
 
-    /// The LSN of the newest version, visible or not.
-    pub(crate) fn newest_lsn(&self, keyspace: u32, key: &[u8]) -> Option<Lsn> {
-        self.newest_row(keyspace, key, Lsn::MAX, |row| Lsn(row.lsn))
-    }
-
-    fn newest_row<T>(
+    fn newest_of_all(
         &self,
+        row: Option<(Lsn, Version)>,
+        extras: u8,
         keyspace: u32,
         key: &[u8],
         before: Lsn,
-        then: impl FnOnce(&Row) -> T,
-    ) -> Option<T> {
-        let place = Place::new(keyspace, key, before.0.checked_sub(1)?);
-        let found =
-            |found_keyspace, row: &Row| (found_keyspace == keyspace && row.key() == key).then(|| then(row));
-        self.rows.first_from(&place, found).flatten()
+    ) -> Option<(Lsn, Version)> {
+        let mut base = row;
+        if extras & CLEARS != 0
+            && let Some(cleared) = self.removals.newest(keyspace, key, before)
+            && base.as_ref().is_none_or(|(lsn, _)| *lsn < cleared)
+        {
+            base = Some((cleared, Version::Removed));
+        }
+        let adds = self.adds().filter(|_| extras & ADDS != 0);
+        let behind = base.as_ref().map(|(lsn, _)| *lsn);
+        let Some((lsn, sum)) = adds.and_then(|adds| sum_of(adds, keyspace, key, behind, before)) else {
+            return base;
+        };
+        Some((lsn, base.map_or(Version::Add(sum), |(_, version)| version.plus(sum))))
+    }
+
+    /// The LSN of the row's newest change, visible or not: a version of its own, an add, or a clear of a range with
+    /// it.
+    pub(crate) fn newest_lsn(&self, keyspace: u32, key: &[u8]) -> Option<Lsn> {
+        let overwritten = self.newest_overwrite(keyspace, key);
+        let added =
+            self.adds().and_then(|adds| newest_row(adds, keyspace, key, Lsn::MAX, |row| Lsn(row.lsn)));
+        overwritten.max(added)
+    }
+
+    /// As [`newest_lsn`](Self::newest_lsn), adds left out.
+    pub(crate) fn newest_overwrite(&self, keyspace: u32, key: &[u8]) -> Option<Lsn> {
+        let set = newest_row(&self.rows, keyspace, key, Lsn::MAX, |row| Lsn(row.lsn));
+        match self.extras() & CLEARS {
+            0 => set,
+            _ => set.max(self.removals.newest(keyspace, key, Lsn::MAX)),
+        }
+    }
+
+    /// Whether a row of the span was changed at or after `since`, visible or not, in any way.
+    pub(crate) fn is_changed_in(&self, keyspace: u32, span: &Span, since: Lsn) -> bool {
+        let extras = self.extras();
+        self.rows.any_since(keyspace, span, since.0)
+            || (extras & ADDS != 0 && self.adds().is_some_and(|adds| adds.any_since(keyspace, span, since.0)))
+            || (extras & CLEARS != 0 && self.removals.any_since(keyspace, span, since))
+    }
+
+    /// What was cleared below `before`, which is visible by now: it hides the rows of all layers below this one.
+    pub(crate) fn cleared(&self, keyspace: u32, before: Lsn) -> Option<Cover> {
+        match self.extras() & CLEARS {
+            0 => None,
+            _ => self.removals.cover(keyspace, before),
+        }
+    }
+
+    /// Whether it may have adds, which [`ascending`](Self::ascending) shows apart.
+    pub(crate) fn has_adds(&self) -> bool {
+        self.extras() & ADDS != 0
     }
 
     /// Ids of the keyspaces that end here, and where.
@@ -157,80 +266,135 @@ impl Delta {
         self.dropped.lock().clone()
     }
 
-    /// Ids of the keyspaces with rows here, ascending.
+    /// Ids of the keyspaces with changes here, ascending.
     pub(crate) fn keyspaces(&self) -> Vec<u32> {
-        let mut found = Vec::new();
-        let mut next = Some(0);
-        while let Some(keyspace) = next {
-            let Some(there) =
-                self.rows.first_from(&Place::new(keyspace, b"", u64::MAX), |keyspace, _| keyspace)
-            else {
-                break;
-            };
-            found.push(there);
-            next = there.checked_add(1);
-        }
+        let mut found = self.rows.keyspaces();
+        found.extend(self.adds().map(Rows::keyspaces).unwrap_or_default());
+        found.extend(self.removals.keyspaces());
+        found.sort_unstable();
+        found.dedup();
         found
     }
 
-    /// Appends to `out` up to `rows_max` rows of a keyspace that lie between the bounds, ascending, each in its
-    /// newest version below `before`. False if there are no more.
-    pub(crate) fn ascending(
+    /// Appends to `out` up to `rows_max` rows of a keyspace that lie between the bounds, in order, each in its
+    /// newest version below `before`, which is visible by now. False if there are no more.
+    ///
+    /// With `added` these are the rows that were added to, as [`newest`](Self::newest) has them; without, the others,
+    /// and those in their version without the adds. What was cleared later is not shown.
+    pub(crate) fn rows_between(
         &self,
-        keyspace: u32,
+        want: Want,
         (from, to): (Bound<&[u8]>, Bound<&[u8]>),
-        before: Lsn,
-        rows_max: usize,
         out: &mut VecDeque<(Slice, Version)>,
     ) -> bool {
-        let edge = match from {
-            Bound::Unbounded => Edge::At(Place::new(keyspace, b"", u64::MAX)),
-            Bound::Included(key) => Edge::At(Place::new(keyspace, key, u64::MAX)),
-            Bound::Excluded(key) => Edge::Behind(Place::new(keyspace, key, 0)),
-        };
-        let mut taker = Taker { rows_max, taken: 0, has_more: false, out };
-        self.rows.ascend(&edge, before.0, |found, row, visible| {
-            found == keyspace && !is_past(row.key(), to) && taker.take(visible)
-        });
-        taker.has_more
+        let Want { keyspace, before, rows_max, is_reverse, added } = want;
+        let rows = if added { self.adds() } else { Some(&self.rows) };
+        let Some(rows) = rows else { return false };
+        let cleared = if added { None } else { self.cleared(keyspace, before) };
+        let first = out.len();
+        let mut taker = Taker { rows_max, taken: 0, has_more: false, cleared, out };
+        if is_reverse {
+            let edge = match to {
+                Bound::Unbounded => Edge::At(Place::end_of(keyspace)),
+                Bound::Included(key) => Edge::Behind(Place::new(keyspace, key, 0)),
+                Bound::Excluded(key) => Edge::At(Place::new(keyspace, key, u64::MAX)),
+            };
+            rows.descend(&edge, before.0, |found, row, visible| {
+                found == keyspace && !is_before(row.key(), from) && taker.take(visible)
+            });
+        } else {
+            let edge = match from {
+                Bound::Unbounded => Edge::At(Place::new(keyspace, b"", u64::MAX)),
+                Bound::Included(key) => Edge::At(Place::new(keyspace, key, u64::MAX)),
+                Bound::Excluded(key) => Edge::Behind(Place::new(keyspace, key, 0)),
+            };
+            rows.ascend(&edge, before.0, |found, row, visible| {
+                found == keyspace && !is_past(row.key(), to) && taker.take(visible)
+            });
+        }
+        let has_more = taker.has_more;
+        if added {
+            // No lock is held any more.
+            for (key, version) in out.iter_mut().skip(first) {
+                if let Some((_, newest)) = self.newest(keyspace, key, before) {
+                    *version = newest;
+                }
+            }
+        }
+        has_more
     }
+}
 
-    /// Like [`ascending`](Self::ascending), from the end.
-    pub(crate) fn descending(
-        &self,
-        keyspace: u32,
-        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
-        before: Lsn,
-        rows_max: usize,
-        out: &mut VecDeque<(Slice, Version)>,
-    ) -> bool {
-        let edge = match to {
-            Bound::Unbounded => Edge::At(Place::end_of(keyspace)),
-            Bound::Included(key) => Edge::Behind(Place::new(keyspace, key, 0)),
-            Bound::Excluded(key) => Edge::At(Place::new(keyspace, key, u64::MAX)),
-        };
-        let mut taker = Taker { rows_max, taken: 0, has_more: false, out };
-        self.rows.descend(&edge, before.0, |found, row, visible| {
-            found == keyspace && !is_before(row.key(), from) && taker.take(visible)
-        });
-        taker.has_more
+/// Which rows of a delta.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Want {
+    pub(crate) keyspace: u32,
+    pub(crate) before: Lsn,
+    pub(crate) rows_max: usize,
+    pub(crate) is_reverse: bool,
+    pub(crate) added: bool,
+}
+
+fn newest_row<T>(
+    rows: &Rows,
+    keyspace: u32,
+    key: &[u8],
+    before: Lsn,
+    then: impl FnOnce(&Row) -> T,
+) -> Option<T> {
+    let place = Place::new(keyspace, key, before.0.checked_sub(1)?);
+    let found =
+        |found_keyspace, row: &Row| (found_keyspace == keyspace && row.key() == key).then(|| then(row));
+    rows.first_from(&place, found).flatten()
+}
+
+/// What was added to a row below `before` and behind `behind`, and the LSN of the last add; none if nothing was.
+fn sum_of(adds: &Rows, keyspace: u32, key: &[u8], behind: Option<Lsn>, before: Lsn) -> Option<(Lsn, i64)> {
+    let last = newest_row(adds, keyspace, key, before, |row| Lsn(row.lsn))?;
+    let behind = match behind {
+        Some(behind) if behind >= last => return None,
+        Some(behind) => behind,
+        None => return Some((last, total(adds, keyspace, key, before))),
+    };
+    let earlier = total(adds, keyspace, key, Lsn(behind.0.saturating_add(1)));
+    Some((last, total(adds, keyspace, key, before).wrapping_sub(earlier)))
+}
+
+/// The sum of all adds to a row below `before`: all of them are visible, so that none will come between. The sum of
+/// many is kept in the newest, for whoever asks next.
+fn total(adds: &Rows, keyspace: u32, key: &[u8], before: Lsn) -> i64 {
+    let Some(newest) = before.0.checked_sub(1) else { return 0 };
+    let (mut sum, mut seen, mut first) = (0_i64, 0, None);
+    adds.versions(&Place::new(keyspace, key, newest), |row| {
+        first.get_or_insert(row.lsn);
+        seen += 1;
+        sum = sum.wrapping_add(row.number());
+        row.kind == Kind::Add
+    });
+    if let Some(first) = first.filter(|_| seen > ADDS_SUMMED) {
+        adds.keep_sum(&Place::new(keyspace, key, first), sum);
     }
+    sum
 }
 
 /// The versions that a commit makes, with their keyspaces.
 fn rows_of(set: &WriteSet, lsn: Lsn) -> impl Iterator<Item = (u32, Row)> {
     set.rows().iter().map(move |row| {
         let key = row.key_range();
-        let value = row.value_range();
-        let (value_at, value_bytes) =
-            value.map_or((REMOVED, 0), |value| (value.start as u32, value.len() as u32));
+        let (kind, a, b) = match row.effect() {
+            Some(Effect::Put(value)) => (Kind::Put, value.start as u32, value.len() as u32),
+            Some(Effect::Set(number)) => rows::number(Kind::Number, number),
+            Some(Effect::Add(delta)) => rows::number(Kind::Add, delta),
+            Some(Effect::Remove) | None => (Kind::Removed, 0, 0),
+        };
         let entry = Row {
             payload: Arc::clone(set.payload()),
             lsn: lsn.0,
             key_at: key.start as u32,
-            key_bytes: key.len() as u32,
-            value_at,
-            value_bytes,
+            key_bytes: key.len() as u16,
+            kind,
+            value_at: a,
+            value_bytes: b,
         };
         (row.row_keyspace(), entry)
     })
@@ -241,6 +405,7 @@ struct Taker<'a> {
     rows_max: usize,
     taken: usize,
     has_more: bool,
+    cleared: Option<Cover>,
     out: &'a mut VecDeque<(Slice, Version)>,
 }
 
@@ -250,7 +415,11 @@ impl Taker<'_> {
             self.has_more = true;
             return false;
         }
-        if let Some(row) = visible {
+        let is_cleared = |row: &&Row| {
+            let cleared = self.cleared.as_ref().and_then(|cleared| cleared.mark(row.key()));
+            cleared.is_some_and(|at| at > row.lsn)
+        };
+        if let Some(row) = visible.filter(|row| !is_cleared(row)) {
             self.out.push_back((row.key_slice(), row.version()));
             self.taken += 1;
         }

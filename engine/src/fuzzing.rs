@@ -31,6 +31,8 @@ fn record_bytes(data: &[u8]) {
         match *op {
             Op::Put { keyspace, key, value } => builder.put(keyspace, key, value),
             Op::Remove { keyspace, key } => builder.remove(keyspace, key),
+            Op::RemoveRange { keyspace, from, to } => builder.remove_range(keyspace, (from, to)),
+            Op::Add { keyspace, key, delta } => builder.add(keyspace, key, delta),
             Op::CreateKeyspace { keyspace, name, .. } => builder.create_keyspace(keyspace, name),
             Op::DropKeyspace { keyspace, name } => builder.drop_keyspace(keyspace, name),
         }
@@ -45,8 +47,12 @@ fn record_bytes(data: &[u8]) {
             let keys: Vec<_> = set.rows().iter().map(|row| set.key_of(row)).collect();
             assert!(keys.is_sorted_by(|a, b| a < b), "rows are sorted, one a key");
             assert!(keys.iter().all(|(keyspace, key)| set.contains(*keyspace, key)));
+            assert!(set.removed().iter().all(|(keyspace, span)| set.meets(*keyspace, span)));
+            let spans: Vec<_> =
+                set.removed().iter().map(|(keyspace, span)| (*keyspace, &span.from)).collect();
+            assert!(spans.is_sorted_by(|a, b| a < b), "spans are sorted, and do not overlap");
         }
-        Err(malformed) => panic!("decoded once, and not twice: {malformed}"),
+        Err(malformed) => assert_eq!(Some(malformed), again.flaw(), "decoded once, and not twice"),
     }
 }
 

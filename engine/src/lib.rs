@@ -15,11 +15,13 @@
 //! closing), [`Db`] (the face).
 
 mod commit;
+mod cover;
 mod db;
 mod delta;
 mod invariants;
 mod keyspace;
 mod life;
+mod number;
 mod options;
 mod read;
 #[cfg(all(test, seawall_shuttle))]

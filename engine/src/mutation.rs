@@ -21,11 +21,23 @@ pub enum Mutation {
     CreateInPlace,
     /// A checkpoint syncs its blocks while some are still on their way.
     SyncEarly,
+    /// Replay applies again what a checkpoint made during an earlier replay has put into the tree.
+    RedoApplied,
+    /// A checkpoint folds rows, and not the ranges that were cleared.
+    FoldUncleared,
+    /// Reads overlook what was cleared in a delta that is frozen.
+    ReadUncleared,
+    /// A checkpoint folds adds twice.
+    FoldAddsTwice,
+    /// Validation takes an add for a write like any other.
+    AddsConflict,
+    /// Validation overlooks ranges that were cleared.
+    ClearUnvalidated,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 8] = [
+    pub const ALL: [Mutation; 14] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
@@ -34,6 +46,12 @@ impl Mutation {
         Mutation::ReplayLate,
         Mutation::CreateInPlace,
         Mutation::SyncEarly,
+        Mutation::RedoApplied,
+        Mutation::FoldUncleared,
+        Mutation::ReadUncleared,
+        Mutation::FoldAddsTwice,
+        Mutation::AddsConflict,
+        Mutation::ClearUnvalidated,
     ];
 
     /// Its name on the command line.
@@ -47,6 +65,12 @@ impl Mutation {
             Mutation::ReplayLate => "replay-late",
             Mutation::CreateInPlace => "create-in-place",
             Mutation::SyncEarly => "sync-early",
+            Mutation::RedoApplied => "redo-applied",
+            Mutation::FoldUncleared => "fold-uncleared",
+            Mutation::ReadUncleared => "read-uncleared",
+            Mutation::FoldAddsTwice => "fold-adds-twice",
+            Mutation::AddsConflict => "adds-conflict",
+            Mutation::ClearUnvalidated => "clear-unvalidated",
         }
     }
 

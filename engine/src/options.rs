@@ -71,6 +71,7 @@ pub struct DbBuilder {
     events: Option<Arc<dyn EventListener>>,
     background: bool,
     mutation: Option<Mutation>,
+    replay_bytes: Option<u64>,
     on_stage: Option<StageHook>,
 }
 
@@ -88,6 +89,8 @@ pub(crate) struct Options {
     pub(crate) cache_bytes: usize,
     /// Bytes for deltas, active, frozen and pinned; beyond it writers wait for the fold.
     pub(crate) delta_bytes_max: u64,
+    /// Of a delta while the log is replayed.
+    pub(crate) replay_bytes_max: u64,
     /// Bytes for folded deltas that old transactions are validated against.
     pub(crate) retained_bytes_max: u64,
     pub(crate) transaction_bytes_max: usize,
@@ -135,6 +138,7 @@ impl DbBuilder {
             events: None,
             background: true,
             mutation: None,
+            replay_bytes: None,
             on_stage: None,
         }
     }
@@ -250,6 +254,13 @@ impl DbBuilder {
         self
     }
 
+    /// What recovery holds in memory before it folds; by default what deltas may take.
+    #[doc(hidden)]
+    pub fn replay_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.replay_bytes = bytes;
+        self
+    }
+
     /// Calls `hook` with the name of each stage of a checkpoint as it is passed.
     #[doc(hidden)]
     pub fn on_stage(mut self, hook: Arc<dyn Fn(&'static str) + Send + Sync>) -> Self {
@@ -287,6 +298,7 @@ impl DbBuilder {
             isolation: self.isolation,
             cache_bytes: memory_budget / 2,
             delta_bytes_max: (memory_budget / 2) as u64,
+            replay_bytes_max: self.replay_bytes.unwrap_or((memory_budget / 2) as u64),
             retained_bytes_max: (memory_budget / 4) as u64,
             // Half of what a record may hold, for what encoding adds.
             transaction_bytes_max: (memory_budget / 4).min(PAYLOAD_BYTES_MAX / 2),

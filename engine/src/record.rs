@@ -4,21 +4,28 @@
 //!
 //! ```text
 //! payload   u8 format = 1 · u8 flags = 0 · u16 reserved = 0 · u32 number of operations · operations
-//! operation u8 op · u32 keyspace · u16 key length · key [· u32 value length · value, for op 1 and 3]
+//! operation u8 op · u32 keyspace · u16 key length · key · rest
+//! rest      op 1, 3: u32 value length · value   5: u8 bounds · u16 end length · end   6: i64 addend   else: nothing
 //! ```
 //!
 //! A payload is also what the delta keeps: rows in memory are ranges of the payload that wrote them, so a commit
-//! copies its keys and values once. `WriteSet` is a payload with its operations in key order, one per key.
+//! copies its keys and values once. `WriteSet` is a payload with what its operations come to: the ranges that are
+//! cleared, and the rows that are set after that, in key order, one per key.
 //!
 //! Decoding is strict: any byte that an encoder would not have written is an error, and no count or length that is
 //! read is trusted before it has been held against what is there.
 
 #![warn(clippy::indexing_slicing)]
 
+use crate::cover::Span;
 use crate::key::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
-use seawall_wal::Slice;
-use std::ops::Range;
+use crate::number::NUMBER_BYTES;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
+
+mod set;
+
+pub(crate) use set::WriteSet;
 
 /// The keyspace of keyspaces: name → catalogue row.
 pub(crate) const CATALOGUE: u32 = 0;
@@ -33,7 +40,11 @@ const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 const CREATE_KEYSPACE: u8 = 3;
 const DROP_KEYSPACE: u8 = 4;
-// 5 to 8 are reserved: remove range, add, put with expiry, large value in an extent of its own.
+const REMOVE_RANGE: u8 = 5;
+const ADD: u8 = 6;
+// 7 and 8 are reserved: put with expiry, large value in an extent of its own.
+/// In no payload: what an add comes to behind a put or a removal in the same payload.
+const SET: u8 = u8::MAX;
 
 /// One operation of a transaction, as it stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +66,24 @@ pub enum Op<'a> {
         /// The key.
         key: &'a [u8],
     },
+    /// All rows between the bounds are gone.
+    RemoveRange {
+        /// The keyspace's id.
+        keyspace: u32,
+        /// Where the range starts.
+        from: Bound<&'a [u8]>,
+        /// Where it ends.
+        to: Bound<&'a [u8]>,
+    },
+    /// The row's number grows by this; a row that is not there counts as 0.
+    Add {
+        /// The keyspace's id.
+        keyspace: u32,
+        /// The key.
+        key: &'a [u8],
+        /// What is added; it wraps.
+        delta: i64,
+    },
     /// A keyspace begins.
     CreateKeyspace {
         /// Its id, never used before.
@@ -72,6 +101,9 @@ pub enum Op<'a> {
         name: &'a str,
     },
 }
+
+/// Where a range starts, and where it ends.
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// Why a payload is no payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,11 +134,60 @@ pub fn decode(payload: &[u8]) -> Result<Vec<Op<'_>>, Malformed> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpPlace {
     op: u8,
+    /// Of a range, see [`Ends`].
+    ends: u8,
     keyspace: u32,
     key_at: u32,
     key_bytes: u32,
+    /// The value, or a range's end; of an add, the number's lower half.
     value_at: u32,
+    /// Of an add, the number's upper half.
     value_bytes: u32,
+}
+
+/// What an operation does to its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The value's place in the payload.
+    Put(Range<usize>),
+    Remove,
+    /// The row is this number.
+    Set(i64),
+    /// This is added to what the row was before.
+    Add(i64),
+}
+
+/// The kinds of a range's bounds, two bits each, the start's below.
+#[derive(Clone, Copy)]
+struct Ends(u8);
+
+impl Ends {
+    const UNBOUNDED: u8 = 0;
+    const INCLUDED: u8 = 1;
+    const EXCLUDED: u8 = 2;
+
+    fn new(from: Bound<&[u8]>, to: Bound<&[u8]>) -> Ends {
+        let kind = |bound| match bound {
+            Bound::Unbounded => Ends::UNBOUNDED,
+            Bound::Included(_) => Ends::INCLUDED,
+            Bound::Excluded(_) => Ends::EXCLUDED,
+        };
+        Ends(kind(from) | kind(to) << 2)
+    }
+
+    fn bound(kind: u8, key: &[u8]) -> Option<Bound<&[u8]>> {
+        match kind {
+            Ends::UNBOUNDED if key.is_empty() => Some(Bound::Unbounded),
+            Ends::INCLUDED => Some(Bound::Included(key)),
+            Ends::EXCLUDED => Some(Bound::Excluded(key)),
+            _ => None,
+        }
+    }
+
+    /// None if these are no bounds.
+    fn bounds<'a>(self, from: &'a [u8], to: &'a [u8]) -> Option<Bounds<'a>> {
+        Some((Ends::bound(self.0 & 3, from)?, Ends::bound(self.0 >> 2, to)?))
+    }
 }
 
 impl OpPlace {
@@ -126,6 +207,31 @@ impl OpPlace {
     pub(crate) fn value_range(&self) -> Option<Range<usize>> {
         let is_put = matches!(self.op, PUT | CREATE_KEYSPACE);
         is_put.then(|| self.value_at as usize..(self.value_at + self.value_bytes) as usize)
+    }
+
+    /// What becomes of the row; none for a range.
+    pub(crate) fn effect(&self) -> Option<Effect> {
+        match self.op {
+            PUT | CREATE_KEYSPACE => self.value_range().map(Effect::Put),
+            REMOVE | DROP_KEYSPACE => Some(Effect::Remove),
+            SET => Some(Effect::Set(self.number())),
+            ADD => Some(Effect::Add(self.number())),
+            _ => None,
+        }
+    }
+
+    fn number(&self) -> i64 {
+        (u64::from(self.value_at) | u64::from(self.value_bytes) << 32) as i64
+    }
+
+    fn set_number(&mut self, op: u8, number: i64) {
+        let bits = number as u64;
+        (self.op, self.value_at, self.value_bytes) = (op, bits as u32, (bits >> 32) as u32);
+    }
+
+    fn bounds<'a>(&self, payload: &'a [u8]) -> Option<Bounds<'a>> {
+        let to = payload.get(self.value_at as usize..(self.value_at + self.value_bytes) as usize)?;
+        Ends(self.ends).bounds(payload.get(self.key_range())?, to)
     }
 
     pub(crate) fn created(&self) -> Option<u32> {
@@ -150,6 +256,11 @@ impl OpPlace {
                 Some(Op::CreateKeyspace { keyspace, name: std::str::from_utf8(key).ok()?, row: value })
             }
             DROP_KEYSPACE => Some(Op::DropKeyspace { keyspace, name: std::str::from_utf8(key).ok()? }),
+            REMOVE_RANGE => {
+                let (from, to) = self.bounds(payload)?;
+                Some(Op::RemoveRange { keyspace, from, to })
+            }
+            ADD => Some(Op::Add { keyspace, key, delta: self.number() }),
             _ => None,
         }
     }
@@ -216,7 +327,7 @@ fn decode_op(reader: &mut Reader<'_>) -> Result<OpPlace, Malformed> {
     let key_bytes = u32::from(u16::from_le_bytes(reader.array()?));
     let key_at = reader.at as u32;
     let key = reader.take(key_bytes as usize)?;
-    let mut place = OpPlace { op, keyspace, key_at, key_bytes, value_at: 0, value_bytes: 0 };
+    let mut place = OpPlace { op, ends: 0, keyspace, key_at, key_bytes, value_at: 0, value_bytes: 0 };
     if matches!(op, CREATE_KEYSPACE | DROP_KEYSPACE) {
         let is_name = (1..=NAME_BYTES_MAX).contains(&key.len()) && std::str::from_utf8(key).is_ok();
         if !is_name {
@@ -236,6 +347,17 @@ fn decode_op(reader: &mut Reader<'_>) -> Result<OpPlace, Malformed> {
                 return Err(bad("a catalogue row that is none, or another keyspace's"));
             }
         }
+        REMOVE_RANGE => {
+            [place.ends] = reader.array()?;
+            place.value_bytes = u32::from(u16::from_le_bytes(reader.array()?));
+            place.value_at = reader.at as u32;
+            let to = reader.take(place.value_bytes as usize)?;
+            let bounds = Ends(place.ends).bounds(key, to).ok_or(bad("a range without right bounds"))?;
+            if Span::new(bounds.0, bounds.1).is_none() {
+                return Err(bad("a range without keys"));
+            }
+        }
+        ADD => place.set_number(ADD, i64::from_le_bytes(reader.array()?)),
         _ => return Err(bad("an operation that this version does not know")),
     }
     Ok(place)
@@ -294,11 +416,36 @@ impl Builder {
         self.push(DROP_KEYSPACE, keyspace, name.as_bytes(), None);
     }
 
-    fn push(&mut self, op: u8, keyspace: u32, key: &[u8], value: Option<&[u8]>) {
-        debug_assert!(key.len() <= KEY_BYTES_MAX && value.is_none_or(|v| v.len() <= VALUE_BYTES_MAX));
+    /// The range holds keys, and its bounds are keys: the caller has looked.
+    pub(crate) fn remove_range(&mut self, keyspace: u32, (from, to): (Bound<&[u8]>, Bound<&[u8]>)) {
+        fn key(bound: Bound<&[u8]>) -> &[u8] {
+            match bound {
+                Bound::Unbounded => &[],
+                Bound::Included(key) | Bound::Excluded(key) => key,
+            }
+        }
+        let (ends, end) = (Ends::new(from, to).0, key(to));
+        let mut place = self.head(REMOVE_RANGE, keyspace, key(from), 3 + end.len());
+        self.bytes.push(ends);
+        self.bytes.extend_from_slice(&(end.len() as u16).to_le_bytes());
+        (place.ends, place.value_at, place.value_bytes) = (ends, self.bytes.len() as u32, end.len() as u32);
+        self.bytes.extend_from_slice(end);
+        self.ops.push(place);
+    }
+
+    pub(crate) fn add(&mut self, keyspace: u32, key: &[u8], delta: i64) {
+        let mut place = self.head(ADD, keyspace, key, NUMBER_BYTES);
+        self.bytes.extend_from_slice(&delta.to_le_bytes());
+        place.set_number(ADD, delta);
+        self.ops.push(place);
+    }
+
+    /// What all operations begin with.
+    fn head(&mut self, op: u8, keyspace: u32, key: &[u8], rest: usize) -> OpPlace {
+        debug_assert!(key.len() <= KEY_BYTES_MAX);
         if self.bytes.is_empty() {
             // The first operation is often the only one.
-            self.bytes.reserve(HEADER_BYTES + OP_BYTES_MIN + 4 + key.len() + value.map_or(0, <[u8]>::len));
+            self.bytes.reserve(HEADER_BYTES + OP_BYTES_MIN + key.len() + rest);
             self.ops.reserve(1);
             self.bytes.extend_from_slice(&[FORMAT, 0, 0, 0, 0, 0, 0, 0]);
         }
@@ -307,8 +454,12 @@ impl Builder {
         self.bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
         let key_at = self.bytes.len() as u32;
         self.bytes.extend_from_slice(key);
-        let mut place =
-            OpPlace { op, keyspace, key_at, key_bytes: key.len() as u32, value_at: 0, value_bytes: 0 };
+        OpPlace { op, ends: 0, keyspace, key_at, key_bytes: key.len() as u32, value_at: 0, value_bytes: 0 }
+    }
+
+    fn push(&mut self, op: u8, keyspace: u32, key: &[u8], value: Option<&[u8]>) {
+        debug_assert!(value.is_none_or(|v| v.len() <= VALUE_BYTES_MAX));
+        let mut place = self.head(op, keyspace, key, value.map_or(0, |value| 4 + value.len()));
         if let Some(value) = value {
             self.bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
             place.value_at = self.bytes.len() as u32;
@@ -327,138 +478,5 @@ impl Builder {
     }
 }
 
-/// What a transaction changes: its payload, and the rows that it sets, sorted by (keyspace, key), one per key, the
-/// last of several for one key.
-#[derive(Debug)]
-pub(crate) struct WriteSet {
-    payload: Arc<Vec<u8>>,
-    rows: Vec<OpPlace>,
-    created: Vec<u32>,
-    dropped: Vec<u32>,
-}
-
-impl WriteSet {
-    fn new(payload: Arc<Vec<u8>>, mut rows: Vec<OpPlace>) -> WriteSet {
-        let created = rows.iter().filter_map(OpPlace::created).collect();
-        let dropped = rows.iter().filter_map(OpPlace::dropped).collect();
-        let row_key = |row: &OpPlace| (row.row_keyspace(), payload.get(row.key_range()).unwrap_or_default());
-        if !rows.is_sorted_by(|a, b| row_key(a) < row_key(b)) {
-            rows.sort_by(|a, b| row_key(a).cmp(&row_key(b)));
-            // The sort is stable, so of several writes to one key the last in call order is the last here.
-            rows.dedup_by(|later, kept| {
-                let same = row_key(later) == row_key(kept);
-                if same {
-                    *kept = *later;
-                }
-                same
-            });
-        }
-        WriteSet { payload, rows, created, dropped }
-    }
-
-    /// From a payload of the log.
-    pub(crate) fn decode(payload: Vec<u8>) -> Result<WriteSet, Malformed> {
-        let places = decode_places(&payload)?;
-        Ok(WriteSet::new(Arc::new(payload), places))
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    pub(crate) fn payload(&self) -> &Arc<Vec<u8>> {
-        &self.payload
-    }
-
-    pub(crate) fn rows(&self) -> &[OpPlace] {
-        &self.rows
-    }
-
-    /// Ids of keyspaces that begin.
-    pub(crate) fn created(&self) -> &[u32] {
-        &self.created
-    }
-
-    /// Ids of keyspaces that end.
-    pub(crate) fn dropped(&self) -> &[u32] {
-        &self.dropped
-    }
-
-    /// (keyspace, key) of a row.
-    pub(crate) fn key_of(&self, row: &OpPlace) -> (u32, &[u8]) {
-        (row.row_keyspace(), self.payload.get(row.key_range()).unwrap_or_default())
-    }
-
-    pub(crate) fn contains(&self, keyspace: u32, key: &[u8]) -> bool {
-        self.rows.binary_search_by(|row| self.key_of(row).cmp(&(keyspace, key))).is_ok()
-    }
-
-    /// The key as a slice that shares the payload.
-    pub(crate) fn slice(payload: &Arc<Vec<u8>>, range: Range<usize>) -> Slice {
-        let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::<Vec<u8>>::clone(payload);
-        Slice::new(owner, range)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-    use super::*;
-
-    fn sample() -> Vec<u8> {
-        let mut builder = Builder::default();
-        builder.drop_keyspace(3, "old");
-        builder.create_keyspace(9, "näme");
-        builder.put(9, b"k", b"v");
-        builder.put(9, b"", b"");
-        builder.remove(4, b"gone");
-        builder.finish().payload().to_vec()
-    }
-
-    #[test]
-    fn what_is_encoded_is_decoded() {
-        let payload = sample();
-        let ops = decode(&payload).unwrap();
-        assert_eq!(ops.len(), 5);
-        assert_eq!(ops[0], Op::DropKeyspace { keyspace: 3, name: "old" });
-        assert_eq!(ops[1], Op::CreateKeyspace { keyspace: 9, name: "näme", row: &catalogue_row(9) });
-        assert_eq!(ops[3], Op::Put { keyspace: 9, key: b"", value: b"" });
-        let set = WriteSet::decode(payload).unwrap();
-        assert_eq!((set.created(), set.dropped()), (&[9][..], &[3][..]));
-        assert!(set.contains(CATALOGUE, "näme".as_bytes()) && set.contains(4, b"gone"));
-        assert!(!set.contains(3, b"old"));
-    }
-
-    #[test]
-    fn of_several_writes_to_one_key_the_last_counts() {
-        let mut builder = Builder::default();
-        for (key, value) in [(b"b", b"1"), (b"a", b"2"), (b"b", b"3")] {
-            builder.put(1, key, value);
-        }
-        let set = builder.finish();
-        assert_eq!(set.rows().len(), 2);
-        let last = set.rows()[1];
-        assert_eq!(set.key_of(&last), (1, &b"b"[..]));
-        assert_eq!(&set.payload()[last.value_range().unwrap()], b"3");
-    }
-
-    #[test]
-    fn every_cut_is_an_error_and_no_flip_panics() {
-        let payload = sample();
-        for len in 0..payload.len() {
-            assert!(decode(&payload[..len]).is_err(), "cut to {len}");
-        }
-        for at in 0..payload.len() {
-            for bit in 0..8 {
-                let mut flipped = payload.clone();
-                flipped[at] ^= 1 << bit;
-                if let Ok(ops) = decode(&flipped) {
-                    assert_eq!(ops.len(), 5);
-                }
-            }
-        }
-        let mut huge = payload;
-        huge[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(decode(&huge).is_err());
-    }
-}
+mod tests;

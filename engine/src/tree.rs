@@ -55,7 +55,7 @@ use parking_lot::Mutex;
 use seawall_wal::{Disk, DiskFile};
 use space::Space;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -138,12 +138,12 @@ impl Root {
         self.trees.get(&keyspace).map(|tree| tree.root.ptr)
     }
 
-    /// Rows of a keyspace.
+    /// Rows of a keyspace; at most so many, once a range was cleared.
     pub fn rows(&self, keyspace: u32) -> u64 {
         self.trees.get(&keyspace).map_or(0, |tree| tree.root.rows)
     }
 
-    /// Bytes of a keyspace's keys and values.
+    /// Bytes of a keyspace's keys and values; at most so many, once a range was cleared.
     pub fn payload_bytes(&self, keyspace: u32) -> u64 {
         self.trees.get(&keyspace).map_or(0, |tree| tree.root.payload_bytes)
     }
@@ -166,9 +166,14 @@ struct TreeRoot {
     ptr: Ptr,
     rows: u64,
     payload_bytes: u64,
+    /// Leaves went unread since these were counted: there are at most so many rows and bytes.
+    is_bound: bool,
     /// Values in extents of their own: without any, a dropped tree's leaves need not be read.
     extents: u64,
 }
+
+/// Set in the number of rows: it, and that of bytes, is a bound.
+const IS_BOUND: u64 = 1 << 63;
 
 /// Bytes of an encoded [`TreeRoot`].
 const TREE_ROOT_BYTES: usize = ptr::PTR_BYTES + 24;
@@ -177,7 +182,8 @@ impl TreeRoot {
     fn encode(&self) -> [u8; TREE_ROOT_BYTES] {
         let mut out = [0; TREE_ROOT_BYTES];
         bytes::put(&mut out, 0, &self.ptr.encode());
-        bytes::put(&mut out, 32, &self.rows.to_le_bytes());
+        let rows = self.rows | if self.is_bound { IS_BOUND } else { 0 };
+        bytes::put(&mut out, 32, &rows.to_le_bytes());
         bytes::put(&mut out, 40, &self.payload_bytes.to_le_bytes());
         bytes::put(&mut out, 48, &self.extents.to_le_bytes());
         out
@@ -191,7 +197,8 @@ impl TreeRoot {
         }
         Ok(TreeRoot {
             ptr,
-            rows: bytes::u64_at(row, 32),
+            rows: bytes::u64_at(row, 32) & !IS_BOUND,
+            is_bound: bytes::u64_at(row, 32) & IS_BOUND != 0,
             payload_bytes: bytes::u64_at(row, 40),
             extents: bytes::u64_at(row, 48),
         })
@@ -238,6 +245,11 @@ impl TreeStore {
     /// A test's deliberate mistake: a fold syncs before all of its blocks are written.
     pub(crate) fn sync_early(&self) {
         self.is_sync_early.store(true, Ordering::Relaxed);
+    }
+
+    /// Its place, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The figures of now.

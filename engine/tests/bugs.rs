@@ -6,6 +6,8 @@
 mod checkpoints;
 #[path = "bugs/lives.rs"]
 mod lives;
+#[path = "bugs/rows.rs"]
+mod rows_of;
 
 use seawall_engine::mutation::Mutation;
 use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result, WriteBatch};
@@ -31,7 +33,7 @@ thread_local! {
 #[test]
 fn every_deliberate_mistake_is_noticed() {
     type Guard = (Mutation, &'static [fn()]);
-    let guards: [Guard; 6] = [
+    let guards: [Guard; 12] = [
         (Mutation::FoldUnsynced, &[checkpoints::bug_21_a_checkpoint_of_what_is_not_durable]),
         (Mutation::ReuseEarly, &[checkpoints::bug_20_a_snapshots_blocks_are_used_again]),
         (
@@ -54,6 +56,27 @@ fn every_deliberate_mistake_is_noticed() {
                 lives::bug_13_a_call_that_fails_while_the_store_is_created,
             ],
         ),
+        (
+            Mutation::FoldUncleared,
+            &[rows_of::bug_22_a_cleared_range_comes_back, rows_of::bug_22_a_cleared_range_and_a_power_cut],
+        ),
+        (
+            Mutation::ReadUncleared,
+            &[
+                rows_of::bug_22_a_cleared_range_is_back_while_it_is_folded,
+                rows_of::bug_22_a_cleared_range_comes_back,
+            ],
+        ),
+        (Mutation::RedoApplied, &[rows_of::bug_12_what_is_added_is_added_once_however_often_recovery_begins]),
+        (
+            Mutation::FoldAddsTwice,
+            &[
+                rows_of::what_is_added_is_folded_once,
+                rows_of::bug_12_what_is_added_is_added_once_however_often_recovery_begins,
+            ],
+        ),
+        (Mutation::AddsConflict, &[rows_of::adds_wait_for_nobody]),
+        (Mutation::ClearUnvalidated, &[rows_of::a_clear_and_a_write_beside_it]),
     ];
     let is_guarded = |mutation: &Mutation| guards.iter().any(|(guarded, _)| guarded == mutation);
     let elsewhere = [Mutation::SkipValidation, Mutation::FoldUnfrozen];

@@ -40,7 +40,7 @@ fn store_mutated() {
 #[test]
 fn undamaged_stores_are_read_whole() {
     for seed in 0..12 {
-        for shape in 0..8 {
+        for shape in 0..16 {
             fuzzing::store_mutated(&[shape, 3 + 2 * seed, seed, shape, seed & 1]);
         }
     }
@@ -77,9 +77,26 @@ fn write_corpus() {
     let put = op(1, b"key", Some(b"value"));
     let mut long = record(std::slice::from_ref(&put));
     long[18..22].copy_from_slice(&(1u32 << 30).to_le_bytes());
+    let behind = |op_bytes: Vec<u8>, rest: &[u8]| [&op_bytes[..], rest].concat();
+    let range = |kinds: u8, from: &[u8], to: &[u8]| {
+        let end = [&[kinds, to.len() as u8, 0][..], to].concat();
+        behind(op(5, from, None), &end)
+    };
+    let add = |key: &[u8], delta: i64| behind(op(6, key, None), &delta.to_le_bytes());
+    let number = op(1, b"n", Some(&7_i64.to_le_bytes()));
     replay::write(
         "engine_record",
         &[
+            ("range", record(&[put.clone(), range(9, b"a", b"z"), put.clone()])),
+            ("range-of-all", record(&[number.clone(), range(0, b"", b""), add(b"n", 3)])),
+            (
+                "range-excluded",
+                record(&[range(6, b"a", b"a\0\0"), range(1, b"b", b""), range(8, b"", b"aa")]),
+            ),
+            ("range-empty", record(&[range(9, b"b", b"a")])),
+            ("range-unknown-bound", record(&[range(3, b"b", b"a")])),
+            ("adds", record(&[add(b"n", -1), add(b"n", i64::MAX), number.clone(), add(b"n", 5)])),
+            ("add-to-text", record(&[put.clone(), add(b"key", 5)])),
             ("put", record(std::slice::from_ref(&put))),
             ("put-and-remove", record(&[put.clone(), op(2, b"key", None)])),
             ("create", record(&[op(3, "näme".as_bytes(), Some(&[1, 0, 0, 0, 7, 0, 0, 0])), put.clone()])),
@@ -120,6 +137,9 @@ fn write_corpus() {
     let mut stores: Vec<(String, Vec<u8>)> = Vec::new();
     for shape in 0..6u8 {
         stores.push((format!("undamaged-{shape}"), vec![shape, 12, shape, 3, shape & 1]));
+    }
+    for shape in 8..14u8 {
+        stores.push((format!("undamaged-{shape}"), vec![shape, 23, shape, 3, shape & 1]));
     }
     for kind in 0..12u8 {
         for (variant, at) in [4096u32 * 3 + 20, 48, 65_536 - 9].into_iter().enumerate() {

@@ -3,7 +3,7 @@
 //! is cut short.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result};
+use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result, Transaction};
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::{Fault, Op};
 use std::collections::BTreeMap;
@@ -21,26 +21,62 @@ fn builder(disk: &Arc<SimDisk>) -> DbBuilder {
         .background(false)
 }
 
-/// What commit `n` writes: (keyspace, key, value or removal).
-fn writes(n: u64) -> Vec<(usize, Vec<u8>, Option<Vec<u8>>)> {
+/// One operation on a keyspace.
+enum Write {
+    Put(usize, Vec<u8>, Vec<u8>),
+    Remove(usize, Vec<u8>),
+    /// Of all rows from the first key on and below the second.
+    Clear(usize, Vec<u8>, Vec<u8>),
+    Add(usize, &'static str, i64),
+}
+
+/// What commit `n` writes.
+fn writes(n: u64) -> Vec<Write> {
     let key = |n: u64| format!("row-{}", n % 7).into_bytes();
     let len = if n.is_multiple_of(6) { 9000 } else { 40 };
-    vec![
-        (0, b"n".to_vec(), Some(n.to_string().into_bytes())),
-        (0, key(n), Some(vec![n as u8; len])),
-        (1, key(n), Some(vec![n as u8; 60])),
-        (1, key(n + 3), None),
-    ]
+    let mut writes = vec![
+        Write::Put(0, b"n".to_vec(), n.to_string().into_bytes()),
+        Write::Put(0, key(n), vec![n as u8; len]),
+        Write::Put(1, key(n), vec![n as u8; 60]),
+        Write::Remove(1, key(n + 3)),
+        Write::Add(0, "sum", n as i64),
+    ];
+    if n.is_multiple_of(4) {
+        // What was just put is among them, and one of them comes back; so does another sum.
+        writes.push(Write::Clear(0, key(n), b"row-~".to_vec()));
+        writes.push(Write::Put(0, b"row-4".to_vec(), vec![n as u8; 30]));
+        writes.push(Write::Clear(1, b"a".to_vec(), b"t".to_vec()));
+        writes.push(Write::Add(1, "sum", 1000));
+    }
+    writes.push(Write::Add(1, "sum", -(n as i64)));
+    writes
+}
+
+fn apply(rows: &mut [Rows; 2], write: Write) {
+    match write {
+        Write::Put(keyspace, key, value) => drop(rows[keyspace].insert(key, value)),
+        Write::Remove(keyspace, key) => drop(rows[keyspace].remove(&key)),
+        Write::Clear(keyspace, from, to) => rows[keyspace].retain(|key, _| !(&from..&to).contains(&key)),
+        Write::Add(keyspace, key, delta) => {
+            let row = rows[keyspace].entry(key.as_bytes().to_vec()).or_insert_with(|| vec![0; 8]);
+            let number = i64::from_le_bytes(row[..].try_into().unwrap());
+            *row = (number + delta).to_le_bytes().to_vec();
+        }
+    }
+}
+
+fn write(tx: &mut Transaction, keyspaces: &[Keyspace; 2], write: Write) -> Result<()> {
+    match write {
+        Write::Put(keyspace, key, value) => tx.insert(&keyspaces[keyspace], key, value),
+        Write::Remove(keyspace, key) => tx.remove(&keyspaces[keyspace], key),
+        Write::Clear(keyspace, from, to) => tx.remove_range(&keyspaces[keyspace], from..to),
+        Write::Add(keyspace, key, delta) => tx.add_i64(&keyspaces[keyspace], key, delta),
+    }
 }
 
 fn model(n: u64) -> [Rows; 2] {
     let mut rows = [Rows::new(), Rows::new()];
-    for (keyspace, key, value) in (1..=n).flat_map(writes) {
-        match value {
-            Some(value) => rows[keyspace].insert(key, value),
-            None => rows[keyspace].remove(&key),
-        };
-    }
+    (1..=n).flat_map(writes).for_each(|write| apply(&mut rows, write));
     rows
 }
 
@@ -52,11 +88,8 @@ struct Outcome {
 
 fn commit(db: &Db, keyspaces: &[Keyspace; 2], n: u64) -> Result<()> {
     let mut transaction = db.begin();
-    for (keyspace, key, value) in writes(n) {
-        match value {
-            Some(value) => transaction.insert(&keyspaces[keyspace], key, value)?,
-            None => transaction.remove(&keyspaces[keyspace], key)?,
-        }
+    for one in writes(n) {
+        write(&mut transaction, keyspaces, one)?;
     }
     transaction.commit().map(|_| ())
 }
@@ -203,11 +236,8 @@ fn lower_durability_loses_a_tail_at_most() {
                 1 => Durability::Written,
                 _ => Durability::Memory,
             });
-            for (keyspace, key, value) in writes(n) {
-                match value {
-                    Some(value) => transaction.insert(&keyspaces[keyspace], key, value).unwrap(),
-                    None => transaction.remove(&keyspaces[keyspace], key).unwrap(),
-                }
+            for one in writes(n) {
+                write(&mut transaction, &keyspaces, one).unwrap();
             }
             transaction.commit().unwrap();
             outcome.attempted = n;

@@ -1,7 +1,7 @@
 //! The store against a plain map: random transactions, scans both ways, snapshots, checkpoints and reopening.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use seawall_engine::{Db, KeyRange, Keyspace, Readable, Snapshot, WriteBatch};
+use seawall_engine::{Db, Error, KeyRange, Keyspace, Readable, Snapshot, WriteBatch};
 use seawall_wal::SimDisk;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -24,7 +24,30 @@ impl Random {
             0 => Vec::new(),
             1 => vec![b'k'; self.below(300) as usize],
             2 => vec![0xff; self.below(4) as usize],
+            3..6 => format!("n-{:02}", self.below(20)).into_bytes(),
             _ => format!("key-{:03}", self.below(400)).into_bytes(),
+        }
+    }
+
+    fn number(&mut self) -> i64 {
+        if self.below(10) == 0 { i64::MAX - self.below(3) as i64 } else { self.below(2000) as i64 - 1000 }
+    }
+
+    /// Mostly a few keys, now and then all; sometimes none.
+    fn range(&mut self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+        let bound =
+            |key: Vec<u8>, kind: u64| if kind == 0 { Bound::Excluded(key) } else { Bound::Included(key) };
+        match self.below(12) {
+            0 => (Bound::Unbounded, Bound::Unbounded),
+            1 => (bound(self.key(), self.below(2)), Bound::Unbounded),
+            2 => (Bound::Unbounded, bound(self.key(), self.below(2))),
+            3 => (bound(self.key(), self.below(2)), bound(self.key(), self.below(2))),
+            _ => {
+                let from = self.below(400);
+                let to = from + self.below(30);
+                let key = |at: u64| format!("key-{at:03}").into_bytes();
+                (bound(key(from), self.below(2)), bound(key(to), self.below(2)))
+            }
         }
     }
 
@@ -33,6 +56,7 @@ impl Random {
             0 => 0,
             1 => 20_000,
             2 => 1500,
+            3..9 => 8,
             _ => self.below(120),
         };
         vec![self.below(256) as u8; len as usize]
@@ -73,12 +97,34 @@ fn model_rows(model: &Model, range: &impl KeyRange) -> Vec<(Vec<u8>, Vec<u8>)> {
     model.iter().filter(|(key, _)| is_in(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
+fn remove_range(model: &mut Model, range: &impl KeyRange) {
+    for (key, _) in model_rows(model, range) {
+        model.remove(&key);
+    }
+}
+
+/// False, and nothing done, if the row holds no number.
+fn add(model: &mut Model, key: &[u8], delta: i64) -> bool {
+    let number = match model.get(key).map(|value| <[u8; 8]>::try_from(&value[..])) {
+        None => 0,
+        Some(Ok(bytes)) => i64::from_le_bytes(bytes),
+        Some(Err(_)) => return false,
+    };
+    model.insert(key.to_vec(), number.wrapping_add(delta).to_le_bytes().to_vec());
+    true
+}
+
 fn check(reader: &impl Readable, ks: &Keyspace, model: &Model, random: &mut Random) {
     for _ in 0..10 {
         let key = random.key();
         assert_eq!(reader.get(ks, &key).unwrap().as_deref(), model.get(&key).map(|value| &**value));
         assert_eq!(reader.contains_key(ks, &key).unwrap(), model.contains_key(&key));
     }
+    let keys: Vec<Vec<u8>> = (0..random.below(20)).map(|_| random.key()).collect();
+    let many = reader.multi_get(ks, &keys).unwrap();
+    assert!(
+        many.iter().map(|value| value.as_deref()).eq(keys.iter().map(|key| model.get(key).map(|v| &**v)))
+    );
     let bound = |random: &mut Random| match random.below(3) {
         0 => Bound::Unbounded,
         1 => Bound::Included(random.key()),
@@ -164,18 +210,40 @@ fn change(random: &mut Random, db: &Db, keyspaces: &[Keyspace], models: &mut [Mo
     match random.below(4) {
         0 => {
             let mut batch = WriteBatch::new();
+            let (ks, mut model, mut is_right) = (&keyspaces[at], models[at].clone(), true);
             for _ in 0..random.below(30) {
                 let key = random.key();
-                if random.below(4) == 0 {
-                    batch.remove(&keyspaces[at], &key);
-                    models[at].remove(&key);
-                } else {
-                    let value = random.value();
-                    batch.insert(&keyspaces[at], &key, &value);
-                    models[at].insert(key, value);
+                match random.below(10) {
+                    0 | 1 => {
+                        batch.remove(ks, &key);
+                        model.remove(&key);
+                    }
+                    2 => {
+                        let range = random.range();
+                        batch.remove_range(ks, range.clone());
+                        remove_range(&mut model, &range);
+                    }
+                    3..6 => {
+                        let delta = random.number();
+                        // Mostly where it is allowed: a batch fails as a whole.
+                        if add(&mut model, &key, delta) {
+                            batch.add_i64(ks, &key, delta);
+                        } else if random.below(20) == 0 {
+                            batch.add_i64(ks, &key, delta);
+                            is_right = false;
+                        }
+                    }
+                    _ => {
+                        let value = random.value();
+                        batch.insert(ks, &key, &value);
+                        model.insert(key, value);
+                    }
                 }
             }
-            db.write(batch).unwrap();
+            match db.write(batch) {
+                Ok(_) => models[at] = model,
+                Err(error) => assert!(!is_right && matches!(error, Error::BadInput(_)), "{error}"),
+            }
         }
         _ => transaction(random, db, keyspaces, models),
     }
@@ -188,7 +256,20 @@ fn transaction(random: &mut Random, db: &Db, keyspaces: &[Keyspace], models: &mu
     for _ in 0..random.below(25) {
         let at = random.below(2) as usize;
         let (ks, model, key) = (&keyspaces[at], &mut own[at], random.key());
-        match random.below(12) {
+        match random.below(16) {
+            12 => {
+                let range = random.range();
+                transaction.remove_range(ks, range.clone()).unwrap();
+                remove_range(model, &range);
+            }
+            13.. => {
+                let delta = random.number();
+                let added = transaction.add_i64(ks, &key, delta);
+                match add(model, &key, delta) {
+                    true => added.unwrap(),
+                    false => assert!(matches!(added, Err(Error::BadInput(_)))),
+                }
+            }
             0..=2 => {
                 transaction.remove(ks, &key).unwrap();
                 model.remove(&key);

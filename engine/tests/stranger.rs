@@ -23,6 +23,7 @@ use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::Damage;
 use seawall_wal::runtime::Rng;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 type Store = BTreeMap<String, Rows>;
@@ -105,10 +106,21 @@ fn store(seed: u64) -> Arc<SimDisk> {
             let keyspace: Keyspace = db.keyspace(names[rng.below(3) as usize]).unwrap();
             let mut batch = WriteBatch::new();
             for _ in 0..1 + rng.below(40) {
-                if rng.chance(1, 4) {
-                    batch.remove(&keyspace, key(&mut rng));
-                } else {
-                    batch.insert(&keyspace, key(&mut rng), value(&mut rng));
+                match rng.below(20) {
+                    0..5 => drop(batch.remove(&keyspace, key(&mut rng))),
+                    5 if rng.chance(1, 8) => {
+                        let mut bound = || match rng.below(5) {
+                            0 => Bound::Unbounded,
+                            1 | 2 => Bound::Included(key(&mut rng)),
+                            _ => Bound::Excluded(key(&mut rng)),
+                        };
+                        batch.remove_range(&keyspace, (bound(), bound()));
+                    }
+                    6..9 => {
+                        let number = format!("number {}", rng.below(5));
+                        batch.add_i64(&keyspace, number, rng.next_u64() as i64);
+                    }
+                    _ => drop(batch.insert(&keyspace, key(&mut rng), value(&mut rng))),
                 }
             }
             let level = if rng.chance(1, 4) { Durability::Written } else { Durability::Synced };
@@ -162,6 +174,51 @@ fn a_tree_of_several_levels_is_read_alike() {
     drop(keyspace);
     db.close().unwrap();
     assert_eq!(same(&disk, "deep")["deep"].len(), 20_000);
+}
+
+/// A range of many leaves is removed, and freed unread: numbers of rows are bounds.
+#[test]
+fn a_tree_with_a_range_cut_out_is_read_alike() {
+    let disk = SimDisk::new(3);
+    let db = builder(&disk).memory_budget(64 << 20).open().unwrap();
+    let keyspace = db.keyspace("cut").unwrap();
+    let mut batch = WriteBatch::new();
+    for n in 0..6000u32 {
+        batch.insert(&keyspace, n.to_be_bytes(), vec![n as u8; 100]);
+    }
+    db.write(batch).unwrap();
+    db.checkpoint().unwrap();
+    let mut batch = WriteBatch::new();
+    batch.remove_range(&keyspace, 10_u32.to_be_bytes()..5000_u32.to_be_bytes());
+    db.write(batch).unwrap();
+    assert_eq!(same(&disk.crash_copy(), "in the log")["cut"].len(), 1010);
+    db.checkpoint().unwrap();
+    assert_eq!(same(&disk.crash_copy(), "in the tree")["cut"].len(), 1010);
+}
+
+/// Recovery has folded a part of the log, and was stopped: what is in the tree is not added once more.
+#[test]
+fn a_store_whose_recovery_was_stopped_is_read_alike() {
+    let disk = SimDisk::new(4);
+    let db = builder(&disk).open().unwrap();
+    let keyspace = db.keyspace("n").unwrap();
+    for n in 0..60_u64 {
+        let mut batch = WriteBatch::new();
+        batch.add_i64(&keyspace, "n", 1).insert(&keyspace, (n % 3).to_be_bytes(), vec![n as u8; 40_000]);
+        db.write(batch).unwrap();
+    }
+    let disk = disk.crash();
+    drop((db, keyspace));
+    let checkpoint = |disk: &SimDisk| {
+        let data = disk.read_file("dir/store/data").unwrap();
+        let field = |slot: usize| u64::from_le_bytes(data[slot + 56..slot + 64].try_into().unwrap());
+        field(0).max(field(4096))
+    };
+    let before = checkpoint(&disk);
+    drop(builder(&disk).open().unwrap());
+    assert!(checkpoint(&disk) > before, "this recovery is to fold");
+    let kept = disk.kill();
+    assert_eq!(same(&kept, "stopped")["n"][&b"n"[..]], 60_i64.to_le_bytes());
 }
 
 /// One damage at rest. Where the stranger finds rows, so does the engine, and the same; where it refuses, the engine may

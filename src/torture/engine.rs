@@ -58,6 +58,12 @@ pub fn required() -> Vec<String> {
         "damaged at rest",
         "damage refused",
         "large value",
+        "range removed",
+        "added",
+        "adds side by side",
+        "keyspace made in a transaction",
+        "keyspace dropped in a transaction",
+        "recovery folded",
     ];
     disk.iter()
         .map(|name| format!("disk: {name}"))
@@ -74,6 +80,8 @@ struct Torture {
     report: SeedReport,
     stages: Arc<Stages>,
     threads: bool,
+    /// Small enough, at times, for recovery to fold.
+    replay_bytes: Option<u64>,
     was_created: bool,
     traced: usize,
 }
@@ -114,6 +122,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         report: SeedReport::default(),
         stages: Arc::default(),
         threads,
+        replay_bytes: None,
         was_created: false,
         traced: 0,
     };
@@ -173,6 +182,7 @@ impl Torture {
         Db::builder(DIR)
             .segment_bytes(SEGMENT_BYTES)
             .memory_budget(if self.threads { 1 << 20 } else { 16 << 20 })
+            .replay_bytes(self.replay_bytes)
             .disk(disk)
             .runtime(self.runtime.clone())
             .background(self.threads)
@@ -183,9 +193,13 @@ impl Torture {
     /// Opens the store, however often the power fails on the way, and compares everything in it with the model.
     fn open(&mut self) -> Result<Db, String> {
         for attempt in 0..14 {
+            self.replay_bytes = self.rng.chance(1, 3).then_some(20_000);
             match self.builder().open() {
                 Ok(db) => {
                     self.was_created = true;
+                    if db.stats().checkpoint_bytes > 0 {
+                        self.report.hit("engine: recovery folded");
+                    }
                     self.say(|| format!("opened: {:?}", db.recovery()));
                     match self.compare_recovered(&db) {
                         Ok(()) => return Ok(db),
@@ -269,14 +283,18 @@ impl Torture {
                 break;
             }
         }
-        self.report.add("engine: conflict", client.conflicts);
-        self.report.add("engine: keyspace dropped", client.dropped);
-        self.report.add("engine: large value", client.large);
+        self.add_counts(&client.counts);
         Ok(())
     }
 
     fn client(&mut self, db: &Db) -> Client {
         Client::new(db.clone(), self.history.clone(), self.rng.fork(), self.runtime.clone(), self.threads)
+    }
+
+    fn add_counts(&mut self, counts: &BTreeMap<&'static str, u64>) {
+        for (name, n) in counts {
+            self.report.add(format!("engine: {name}"), *n);
+        }
     }
 
     fn checkpoint(&mut self, db: &Db) -> Result<(), String> {
@@ -334,11 +352,11 @@ impl Torture {
             }
         }
         let failed: Arc<Mutex<Option<String>>> = Arc::default();
-        let conflicts: Arc<Mutex<u64>> = Arc::default();
+        let counts: Arc<Mutex<BTreeMap<&'static str, u64>>> = Arc::default();
         let mut threads: Vec<Box<dyn Thread>> = Vec::new();
         for i in 0..2 + self.rng.below(3) {
             let mut client = self.client(db);
-            let (failed, conflicts, steps) = (failed.clone(), conflicts.clone(), 2 + self.rng.below(16));
+            let (failed, counts, steps) = (failed.clone(), counts.clone(), 2 + self.rng.below(16));
             let body = Box::new(move || {
                 for _ in 0..steps {
                     if let Err(what) = client.step() {
@@ -346,7 +364,8 @@ impl Torture {
                         break;
                     }
                 }
-                *conflicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += client.conflicts;
+                let mut counts = counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                client.counts.iter().for_each(|(name, n)| *counts.entry(name).or_default() += n);
             });
             threads
                 .push(self.runtime.spawn(&format!("client-{i}"), body).map_err(|error| error.to_string())?);
@@ -360,8 +379,8 @@ impl Torture {
                 return Err("a client panicked".to_owned());
             }
         }
-        let conflicts = *conflicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.report.add("engine: conflict", conflicts);
+        let counts = std::mem::take(&mut *counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        self.add_counts(&counts);
         let failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         failed.map_or(Ok(()), Err)
     }

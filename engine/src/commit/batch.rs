@@ -1,10 +1,12 @@
 //! Writes that go together without reading anything: all of them, or none.
 
-use crate::key::{check_key, check_value};
+use crate::cover::Span;
+use crate::key::{KeyRange, check_key, check_value};
 use crate::keyspace::Life;
 use crate::read::view::check_instance;
 use crate::record::{Builder, PAYLOAD_BYTES_MAX, WriteSet};
 use crate::{Error, Keyspace, Result};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Writes that become visible and durable together, or not at all. Operations apply in call order. A batch is
@@ -45,6 +47,49 @@ impl WriteBatch {
     /// The key is gone, whether it was there or not.
     pub fn remove(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>) -> &mut Self {
         self.delete(ks.life(), key.as_ref());
+        self
+    }
+
+    /// All rows of the range are gone, those that this batch has put there before included: one operation, however many
+    /// rows. A range without keys, one whose start lies after its end among them, clears nothing.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # let db = seawall_engine::Db::open("store")?;
+    /// let cache = db.keyspace("cache")?;
+    /// let mut batch = seawall_engine::WriteBatch::new();
+    /// batch.remove_range(&cache, ..).insert(&cache, "emptied", "just now");
+    /// db.write(batch)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn remove_range(&mut self, ks: &Keyspace, range: impl KeyRange) -> &mut Self {
+        let (life, span) = (ks.life(), check_range(&range));
+        let bytes = span.as_ref().map_or(0, |span| span.as_ref().map_or(0, Span::byte_len));
+        let is_range = matches!(span, Ok(Some(_)));
+        if self.accepts(life, span.map(drop), bytes) && is_range {
+            self.builder.remove_range(life.id(), range.bounds());
+        }
+        self
+    }
+
+    /// Adds to the number in a row, without its being read: see
+    /// [`Transaction::add_i64`](crate::Transaction::add_i64). What others write to the row at the same time takes
+    /// place before this or after it.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # let db = seawall_engine::Db::open("store")?;
+    /// let counters = db.keyspace("counters")?;
+    /// let mut batch = seawall_engine::WriteBatch::new();
+    /// batch.add_i64(&counters, "visits", 1).add_i64(&counters, "bytes", 1800);
+    /// db.write(batch)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn add_i64(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>, delta: i64) -> &mut Self {
+        let (life, key) = (ks.life(), key.as_ref());
+        if self.accepts(life, check_key(key), key.len()) {
+            self.builder.add(life.id(), key, delta);
+        }
         self
     }
 
@@ -111,8 +156,27 @@ impl WriteBatch {
         for life in &self.touched {
             check_instance(life, instance)?;
         }
-        Ok((self.builder.finish(), self.touched))
+        let mut set = self.builder.finish();
+        if let Some(flaw) = set.flaw() {
+            return Err(Error::BadInput(format!("this batch holds {}", flaw.what)));
+        }
+        set.is_blind = true;
+        Ok((set, self.touched))
     }
+}
+
+/// The keys of a range, if there are any.
+///
+/// # Errors
+/// `TooLarge` if a bound is longer than a key can be.
+pub(crate) fn check_range(range: &impl KeyRange) -> Result<Option<Span>> {
+    let (from, to) = range.bounds();
+    for bound in [from, to] {
+        if let Bound::Included(key) | Bound::Excluded(key) = bound {
+            check_key(key)?;
+        }
+    }
+    Ok(Span::new(from, to))
 }
 
 pub(crate) fn too_large(len: usize, max: usize) -> Error {

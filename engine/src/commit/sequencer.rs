@@ -30,9 +30,11 @@ use crate::commit::explored::{Misorder, errs};
 use crate::commit::log::{CommitLog, News, Outcome, Place};
 use crate::commit::ticket::Listener;
 use crate::commit::validate::validate;
+use crate::cover::Span;
 use crate::delta::Delta;
 use crate::invariants;
 use crate::keyspace::{Catalogue, Life};
+use crate::mutation::Mutation;
 use crate::read::view::Reads;
 use crate::record::{PAYLOAD_BYTES_MAX, WriteSet};
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, fence};
@@ -88,6 +90,15 @@ impl Pending {
     pub(crate) fn writes(&self, keyspace: u32, key: &[u8]) -> bool {
         self.commit.as_ref().is_some_and(|(_, set)| set.contains(keyspace, key))
     }
+
+    /// As [`writes`](Self::writes), adds left out.
+    pub(crate) fn overwrites(&self, keyspace: u32, key: &[u8]) -> bool {
+        self.commit.as_ref().is_some_and(|(_, set)| set.overwrites(keyspace, key))
+    }
+
+    pub(crate) fn writes_in(&self, keyspace: u32, span: &Span) -> bool {
+        self.commit.as_ref().is_some_and(|(_, set)| set.meets(keyspace, span))
+    }
 }
 
 impl std::fmt::Debug for Pending {
@@ -113,6 +124,8 @@ pub(crate) struct State {
     /// A transaction whose snapshot is below cannot be validated any more.
     pub(crate) floor: Lsn,
     refusal: Option<Refusal>,
+    /// A test's deliberate mistake.
+    pub(crate) mutation: Option<Mutation>,
 }
 
 #[derive(Clone)]
@@ -162,6 +175,7 @@ impl Sequencer {
             folded: Lsn::ZERO,
             floor: Lsn::ZERO,
             refusal: None,
+            mutation: None,
         };
         let sequencer = Arc::new(Sequencer {
             log: Arc::clone(&log),
@@ -182,6 +196,11 @@ impl Sequencer {
             }
         }));
         sequencer
+    }
+
+    /// A test's deliberate mistake.
+    pub(crate) fn err_by(&self, mutation: Option<Mutation>) {
+        self.state.lock().mutation = mutation;
     }
 
     /// Refuses when writes are refused.
@@ -293,6 +312,9 @@ impl Sequencer {
             if state.reserved > 0 {
                 let frozen = std::mem::take(&mut state.active);
                 frozen.freeze(end);
+                if state.mutation == Some(Mutation::ReadUncleared) {
+                    frozen.forget_clears();
+                }
                 state.older.insert(0, Arc::clone(&frozen));
                 state.reserved = 0;
                 self.reads.froze(frozen, Arc::clone(&state.active));
@@ -444,6 +466,18 @@ impl Sequencer {
             }
         }
         self.park(deadline, || self.settled(pending))
+    }
+
+    /// Waits until every commit that has its place by now is visible, or has failed.
+    pub(crate) fn wait_for_pending(&self) {
+        let last = {
+            let state = self.state.lock();
+            state.pending.iter().rev().find(|pending| pending.place.is_some()).map(Arc::clone)
+        };
+        if let Some(last) = last {
+            // Whoever made it hears how it ended; who asks here tries again.
+            let _ = self.wait(&last, None);
+        }
     }
 
     /// Waits until everything below `lsn` is visible; somebody else sees to its being written.

@@ -2,16 +2,18 @@
 //!
 //! Nothing is shared before the commit: a transaction that is dropped, or whose thread panics, leaves no trace.
 //! Writes are kept per keyspace in an ordered map that scans share (it is copied if it is written while a scan of it
-//! is alive), and an undo list is kept from the first savepoint on.
+//! is alive), and an undo list is kept from the first savepoint on: see `own`.
 
-use crate::commit::batch::too_large;
+use crate::commit::batch::{check_range, too_large};
+use crate::commit::own::{OwnRow, OwnWrites, cost, cost_of_clear};
 use crate::commit::ticket::Ticket;
 use crate::db::{Core, Handle};
-use crate::delta::{NODE_BYTES, Version};
+use crate::delta::Version;
 use crate::key::{KeyRange, check_key, check_value};
 use crate::keyspace::{KeyspaceOptions, Life, check_name};
+use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::{Isolation, TxOptions};
-use crate::read::scan::{Own, OwnKey, OwnRows};
+use crate::read::scan::Own;
 use crate::read::view::{Readable, Snapshot, check_instance};
 use crate::record::{Builder, WriteSet, decode_catalogue_row};
 use crate::sync::{AtomicBool, Ordering};
@@ -32,24 +34,14 @@ pub struct Transaction {
     is_read_only: bool,
     /// Why it cannot be used at all.
     refusal: Option<String>,
-    own: BTreeMap<u32, Arc<OwnRows>>,
+    own: OwnWrites,
     touched: BTreeMap<u32, Arc<Life>>,
     created: Vec<Arc<Life>>,
     dropped: Vec<Arc<Life>>,
-    /// Memory that the writes take.
-    bytes: usize,
-    undo: Vec<Undo>,
     savepoints: Vec<Mark>,
     savepoints_made: u64,
     number: u64,
     has_ended: Arc<AtomicBool>,
-}
-
-/// A row's state before a write.
-struct Undo {
-    keyspace: u32,
-    key: Slice,
-    before: Option<Version>,
 }
 
 /// What a savepoint goes back to.
@@ -84,12 +76,10 @@ impl Transaction {
             snapshot,
             is_read_only,
             refusal,
-            own: BTreeMap::new(),
+            own: OwnWrites::default(),
             touched: BTreeMap::new(),
             created: Vec::new(),
             dropped: Vec::new(),
-            bytes: 0,
-            undo: Vec::new(),
             savepoints: Vec::new(),
             savepoints_made: 0,
             has_ended: Arc::new(AtomicBool::new(false)),
@@ -115,6 +105,76 @@ impl Transaction {
     /// As [`insert`](Transaction::insert).
     pub fn remove(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<()> {
         self.write(ks, key.as_ref(), None)
+    }
+
+    /// All rows of the range are gone, those that this transaction wrote included: one operation, however many rows.
+    /// A range without keys, one whose start lies after its end among them, clears nothing.
+    ///
+    /// It conflicts with whatever another has written in the range since this transaction began.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # let db = seawall_engine::Db::open("store")?;
+    /// let events = db.keyspace("events")?;
+    /// db.transact(|tx| tx.remove_range(&events, .."2026-01-01"))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`insert`](Transaction::insert); `TooLarge` if a bound is longer than a key can be.
+    pub fn remove_range(&mut self, ks: &Keyspace, range: impl KeyRange) -> Result<()> {
+        self.check_writable()?;
+        let span = check_range(&range)?;
+        let life = ks.life();
+        self.check_keyspace(life)?;
+        let Some(span) = span else { return Ok(()) };
+        self.check_room(cost_of_clear(&span))?;
+        self.touched.entry(life.id()).or_insert_with(|| Arc::clone(life));
+        self.own.clear(life.id(), &span);
+        Ok(())
+    }
+
+    /// Adds to the number in a row, without its being read: 8 bytes, little endian, two's complement
+    /// ([`i64::to_le_bytes`]). A row that is not there counts as 0; the sum wraps.
+    ///
+    /// Adds of several transactions to one row never conflict with each other. Any other write to the row conflicts with
+    /// an add that was committed since, and an add with any such write.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # let db = seawall_engine::Db::open("store")?;
+    /// let counters = db.keyspace("counters")?;
+    /// db.transact(|tx| tx.add_i64(&counters, "visits", 1))?;
+    /// let visits = counters.get("visits")?.map(|value| value.to_vec().try_into());
+    /// assert_eq!(visits, Some(Ok(1_i64.to_le_bytes())));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `BadInput` if the row's present value is not 8 bytes long; as [`insert`](Transaction::insert).
+    pub fn add_i64(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>, delta: i64) -> Result<()> {
+        let (life, key) = (ks.life(), key.as_ref());
+        self.check_writable()?;
+        check_key(key)?;
+        self.check_keyspace(life)?;
+        let version = match self.own.row(life.id(), key) {
+            OwnRow::Written(version) => version.plus(delta),
+            OwnRow::Cleared => Version::Removed.plus(delta),
+            OwnRow::Unwritten if contains(&self.created, life) => Version::Removed.plus(delta),
+            OwnRow::Unwritten => {
+                // Whoever changes the type later conflicts with this add.
+                let value = self.snapshot.get_row(life, key)?;
+                if value.is_some_and(|value| value.len() != NUMBER_BYTES) {
+                    Version::Flawed
+                } else {
+                    Version::Add(delta)
+                }
+            }
+        };
+        if version == Version::Flawed {
+            return Err(no_number(key));
+        }
+        self.set(life, key, version)
     }
 
     /// Writes `new` (none removes) if the current value is `expected` (none: the key is absent). False, and nothing
@@ -177,9 +237,10 @@ impl Transaction {
     /// Remembers the present state.
     pub fn savepoint(&mut self) -> Savepoint {
         self.savepoints_made += 1;
+        self.own.keeps_undo = true;
         self.savepoints.push(Mark {
             number: self.savepoints_made,
-            undo: self.undo.len(),
+            undo: self.own.mark(),
             created: self.created.len(),
             dropped: self.dropped.len(),
         });
@@ -200,19 +261,7 @@ impl Transaction {
         let Some(mark) = self.savepoints.get(position) else { return Ok(()) };
         self.created.truncate(mark.created);
         self.dropped.truncate(mark.dropped);
-        for undo in self.undo.split_off(mark.undo).into_iter().rev() {
-            let rows = Arc::make_mut(self.own.entry(undo.keyspace).or_default());
-            let size = |version: &Version| cost(&undo.key, version.as_deref());
-            let key = OwnKey(undo.key.clone());
-            let now = match undo.before {
-                Some(before) => {
-                    self.bytes += size(&before);
-                    rows.insert(key, before)
-                }
-                None => rows.remove(&key),
-            };
-            self.bytes -= now.as_ref().map_or(0, size);
-        }
+        self.own.rollback_to(mark.undo);
         Ok(())
     }
 
@@ -280,26 +329,19 @@ impl Transaction {
         check_key(key)?;
         let life = ks.life();
         self.check_keyspace(life)?;
-        let bytes_max = self.core().options.transaction_bytes_max;
-        let bytes = self.bytes + cost(key, value);
-        if bytes > bytes_max {
-            return Err(too_large(bytes, bytes_max));
-        }
-        self.bytes = bytes;
+        self.set(life, key, Version::of(value.map(|value| Slice::from(value.to_vec()))))
+    }
+
+    fn set(&mut self, life: &Arc<Life>, key: &[u8], version: Version) -> Result<()> {
+        self.check_room(cost(key, version.byte_len()))?;
         self.touched.entry(life.id()).or_insert_with(|| Arc::clone(life));
-        let rows = Arc::make_mut(self.own.entry(life.id()).or_default());
-        let version = value.map(|value| Slice::from(value.to_vec()));
-        let before = match rows.get_mut(key) {
-            Some(row) => {
-                self.bytes -= cost(key, row.as_deref());
-                Some(std::mem::replace(row, version))
-            }
-            None => rows.insert(OwnKey(Slice::from(key.to_vec())), version),
-        };
-        if !self.savepoints.is_empty() {
-            self.undo.push(Undo { keyspace: life.id(), key: Slice::from(key.to_vec()), before });
-        }
+        self.own.set(life.id(), key, version);
         Ok(())
+    }
+
+    fn check_room(&self, more: usize) -> Result<()> {
+        let (bytes, max) = (self.own.bytes() + more, self.core().options.transaction_bytes_max);
+        if bytes > max { Err(too_large(bytes, max)) } else { Ok(()) }
     }
 
     /// Drops first, so that a name can be dropped and made anew in one transaction.
@@ -311,20 +353,12 @@ impl Transaction {
         for life in self.created.iter().filter(|life| !contains(&self.dropped, life)) {
             builder.create_keyspace(life.id(), life.name());
         }
-        for (keyspace, rows) in &self.own {
-            let has_ended = self.dropped.iter().any(|life| life.id() == *keyspace);
+        self.own.encode(&mut builder, |keyspace| {
+            let has_ended = self.dropped.iter().any(|life| life.id() == keyspace);
             // A keyspace whose creation was rolled back keeps no rows either.
-            let is_there = self.touched.get(keyspace).is_some_and(|life| self.is_mine_or_older(life));
-            if has_ended || !is_there {
-                continue;
-            }
-            for (key, version) in &**rows {
-                match version {
-                    Some(value) => builder.put(*keyspace, &key.0, value),
-                    None => builder.remove(*keyspace, &key.0),
-                }
-            }
-        }
+            let is_there = self.touched.get(&keyspace).is_some_and(|life| self.is_mine_or_older(life));
+            !has_ended && is_there
+        });
         builder.finish()
     }
 
@@ -372,10 +406,30 @@ impl Transaction {
     }
 
     fn own(&self, life: &Arc<Life>) -> Own {
+        let (rows, cleared) = self.own.of(life.id()).unzip();
         Own {
-            rows: self.own.get(&life.id()).map(Arc::clone),
+            rows,
+            cleared: cleared.unwrap_or_default(),
             has_ended: Some(Arc::clone(&self.has_ended)),
             is_new: contains(&self.created, life),
+        }
+    }
+
+    /// What a row is for this transaction, given what its snapshot says of it, which is asked for only if needed.
+    fn row_over(
+        &self,
+        life: &Arc<Life>,
+        key: &[u8],
+        below: impl FnOnce() -> Result<Option<Slice>>,
+    ) -> Result<Option<Slice>> {
+        let below = || if contains(&self.created, life) { Ok(None) } else { below() };
+        match self.own.row(life.id(), key) {
+            OwnRow::Unwritten => below(),
+            OwnRow::Cleared => Ok(None),
+            OwnRow::Written(add @ Version::Add(_)) => {
+                self.snapshot.reads().row_of(add.over(Version::of(below()?)))
+            }
+            OwnRow::Written(version) => self.snapshot.reads().row_of(version),
         }
     }
 
@@ -387,10 +441,6 @@ impl Transaction {
     }
 }
 
-fn cost(key: &[u8], value: Option<&[u8]>) -> usize {
-    key.len() + value.map_or(0, <[u8]>::len) + NODE_BYTES as usize
-}
-
 fn contains(lives: &[Arc<Life>], life: &Arc<Life>) -> bool {
     lives.iter().any(|other| Arc::ptr_eq(other, life))
 }
@@ -399,37 +449,21 @@ impl Readable for Transaction {
     fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
         let (life, key) = (ks.life(), key.as_ref());
         self.check_readable(life)?;
-        if let Some(version) = self.own.get(&life.id()).and_then(|rows| rows.get(key)) {
-            return Ok(version.clone());
-        }
-        if contains(&self.created, life) {
-            return Ok(None);
-        }
-        self.snapshot.get_row(life, key)
+        self.row_over(life, key, || self.snapshot.get_row(life, key))
     }
 
     fn multi_get<K: AsRef<[u8]>>(&self, ks: &Keyspace, keys: &[K]) -> Result<Vec<Option<Slice>>> {
         let life = ks.life();
         self.check_readable(life)?;
-        let own = self.own.get(&life.id());
         let is_new = contains(&self.created, life);
-        let mut values: Vec<Option<Slice>> = vec![None; keys.len()];
-        let mut others = Vec::new();
-        for (value, key) in values.iter_mut().zip(keys) {
-            match own.and_then(|rows| rows.get(key.as_ref())) {
-                Some(version) => *value = version.clone(),
-                None if is_new => {}
-                None => others.push((value, key.as_ref())),
-            }
-        }
-        let wanted: Vec<&[u8]> = others.iter().map(|(_, key)| *key).collect();
-        if !wanted.is_empty() {
-            let found = self.snapshot.get_rows(life, &wanted)?;
-            for ((value, _), row) in others.into_iter().zip(found) {
-                *value = row;
-            }
-        }
-        Ok(values)
+        let needs_below = |key: &[u8]| match self.own.row(life.id(), key) {
+            OwnRow::Unwritten | OwnRow::Written(Version::Add(_)) => !is_new,
+            _ => false,
+        };
+        let wanted: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).filter(|key| needs_below(key)).collect();
+        let found = if wanted.is_empty() { Vec::new() } else { self.snapshot.get_rows(life, &wanted)? };
+        let mut found = found.into_iter();
+        keys.iter().map(|key| self.row_over(life, key.as_ref(), || Ok(found.next().flatten()))).collect()
     }
 
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {

@@ -5,9 +5,10 @@ use crate::commit::sequencer::{Pending, Sequencer};
 use crate::commit::ticket::Ticket;
 use crate::keyspace::{Catalogue, Life};
 use crate::life::checkpoint::FoldState;
+use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::Options;
 use crate::read::view::Reads;
-use crate::record::WriteSet;
+use crate::record::{Effect, WriteSet};
 use crate::stats::{Counters, Event, Stats};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 use crate::tree::TreeStore;
@@ -94,7 +95,11 @@ impl Core {
         self.check_writable()?;
         let deltas = self.reads.deltas();
         self.throttle(deltas.bytes)?;
-        let placed = self.sequencer.commit(set, touched, snapshot, durability);
+        let placed = if set.is_blind && set.has_adds() {
+            self.place_adds(&set, touched, durability)
+        } else {
+            self.sequencer.commit(set, touched, snapshot, durability)
+        };
         if matches!(placed, Err(Error::NoSpace)) {
             // A checkpoint may give log back.
             self.fold.request(&*self.runtime);
@@ -112,6 +117,32 @@ impl Core {
     pub(crate) fn is_short_of_memory(&self) -> bool {
         let used = self.reads.delta_bytes().saturating_add(self.reads.pinned_bytes());
         used >= self.options.delta_bytes_max / 100 * SLOW_FROM_PERCENT
+    }
+
+    /// A batch's adds need rows that hold numbers, or nothing: that is looked at in a snapshot, and again if another has
+    /// set such a row since.
+    fn place_adds(
+        &self,
+        set: &WriteSet,
+        touched: &[Arc<Life>],
+        durability: Durability,
+    ) -> Result<Arc<Pending>> {
+        loop {
+            let snapshot = self.reads.snapshot(self.catalogue.instance(), true);
+            let view = snapshot.view()?;
+            for row in set.rows().iter().filter(|row| matches!(row.effect(), Some(Effect::Add(_)))) {
+                let (keyspace, key) = set.key_of(row);
+                let value = self.reads.get(&view, snapshot.lsn(), keyspace, key)?;
+                if value.is_some_and(|value| value.len() != NUMBER_BYTES) {
+                    return Err(no_number(key));
+                }
+            }
+            match self.sequencer.commit(set.clone(), touched, Some(snapshot.lsn()), durability) {
+                // What stands in the way may not be visible yet: another look alone would not show it.
+                Err(Error::Conflict) => self.sequencer.wait_for_pending(),
+                placed => return placed,
+            }
+        }
     }
 
     /// Slows a writer down when folding lags, or old snapshots hold memory back: by a delay that grows with the deltas;

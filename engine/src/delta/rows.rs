@@ -13,6 +13,9 @@
 //!
 //! Invariant E4: a version stands in the last leaf whose bound is not above it; the first leaf's bound is below all.
 
+use super::version::Version;
+use crate::cover::Span;
+use crate::number::number_value;
 use crate::record::WriteSet;
 use crate::sync::{AtomicU64, Ordering as Atomic, RwLock};
 use seawall_wal::Slice;
@@ -32,13 +35,31 @@ pub(super) struct Row {
     pub(super) payload: Arc<Vec<u8>>,
     pub(super) lsn: u64,
     pub(super) key_at: u32,
-    pub(super) key_bytes: u32,
+    pub(super) key_bytes: u16,
+    pub(super) kind: Kind,
+    /// The value, or the halves of a number, see [`number`].
     pub(super) value_at: u32,
     pub(super) value_bytes: u32,
 }
 
-/// No payload is that long.
-pub(super) const REMOVED: u32 = u32::MAX;
+/// What a version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The row has the payload's value.
+    Put,
+    Removed,
+    /// The row is a number.
+    Number,
+    /// A number is added to the version below.
+    Add,
+    /// The same; and what is kept here is the sum of this add and all those below.
+    Sum,
+}
+
+/// A number in a version.
+pub(super) fn number(kind: Kind, number: i64) -> (Kind, u32, u32) {
+    (kind, number as u64 as u32, (number as u64 >> 32) as u32)
+}
 
 /// What versions are ordered by.
 #[derive(Clone, Copy, Debug)]
@@ -84,16 +105,32 @@ impl Row {
     }
 
     pub(super) fn key(&self) -> &[u8] {
-        self.payload.get(self.key_at as usize..(self.key_at + self.key_bytes) as usize).unwrap_or_default()
+        self.payload.get(self.key_range()).unwrap_or_default()
+    }
+
+    fn key_range(&self) -> Range<usize> {
+        self.key_at as usize..self.key_at as usize + usize::from(self.key_bytes)
+    }
+
+    pub(super) fn number(&self) -> i64 {
+        (u64::from(self.value_at) | u64::from(self.value_bytes) << 32) as i64
     }
 
     pub(super) fn key_slice(&self) -> Slice {
-        self.part(self.key_at as usize..(self.key_at + self.key_bytes) as usize)
+        self.part(self.key_range())
     }
 
-    pub(super) fn version(&self) -> super::Version {
-        let is_put = self.value_at != REMOVED;
-        is_put.then(|| self.part(self.value_at as usize..(self.value_at + self.value_bytes) as usize))
+    /// The version, of whatever kind, by itself.
+    pub(super) fn version(&self) -> Version {
+        match self.kind {
+            Kind::Put => {
+                let range = self.value_at as usize..(self.value_at + self.value_bytes) as usize;
+                Version::Value(self.part(range))
+            }
+            Kind::Removed => Version::Removed,
+            Kind::Number => Version::Value(number_value(self.number())),
+            Kind::Add | Kind::Sum => Version::Add(self.number()),
+        }
     }
 
     fn part(&self, range: Range<usize>) -> Slice {
@@ -111,11 +148,13 @@ impl Row {
 pub(super) struct Leaf {
     ranks: Vec<u128>,
     rows: Vec<Row>,
+    /// No version here has a higher LSN.
+    newest: u64,
 }
 
 impl Leaf {
     fn new() -> Leaf {
-        Leaf { ranks: Vec::with_capacity(LEAF_ROWS), rows: Vec::with_capacity(LEAF_ROWS) }
+        Leaf { ranks: Vec::with_capacity(LEAF_ROWS), rows: Vec::with_capacity(LEAF_ROWS), newest: 0 }
     }
 
     /// How many versions stand before the place.
@@ -144,6 +183,7 @@ impl Leaf {
 
     fn insert(&mut self, rank: u128, row: Row) {
         let at = self.before(&row.place(rank));
+        self.newest = self.newest.max(row.lsn);
         self.ranks.insert(at, rank);
         self.rows.insert(at, row);
     }
@@ -306,6 +346,8 @@ impl Rows {
             let mut upper = Leaf::new();
             upper.ranks.extend(leaf.ranks.drain(middle..));
             upper.rows.extend(leaf.rows.drain(middle..));
+            let newest = |leaf: &Leaf| leaf.rows.iter().map(|row| row.lsn).max().unwrap_or(0);
+            (leaf.newest, upper.newest) = (newest(&leaf), newest(&upper));
             let first = upper.get(0).map(|(rank, row)| Bound { rank, row: row.clone() });
             (first.unwrap_or_else(|| Bound { rank, row: row.clone() }), upper)
         };
@@ -320,7 +362,7 @@ impl Rows {
         let all = std::mem::take(&mut *gathered).sorted();
         let leaves = std::mem::take(&mut index.leaves);
         let old = leaves.into_iter().flat_map(|leaf| {
-            let Leaf { ranks, rows } = leaf.into_inner();
+            let Leaf { ranks, rows, .. } = leaf.into_inner();
             ranks.into_iter().zip(rows)
         });
         let (mut old, mut new) = (old.peekable(), all.peekable());
@@ -338,6 +380,7 @@ impl Rows {
                 index.bounds.push(Bound { rank, row: row.clone() });
                 index.leaves.push(RwLock::new(std::mem::replace(&mut leaf, Leaf::new())));
             }
+            leaf.newest = leaf.newest.max(row.lsn);
             leaf.ranks.push(rank);
             leaf.rows.push(row);
         }
@@ -369,6 +412,88 @@ impl Rows {
             }
         }
         None
+    }
+
+    /// Shows the versions of one row from the place on, newest first, until `see` answers false.
+    pub(super) fn versions(&self, place: &Place<'_>, mut see: impl FnMut(&Row) -> bool) {
+        let mut edge = Edge::At(*place);
+        loop {
+            let index = self.index.read();
+            let first = index.find(edge.place());
+            let mut last = None;
+            for (i, leaf) in index.leaves.iter().enumerate().skip(first) {
+                let leaf = leaf.read();
+                let mut at = if i == first { edge.start(&leaf) } else { 0 };
+                while let Some((rank, row)) = leaf.get(at) {
+                    if rank != place.rank || row.key() != place.key || !see(row) {
+                        return;
+                    }
+                    last = Some(row.lsn);
+                    at += 1;
+                }
+                if last.is_some() {
+                    break;
+                }
+            }
+            let Some(lsn) = last else { return };
+            edge = Edge::Behind(Place { lsn, ..*place });
+        }
+    }
+
+    /// Keeps a sum in the version at this place, if it is there.
+    pub(super) fn keep_sum(&self, place: &Place<'_>, sum: i64) {
+        let index = self.index.read();
+        let Some(leaf) = index.leaves.get(index.find(place)) else { return };
+        let mut leaf = leaf.write();
+        let at = leaf.before(place);
+        let is_there = leaf.up_to(place) > at;
+        if let Some(row) = leaf.rows.get_mut(at).filter(|_| is_there) {
+            (row.kind, row.value_at, row.value_bytes) = number(Kind::Sum, sum);
+        }
+    }
+
+    /// Whether a row of the span has a version at or after `since`. Leaves without any such version are passed by.
+    pub(super) fn any_since(&self, keyspace: u32, span: &Span, since: u64) -> bool {
+        let from = Place::new(keyspace, &span.from, u64::MAX);
+        let index = self.index.read();
+        let first = index.find(&from);
+        for (i, leaf) in index.leaves.iter().enumerate().skip(first) {
+            let leaf = leaf.read();
+            let start = if i == first { leaf.before(&from) } else { 0 };
+            let Some((rank, row)) = leaf.get(start) else { continue };
+            if keyspace_of(rank) != keyspace || !span.contains(row.key()) {
+                return false;
+            }
+            if leaf.newest < since {
+                continue;
+            }
+            let mut at = start;
+            while let Some((rank, row)) = leaf.get(at) {
+                if keyspace_of(rank) != keyspace || !span.contains(row.key()) {
+                    return false;
+                }
+                if row.lsn >= since {
+                    return true;
+                }
+                at += 1;
+            }
+        }
+        false
+    }
+
+    /// The keyspaces with versions, ascending.
+    pub(super) fn keyspaces(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut next = Some(0);
+        while let Some(keyspace) = next {
+            let Some(there) = self.first_from(&Place::new(keyspace, b"", u64::MAX), |keyspace, _| keyspace)
+            else {
+                break;
+            };
+            found.push(there);
+            next = there.checked_add(1);
+        }
+        found
     }
 
     /// Shows the rows from the edge on, in order: for each its keyspace, one of its versions, and the newest below

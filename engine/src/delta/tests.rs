@@ -11,25 +11,26 @@ fn put(delta: &Delta, lsn: u64, keyspace: u32, key: &[u8], value: Option<&[u8]>)
     delta.apply(&builder.finish(), Lsn(lsn));
 }
 
-fn rows(
-    delta: &Delta,
-    keyspace: u32,
-    before: u64,
-    is_reverse: bool,
-    chunk: usize,
-) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+type Shown = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+fn rows(delta: &Delta, keyspace: u32, before: u64, is_reverse: bool, chunk: usize) -> Shown {
+    shown(delta, keyspace, before, is_reverse, chunk, false)
+}
+
+fn row(version: Version) -> Option<Vec<u8>> {
+    version.row(std::path::Path::new("test")).unwrap().map(|value| value.to_vec())
+}
+
+fn shown(delta: &Delta, keyspace: u32, before: u64, is_reverse: bool, chunk: usize, added: bool) -> Shown {
     let mut rows = Vec::new();
     let mut out = VecDeque::new();
     let (mut from, mut to) = (Bound::Unbounded, Bound::Unbounded);
     loop {
         let bounds = (from.as_ref().map(|k: &Vec<u8>| &k[..]), to.as_ref().map(|k: &Vec<u8>| &k[..]));
-        let more = if is_reverse {
-            delta.descending(keyspace, bounds, Lsn(before), chunk, &mut out)
-        } else {
-            delta.ascending(keyspace, bounds, Lsn(before), chunk, &mut out)
-        };
+        let want = Want { keyspace, before: Lsn(before), rows_max: chunk, is_reverse, added };
+        let more = delta.rows_between(want, bounds, &mut out);
         for (key, version) in out.drain(..) {
-            rows.push((key.to_vec(), version.map(|v| v.to_vec())));
+            rows.push((key.to_vec(), row(version)));
         }
         if !more {
             return rows;
@@ -50,8 +51,8 @@ fn a_snapshot_sees_the_newest_version_below_it() {
     put(&delta, 20, 1, b"k", None);
     put(&delta, 30, 1, b"k", Some(b"c"));
     assert_eq!(delta.newest(1, b"k", Lsn(10)), None);
-    assert_eq!(delta.newest(1, b"k", Lsn(11)).unwrap().1.unwrap(), b"a");
-    assert_eq!(delta.newest(1, b"k", Lsn(30)), Some((Lsn(20), None)));
+    assert_eq!(row(delta.newest(1, b"k", Lsn(11)).unwrap().1).unwrap(), b"a");
+    assert_eq!(delta.newest(1, b"k", Lsn(30)), Some((Lsn(20), Version::Removed)));
     assert_eq!(delta.newest(1, b"k", Lsn(31)).unwrap().0, Lsn(30));
     assert_eq!(delta.newest_lsn(1, b"k"), Some(Lsn(30)));
     assert_eq!(delta.newest(1, b"", Lsn::MAX), None);
@@ -181,6 +182,164 @@ fn a_neighbour_keyspaces_row_is_not_taken_for_a_version() {
         assert_eq!(rows(&delta, 1, 20, is_reverse, 10), [(b"a".to_vec(), Some(b"1".to_vec()))]);
     }
     assert_eq!(delta.newest(1, b"k", Lsn(20)), None);
+}
+
+/// What a commit does, for a model.
+#[derive(Clone, Debug)]
+enum Did {
+    Put(Vec<u8>, Option<i64>),
+    Add(Vec<u8>, i64),
+    Clear(Span),
+}
+
+/// One commit of several operations, applied in call order to a model of what a delta says: the row, or the sum that
+/// is added to whatever is below.
+fn apply_to(model: &mut BTreeMap<Vec<u8>, Version>, cleared: &mut Vec<Span>, did: &[Did]) {
+    for did in did {
+        match did {
+            Did::Put(key, number) => {
+                let version = number.map_or(Version::Removed, |number| Version::Removed.plus(number));
+                model.insert(key.clone(), version);
+            }
+            Did::Add(key, delta) => {
+                let is_cleared = cleared.iter().any(|span| span.contains(key));
+                let below = if is_cleared { Version::Removed } else { Version::Add(0) };
+                let row = model.remove(key).unwrap_or(below);
+                model.insert(key.clone(), row.plus(*delta));
+            }
+            Did::Clear(span) => {
+                model.retain(|key, _| !span.contains(key));
+                cleared.push(span.clone());
+            }
+        }
+    }
+}
+
+/// Clears and adds among puts, several in a commit, commits applied out of order, some discarded again: at every
+/// snapshot, by key and by scan, both ways, the delta says what a model says.
+#[test]
+fn clears_and_adds_agree_with_a_model_at_every_snapshot() {
+    let mut state = 11_u64;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for round in 0..20 {
+        let delta = Delta::default();
+        let mut commits: Vec<(u64, Vec<Did>)> = Vec::new();
+        let mut waiting: Vec<(u64, WriteSet)> = Vec::new();
+        for lsn in 1..120_u64 {
+            let mut builder = Builder::default();
+            let mut did = Vec::new();
+            for _ in 0..1 + random(4) {
+                let key = format!("{:02}", random(30)).into_bytes();
+                match random(6) {
+                    0 | 1 => {
+                        let number = (random(4) > 0).then(|| random(1000) as i64);
+                        match number {
+                            Some(number) => builder.put(1, &key, &number.to_le_bytes()),
+                            None => builder.remove(1, &key),
+                        }
+                        did.push(Did::Put(key, number));
+                    }
+                    2..5 => {
+                        let number = random(1000) as i64 - 500;
+                        builder.add(1, &key, number);
+                        did.push(Did::Add(key, number));
+                    }
+                    _ => {
+                        let end = format!("{:02}", random(34)).into_bytes();
+                        let to = if random(8) == 0 { Bound::Unbounded } else { Bound::Excluded(&end[..]) };
+                        if let Some(span) = Span::new(Bound::Included(&key), to) {
+                            builder.remove_range(1, (Bound::Included(&key), to));
+                            did.push(Did::Clear(span));
+                        }
+                    }
+                }
+            }
+            if random(10) == 0 {
+                // Withdrawn: it comes and goes.
+                let set = builder.finish();
+                delta.apply(&set, Lsn(lsn));
+                delta.discard(&set, Lsn(lsn));
+                continue;
+            }
+            waiting.push((lsn, builder.finish()));
+            commits.push((lsn, did));
+            while waiting.len() > 3 {
+                let (lsn, set) = waiting.swap_remove(random(4) as usize);
+                delta.apply(&set, Lsn(lsn));
+            }
+        }
+        waiting.into_iter().for_each(|(lsn, set)| delta.apply(&set, Lsn(lsn)));
+        for before in [0, 1, 2, 30, 60, 61, 100, 119, 120] {
+            let (mut model, mut cleared) = (BTreeMap::new(), Vec::new());
+            let seen = commits.iter().filter(|(lsn, _)| *lsn < before);
+            seen.for_each(|(_, did)| apply_to(&mut model, &mut cleared, did));
+            compare(&delta, before, &model, &cleared, round);
+        }
+        let changed_since = |key: &[u8], since: u64| {
+            commits.iter().filter(|(lsn, _)| *lsn >= since).flat_map(|(_, did)| did).any(|did| match did {
+                Did::Put(row, _) | Did::Add(row, _) => row == key,
+                Did::Clear(span) => span.contains(key),
+            })
+        };
+        for since in [1, 50, 110, 118, 119] {
+            for key in (0..34).map(|key| format!("{key:02}").into_bytes()) {
+                let newest = delta.newest_lsn(1, &key);
+                assert_eq!(newest >= Some(Lsn(since)), changed_since(&key, since));
+                let alone = Span::new(Bound::Included(&key), Bound::Included(&key)).unwrap();
+                assert_eq!(delta.is_changed_in(1, &alone, Lsn(since)), changed_since(&key, since));
+            }
+        }
+    }
+}
+
+fn compare(delta: &Delta, before: u64, model: &BTreeMap<Vec<u8>, Version>, cleared: &[Span], round: u64) {
+    let hides = delta.cleared(1, Lsn(before)).unwrap_or_default();
+    for key in (0..34).map(|key| format!("{key:02}").into_bytes()) {
+        let is_cleared = cleared.iter().any(|span| span.contains(&key));
+        let expected = model.get(&key).cloned().or(is_cleared.then_some(Version::Removed));
+        let found = delta.newest(1, &key, Lsn(before)).map(|(_, version)| version);
+        assert_eq!(found, expected, "round {round}, {} before {before}", key.escape_ascii());
+        assert_eq!(hides.mark(&key).is_some(), is_cleared);
+    }
+    for (chunk, is_reverse) in [(1, false), (3, true), (100, false), (2, true)] {
+        let added: BTreeMap<_, _> = shown(delta, 1, before, is_reverse, chunk, true).into_iter().collect();
+        let mut all: BTreeMap<_, _> = shown(delta, 1, before, is_reverse, chunk, false).into_iter().collect();
+        all.extend(added);
+        let rows = |map: BTreeMap<Vec<u8>, Option<Vec<u8>>>| -> Vec<_> {
+            map.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        };
+        let expected = model.iter().map(|(key, version)| (key.clone(), row(version.clone()))).collect();
+        assert_eq!(rows(all), rows(expected), "round {round} before {before}");
+    }
+}
+
+/// A million adds are summed up once, and then from where that left off.
+#[test]
+fn the_sum_of_many_adds_is_kept() {
+    let delta = Delta::default();
+    for lsn in 1..=2000_u64 {
+        let mut builder = Builder::default();
+        builder.add(1, b"n", 1);
+        delta.apply(&builder.finish(), Lsn(lsn));
+    }
+    let steps = |before: u64| {
+        let mut steps = 0;
+        let place = Place::new(1, b"n", before - 1);
+        delta.adds().unwrap().versions(&place, |row| {
+            steps += 1;
+            row.kind == Kind::Add
+        });
+        steps
+    };
+    assert_eq!(steps(2001), 2000);
+    for before in [2001, 2001, 1500, 1800, 2000, 1, 2] {
+        let expected = (before > 1).then(|| (Lsn(before - 1), Version::Add(before as i64 - 1)));
+        assert_eq!(delta.newest(1, b"n", Lsn(before)), expected);
+    }
+    assert_eq!((steps(2001), steps(2000), steps(1800), steps(1799)), (1, 1, 1, 300));
 }
 
 #[test]

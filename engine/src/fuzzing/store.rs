@@ -1,13 +1,15 @@
 //! A small store as a program would leave it, then damaged.
 
 use super::is_of_damage;
+use crate::number::number_of;
 use crate::tree::fuzzing::reseal;
-use crate::{Db, Readable, Result, WriteBatch};
+use crate::{Db, Keyspace, Readable, Result, WriteBatch};
 use seawall_wal::disk::Disk;
 use seawall_wal::fuzzing::{Damaged, Files, Input, damage, seal};
 use seawall_wal::runtime::Rng;
 use seawall_wal::{SimDisk, SimRuntime};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 const DIR: &str = "/store";
@@ -86,7 +88,9 @@ impl Sample {
                 let which = rng.below(2) as usize;
                 let key = format!("key {}", rng.below(200)).into_bytes();
                 let name = (KEYSPACES[which].to_owned(), key.clone());
-                if rng.chance(1, 5) {
+                if shape & 8 != 0 && rng.chance(1, 4) {
+                    other_write(&mut rng, &mut batch, &keyspaces[which], &mut rows, name);
+                } else if rng.chance(1, 5) {
                     batch.remove(&keyspaces[which], &key);
                     rows.remove(&name);
                 } else {
@@ -156,6 +160,27 @@ fn value(rng: &mut Rng, tag: u64) -> Vec<u8> {
     let mut value = tag.to_le_bytes().to_vec();
     value.resize(bytes as usize, rng.next_u64() as u8);
     value
+}
+
+/// A range that is removed, or an add.
+fn other_write(
+    rng: &mut Rng,
+    batch: &mut WriteBatch,
+    keyspace: &Keyspace,
+    rows: &mut Rows,
+    (name, key): (String, Vec<u8>),
+) {
+    if rng.chance(1, 4) {
+        let end = [&key[..], b"5"].concat();
+        batch.remove_range(keyspace, (Bound::Excluded(&key), Bound::Included(&end)));
+        rows.retain(|row, _| row.0 != name || row.1 <= key || row.1 > end);
+        return;
+    }
+    let name = (name, b"number".to_vec());
+    let number = rows.get(&name).and_then(|value| number_of(value)).unwrap_or(0);
+    let delta = rng.next_u64() as i64;
+    batch.add_i64(keyspace, &name.1, delta);
+    rows.insert(name, number.wrapping_add(delta).to_le_bytes().to_vec());
 }
 
 /// All rows that can be read, and whether nothing stood in the way.

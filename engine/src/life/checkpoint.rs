@@ -11,7 +11,9 @@
 //! with what came since. Any other failure of a write or sync poisons the store: what is on the disk is not known
 //! any more, and only reopening decides.
 
+use crate::cover::{Span, joined};
 use crate::db::Core;
+use crate::delta::{Delta, Version};
 use crate::invariants;
 use crate::life::pace::Pace;
 use crate::mutation::Mutation;
@@ -198,6 +200,7 @@ impl Core {
         let mut turns = self.fold.pace.turns();
         fold_below(&self.reads, end, self.options.on_stage.clone(), &mut || turns.step(), |superblock| {
             superblock.checkpoint_lsn = replay;
+            superblock.applied_lsn = replay;
             superblock.next_keyspace = next_keyspace;
             superblock.visible_time_us = superblock.visible_time_us.max(now_us);
         })?;
@@ -310,19 +313,40 @@ pub(crate) fn fold_below(
             fold.drop_keyspace(keyspace)?;
             continue;
         }
-        let mut merge = Merge::of_deltas(&deltas, keyspace, end);
+        let mut merge = Merge::of_deltas(reads, &deltas, keyspace, end);
         let next = || {
             on_change();
             merge.next_found().transpose()
         };
-        let changes = std::iter::from_fn(next)
-            .map(|found| found.map(|(key, version)| (key, version.map_or(Change::Remove, Change::Put))));
-        fold.apply(keyspace, changes)?;
+        let changes = std::iter::from_fn(next);
+        let changes =
+            changes.map(|found| found.and_then(|(key, version)| Ok((key, change_of(reads, version)?))));
+        let mut cleared = cleared_by(&deltas, keyspace, end);
+        if reads.errs_by(Mutation::FoldUncleared) {
+            cleared.clear();
+        }
+        fold.apply_over(keyspace, cleared, changes)?;
     }
     invariants::checkpoint_is_covered(end, reads.visible());
     let root = fold.finish(set)?;
     reads.folded(end, root);
     Ok(())
+}
+
+fn change_of(reads: &Reads, version: Version) -> Result<Change> {
+    match version {
+        Version::Add(sum) if reads.errs_by(Mutation::FoldAddsTwice) => Ok(Change::Add(sum.wrapping_mul(2))),
+        Version::Add(sum) => Ok(Change::Add(sum)),
+        version => Ok(reads.row_of(version)?.map_or(Change::Remove, Change::Put)),
+    }
+}
+
+/// What any of the deltas has cleared, in key order: of the tree below them nothing is left there.
+fn cleared_by(deltas: &[Arc<Delta>], keyspace: u32, end: Lsn) -> Vec<Span> {
+    let covers = deltas.iter().filter_map(|delta| delta.cleared(keyspace, end));
+    let mut spans: Vec<Span> = covers.flat_map(|cover| cover.spans()).collect();
+    spans.sort_by(|a, b| a.from.cmp(&b.from));
+    joined(spans.into_iter())
 }
 
 /// A panic of the thread must not leave writers waiting for it.

@@ -13,7 +13,8 @@
 //! *Recovering*: lock the data file before anything is read; sync the directory before a name in it is trusted; read
 //! the superblock; open the log, which decides on its own tail; replay from the superblock's checkpoint on. A delta
 //! that outgrows its budget on the way is folded at once, and the replay position moves with it: what the log handed
-//! out is on the device, so a crash in a long recovery does not begin again from the start.
+//! out is on the device, so a crash in a long recovery does not begin again from the start, and nothing is redone that is
+//! in the tree: adding twice is not adding once. The superblock's *applied* position says so once more.
 
 use crate::commit::log::{CommitLog, LocalLog};
 use crate::commit::sequencer::Sequencer;
@@ -21,6 +22,7 @@ use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
 use crate::life::checkpoint::FoldState;
+use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::read::view::{Reads, View};
 use crate::record::WriteSet;
@@ -160,7 +162,7 @@ impl Opener<'_> {
         }
         if let Some(superblock) = of {
             let replay = superblock.checkpoint_lsn;
-            log = log.store_id(superblock.store_id).start(replay, replay);
+            log = log.store_id(superblock.store_id).start(replay, replay.max(superblock.applied_lsn));
         }
         Ok(log.open(self.path(LOG_NAME))?)
     }
@@ -195,7 +197,7 @@ impl Opener<'_> {
         };
         let (new_path, path) = (self.path(DATA_NEW_NAME), self.path(DATA_NAME));
         file.set_len(0).map_err(|source| Error::io("cut", &new_path, Some(0), source))?;
-        if self.options.has(crate::mutation::Mutation::CreateInPlace) {
+        if self.options.has(Mutation::CreateInPlace) {
             crashsafe::rename(&**disk, &new_path, &path)
                 .map_err(|source| Error::io("rename", &new_path, None, source))?;
             TreeStore::create(Arc::clone(&file), &path, &first)?;
@@ -240,21 +242,26 @@ impl Opener<'_> {
 /// Replays the log, and sets everything going.
 pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     let runtime = Arc::clone(&options.runtime);
-    let replay = files.root.superblock.checkpoint_lsn;
+    let (replay, applied) = (files.root.superblock.checkpoint_lsn, files.root.superblock.applied_lsn);
     let catalogue = Arc::new(Catalogue::new(runtime.random(), files.root.superblock.next_keyspace));
     let view = View { active: Arc::new(Delta::default()), frozen: Vec::new(), root: files.root };
     let reads = Arc::new(Reads::new(Arc::clone(&files.store), view, replay, Arc::clone(&runtime)));
+    if let Some(mutation) = options.mutation {
+        reads.err_by(mutation);
+    }
     let log = files.log;
-    let end = Replay { options: &options, reads: &reads, catalogue: &catalogue, log: &log }.run(replay)?;
+    let replaying = Replay { options: &options, reads: &reads, catalogue: &catalogue, log: &log, applied };
+    let end = replaying.run(replay)?;
     reads.set_visible(end);
     let sequencer =
         Sequencer::new(Arc::clone(&log), Arc::clone(&runtime), Arc::clone(&reads), Arc::clone(&catalogue));
-    let skips_validation = options.has(crate::mutation::Mutation::SkipValidation);
+    let skips_validation = options.has(Mutation::SkipValidation);
     sequencer.skips_validation.store(skips_validation, std::sync::atomic::Ordering::Relaxed);
-    if options.has(crate::mutation::Mutation::ReuseEarly) {
+    sequencer.err_by(options.mutation);
+    if options.has(Mutation::ReuseEarly) {
         files.store.reuse_early();
     }
-    if options.has(crate::mutation::Mutation::SyncEarly) {
+    if options.has(Mutation::SyncEarly) {
         files.store.sync_early();
     }
     let core = Arc::new(Core {
@@ -291,6 +298,8 @@ struct Replay<'a> {
     reads: &'a Arc<Reads>,
     catalogue: &'a Arc<Catalogue>,
     log: &'a Arc<dyn CommitLog>,
+    /// What is below is in the tree.
+    applied: Lsn,
 }
 
 impl Replay<'_> {
@@ -304,9 +313,9 @@ impl Replay<'_> {
             // A replay position is a frame's beginning.
             let is_boundary = std::mem::replace(&mut frame, record.frame) < record.frame;
             let bytes = active.bytes() + gathered.bytes();
-            if is_boundary && !is_full && bytes >= self.options.delta_bytes_max {
+            if is_boundary && !is_full && bytes >= self.options.replay_bytes_max {
                 active.absorb(&mut gathered);
-                match self.fold(record.frame) {
+                match self.fold(record.frame, from) {
                     // A store on a full disk opens and reads: the rest stays in memory until there is room.
                     Err(Error::NoSpace) => is_full = true,
                     folded => folded?,
@@ -339,19 +348,23 @@ impl Replay<'_> {
         for id in set.created() {
             self.catalogue.note_used(*id);
         }
-        active.gather(&set, record.lsn, gathered);
+        if record.lsn >= self.applied || self.options.has(Mutation::RedoApplied) {
+            active.gather(&set, record.lsn, gathered);
+        }
         Ok(())
     }
 
     /// Memory is over: what was replayed so far goes into the tree.
-    fn fold(&self, end: Lsn) -> Result<()> {
+    fn fold(&self, end: Lsn, from: Lsn) -> Result<()> {
         let view = self.reads.view();
         view.active.freeze(end);
         self.reads.froze(Arc::clone(&view.active), Arc::new(Delta::default()));
         self.reads.set_visible(end);
         let next_keyspace = self.catalogue.next_id();
+        let replay = if self.options.has(Mutation::RedoApplied) { from } else { end };
         crate::life::checkpoint::fold_below(self.reads, end, None, &mut || {}, |superblock| {
-            superblock.checkpoint_lsn = end;
+            superblock.checkpoint_lsn = replay;
+            superblock.applied_lsn = end;
             superblock.next_keyspace = next_keyspace;
         })
     }

@@ -1,14 +1,17 @@
 //! Merging, both ways: a transaction's own writes over the active delta over frozen deltas over the tree.
 //!
 //! Every source yields each of its rows once, in key order, in the newest version that the snapshot sees. Where
-//! several have the same key the newest source wins, and a removal there hides what lies below. A scan owns all that
+//! several have the same key the newest source wins, and a removal there hides what lies below; adds are added to it. What a source
+//! has cleared hides the rows of all sources below it: of those, whatever is cleared is stepped over at once, however
+//! many rows there are. A scan owns all that
 //! it reads from, and holds no lock and no place in a shared structure between two rows: deltas and own writes are
 //! read in chunks, each beginning after the last key of the one before.
 
-use crate::delta::{Delta, Version};
+use crate::cover::{Cover, Span};
+use crate::delta::{Delta, Version, Want};
 use crate::key::{Entry, KeyRange, OwnedRange, bound_bytes};
 use crate::keyspace::Life;
-use crate::read::view::{Found, Snapshot, entry_of};
+use crate::read::view::{Found, Reads, Snapshot};
 use crate::sync::{AtomicBool, Ordering as Atomic};
 use crate::tree::TreeCursor;
 use crate::{Error, Result};
@@ -47,6 +50,8 @@ pub(crate) type OwnRows = BTreeMap<OwnKey, Version>;
 #[derive(Clone)]
 pub(crate) struct Own {
     pub(crate) rows: Option<Arc<OwnRows>>,
+    /// What it has cleared, below its rows.
+    pub(crate) cleared: Cover,
     pub(crate) has_ended: Option<Arc<AtomicBool>>,
     /// The transaction itself created the keyspace: no snapshot has it.
     pub(crate) is_new: bool,
@@ -54,7 +59,7 @@ pub(crate) struct Own {
 
 impl Own {
     pub(crate) fn none() -> Own {
-        Own { rows: None, has_ended: None, is_new: false }
+        Own { rows: None, cleared: Cover::default(), has_ended: None, is_new: false }
     }
 
     fn check(&self) -> Result<()> {
@@ -69,7 +74,8 @@ impl Own {
 
 enum Layer {
     Own(Arc<OwnRows>),
-    Delta(Arc<Delta>),
+    /// Its rows; or, with true, those that were added to.
+    Delta(Arc<Delta>, bool),
 }
 
 const CHUNK_ROWS_FIRST: usize = 4;
@@ -99,10 +105,11 @@ impl Chunked {
         let bounds = (bound_bytes(&self.rest.from), bound_bytes(&self.rest.to));
         let (rows_max, out) = (self.rows_max, &mut self.chunk);
         self.has_more = match &self.layer {
-            Layer::Delta(delta) if self.is_reverse => {
-                delta.descending(self.keyspace, bounds, self.before, rows_max, out)
+            Layer::Delta(delta, added) => {
+                let (keyspace, before, is_reverse) = (self.keyspace, self.before, self.is_reverse);
+                let want = Want { keyspace, before, rows_max, is_reverse, added: *added };
+                delta.rows_between(want, bounds, out)
             }
-            Layer::Delta(delta) => delta.ascending(self.keyspace, bounds, self.before, rows_max, out),
             Layer::Own(rows) => {
                 let found =
                     rows.range::<[u8], _>(bounds).map(|(key, version)| (key.0.clone(), version.clone()));
@@ -124,6 +131,28 @@ impl Chunked {
             }
         }
     }
+
+    /// Goes on behind a span, in which the row shown last lies.
+    fn leave(&mut self, span: &Span) {
+        while self.chunk.front().is_some_and(|(key, _)| span.contains(key)) {
+            self.chunk.pop_front();
+        }
+        if self.chunk.is_empty() {
+            self.has_more &= step_over(&mut self.rest, span, self.is_reverse);
+        }
+    }
+}
+
+/// Cuts a span off the end of a range that is read first. False if nothing is left.
+fn step_over(rest: &mut OwnedRange, span: &Span, is_reverse: bool) -> bool {
+    if is_reverse {
+        rest.to = Bound::Excluded(Slice::from(span.from.to_vec()));
+        !span.from.is_empty() && !is_empty(rest)
+    } else {
+        let Some(to) = &span.to else { return false };
+        rest.from = Bound::Included(Slice::from(to.to_vec()));
+        !is_empty(rest)
+    }
 }
 
 /// The tree, below all.
@@ -132,10 +161,14 @@ struct Below {
     range: OwnedRange,
     is_reverse: bool,
     is_positioned: bool,
+    has_ended: bool,
 }
 
 impl Below {
     fn next(&mut self) -> Result<Option<Found>> {
+        if self.has_ended {
+            return Ok(None);
+        }
         if !self.is_positioned {
             if self.is_reverse {
                 self.cursor.seek_back(bound_bytes(&self.range.to))?;
@@ -149,7 +182,12 @@ impl Below {
         let is_outside = |key: &[u8]| {
             if self.is_reverse { self.range.is_before_start(key) } else { self.range.is_past_end(key) }
         };
-        Ok(row.filter(|(key, _)| !is_outside(key)).map(|(key, value)| (key, Some(value))))
+        Ok(row.filter(|(key, _)| !is_outside(key)).map(|(key, value)| (key, Version::Value(value))))
+    }
+
+    fn leave(&mut self, span: &Span) {
+        self.has_ended = !step_over(&mut self.range, span, self.is_reverse);
+        self.is_positioned = false;
     }
 }
 
@@ -165,23 +203,48 @@ impl Source {
             Source::Below(source) => source.next(),
         }
     }
+
+    /// Goes on behind a span, in which the row shown last lies.
+    fn leave(&mut self, span: &Span) {
+        match self {
+            Source::Chunked(source) => source.leave(span),
+            Source::Below(source) => source.leave(span),
+        }
+    }
 }
 
 struct Head {
     source: Source,
     found: Option<Found>,
+    /// What the sources above have cleared: so many of [`Merge::cleared`].
+    below: usize,
 }
 
 impl Head {
     fn key(&self) -> &[u8] {
         self.found.as_ref().map_or(&[], |(key, _)| &**key)
     }
+
+    /// The source's next row that no source above has cleared.
+    fn next_shown(&mut self, cleared: &[Cover]) -> Result<Option<Found>> {
+        let above = cleared.get(..self.below).unwrap_or_default();
+        loop {
+            let Some(found) = self.source.next()? else { return Ok(None) };
+            match above.iter().find_map(|cleared| cleared.span_of(&found.0)) {
+                None => return Ok(Some(found)),
+                Some(span) => self.source.leave(&span),
+            }
+        }
+    }
 }
 
 /// Several sources as one, newest source first.
 pub(crate) struct Merge {
     heads: Vec<Head>,
+    /// Newest first.
+    cleared: Vec<Cover>,
     is_reverse: bool,
+    reads: Arc<Reads>,
 }
 
 impl Merge {
@@ -194,7 +257,7 @@ impl Merge {
         is_reverse: bool,
     ) -> Result<Merge> {
         let view = snapshot.view()?;
-        let mut merge = Merge { heads: Vec::with_capacity(2 + view.frozen.len()), is_reverse };
+        let mut merge = Merge::new(snapshot.reads(), 2 + view.frozen.len(), is_reverse);
         if is_empty(range) {
             return Ok(merge);
         }
@@ -204,22 +267,42 @@ impl Merge {
         if own.is_new {
             return Ok(merge);
         }
+        if !own.cleared.is_empty() {
+            merge.cleared.push(own.cleared.clone());
+        }
         for delta in view.deltas().filter(|delta| !delta.is_empty()) {
-            merge.add_chunked(Layer::Delta(Arc::clone(delta)), keyspace, snapshot.lsn(), range);
+            merge.add_delta(delta, keyspace, snapshot.lsn(), range);
         }
         let cursor = snapshot.reads().store.cursor(&view.root, keyspace);
-        let below = Below { cursor, range: range.clone(), is_reverse, is_positioned: false };
-        merge.heads.push(Head { source: Source::Below(Box::new(below)), found: None });
+        let below =
+            Below { cursor, range: range.clone(), is_reverse, is_positioned: false, has_ended: false };
+        merge.add(Source::Below(Box::new(below)));
         Ok(merge)
     }
 
-    /// The newest version below `before` of every row that the deltas (newest first) have, removals included.
-    pub(crate) fn of_deltas(deltas: &[Arc<Delta>], keyspace: u32, before: Lsn) -> Merge {
-        let mut merge = Merge { heads: Vec::with_capacity(deltas.len()), is_reverse: false };
+    /// The newest version below `before` of every row that the deltas (newest first) have, removals included, and adds
+    /// to what lies below them. What they have cleared is for the caller to see to.
+    pub(crate) fn of_deltas(reads: &Arc<Reads>, deltas: &[Arc<Delta>], keyspace: u32, before: Lsn) -> Merge {
+        let mut merge = Merge::new(reads, deltas.len(), false);
         for delta in deltas {
-            merge.add_chunked(Layer::Delta(Arc::clone(delta)), keyspace, before, &OwnedRange::all());
+            merge.add_delta(delta, keyspace, before, &OwnedRange::all());
         }
         merge
+    }
+
+    fn new(reads: &Arc<Reads>, sources: usize, is_reverse: bool) -> Merge {
+        let heads = Vec::with_capacity(sources);
+        Merge { heads, cleared: Vec::new(), is_reverse, reads: Arc::clone(reads) }
+    }
+
+    /// A row that was added to is shown by the adds' source as all of the delta together have it: so that comes first.
+    fn add_delta(&mut self, delta: &Arc<Delta>, keyspace: u32, before: Lsn, range: &OwnedRange) {
+        if delta.has_adds() {
+            self.add_chunked(Layer::Delta(Arc::clone(delta), true), keyspace, before, range);
+        }
+        self.add_chunked(Layer::Delta(Arc::clone(delta), false), keyspace, before, range);
+        // Its own rows come without what it cleared later.
+        self.cleared.extend(delta.cleared(keyspace, before));
     }
 
     fn add_chunked(&mut self, layer: Layer, keyspace: u32, before: Lsn, range: &OwnedRange) {
@@ -233,7 +316,11 @@ impl Merge {
             rows_max: CHUNK_ROWS_FIRST,
             has_more: true,
         };
-        self.heads.push(Head { source: Source::Chunked(Box::new(chunked)), found: None });
+        self.add(Source::Chunked(Box::new(chunked)));
+    }
+
+    fn add(&mut self, source: Source) {
+        self.heads.push(Head { source, found: None, below: self.cleared.len() });
     }
 
     /// The next key in its newest version, which may be a removal.
@@ -242,7 +329,7 @@ impl Merge {
             && head.found.is_none()
         {
             // A store at rest has nothing but its tree.
-            return head.source.next();
+            return head.next_shown(&self.cleared);
         }
         self.fill_heads()?;
         let mut first: Option<usize> = None;
@@ -253,22 +340,24 @@ impl Merge {
             }
         }
         let Some(first) = first else { return Ok(None) };
-        let Some(taken) = self.heads.get_mut(first).and_then(|head| head.found.take()) else {
+        let Some((key, mut version)) = self.heads.get_mut(first).and_then(|head| head.found.take()) else {
             return Ok(None);
         };
         for head in self.heads.iter_mut().skip(first + 1) {
-            if head.found.as_ref().is_some_and(|(key, _)| **key == *taken.0) {
-                head.found = None;
+            if head.found.as_ref().is_some_and(|(other, _)| **other == *key)
+                && let Some((_, below)) = head.found.take()
+            {
+                version = version.over(below);
             }
         }
-        Ok(Some(taken))
+        Ok(Some((key, version)))
     }
 
     /// Every source that has rows left shows one; the others are dropped.
     fn fill_heads(&mut self) -> Result<()> {
         let mut has_ended = false;
         for head in self.heads.iter_mut().filter(|head| head.found.is_none()) {
-            head.found = head.source.next()?;
+            head.found = head.next_shown(&self.cleared)?;
             has_ended |= head.found.is_none();
         }
         if has_ended {
@@ -286,8 +375,9 @@ impl Merge {
     /// The next row that is there.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>> {
         while let Some(found) = self.next_found()? {
-            if let Some(entry) = entry_of(found) {
-                return Ok(Some(entry));
+            let (key, version) = found;
+            if let Some(value) = self.reads.row_of(version)? {
+                return Ok(Some((key, value)));
             }
         }
         Ok(None)

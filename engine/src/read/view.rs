@@ -9,8 +9,8 @@
 #[cfg(seawall_shuttle)]
 use crate::commit::explored::{Misorder, errs};
 use crate::delta::{Delta, Version};
-use crate::key::Entry;
 use crate::keyspace::Life;
+use crate::mutation::Mutation;
 use crate::read::held::{Hold, Holders};
 use crate::read::scan::Own;
 use crate::record::CATALOGUE;
@@ -18,7 +18,7 @@ use crate::sync::{AtomicU64, Ordering, RwLock};
 use crate::tree::{Root, TreeStore};
 use crate::{Cursor, KeyRange, Keyspace, Result, Scan};
 use seawall_wal::{Lsn, Runtime, Slice};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The sources of all rows, newest first.
@@ -45,6 +45,8 @@ pub(crate) struct Reads {
     /// Memory of deltas that are folded, and still held.
     pinned_bytes: Arc<AtomicU64>,
     runtime: Arc<dyn Runtime>,
+    /// A test's deliberate mistake.
+    mutation: OnceLock<Mutation>,
 }
 
 /// What lies in deltas, and where the tree's share ends.
@@ -66,7 +68,17 @@ impl Reads {
             holders: Holders::default(),
             pinned_bytes: Arc::new(AtomicU64::new(0)),
             runtime,
+            mutation: OnceLock::new(),
         }
+    }
+
+    /// A test's deliberate mistake. Once.
+    pub(crate) fn err_by(&self, mutation: Mutation) {
+        let _ = self.mutation.set(mutation);
+    }
+
+    pub(crate) fn errs_by(&self, mutation: Mutation) -> bool {
+        self.mutation.get() == Some(&mutation)
     }
 
     /// Everything below is visible, nothing at or above.
@@ -173,47 +185,73 @@ impl Reads {
         self.holders.expire(limit, is_short).map(|since| now.saturating_sub(since))
     }
 
-    /// A row as of `lsn` in `view`.
-    pub(crate) fn get(&self, view: &View, lsn: Lsn, keyspace: u32, key: &[u8]) -> Result<Version> {
+    /// What the deltas say of a row as of `lsn`, if anything: an add means that the tree's row is added to.
+    fn in_deltas(view: &View, lsn: Lsn, keyspace: u32, key: &[u8]) -> Option<Version> {
+        let mut newer: Option<Version> = None;
         for delta in view.deltas() {
-            if let Some((_, version)) = delta.newest(keyspace, key, lsn) {
-                return Ok(version);
+            let Some((_, version)) = delta.newest(keyspace, key, lsn) else { continue };
+            let version = match newer {
+                Some(newer) => newer.over(version),
+                None => version,
+            };
+            if !matches!(version, Version::Add(_)) {
+                return Some(version);
             }
+            newer = Some(version);
         }
-        self.store.get(&view.root, keyspace, key)
+        newer
+    }
+
+    /// The row that a version is when nothing is below it.
+    pub(crate) fn row_of(&self, version: Version) -> Result<Option<Slice>> {
+        version.row(self.store.path())
+    }
+
+    /// A row as of `lsn` in `view`.
+    pub(crate) fn get(&self, view: &View, lsn: Lsn, keyspace: u32, key: &[u8]) -> Result<Option<Slice>> {
+        match Reads::in_deltas(view, lsn, keyspace, key) {
+            None => self.store.get(&view.root, keyspace, key),
+            Some(add @ Version::Add(_)) => {
+                let below = self.store.get(&view.root, keyspace, key)?;
+                self.row_of(add.over(Version::of(below)))
+            }
+            Some(version) => self.row_of(version),
+        }
     }
 
     /// Several rows as of `lsn` in `view`, in the order of their keys; what is in no delta is read from the tree with
     /// several blocks in flight.
-    fn get_many(&self, view: &View, lsn: Lsn, keyspace: u32, keys: &[&[u8]]) -> Result<Vec<Version>> {
-        let mut rows: Vec<Version> = vec![None; keys.len()];
+    fn get_many(&self, view: &View, lsn: Lsn, keyspace: u32, keys: &[&[u8]]) -> Result<Vec<Option<Slice>>> {
+        let mut rows: Vec<Option<Slice>> = vec![None; keys.len()];
         let mut in_tree = Vec::new();
         for (row, key) in rows.iter_mut().zip(keys) {
-            match view.deltas().find_map(|delta| delta.newest(keyspace, key, lsn)) {
-                Some((_, version)) => *row = version,
-                None => in_tree.push((row, *key)),
+            match Reads::in_deltas(view, lsn, keyspace, key) {
+                None => in_tree.push((row, *key, None)),
+                Some(add @ Version::Add(_)) => in_tree.push((row, *key, Some(add))),
+                Some(version) => *row = self.row_of(version)?,
             }
         }
-        let wanted: Vec<&[u8]> = in_tree.iter().map(|(_, key)| *key).collect();
+        let wanted: Vec<&[u8]> = in_tree.iter().map(|(_, key, _)| *key).collect();
         let found = self.store.get_many(&view.root, keyspace, &wanted)?;
-        for ((row, _), value) in in_tree.into_iter().zip(found) {
-            *row = value;
+        for ((row, _, added), value) in in_tree.into_iter().zip(found) {
+            *row = match added {
+                Some(added) => self.row_of(added.over(Version::of(value)))?,
+                None => value,
+            };
         }
         Ok(rows)
     }
 
     /// Whether a row is there, without reading a large value.
     fn contains(&self, view: &View, lsn: Lsn, keyspace: u32, key: &[u8]) -> Result<bool> {
-        for delta in view.deltas() {
-            if let Some((_, version)) = delta.newest(keyspace, key, lsn) {
-                return Ok(version.is_some());
-            }
+        match Reads::in_deltas(view, lsn, keyspace, key) {
+            None => self.store.contains(&view.root, keyspace, key),
+            Some(version) => Ok(version != Version::Removed),
         }
-        self.store.contains(&view.root, keyspace, key)
     }
 
     /// A row as of now.
-    pub(crate) fn get_now(&self, life: &Life, key: &[u8]) -> Result<Version> {
+    pub(crate) fn get_now(&self, life: &Life, key: &[u8]) -> Result<Option<Slice>> {
         let (view, lsn) = self.now();
         if !life.is_at(lsn) {
             return Err(life.missing());
@@ -355,10 +393,5 @@ impl Readable for Snapshot {
     }
 }
 
-/// A row that a source found: its key, and its value or its removal.
+/// A row that a source found: its key, and what the source says of it.
 pub(crate) type Found = (Slice, Version);
-
-/// A found row that is there.
-pub(crate) fn entry_of((key, version): Found) -> Option<Entry> {
-    version.map(|value| (key, value))
-}

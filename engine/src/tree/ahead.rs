@@ -71,8 +71,10 @@ impl Ahead {
             self.look_ahead(feed);
         }
         self.send();
-        if self.leaves.front().is_none_or(|front| id(front) != id(ptr)) {
-            return None;
+        let place = self.leaves.iter().position(|leaf| id(leaf) == id(ptr))?;
+        // What was cleared whole is passed over.
+        for passed in self.leaves.drain(..place) {
+            self.arrived.remove(&id(&passed));
         }
         self.leaves.pop_front();
         while !self.arrived.contains_key(&id(ptr)) && !self.flying.is_empty() {

@@ -11,6 +11,8 @@ pub enum Change {
     Put(Slice),
     /// The key has no value from now on; it may have had none.
     Remove,
+    /// The key's number grows by this; a key without value counts as 0.
+    Add(i64),
 }
 
 /// Sorted changes, one at a time.

@@ -9,7 +9,7 @@
 //! of roots and the free map, waits for all writes, syncs the file (T1), and writes the superblock durably into the slot of the generation before last. From the
 //! first failed sync or superblock write on, the store publishes nothing any more (T2).
 
-use super::block::Block;
+use super::block::{Block, Payload};
 use super::changes::{Change, Changes, Feed};
 use super::freemap;
 use super::merge::merge;
@@ -19,6 +19,7 @@ use super::space::{Dead, Extent};
 use super::superblock::{SLOT_BYTES, Superblock};
 use super::write::{Writer, Written};
 use super::{Error, Latest, ROOTS_KEYSPACE, Result, Root, TreeRoot, TreeStore};
+use crate::cover::Span;
 use seawall_wal::Slice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -110,17 +111,28 @@ impl Fold {
         keyspace: u32,
         changes: impl Iterator<Item = Result<(K, Change)>>,
     ) -> Result<()> {
+        self.apply_over(keyspace, Vec::new(), changes)
+    }
+
+    /// As [`apply`](Self::apply), after all rows of the spans are gone, which come in key order, none touching another. What lies wholly in
+    /// one of them is not read, but for the blocks that lead to it.
+    pub(crate) fn apply_over<K: AsRef<[u8]>>(
+        &mut self,
+        keyspace: u32,
+        cleared: Vec<Span>,
+        changes: impl Iterator<Item = Result<(K, Change)>>,
+    ) -> Result<()> {
         self.guarded(|fold| {
             if keyspace >= ROOTS_KEYSPACE - 1 || fold.last_applied.is_some_and(|last| last >= keyspace) {
                 return Err(Error::BadInput(format!("keyspace {keyspace} is out of order in a fold")));
             }
             fold.last_applied = Some(keyspace);
             let mut changes = Changes::new(changes)?;
-            if changes.key().is_none() {
+            if changes.key().is_none() && cleared.is_empty() {
                 return Ok(());
             }
             fold.changed.insert(keyspace);
-            match merge(fold, keyspace, fold.trees.get(&keyspace).copied(), &mut changes)? {
+            match merge(fold, keyspace, fold.trees.get(&keyspace).copied(), cleared, &mut changes)? {
                 Some(tree) => fold.trees.insert(keyspace, tree),
                 None => fold.trees.remove(&keyspace),
             };
@@ -143,23 +155,38 @@ impl Fold {
     }
 
     fn kill_tree(&mut self, keyspace: u32, tree: &TreeRoot) -> Result<()> {
-        let mut waiting = vec![tree.ptr];
+        self.kill_below(keyspace, &tree.ptr, tree.extents > 0).map(drop)
+    }
+
+    /// Frees a subtree. Without large values its leaves are not read; else what they held is counted.
+    pub(super) fn kill_below(&mut self, keyspace: u32, ptr: &Ptr, has_extents: bool) -> Result<Option<Held>> {
+        let mut held = Held::default();
+        let mut waiting = vec![*ptr];
         while let Some(ptr) = waiting.pop() {
             self.kill(&ptr);
-            if ptr.level == 0 && tree.extents == 0 {
+            if ptr.level == 0 && !has_extents {
                 continue;
             }
             let (block, _) = self.store.load_once(&ptr, keyspace)?;
             for index in 0..block.count() {
                 let payload = block.payload(index).map_err(|flaw| self.store.corruption(ptr.offset, flaw))?;
+                let value_bytes = payload.value_bytes();
                 match payload {
-                    super::block::Payload::Child(child) => waiting.push(child),
-                    super::block::Payload::Extent { ptr, .. } => self.kill(&ptr),
-                    super::block::Payload::Inline(_) => {}
+                    Payload::Child(child) => {
+                        waiting.push(child);
+                        continue;
+                    }
+                    Payload::Extent { ptr, .. } => {
+                        self.kill(&ptr);
+                        held.extents += 1;
+                    }
+                    Payload::Inline(_) => {}
                 }
+                held.rows += 1;
+                held.payload_bytes += (block.prefix().len() + block.suffix(index).len()) as u64 + value_bytes;
             }
         }
-        Ok(())
+        Ok(has_extents.then_some(held))
     }
 
     /// Makes the new generation durable and gives its root. `set` fills in what the superblock says beside trees and
@@ -301,9 +328,9 @@ impl Fold {
             })
             .collect();
         let rows = self.base.trees.len() as u64;
-        let old = old.map(|ptr| TreeRoot { ptr, rows, payload_bytes: 0, extents: 0 });
+        let old = old.map(|ptr| TreeRoot { ptr, rows, payload_bytes: 0, is_bound: false, extents: 0 });
         let mut changes = Changes::new(changes.into_iter())?;
-        Ok(merge(self, ROOTS_KEYSPACE, old, &mut changes)?.map(|tree| tree.ptr))
+        Ok(merge(self, ROOTS_KEYSPACE, old, Vec::new(), &mut changes)?.map(|tree| tree.ptr))
     }
 
     /// Writes the free map as it will be once this generation is published; also gives the bytes in use by then.
@@ -407,6 +434,14 @@ impl Fold {
         store.is_folding.store(false, Ordering::Release);
         Ok(root)
     }
+}
+
+/// What leaves held.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Held {
+    pub(super) rows: u64,
+    pub(super) payload_bytes: u64,
+    pub(super) extents: u64,
 }
 
 /// Joins neighbours that were born together: a rewritten run of leaves becomes one entry of the free map. What

@@ -7,6 +7,10 @@
 //! block less than a quarter full, the subtree is opened instead, and so emptied regions draw together. What remains
 //! at the end may draw in its left neighbour.
 //!
+//! *Cleared* spans come with the changes, and before them: no old row in them stays. A subtree wholly in one is
+//! neither passed nor opened but freed, for which its inner blocks are read, and its leaves only where there are large values
+//! to be freed too; without that the number of rows left is a bound from then on.
+//!
 //! A separator is any key above all that is left of it and not above what is right of it. The first child of a block
 //! inherits the bound of the block: at the left edge of the tree that is the empty key.
 
@@ -17,6 +21,8 @@ use super::fold::Fold;
 use super::pack::{Ending, Packer, separator};
 use super::ptr::{MAX_LEVEL, Ptr};
 use super::{Error, Result, TreeRoot};
+use crate::cover::Span;
+use crate::number::{NUMBER_BYTES, flawed, number_of};
 use std::sync::Arc;
 
 /// Merges changes into a tree and gives the new one, `None` if it has no rows left.
@@ -27,6 +33,7 @@ pub(super) fn merge(
     fold: &mut Fold,
     keyspace: u32,
     tree: Option<TreeRoot>,
+    cleared: Vec<Span>,
     feed: &mut dyn Feed,
 ) -> Result<Option<TreeRoot>> {
     let ahead = Ahead::new(fold.store(), keyspace, tree.map(|tree| tree.ptr));
@@ -34,6 +41,8 @@ pub(super) fn merge(
         fold,
         feed,
         ahead,
+        cleared,
+        cleared_at: 0,
         keyspace,
         packers: vec![Packer::new(0)],
         bound: Vec::new(),
@@ -42,6 +51,7 @@ pub(super) fn merge(
         key: Vec::new(),
         rows: tree.map_or(0, |tree| tree.rows),
         payload_bytes: tree.map_or(0, |tree| tree.payload_bytes),
+        is_bound: tree.is_some_and(|tree| tree.is_bound),
         extents: tree.map_or(0, |tree| tree.extents),
     };
     match tree {
@@ -49,14 +59,25 @@ pub(super) fn merge(
         None => merge.rows_until(None)?,
     }
     let Some(ptr) = merge.seal()? else { return Ok(None) };
-    let (rows, payload_bytes, extents) = (merge.rows, merge.payload_bytes, merge.extents);
-    Ok(Some(TreeRoot { ptr, rows, payload_bytes, extents }))
+    let Merge { rows, payload_bytes, is_bound, extents, .. } = merge;
+    Ok(Some(TreeRoot { ptr, rows, payload_bytes, is_bound, extents }))
+}
+
+/// How much of a subtree is cleared.
+enum Cleared {
+    Nothing,
+    Some,
+    All,
 }
 
 struct Merge<'a> {
     fold: &'a mut Fold,
     feed: &'a mut dyn Feed,
     ahead: Option<Ahead>,
+    /// In key order, none touching another.
+    cleared: Vec<Span>,
+    /// The first of them that does not end before the place in hand.
+    cleared_at: usize,
     keyspace: u32,
     /// By level.
     packers: Vec<Packer>,
@@ -69,14 +90,17 @@ struct Merge<'a> {
     key: Vec<u8>,
     rows: u64,
     payload_bytes: u64,
+    is_bound: bool,
     extents: u64,
 }
 
 impl Merge<'_> {
     /// The part of the tree below `ptr`, whose keys are at or above `bound` and below `upper`.
     fn node(&mut self, bound: &[u8], ptr: Ptr, upper: Option<&[u8]>) -> Result<()> {
-        if !self.has_change_below(upper) && self.pass(bound, &ptr)? {
-            return Ok(());
+        match self.cleared_in(bound, upper) {
+            Cleared::All => return self.clear(bound, &ptr, upper),
+            Cleared::Nothing if !self.has_change_below(upper) && self.pass(bound, &ptr)? => return Ok(()),
+            _ => {}
         }
         let (block, was_cached) = self.open(&ptr)?;
         self.fold.kill(&ptr);
@@ -114,6 +138,48 @@ impl Merge<'_> {
         self.feed.key().is_some_and(|key| upper.is_none_or(|upper| key < upper))
     }
 
+    /// How much is cleared of the keys at or above `bound` and below `upper`.
+    fn cleared_in(&mut self, bound: &[u8], upper: Option<&[u8]>) -> Cleared {
+        let Some(span) = self.next_cleared(bound) else { return Cleared::Nothing };
+        let (from, to) = (&*span.from, span.to.as_deref());
+        if upper.is_some_and(|upper| from >= upper) {
+            Cleared::Nothing
+        } else if from <= bound && to.is_none_or(|to| upper.is_some_and(|upper| upper <= to)) {
+            Cleared::All
+        } else {
+            Cleared::Some
+        }
+    }
+
+    /// The first cleared span that ends behind the key. Keys are asked for in order.
+    fn next_cleared(&mut self, key: &[u8]) -> Option<&Span> {
+        let ends_before = |span: &Span| span.to.as_ref().is_some_and(|to| **to <= *key);
+        while self.cleared.get(self.cleared_at).is_some_and(ends_before) {
+            self.cleared_at += 1;
+        }
+        self.cleared.get(self.cleared_at)
+    }
+
+    fn is_cleared(&mut self, key: &[u8]) -> bool {
+        self.next_cleared(key).is_some_and(|span| span.contains(key))
+    }
+
+    /// Frees a subtree of which no row is left, and puts what the changes have in its place.
+    fn clear(&mut self, bound: &[u8], ptr: &Ptr, upper: Option<&[u8]>) -> Result<()> {
+        match self.fold.kill_below(self.keyspace, ptr, self.extents > 0)? {
+            Some(held) => {
+                self.rows = self.rows.saturating_sub(held.rows);
+                self.payload_bytes = self.payload_bytes.saturating_sub(held.payload_bytes);
+                self.extents = self.extents.saturating_sub(held.extents);
+            }
+            None => self.is_bound = true,
+        }
+        if self.packer(0)?.is_empty() {
+            self.bound = bound.to_vec();
+        }
+        self.rows_until(upper)
+    }
+
     /// Hands an untouched subtree up by its pointer; false if what waits below needs it as filling.
     fn pass(&mut self, bound: &[u8], ptr: &Ptr) -> Result<bool> {
         for level in 0..=ptr.level {
@@ -146,9 +212,13 @@ impl Merge<'_> {
         for index in 0..leaf.count() {
             leaf.key_into(index, &mut key);
             self.rows_until(Some(&key))?;
+            let is_cleared = self.is_cleared(&key);
             if self.feed.key() == Some(&key[..]) {
+                let row = (!is_cleared).then_some((leaf, index));
                 self.forget_row(leaf, index, &key)?;
-                self.change()?;
+                self.change(row)?;
+            } else if is_cleared {
+                self.forget_row(leaf, index, &key)?;
             } else {
                 let (form, payload) = leaf.raw_payload(index);
                 self.row(&key, form, payload)?;
@@ -161,21 +231,37 @@ impl Merge<'_> {
     /// The changes with keys below `end`; all, without it.
     fn rows_until(&mut self, end: Option<&[u8]>) -> Result<()> {
         while self.has_change_below(end) {
-            self.change()?;
+            self.change(None)?;
             self.ending = Ending::Growing;
         }
         Ok(())
     }
 
-    /// The next change; the row that it replaces is gone already.
-    fn change(&mut self) -> Result<()> {
+    /// The next change, over the row that is there; which, if it is replaced, is forgotten already.
+    fn change(&mut self, row: Option<(&Arc<Block>, usize)>) -> Result<()> {
         let mut key = std::mem::take(&mut self.key);
-        let change = self.feed.take(&mut key)?;
-        if let Some(Change::Put(value)) = change {
-            self.put(&key, &value)?;
+        match self.feed.take(&mut key)? {
+            Some(Change::Put(value)) => self.put(&key, &value)?,
+            Some(Change::Add(delta)) => {
+                let number = match row {
+                    Some((leaf, index)) => self.number(leaf, index)?,
+                    None => 0,
+                };
+                self.put(&key, &number.wrapping_add(delta).to_le_bytes())?;
+            }
+            Some(Change::Remove) | None => {}
         }
         self.key = key;
         Ok(())
+    }
+
+    /// The number in a row that is added to.
+    fn number(&self, leaf: &Arc<Block>, index: usize) -> Result<i64> {
+        let (form, payload) = leaf.raw_payload(index);
+        match number_of(payload).filter(|_| usize::from(form) == NUMBER_BYTES) {
+            Some(number) => Ok(number),
+            None => Err(flawed(self.fold.store().path())),
+        }
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {

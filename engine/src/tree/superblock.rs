@@ -41,6 +41,7 @@ mod at {
     pub(super) const ROWS: usize = 112;
     pub(super) const BLOCKS: usize = 120;
     pub(super) const LIVE_BYTES: usize = 128;
+    pub(super) const APPLIED_LSN: usize = 136;
     pub(super) const ROOTS: usize = 192;
     pub(super) const FREE_MAP: usize = 224;
 }
@@ -58,6 +59,9 @@ pub struct Superblock {
     pub generation: u64,
     /// Everything below is in the tree: replay starts here.
     pub checkpoint_lsn: Lsn,
+    /// Records below are in the tree although replay starts before them: it passes over them. Lower than
+    /// `checkpoint_lsn`, it says nothing.
+    pub applied_lsn: Lsn,
     /// The time, in microseconds since 1970, up to which commits are in the tree.
     pub visible_time_us: u64,
     /// The id that the next new keyspace gets; ids are never used again.
@@ -70,7 +74,7 @@ pub struct Superblock {
     pub created_us: u64,
     /// The end of the managed part of the file: nothing that is in use lies beyond.
     pub file_bytes: u64,
-    /// Rows in all keyspaces.
+    /// Rows in all keyspaces; at most so many, if that holds for one of them.
     pub rows: u64,
     /// Blocks in use, extents of values and the free map included.
     pub blocks: u64,
@@ -91,6 +95,7 @@ impl Default for Superblock {
             store_id: [0; 16],
             generation: 1,
             checkpoint_lsn: Lsn::ZERO,
+            applied_lsn: Lsn::ZERO,
             visible_time_us: 0,
             next_keyspace: 1,
             epoch: 0,
@@ -152,6 +157,7 @@ impl Superblock {
         put(&mut out, at::ROWS, &self.rows.to_le_bytes());
         put(&mut out, at::BLOCKS, &self.blocks.to_le_bytes());
         put(&mut out, at::LIVE_BYTES, &self.live_bytes.to_le_bytes());
+        put(&mut out, at::APPLIED_LSN, &self.applied_lsn.0.to_le_bytes());
         put(&mut out, at::ROOTS, &self.roots.map_or([0; PTR_BYTES], |ptr| ptr.encode()));
         put(&mut out, at::FREE_MAP, &self.free_map.map_or([0; PTR_BYTES], |ptr| ptr.encode()));
         let checksum = checksum(&out);
@@ -199,6 +205,7 @@ impl Superblock {
             rows: u64_at(slot, at::ROWS),
             blocks: u64_at(slot, at::BLOCKS),
             live_bytes: u64_at(slot, at::LIVE_BYTES),
+            applied_lsn: Lsn(u64_at(slot, at::APPLIED_LSN)),
             roots: pointer(at::ROOTS)?,
             free_map: pointer(at::FREE_MAP)?,
         };

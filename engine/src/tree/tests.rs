@@ -1,6 +1,7 @@
 //! The data file as a whole, on a file in memory that can fail, fill up and lose power.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod clears;
 mod crash;
 mod damage;
 mod disk;

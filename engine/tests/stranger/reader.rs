@@ -89,6 +89,7 @@ struct Superblock {
     store: [u8; 16],
     generation: u64,
     checkpoint: u64,
+    applied: u64,
     file_bytes: u64,
     rows: u64,
     roots: Option<Pointer>,
@@ -116,6 +117,7 @@ fn slot(file: &[u8], index: u64) -> Slot {
             store: field(block, 32)?,
             generation: u64_at(block, 48)?,
             checkpoint: u64_at(block, 56)?,
+            applied: u64_at(block, 136)?,
             file_bytes: u64_at(block, 104)?,
             rows: u64_at(block, 112)?,
             roots: Pointer::read(block, 192)?,
@@ -293,6 +295,26 @@ fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
             at += 4 + len;
         }
         demand(keyspace != 0, "an operation on the catalogue itself")?;
+        let rows = all.entry(keyspace).or_default();
+        if op == 5 {
+            let kinds = field::<1>(payload, at)?[0];
+            let len = u16_at(payload, at + 1)?;
+            let end = bytes_at(payload, at + 3, len)?.to_vec();
+            at += 3 + len;
+            rows.retain(|row, _| !is_between(row, (kinds & 3, &key), (kinds >> 2, &end)));
+            continue;
+        }
+        if op == 6 {
+            let delta = i64::from_le_bytes(field(payload, at)?);
+            at += 8;
+            let number = match rows.get(&key) {
+                Some(value) if value.len() != 8 => return damage("an add to what is no number"),
+                Some(value) => i64::from_le_bytes(field(value, 0)?),
+                None => 0,
+            };
+            rows.insert(key, number.wrapping_add(delta).to_le_bytes().to_vec());
+            continue;
+        }
         match op {
             1 => drop(all.entry(keyspace).or_default().insert(key, value)),
             2 => drop(all.entry(keyspace).or_default().remove(&key)),
@@ -305,6 +327,12 @@ fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
         }
     }
     demand(at == payload.len(), "bytes behind the last operation")
+}
+
+/// Whether a range holds a row; bounds are 0 for none, 1 for one that is in the range, 2 for one that is not.
+fn is_between(row: &[u8], (from, start): (u8, &[u8]), (to, end): (u8, &[u8])) -> bool {
+    let starts = [true, row >= start, row > start][usize::from(from)];
+    starts && [true, row <= end, row < end][usize::from(to)]
 }
 
 /// Reads a store: the rows of each keyspace that has a name.
@@ -324,8 +352,11 @@ pub fn read(data: &[u8], log_files: &Files) -> Result<BTreeMap<String, Rows>> {
         let Some(pointer) = Pointer::read(value, 0)? else { return damage("a root without a pointer") };
         let rows = all.entry(id).or_default();
         tree.rows(&pointer, superblock.generation, id, (b"", None), rows)?;
-        demand(rows.len() as u64 == u64_at(value, 32)?, "a keyspace's number of rows")?;
-        count += rows.len() as u64;
+        let recorded = u64_at(value, 32)?;
+        let (bound, recorded) = (recorded >> 63 == 1, recorded & !(1 << 63));
+        let rows = rows.len() as u64;
+        demand(rows == recorded || bound && rows < recorded, "a keyspace's number of rows")?;
+        count += recorded;
     }
     demand(count == superblock.rows, "the number of rows")?;
     if let Some(pointer) = &superblock.free_map {
@@ -333,7 +364,8 @@ pub fn read(data: &[u8], log_files: &Files) -> Result<BTreeMap<String, Rows>> {
     }
     let log = log::read(log_files)?;
     demand(log.first <= superblock.checkpoint, "the log does not reach back to the superblock's checkpoint")?;
-    for record in log.records.iter().filter(|record| record.lsn >= superblock.checkpoint) {
+    let replay = superblock.checkpoint.max(superblock.applied);
+    for record in log.records.iter().filter(|record| record.lsn >= replay) {
         demand(record.kind == 2, "a record of another kind")?;
         apply(&record.payload, &mut all)?;
     }

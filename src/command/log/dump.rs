@@ -10,11 +10,14 @@ use seawall::wal::{Lsn, RecordRef, WalReader};
 use seawall_engine::record::{self, Op};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::PathBuf;
 
 /// Prints the operations in the log, oldest first: one a line, those of one transaction under one LSN.
 ///
-/// A keyspace whose creation is no longer in the log is shown by its number, as `#7`.
+/// A keyspace whose creation is no longer in the log is shown by its number, as `#7`. `remove-range` shows the first
+/// key that is removed, and as its value the first one behind it that is not; none, if all are. `add` shows the number
+/// that is added.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  seawall log dump db -n 20\n  seawall log dump db -k users -o jsonl\n  \
                         seawall log dump db --start 67108864 --end 67200000")]
@@ -69,8 +72,8 @@ impl Dump<'_> {
             let other = Line {
                 op: kind_name(found.kind),
                 keyspace: String::new(),
-                key: None,
-                value: Some(found.payload),
+                key: Value::Null,
+                value: self.bytes(Some(found.payload)),
             };
             return self.line(found, &other, shown);
         }
@@ -83,53 +86,79 @@ impl Dump<'_> {
             if let Op::CreateKeyspace { keyspace, name, .. } = op {
                 self.names.insert(keyspace, name.to_owned());
             }
-            let line = match op {
-                Op::Put { keyspace, key, value } => {
-                    Line { op: "put", keyspace: self.name(keyspace), key: Some(key), value: Some(value) }
-                }
-                Op::Remove { keyspace, key } => {
-                    Line { op: "remove", keyspace: self.name(keyspace), key: Some(key), value: None }
-                }
-                Op::CreateKeyspace { name, .. } => {
-                    Line { op: "create", keyspace: name.to_owned(), key: None, value: None }
-                }
-                Op::DropKeyspace { name, .. } => {
-                    Line { op: "drop", keyspace: name.to_owned(), key: None, value: None }
-                }
-                _ => Line { op: "other", keyspace: String::new(), key: None, value: None },
-            };
+            let line = self.operation(op);
             any |= self.line(found, &line, shown)?;
         }
         Ok(any)
+    }
+
+    fn operation(&self, op: Op<'_>) -> Line {
+        let row = |op, keyspace, key, value| Line {
+            op,
+            keyspace: self.name(keyspace),
+            key: self.bytes(Some(key)),
+            value,
+        };
+        let whole = |op, keyspace: &str| Line {
+            op,
+            keyspace: keyspace.to_owned(),
+            key: Value::Null,
+            value: Value::Null,
+        };
+        match op {
+            Op::Put { keyspace, key, value } => row("put", keyspace, key, self.bytes(Some(value))),
+            Op::Remove { keyspace, key } => row("remove", keyspace, key, Value::Null),
+            Op::Add { keyspace, key, delta } => row("add", keyspace, key, json!(delta)),
+            Op::RemoveRange { keyspace, from, to } => {
+                // Right behind a key comes the same with a zero byte.
+                let behind = |key: &[u8]| [key, &[0]].concat();
+                let first = match from {
+                    Bound::Unbounded => Vec::new(),
+                    Bound::Included(key) => key.to_vec(),
+                    Bound::Excluded(key) => behind(key),
+                };
+                let end = match to {
+                    Bound::Unbounded => None,
+                    Bound::Included(key) => Some(behind(key)),
+                    Bound::Excluded(key) => Some(key.to_vec()),
+                };
+                row("remove-range", keyspace, &first, self.bytes(end.as_deref()))
+            }
+            Op::CreateKeyspace { name, .. } => whole("create", name),
+            Op::DropKeyspace { name, .. } => whole("drop", name),
+            _ => whole("other", ""),
+        }
+    }
+
+    fn bytes(&self, bytes: Option<&[u8]>) -> Value {
+        bytes.map_or(Value::Null, |bytes| json!(self.ui.codec.encode(bytes)))
     }
 
     fn name(&self, keyspace: u32) -> String {
         self.names.get(&keyspace).cloned().unwrap_or_else(|| format!("#{keyspace}"))
     }
 
-    fn line(&mut self, found: &RecordRef<'_>, line: &Line<'_>, shown: bool) -> Outcome<bool> {
+    fn line(&mut self, found: &RecordRef<'_>, line: &Line, shown: bool) -> Outcome<bool> {
         if !shown || self.only.as_ref().is_some_and(|only| *only != line.keyspace) {
             return Ok(false);
         }
-        let text =
-            |bytes: Option<&[u8]>| bytes.map_or(Value::Null, |bytes| json!(self.ui.codec.encode(bytes)));
         self.list.push(&[
             ("lsn", json!(found.lsn.0)),
             ("time", json!(utc(found.time_us))),
             ("op", json!(line.op)),
             ("keyspace", json!(line.keyspace)),
-            ("key", text(line.key)),
-            ("value", text(line.value)),
+            ("key", line.key.clone()),
+            ("value", line.value.clone()),
         ])?;
         Ok(true)
     }
 }
 
-struct Line<'a> {
+struct Line {
     op: &'static str,
     keyspace: String,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
+    key: Value,
+    value: Value,
 }
 
 fn kind_name(kind: Kind) -> &'static str {

@@ -4,6 +4,8 @@ use super::KEYSPACES;
 use super::model::{Change, History};
 use seawall_engine::{Db, Durability, Error, Keyspace, Lsn, Readable, Ticket, Transaction, WriteBatch};
 use seawall_wal::runtime::{Rng, SimRuntime};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,9 +15,9 @@ pub(super) struct Client {
     rng: Rng,
     runtime: Arc<SimRuntime>,
     threads: bool,
-    pub(super) conflicts: u64,
     pub(super) dropped: u64,
-    pub(super) large: u64,
+    /// What was done, and how often.
+    pub(super) counts: BTreeMap<&'static str, u64>,
 }
 
 impl Client {
@@ -26,13 +28,22 @@ impl Client {
         runtime: Arc<SimRuntime>,
         threads: bool,
     ) -> Client {
-        Client { db, history, rng, runtime, threads, conflicts: 0, dropped: 0, large: 0 }
+        Client { db, history, rng, runtime, threads, dropped: 0, counts: BTreeMap::new() }
+    }
+
+    fn hit(&mut self, name: &'static str) {
+        *self.counts.entry(name).or_default() += 1;
     }
 
     pub(super) fn step(&mut self) -> Result<(), String> {
         self.runtime.advance(Duration::from_micros(self.rng.below(300)));
-        let result = match self.rng.below(20) {
+        let result = match self.rng.below(25) {
             0 if !self.threads => self.drop_keyspace(),
+            20 if !self.threads => self.keyspaces_in_a_transaction(),
+            20 | 21 => self.adds_side_by_side(),
+            22 => self.clear_and_write(),
+            23 => self.single_clear(),
+            24 => self.single_add(),
             0 => self.look(),
             1 => self.sync(),
             2..=4 => self.single(),
@@ -47,7 +58,7 @@ impl Client {
         match result {
             Ok(()) => Ok(()),
             Err(Failed::Engine(Error::Conflict)) => {
-                self.conflicts += 1;
+                self.hit("conflict");
                 Ok(())
             }
             // Nothing was placed.
@@ -90,6 +101,7 @@ impl Client {
                 let lsn = self.history().attempt(None, changes);
                 self.history().promise(lsn, Durability::Synced);
                 self.dropped += 1;
+                self.hit("keyspace dropped");
             }
             Err(Error::CommitUnknown { lsn }) => drop(self.history().attempt(Some(*lsn), changes)),
             Err(_) => {}
@@ -116,41 +128,59 @@ impl Client {
         self.told(committed, vec![Change::Row(ks.name().to_owned(), key, value)], Durability::Synced)
     }
 
-    fn rows(&mut self) -> Result<Vec<Put>, Failed> {
-        (0..1 + self.rng.below(8))
-            .map(|_| {
-                let ks = self.keyspace()?;
-                let (key, value) = self.row();
-                Ok((ks, key, value))
-            })
-            .collect()
+    /// A few operations in call order, some of which undo what came before.
+    fn acts(&mut self) -> Result<Vec<(Keyspace, Act)>, Failed> {
+        let mut acts = Vec::new();
+        for _ in 0..1 + self.rng.below(8) {
+            let ks = self.keyspace()?;
+            let act = match self.rng.below(10) {
+                0 => Act::Clear(self.range()),
+                1 | 2 => Act::Add(self.number_key(), self.rng.next_u64() as i64 >> 8),
+                _ => {
+                    let (key, value) = self.row();
+                    Act::Row(key, value)
+                }
+            };
+            acts.push((ks, act));
+        }
+        Ok(acts)
+    }
+
+    fn batch_of(&mut self, acts: Vec<(Keyspace, Act)>) -> (WriteBatch, Vec<Change>) {
+        let mut batch = WriteBatch::new();
+        let mut changes = Vec::new();
+        for (ks, act) in acts {
+            match &act {
+                Act::Row(key, Some(value)) => drop(batch.insert(&ks, key, value)),
+                Act::Row(key, None) => drop(batch.remove(&ks, key)),
+                Act::Clear(range) => drop(batch.remove_range(&ks, range.clone())),
+                Act::Add(key, delta) => drop(batch.add_i64(&ks, key, *delta)),
+            }
+            self.count(&act);
+            changes.push(act.change(&ks));
+        }
+        (batch, changes)
+    }
+
+    fn count(&mut self, act: &Act) {
+        match act {
+            Act::Row(..) => {}
+            Act::Clear(_) => self.hit("range removed"),
+            Act::Add(..) => self.hit("added"),
+        }
     }
 
     fn batch(&mut self) -> Result<(), Failed> {
-        let mut batch = WriteBatch::new();
-        let mut changes = Vec::new();
-        for (ks, key, value) in self.rows()? {
-            match &value {
-                Some(value) => batch.insert(&ks, &key, value),
-                None => batch.remove(&ks, &key),
-            };
-            changes.push(Change::Row(ks.name().to_owned(), key, value));
-        }
+        let acts = self.acts()?;
+        let (batch, changes) = self.batch_of(acts);
         let durability = self.durability();
         let committed = self.db.write_with(batch, durability);
         self.told(committed, changes, durability)
     }
 
     fn pipelined(&mut self) -> Result<(), Failed> {
-        let mut batch = WriteBatch::new();
-        let mut changes = Vec::new();
-        for (ks, key, value) in self.rows()? {
-            match &value {
-                Some(value) => batch.insert(&ks, &key, value),
-                None => batch.remove(&ks, &key),
-            };
-            changes.push(Change::Row(ks.name().to_owned(), key, value));
-        }
+        let acts = self.acts()?;
+        let (batch, changes) = self.batch_of(acts);
         let ticket: Ticket = match self.db.write_pipelined(batch) {
             Err(Error::CommitUnknown { lsn }) => {
                 return self.told(Err(Error::CommitUnknown { lsn }), changes, Durability::Synced);
@@ -166,16 +196,56 @@ impl Client {
         Ok(())
     }
 
+    fn single_clear(&mut self) -> Result<(), Failed> {
+        let (ks, act) = (self.keyspace()?, Act::Clear(self.range()));
+        let mut tx = self.db.begin();
+        self.act(&mut tx, &ks, &act)?;
+        let committed = tx.commit();
+        self.told(committed, vec![act.change(&ks)], Durability::Synced)
+    }
+
+    fn single_add(&mut self) -> Result<(), Failed> {
+        let (ks, act) = (self.keyspace()?, Act::Add(self.number_key(), 1));
+        let (batch, changes) = self.batch_of(vec![(ks, act)]);
+        let committed = self.db.write(batch);
+        self.told(committed, changes, Durability::Synced)
+    }
+
+    /// Does it, and sees it done.
+    fn act(&mut self, tx: &mut Transaction, ks: &Keyspace, act: &Act) -> Result<(), Failed> {
+        let unseen = || Failed::Wrong("a transaction does not see its own write".to_owned());
+        self.count(act);
+        match act {
+            Act::Row(key, value) => {
+                self.put(tx, ks, key, value.as_deref())?;
+                if tx.get(ks, key)?.as_deref() != value.as_deref() {
+                    return Err(unseen());
+                }
+            }
+            Act::Clear(range) => {
+                tx.remove_range(ks, range.clone())?;
+                if tx.range(ks, range.clone()).next().transpose()?.is_some() {
+                    return Err(unseen());
+                }
+            }
+            Act::Add(key, delta) => {
+                let before = tx.get(ks, key)?.map_or(0, |value| number(&value));
+                tx.add_i64(ks, key, *delta)?;
+                if tx.get(ks, key)?.map(|value| number(&value)) != Some(before.wrapping_add(*delta)) {
+                    return Err(unseen());
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn transaction(&mut self) -> Result<(), Failed> {
-        let rows = self.rows()?;
+        let acts = self.acts()?;
         let mut tx = self.db.begin();
         let mut changes = Vec::new();
-        for (ks, key, value) in rows {
-            self.put(&mut tx, &ks, &key, value.as_deref())?;
-            if tx.get(&ks, &key)?.as_deref() != value.as_deref() {
-                return Err(Failed::Wrong("a transaction does not see its own write".to_owned()));
-            }
-            changes.push(Change::Row(ks.name().to_owned(), key, value));
+        for (ks, act) in acts {
+            self.act(&mut tx, &ks, &act)?;
+            changes.push(act.change(&ks));
         }
         if self.rng.chance(1, 8) {
             tx.rollback();
@@ -188,20 +258,112 @@ impl Client {
     }
 
     fn savepoint(&mut self) -> Result<(), Failed> {
-        let (kept, dropped) = (self.rows()?, self.rows()?);
+        let (kept, dropped, later) = (self.acts()?, self.acts()?, self.acts()?);
         let mut tx = self.db.begin();
         let mut changes = Vec::new();
-        for (ks, key, value) in kept {
-            self.put(&mut tx, &ks, &key, value.as_deref())?;
-            changes.push(Change::Row(ks.name().to_owned(), key, value));
+        for (ks, act) in kept {
+            self.act(&mut tx, &ks, &act)?;
+            changes.push(act.change(&ks));
         }
         let savepoint = tx.savepoint();
-        for (ks, key, value) in dropped {
-            self.put(&mut tx, &ks, &key, value.as_deref())?;
+        for (ks, act) in dropped {
+            self.act(&mut tx, &ks, &act)?;
         }
         tx.rollback_to(&savepoint)?;
+        for (ks, act) in later {
+            self.act(&mut tx, &ks, &act)?;
+            changes.push(act.change(&ks));
+        }
         let committed = tx.commit();
         self.told(committed, changes, Durability::Synced)
+    }
+
+    /// A keyspace ends, or begins with rows in it, or both under one name, in one transaction with a write elsewhere.
+    fn keyspaces_in_a_transaction(&mut self) -> Result<(), Failed> {
+        let name = KEYSPACES[1 + self.rng.below(KEYSPACES.len() as u64 - 1) as usize];
+        let elsewhere = self.create(KEYSPACES[0])?;
+        let old = self.db.open_keyspace(name)?;
+        let (mut changes, mut tx) = (Vec::new(), self.db.begin());
+        let (drops, makes) = (old.is_some(), old.is_none() || self.rng.chance(1, 2));
+        if let Some(old) = &old {
+            tx.drop_keyspace(old)?;
+            changes.push(Change::Drop(name.to_owned()));
+        }
+        if makes {
+            let ks = tx.create_keyspace(name, Default::default())?;
+            changes.push(Change::Create(name.to_owned()));
+            for _ in 0..self.rng.below(4) {
+                let (key, value) = self.row();
+                let act = Act::Row(key, value);
+                self.act(&mut tx, &ks, &act)?;
+                changes.push(act.change(&ks));
+            }
+            let act = Act::Add(self.number_key(), 5);
+            self.act(&mut tx, &ks, &act)?;
+            changes.push(act.change(&ks));
+        }
+        let act = Act::Add(self.number_key(), 1);
+        self.act(&mut tx, &elsewhere, &act)?;
+        changes.push(act.change(&elsewhere));
+        let committed = tx.commit();
+        if committed.is_ok() {
+            if drops {
+                self.dropped += 1;
+                self.hit("keyspace dropped in a transaction");
+            }
+            if makes {
+                self.hit("keyspace made in a transaction");
+            }
+        }
+        self.told(committed, changes, Durability::Synced)
+    }
+
+    /// Two that add to the same row at the same time: neither is in the other's way.
+    fn adds_side_by_side(&mut self) -> Result<(), Failed> {
+        let (ks, key) = (self.keyspace()?, self.number_key());
+        let (mut first, mut second) = (self.db.begin(), self.db.begin());
+        for (tx, delta) in [(&mut first, 3), (&mut second, 4)] {
+            tx.add_i64(&ks, &key, delta)?;
+        }
+        let add = |delta| vec![Change::Add(ks.name().to_owned(), key.clone(), delta)];
+        let committed = first.commit();
+        self.told(committed, add(3), Durability::Synced)?;
+        self.runtime.yield_point();
+        let committed = second.commit();
+        // Another thread may have set or cleared the row; a lone client's two adds never meet anything.
+        if !self.threads && matches!(committed, Err(Error::Conflict)) {
+            return Err(Failed::Wrong("an add conflicts with an add".to_owned()));
+        }
+        self.told(committed, add(4), Durability::Synced)?;
+        self.hit("adds side by side");
+        Ok(())
+    }
+
+    /// One clears a range, another writes into it, begun at the same time: the second must not commit.
+    fn clear_and_write(&mut self) -> Result<(), Failed> {
+        let ks = self.keyspace()?;
+        let key = format!("key-{:03}", self.rng.below(60)).into_bytes();
+        let (mut clears, mut writes) = (self.db.begin(), self.db.begin());
+        let range = (Bound::Included(key.clone()), Bound::Excluded([&key[..], b"\x01"].concat()));
+        clears.remove_range(&ks, range.clone())?;
+        writes.insert(&ks, &key, b"beside a clear")?;
+        let name = ks.name().to_owned();
+        let (first, second, change) = if self.rng.chance(1, 2) {
+            (clears, writes, Change::Clear(name, range))
+        } else {
+            (writes, clears, Change::Row(name, key, Some(b"beside a clear".to_vec())))
+        };
+        let committed = first.commit();
+        self.hit("range removed");
+        self.told(committed, vec![change], Durability::Synced)?;
+        match second.commit() {
+            Err(Error::Conflict) => {
+                self.hit("conflict");
+                Ok(())
+            }
+            Ok(_) => Err(Failed::Wrong("a clear, and a write into it, both committed".to_owned())),
+            other => Ok(other.map(drop)?),
+        }
     }
 
     /// No snapshot shows half a transfer: the accounts' sum is always 0.
@@ -272,7 +434,7 @@ impl Client {
         self.told(committed, vec![Change::Row(ks.name().to_owned(), key, value)], Durability::Synced)?;
         match second.commit() {
             Err(Error::Conflict) => {
-                self.conflicts += 1;
+                self.hit("conflict");
                 Ok(())
             }
             Ok(_) if won => Err(Failed::Wrong("both of two that wrote the same row committed".to_owned())),
@@ -321,11 +483,39 @@ impl Client {
         }
     }
 
+    /// Of a row that holds a number or is not there.
+    fn number_key(&mut self) -> Vec<u8> {
+        format!("n-{}", self.rng.below(6)).into_bytes()
+    }
+
+    /// Never between two accounts: they go together.
+    fn range(&mut self) -> Bounds {
+        let key = |rng: &mut Rng| match rng.below(5) {
+            0 => format!("n-{}", rng.below(6)).into_bytes(),
+            _ => format!("key-{:03}", rng.below(60)).into_bytes(),
+        };
+        let (a, b) = (key(&mut self.rng), key(&mut self.rng));
+        if a == b || self.rng.chance(1, 12) {
+            return (Bound::Unbounded, Bound::Unbounded);
+        }
+        let mut bound = |key| match self.rng.below(9) {
+            0 => Bound::Unbounded,
+            1..5 => Bound::Included(key),
+            _ => Bound::Excluded(key),
+        };
+        // Never empty: whoever commits nothing has no place.
+        (bound(a.clone().min(b.clone())), bound(a.max(b)))
+    }
+
     /// A key that others use too, and a value; or none, to remove it.
     fn row(&mut self) -> (Vec<u8>, Option<Vec<u8>>) {
         let key = match self.rng.below(12) {
             0 => Vec::new(),
             1 => vec![0xff; 1 + self.rng.below(3) as usize],
+            3 => {
+                let number = self.rng.chance(3, 4).then(|| self.rng.next_u64().to_le_bytes().to_vec());
+                return (self.number_key(), number);
+            }
             2 if self.rng.chance(1, 20) => vec![b'k'; 60_000 + self.rng.below(5_000) as usize],
             _ => format!("key-{:03}", self.rng.below(60)).into_bytes(),
         };
@@ -337,7 +527,7 @@ impl Client {
             1..=16 => self.rng.below(120),
             17..=21 => self.rng.below(3_000),
             _ => {
-                self.large += 1;
+                self.hit("large value");
                 self.rng.below(90_000)
             }
         };
@@ -351,12 +541,30 @@ impl Client {
     }
 }
 
-fn number(bytes: &[u8]) -> i64 {
+pub(super) fn number(bytes: &[u8]) -> i64 {
     bytes.try_into().map_or(0, i64::from_le_bytes)
 }
 
-/// Where, the key, and the value; none removes.
-type Put = (Keyspace, Vec<u8>, Option<Vec<u8>>);
+type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// One operation on a keyspace.
+enum Act {
+    /// The key, and the value; none removes.
+    Row(Vec<u8>, Option<Vec<u8>>),
+    Clear(Bounds),
+    Add(Vec<u8>, i64),
+}
+
+impl Act {
+    fn change(self, ks: &Keyspace) -> Change {
+        let name = ks.name().to_owned();
+        match self {
+            Act::Row(key, value) => Change::Row(name, key, value),
+            Act::Clear(range) => Change::Clear(name, range),
+            Act::Add(key, delta) => Change::Add(name, key, delta),
+        }
+    }
+}
 
 enum Failed {
     Engine(Error),

@@ -2,6 +2,7 @@
 
 use seawall_engine::{Error, Lsn};
 use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
 
 /// A position before every commit.
 const START: Lsn = Lsn::ZERO;
@@ -16,6 +17,10 @@ pub(super) enum Change {
     Drop(String),
     /// Keyspace, key, value; none removes.
     Row(String, Vec<u8>, Option<Vec<u8>>),
+    /// Keyspace, and the range of its rows that goes.
+    Clear(String, (Bound<Vec<u8>>, Bound<Vec<u8>>)),
+    /// Keyspace, key, and what is added to its number.
+    Add(String, Vec<u8>, i64),
     /// The commit writes this row, and saw this value in it: whoever changed it in between would have been lost.
     Saw(String, Vec<u8>, Option<Vec<u8>>),
 }
@@ -154,6 +159,17 @@ fn apply(contents: &mut Contents, changes: &[Change]) -> bool {
             Change::Drop(name) => {
                 contents.remove(name);
             }
+            Change::Clear(name, range) => {
+                if let Some(rows) = contents.get_mut(name) {
+                    rows.retain(|key, _| !range.contains(key));
+                }
+            }
+            Change::Add(name, key, delta) => {
+                if let Some(rows) = contents.get_mut(name) {
+                    let number = rows.get(key).map_or(0, |value| super::client::number(value));
+                    rows.insert(key.clone(), number.wrapping_add(*delta).to_le_bytes().to_vec());
+                }
+            }
             Change::Row(name, key, value) => {
                 if let Some(rows) = contents.get_mut(name) {
                     match value {
@@ -175,6 +191,11 @@ fn describe(changes: &[Change]) -> String {
             format!("{name}/{} = {} bytes", key.escape_ascii(), value.len())
         }
         Change::Saw(name, key, _) => format!("saw {name}/{}", key.escape_ascii()),
+        Change::Clear(name, (from, to)) => {
+            let text = |bound: &Bound<Vec<u8>>| bound.as_ref().map(|key| key.escape_ascii().to_string());
+            format!("{name}: {:?} to {:?} gone", text(from), text(to))
+        }
+        Change::Add(name, key, delta) => format!("{name}/{} + {delta}", key.escape_ascii()),
         Change::Row(name, key, None) => format!("{name}/{} gone", key.escape_ascii()),
     };
     changes.iter().map(one).collect::<Vec<_>>().join(", ")

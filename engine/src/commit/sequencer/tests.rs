@@ -4,7 +4,6 @@
 use super::*;
 use crate::commit::log::OnNews;
 use crate::commit::ticket::Ticket;
-use crate::delta::Version;
 use crate::read::view::View;
 use crate::record::Builder;
 use crate::tree::{Superblock, TreeStore};
@@ -169,7 +168,7 @@ impl World {
         self.try_put(key, None).unwrap()
     }
 
-    fn get(&self, key: &str) -> Version {
+    fn get(&self, key: &str) -> Option<seawall_wal::Slice> {
         let (view, lsn) = self.reads.now();
         self.reads.get(&view, lsn, 1, key.as_bytes()).unwrap()
     }
