@@ -362,7 +362,7 @@ impl Rows {
         let all = std::mem::take(&mut *gathered).sorted();
         let leaves = std::mem::take(&mut index.leaves);
         let old = leaves.into_iter().flat_map(|leaf| {
-            let Leaf { ranks, rows, .. } = leaf.into_inner();
+            let Leaf { ranks, rows, .. } = std::mem::take(&mut *leaf.write());
             ranks.into_iter().zip(rows)
         });
         let (mut old, mut new) = (old.peekable(), all.peekable());
