@@ -124,6 +124,12 @@ impl Delta {
         self.newest_row(keyspace, key, Lsn::MAX, |row| Lsn(row.lsn))
     }
 
+    /// Whether there is a version from `since` on, visible or not, of a row from `from` on and below `to`.
+    pub(crate) fn has_since(&self, keyspace: u32, from: &[u8], to: Option<&[u8]>, since: Lsn) -> bool {
+        let to = to.map_or(Place::end_of(keyspace), |to| Place::new(keyspace, to, u64::MAX));
+        self.rows.has_since(&Place::new(keyspace, from, u64::MAX), &to, since.0)
+    }
+
     fn newest_row<T>(
         &self,
         keyspace: u32,

@@ -21,11 +21,27 @@ pub enum Mutation {
     CreateInPlace,
     /// A checkpoint syncs its blocks while some are still on their way.
     SyncEarly,
+    /// Keys that a transaction has read are not validated.
+    SkipPoints,
+    /// What a transaction has scanned is not validated.
+    SkipSpans,
+    /// Commits that have their place and are still being applied are not validated against.
+    SkipPending,
+    /// A transaction is believed although what it would be validated against was given up.
+    IgnoreFloor,
+    /// The sequencer's lock is given back between validation and the place in the log.
+    ValidateUnlocked,
+    /// Commits that become visible while another validates outside the lock are not kept for the rest of its validation.
+    ForgetRecent,
+    /// A commit is shown before the log has reached it.
+    ShowUnreached,
+    /// A transaction's snapshot moves on for a lock that it got, whatever it had read before.
+    RefreshBlindly,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 8] = [
+    pub const ALL: [Mutation; 16] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
@@ -34,6 +50,27 @@ impl Mutation {
         Mutation::ReplayLate,
         Mutation::CreateInPlace,
         Mutation::SyncEarly,
+        Mutation::SkipPoints,
+        Mutation::SkipSpans,
+        Mutation::SkipPending,
+        Mutation::IgnoreFloor,
+        Mutation::ValidateUnlocked,
+        Mutation::ForgetRecent,
+        Mutation::ShowUnreached,
+        Mutation::RefreshBlindly,
+    ];
+
+    /// Those of isolation, which only several transactions at once can tell: `tests/history.rs` does.
+    pub const ISOLATION: [Mutation; 9] = [
+        Mutation::SkipValidation,
+        Mutation::SkipPoints,
+        Mutation::SkipSpans,
+        Mutation::SkipPending,
+        Mutation::IgnoreFloor,
+        Mutation::ValidateUnlocked,
+        Mutation::ForgetRecent,
+        Mutation::ShowUnreached,
+        Mutation::RefreshBlindly,
     ];
 
     /// Its name on the command line.
@@ -47,6 +84,14 @@ impl Mutation {
             Mutation::ReplayLate => "replay-late",
             Mutation::CreateInPlace => "create-in-place",
             Mutation::SyncEarly => "sync-early",
+            Mutation::SkipPoints => "skip-points",
+            Mutation::SkipSpans => "skip-spans",
+            Mutation::SkipPending => "skip-pending",
+            Mutation::IgnoreFloor => "ignore-floor",
+            Mutation::ValidateUnlocked => "validate-unlocked",
+            Mutation::ForgetRecent => "forget-recent",
+            Mutation::ShowUnreached => "show-unreached",
+            Mutation::RefreshBlindly => "refresh-blindly",
         }
     }
 

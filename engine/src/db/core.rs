@@ -1,8 +1,11 @@
 //! What all parts of an open store share, and the way of a commit through it: throttle, place, wait.
 
+use crate::commit::locks::{Held, Locks};
 use crate::commit::log::CommitLog;
-use crate::commit::sequencer::{Pending, Sequencer};
+use crate::commit::pending::Pending;
+use crate::commit::sequencer::Sequencer;
 use crate::commit::ticket::Ticket;
+use crate::commit::validate::Seen;
 use crate::keyspace::{Catalogue, Life};
 use crate::life::checkpoint::FoldState;
 use crate::options::Options;
@@ -23,6 +26,7 @@ pub(crate) struct Core {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) log: Arc<dyn CommitLog>,
     pub(crate) sequencer: Arc<Sequencer>,
+    pub(crate) locks: Arc<Locks>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) store: Arc<TreeStore>,
     pub(crate) catalogue: Arc<Catalogue>,
@@ -60,11 +64,11 @@ impl Core {
         &self,
         set: WriteSet,
         touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
+        seen: Option<Seen<'_>>,
         durability: Durability,
     ) -> Result<Lsn> {
         let start = self.runtime.now();
-        let pending = self.place(set, touched, snapshot, durability)?;
+        let pending = self.place(set, touched, seen, durability)?;
         let result = self.sequencer.wait(&pending, None);
         self.counters.commit_us.record_duration(self.runtime.now().saturating_sub(start));
         result
@@ -72,14 +76,19 @@ impl Core {
             .inspect_err(|_| self.note_failure())
     }
 
+    /// Takes the commit's place; its locks are handed on when it is visible.
     pub(crate) fn commit_pipelined(
         &self,
         set: WriteSet,
         touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
+        seen: Option<Seen<'_>>,
         durability: Durability,
+        locks: Option<Held>,
     ) -> Result<Ticket> {
-        let pending = self.place(set, touched, snapshot, durability)?;
+        let pending = self.place(set, touched, seen, durability)?;
+        if let Some(locks) = locks {
+            pending.listener.keep(locks, || self.sequencer.settled(&pending));
+        }
         self.sequencer.notify(&pending);
         Ok(Ticket::pending(Arc::clone(&self.sequencer), pending))
     }
@@ -88,13 +97,13 @@ impl Core {
         &self,
         set: WriteSet,
         touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
+        seen: Option<Seen<'_>>,
         durability: Durability,
     ) -> Result<Arc<Pending>> {
         self.check_writable()?;
         let deltas = self.reads.deltas();
         self.throttle(deltas.bytes)?;
-        let placed = self.sequencer.commit(set, touched, snapshot, durability);
+        let placed = self.sequencer.commit(set, touched, seen, durability);
         if matches!(placed, Err(Error::NoSpace)) {
             // A checkpoint may give log back.
             self.fold.request(&*self.runtime);

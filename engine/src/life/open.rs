@@ -15,6 +15,7 @@
 //! that outgrows its budget on the way is folded at once, with the replay position left where it was: redo writes
 //! whole rows, so doing some of it twice ends in the same state.
 
+use crate::commit::locks::Locks;
 use crate::commit::log::{CommitLog, LocalLog};
 use crate::commit::sequencer::Sequencer;
 use crate::db::{Core, Db, Handle};
@@ -249,8 +250,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     reads.set_visible(end);
     let sequencer =
         Sequencer::new(Arc::clone(&log), Arc::clone(&runtime), Arc::clone(&reads), Arc::clone(&catalogue));
-    let skips_validation = options.has(crate::mutation::Mutation::SkipValidation);
-    sequencer.skips_validation.store(skips_validation, std::sync::atomic::Ordering::Relaxed);
+    sequencer.err_by(options.mutation);
     if options.has(crate::mutation::Mutation::ReuseEarly) {
         files.store.reuse_early();
     }
@@ -258,6 +258,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         files.store.sync_early();
     }
     let core = Arc::new(Core {
+        locks: Locks::new(Arc::clone(&runtime)),
         fold: FoldState::new(&runtime),
         runtime,
         log,

@@ -1,10 +1,12 @@
 //! A store over a log whose marks a thread of the test moves, and what must hold whenever anybody reads.
 
 use crate::commit::log::{CommitLog, News, OnNews, Outcome, Place};
-use crate::commit::sequencer::Pending;
+use crate::commit::pending::Pending;
+use crate::commit::validate::Seen;
 use crate::db::Core;
 use crate::life::open::{Files, start};
 use crate::mutation::Mutation;
+use crate::read::track::ReadSet;
 use crate::read::view::View;
 use crate::record::{Builder, WriteSet};
 use crate::sync::{AtomicU32, Mutex};
@@ -330,7 +332,9 @@ impl World {
         for key in keys {
             builder.put(KEYSPACE, key.as_bytes(), value);
         }
-        self.core.sequencer.commit(builder.finish(), &[], snapshot, Durability::Synced)
+        let reads = ReadSet::default();
+        let seen = snapshot.map(|snapshot| Seen { snapshot, reads: &reads });
+        self.core.sequencer.commit(builder.finish(), &[], seen, Durability::Synced)
     }
 
     /// A commit of two rows that must succeed.
