@@ -179,14 +179,16 @@ pub(crate) fn look_early<'a>(sequencer: &'a Sequencer, seen: Seen<'_>) -> Result
         state.recent.enter(from);
         (Early { sequencer, from, is_over: false }, known, open)
     };
-    let is_changed = known.iter().any(|delta| seen.reads.is_changed_in(delta, seen.snapshot))
-        || open.iter().any(|pending| meets(pending, seen.reads));
-    if is_changed {
+    let is_changed = |delta: &Arc<Delta>| {
+        sequencer.switch_point();
+        seen.reads.is_changed_in(delta, seen.snapshot)
+    };
+    if known.iter().any(is_changed) || open.iter().any(|pending| meets(pending, seen.reads)) {
         return Err(Error::Conflict);
     }
     drop((known, open));
-    sequencer.switch_point();
     for _ in 0..ROUNDS_MAX {
+        sequencer.switch_point();
         let new: Vec<Arc<Pending>> = {
             let mut state = sequencer.state();
             let rows = |pending: &Arc<Pending>| pending.set().map_or(0, |set| set.rows().len());
