@@ -41,8 +41,8 @@ pub struct TxOptions {
     pub read_only: bool,
     /// How often a transaction that lost is tried again by [`Db::transact_with`]; 64 by default.
     pub retries_max: Option<u32>,
-    /// How long [`get_for_update`](crate::Transaction::get_for_update) waits for a row's lock; one second by default, and not
-    /// at all at zero.
+    /// How long [`get_for_update`](crate::Transaction::get_for_update) waits for a row's lock; one second by default, not at
+    /// all at zero, for ever at [`Duration::MAX`].
     pub lock_timeout: Option<Duration>,
 }
 

@@ -151,19 +151,20 @@ impl Locks {
         Ok(Asked::Queued(waiter))
     }
 
-    /// Sleeps until the lock is handed over, or time is over.
+    /// Sleeps until the lock is handed over, or time is over; with the longest limit it never is.
     fn wait(&self, waiting: &mut Waiting<'_>, limit: Duration) -> Result<()> {
+        let is_endless = limit == Duration::MAX;
         let deadline = self.runtime.now().saturating_add(limit);
         loop {
             if waiting.waiter.word.load(Ordering::SeqCst) == GRANTED {
                 waiting.is_over = true;
                 return Ok(());
             }
-            let left = deadline.saturating_sub(self.runtime.now());
-            if left.is_zero() {
+            let left = (!is_endless).then(|| deadline.saturating_sub(self.runtime.now()));
+            if left == Some(Duration::ZERO) {
                 return if waiting.leave() { Err(Error::LockTimeout) } else { Ok(()) };
             }
-            self.runtime.wait(&waiting.waiter.word, WAITING, Some(left));
+            self.runtime.wait(&waiting.waiter.word, WAITING, left);
         }
     }
 

@@ -328,12 +328,20 @@ impl World {
         value: &[u8],
         snapshot: Option<Lsn>,
     ) -> Result<Arc<Pending>> {
+        let reads = ReadSet::default();
+        self.place_seen(keys, value, snapshot.map(|snapshot| Seen { snapshot, reads: &reads }))
+    }
+
+    pub(super) fn place_seen(
+        &self,
+        keys: &[String],
+        value: &[u8],
+        seen: Option<Seen<'_>>,
+    ) -> Result<Arc<Pending>> {
         let mut builder = Builder::default();
         for key in keys {
             builder.put(KEYSPACE, key.as_bytes(), value);
         }
-        let reads = ReadSet::default();
-        let seen = snapshot.map(|snapshot| Seen { snapshot, reads: &reads });
         self.core.sequencer.commit(builder.finish(), &[], seen, Durability::Synced)
     }
 
