@@ -14,7 +14,7 @@ use crate::key::{check_key, check_value};
 use crate::keyspace::{KeyspaceOptions, Life, check_name};
 use crate::options::{Isolation, TxOptions};
 use crate::read::scan::{OwnKey, OwnRows};
-use crate::read::track::{ReadLog, ReadSet};
+use crate::read::track::ReadLog;
 use crate::read::view::{Readable, Snapshot};
 use crate::record::{Builder, WriteSet};
 use crate::sync::{AtomicBool, Ordering};
@@ -260,13 +260,10 @@ impl Transaction {
         if self.is_read_only || set.is_empty() {
             return false;
         }
-        let is_unchanged = |reads: &ReadSet| {
-            let seen = Seen { snapshot: self.snapshot.lsn(), reads };
-            core.sequencer.check_unchanged(&set, seen).is_ok()
-        };
+        let seen = Seen { snapshot: self.snapshot.lsn(), reads: &self.reads.now() };
         self.snapshot.check_age().is_err()
             || core.sequencer.check().is_err()
-            || !self.reads.look(is_unchanged)
+            || core.sequencer.check_unchanged(&set, seen).is_err()
     }
 
     /// Returns when the commit is visible, at the durability asked for.

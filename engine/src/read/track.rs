@@ -313,11 +313,11 @@ impl ReadLog {
         state.set.fit(self.bytes_max);
     }
 
-    /// The set as it is now.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&ReadSet) -> T) -> T {
+    /// The set as it is now. A copy: whoever compares it meets the sequencer, and holds no lock on the way.
+    pub(crate) fn now(&self) -> ReadSet {
         let mut state = self.state.lock();
         state.settle();
-        look(&state.set)
+        state.set.clone()
     }
 
     /// Whether scans are still there, which read on from where they began.

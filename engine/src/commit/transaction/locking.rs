@@ -157,10 +157,7 @@ impl Transaction {
 
     fn is_unchanged_but_for_time(&self, nothing: &WriteSet) -> bool {
         let core = self.core();
-        core.options.has(Mutation::RefreshBlindly)
-            || self.reads.look(|reads| {
-                let seen = Seen { snapshot: self.snapshot.lsn(), reads };
-                core.sequencer.check_unchanged(nothing, seen).is_ok()
-            })
+        let seen = Seen { snapshot: self.snapshot.lsn(), reads: &self.reads.now() };
+        core.options.has(Mutation::RefreshBlindly) || core.sequencer.check_unchanged(nothing, seen).is_ok()
     }
 }

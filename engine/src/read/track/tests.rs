@@ -87,7 +87,7 @@ fn a_scan_that_goes_on_is_one_span_and_its_end_is_noted_when_it_is_dropped() {
     let track = Track::new(&log, 1);
     track.pass(Edge::first(), Some(Edge::behind(&slice("b")))).unwrap();
     track.pass(Edge::behind(&slice("b")), Some(Edge::behind(&slice("d")))).unwrap();
-    let has = |key: &str| log.look(|set| set.meets(&writes(&[key])));
+    let has = |key: &str| log.now().meets(&writes(&[key]));
     assert!(has("") && has("c") && has("d") && !has("e"));
     track.pass(Edge::behind(&slice("d")), None).unwrap();
     drop(track);
