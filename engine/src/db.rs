@@ -152,11 +152,26 @@ impl Db {
         Transaction::new(Arc::clone(&self.0), &options)
     }
 
-    /// Runs `f` until it commits, trying again with back-off when another transaction won, up to 64 times; so `f`
-    /// may run more than once. What `f` returns as an error rolls back, and so does a panic.
+    /// Runs `f` until it commits, trying again when that [is right](Error::is_retryable) (another transaction won, or had
+    /// a lock), up to 64 times, each after a random time below a bound that doubles from 50 µs to 10 ms. So `f` may run
+    /// more than once: what it does outside of the transaction it does each time. What `f` returns as an error of
+    /// another kind rolls back, and so does a panic.
     ///
     /// # Errors
-    /// Those of `f` and of [`Transaction::commit`]; `Conflict` if it lost every time.
+    /// Those of `f` and of [`Transaction::commit`]; `Conflict`, `Deadlock` or `LockTimeout` if it lost every time.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::open("store")?;
+    /// # let counts = db.keyspace("counts")?;
+    /// let count = db.transact(|tx| {
+    ///     let old = tx.get(&counts, "visits")?.map_or(0, |old| old.len());
+    ///     tx.insert(&counts, "visits", vec![b'|'; old + 1])?;
+    ///     Ok(old + 1)
+    /// })?;
+    /// # Ok(()) }
+    /// ```
     pub fn transact<T>(&self, mut f: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
         self.transact_with(TxOptions::default(), &mut f)
     }
@@ -173,11 +188,31 @@ impl Db {
         self.run(&options, &mut f, Error::is_retryable)
     }
 
-    /// Like [`transact`](Db::transact) for an error type of one's own, whose errors are never tried again; a lost
-    /// commit is.
+    /// Like [`transact`](Db::transact) for an error type of one's own. Its errors are the end, unless the transaction had
+    /// lost before (a `Conflict` or a `Deadlock` by [`get_for_update`](Transaction::get_for_update)); a lost commit is tried
+    /// again.
     ///
     /// # Errors
     /// As [`transact`](Db::transact).
+    ///
+    /// ```no_run
+    /// # use seawall_engine::{Db, Error, Readable};
+    /// enum Refused {
+    ///     Poor,
+    ///     Store(Error),
+    /// }
+    /// impl From<Error> for Refused {
+    ///     fn from(error: Error) -> Refused {
+    ///         Refused::Store(error)
+    ///     }
+    /// }
+    /// # fn pay(db: &Db, purses: &seawall_engine::Keyspace) -> Result<(), Refused> {
+    /// db.try_transact(|tx| match tx.get_for_update(purses, "ada")? {
+    ///     Some(purse) if !purse.is_empty() => Ok(tx.insert(purses, "ada", &purse[1..])?),
+    ///     _ => Err(Refused::Poor),
+    /// })
+    /// # }
+    /// ```
     pub fn try_transact<T, E: From<Error>>(
         &self,
         mut f: impl FnMut(&mut Transaction) -> Result<T, E>,
@@ -202,7 +237,10 @@ impl Db {
                     Err(error) if is_last || !error.is_retryable() => return Err(E::from(error)),
                     Err(_) => {}
                 },
-                Err(error) if is_last || !is_retryable(&error) => return Err(error),
+                // One that has lost already may have failed for that reason alone.
+                Err(error) if is_last || !is_retryable(&error) && !transaction.has_lost() => {
+                    return Err(error);
+                }
                 Err(_) => drop(transaction),
             }
             self.back_off(retries);
@@ -251,7 +289,7 @@ impl Db {
         if set.is_empty() {
             return Ok(Ticket::nothing(core.reads.visible()));
         }
-        core.commit_pipelined(set, &touched, None, core.options.durability)
+        core.commit_pipelined(set, &touched, None, core.options.durability, None)
     }
 
     /// Everything committed so far is on the device when this returns; the position up to which that is so.

@@ -242,9 +242,11 @@ impl Delta {
 
     /// Whether a row of the span was changed at or after `since`, visible or not, in any way.
     pub(crate) fn is_changed_in(&self, keyspace: u32, span: &Span, since: Lsn) -> bool {
+        let from = Place::new(keyspace, &span.from, u64::MAX);
+        let to = span.to.as_deref().map_or(Place::end_of(keyspace), |to| Place::new(keyspace, to, u64::MAX));
         let extras = self.extras();
-        self.rows.any_since(keyspace, span, since.0)
-            || (extras & ADDS != 0 && self.adds().is_some_and(|adds| adds.any_since(keyspace, span, since.0)))
+        self.rows.has_since(&from, &to, since.0)
+            || (extras & ADDS != 0 && self.adds().is_some_and(|adds| adds.has_since(&from, &to, since.0)))
             || (extras & CLEARS != 0 && self.removals.any_since(keyspace, span, since))
     }
 

@@ -30,6 +30,11 @@ pub enum Error {
     },
     /// Another transaction won; nothing happened; run it again.
     Conflict,
+    /// Transactions waited for each other's row locks in a circle, and this one was chosen to end it; nothing happened; run
+    /// it again.
+    Deadlock,
+    /// Another transaction held a row's lock for longer than this one would wait.
+    LockTimeout,
     /// The disk is full. Nothing was promised and nothing is lost; free some space and go on.
     NoSpace,
     /// This instance refuses writes since the failure named; reopen, which decides from what is on the disk.
@@ -95,9 +100,9 @@ impl Error {
         matches!(self, Error::Conflict)
     }
 
-    /// True if nothing happened and trying again is right.
+    /// True if nothing happened and trying again is right: a conflict, a deadlock, a lock that was not to be had in time.
     pub fn is_retryable(&self) -> bool {
-        self.is_conflict()
+        matches!(self, Error::Conflict | Error::Deadlock | Error::LockTimeout)
     }
 
     /// True if the commit may or may not survive.
@@ -122,6 +127,8 @@ impl Error {
                 Error::Io { op, path: path.clone(), offset: *offset, source: same_io(source) }
             }
             Error::Conflict => Error::Conflict,
+            Error::Deadlock => Error::Deadlock,
+            Error::LockTimeout => Error::LockTimeout,
             Error::NoSpace => Error::NoSpace,
             Error::Poisoned(cause) => Error::Poisoned(Arc::clone(cause)),
             Error::CommitUnknown { lsn } => Error::CommitUnknown { lsn: *lsn },
@@ -192,7 +199,14 @@ impl std::fmt::Display for Error {
                 write!(f, "{op} of {} failed: {source}", path.display())
             }
             Error::Conflict => {
-                f.write_str("another transaction changed the same rows first; run this one again")
+                f.write_str("another transaction changed what this one read or wrote; run this one again")
+            }
+            Error::Deadlock => f.write_str(
+                "transactions waited for each other's row locks in a circle; this one gave way: run it again, \
+                 and lock rows in one order everywhere",
+            ),
+            Error::LockTimeout => {
+                f.write_str("another transaction held a row's lock for too long; run this one again")
             }
             Error::NoSpace => {
                 f.write_str("the disk is full: nothing was written; free some space and try again")

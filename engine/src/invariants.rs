@@ -9,7 +9,7 @@
 //! | E5 | the superblock names C only after the log is on the device up to C | `sync_to(C)` precedes the fold |
 //! | E6 | log below C is released only after the superblock that names C is durable | the order in `checkpoint` |
 
-use crate::commit::sequencer::Pending;
+use crate::commit::pending::Pending;
 use seawall_wal::Lsn;
 
 /// E2, when visible moves over a pending commit.

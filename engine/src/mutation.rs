@@ -33,11 +33,27 @@ pub enum Mutation {
     AddsConflict,
     /// Validation overlooks ranges that were cleared.
     ClearUnvalidated,
+    /// Keys that a transaction has read are not validated.
+    SkipPoints,
+    /// What a transaction has scanned is not validated.
+    SkipSpans,
+    /// Commits that have their place and are still being applied are not validated against.
+    SkipPending,
+    /// A transaction is believed although what it would be validated against was given up.
+    IgnoreFloor,
+    /// The sequencer's lock is given back between validation and the place in the log.
+    ValidateUnlocked,
+    /// Commits that become visible while another validates outside the lock are not kept for the rest of its validation.
+    ForgetRecent,
+    /// A commit is shown before the log has reached it.
+    ShowUnreached,
+    /// A transaction's snapshot moves on for a lock that it got, whatever it had read before.
+    RefreshBlindly,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 14] = [
+    pub const ALL: [Mutation; 22] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
@@ -52,6 +68,27 @@ impl Mutation {
         Mutation::FoldAddsTwice,
         Mutation::AddsConflict,
         Mutation::ClearUnvalidated,
+        Mutation::SkipPoints,
+        Mutation::SkipSpans,
+        Mutation::SkipPending,
+        Mutation::IgnoreFloor,
+        Mutation::ValidateUnlocked,
+        Mutation::ForgetRecent,
+        Mutation::ShowUnreached,
+        Mutation::RefreshBlindly,
+    ];
+
+    /// Those of isolation, which only several transactions at once can tell: `tests/history.rs` does.
+    pub const ISOLATION: [Mutation; 9] = [
+        Mutation::SkipValidation,
+        Mutation::SkipPoints,
+        Mutation::SkipSpans,
+        Mutation::SkipPending,
+        Mutation::IgnoreFloor,
+        Mutation::ValidateUnlocked,
+        Mutation::ForgetRecent,
+        Mutation::ShowUnreached,
+        Mutation::RefreshBlindly,
     ];
 
     /// Its name on the command line.
@@ -71,6 +108,14 @@ impl Mutation {
             Mutation::FoldAddsTwice => "fold-adds-twice",
             Mutation::AddsConflict => "adds-conflict",
             Mutation::ClearUnvalidated => "clear-unvalidated",
+            Mutation::SkipPoints => "skip-points",
+            Mutation::SkipSpans => "skip-spans",
+            Mutation::SkipPending => "skip-pending",
+            Mutation::IgnoreFloor => "ignore-floor",
+            Mutation::ValidateUnlocked => "validate-unlocked",
+            Mutation::ForgetRecent => "forget-recent",
+            Mutation::ShowUnreached => "show-unreached",
+            Mutation::RefreshBlindly => "refresh-blindly",
         }
     }
 

@@ -17,9 +17,11 @@ use std::time::Duration;
 pub enum Isolation {
     /// Reads see the store as it was at the beginning; of two that write the same row, the first committer wins.
     /// Two that read what the other writes, and write different rows, both commit (write skew).
-    #[default]
     Snapshot,
-    /// As if one after another. Not there yet: asking for it is `BadInput`.
+    /// As if one after another, in the order of their commits, which is also the order of time: who begins when another
+    /// has returned is behind it. Beyond [`Snapshot`](Isolation::Snapshot), a transaction that writes conflicts with whoever
+    /// changed what it has read, keys that it found absent and the gaps between the rows of its scans included.
+    #[default]
     Serializable,
 }
 
@@ -37,8 +39,11 @@ pub struct TxOptions {
     pub durability: Option<Durability>,
     /// It refuses writes, and costs a little less.
     pub read_only: bool,
-    /// How often a conflict is tried again by [`Db::transact_with`]; 64 by default.
+    /// How often a transaction that lost is tried again by [`Db::transact_with`]; 64 by default.
     pub retries_max: Option<u32>,
+    /// How long [`get_for_update`](crate::Transaction::get_for_update) waits for a row's lock; one second by default, not at
+    /// all at zero, for ever at [`Duration::MAX`].
+    pub lock_timeout: Option<Duration>,
 }
 
 const MEMORY_BUDGET_DEFAULT: usize = 256 << 20;
@@ -124,7 +129,7 @@ impl DbBuilder {
             create: true,
             read_only: false,
             durability: Durability::Synced,
-            isolation: Isolation::Snapshot,
+            isolation: Isolation::default(),
             memory_budget: MEMORY_BUDGET_DEFAULT,
             log_bytes_max: LOG_BYTES_DEFAULT,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
@@ -162,7 +167,7 @@ impl DbBuilder {
         self
     }
 
-    /// How far transactions are kept apart. Default: [`Isolation::Snapshot`].
+    /// How far transactions are kept apart. Default: [`Isolation::Serializable`].
     pub fn isolation(mut self, default: Isolation) -> Self {
         self.isolation = default;
         self
@@ -278,11 +283,6 @@ impl DbBuilder {
     }
 
     pub(crate) fn options(self) -> Result<Options> {
-        if self.isolation == Isolation::Serializable {
-            return Err(Error::BadInput(
-                "serializable isolation is not there yet: open with Isolation::Snapshot, which is the default".into(),
-            ));
-        }
         let memory_budget = self.memory_budget.max(MEMORY_BUDGET_MIN);
         let runtime = self.runtime.unwrap_or_else(|| OsRuntime::new());
         let disk = match self.disk {

@@ -1,6 +1,7 @@
-//! How a snapshot reads: what it pins, and how deltas and tree are merged, both ways.
+//! How a snapshot reads: what it pins, how deltas and tree are merged, both ways, and what of it a transaction notes.
 
 pub(crate) mod cursor;
 pub(crate) mod held;
 pub(crate) mod scan;
+pub(crate) mod track;
 pub(crate) mod view;

@@ -14,6 +14,8 @@
 mod commits;
 mod folds;
 mod harness;
+mod isolation;
+mod locks;
 mod mistakes;
 mod outcomes;
 mod store;

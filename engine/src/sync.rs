@@ -3,13 +3,16 @@
 //! nothing that a scheduler could see.
 
 #[cfg(not(seawall_shuttle))]
-pub(crate) use parking_lot::{Mutex, RwLock};
+pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
 
 #[cfg(not(seawall_shuttle))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(seawall_shuttle)]
 pub(crate) use seawall_wal::sync::{Mutex, RwLock};
+
+#[cfg(seawall_shuttle)]
+pub(crate) use shuttle::sync::MutexGuard;
 
 #[cfg(seawall_shuttle)]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};

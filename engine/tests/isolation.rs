@@ -1,7 +1,7 @@
 //! What transactions promise each other, named after the phenomenon that must not happen (Berenson et al., 1995).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, clippy::disallowed_methods)]
 
-use seawall_engine::{Db, Durability, Error, Isolation, Readable, TxOptions, WriteBatch};
+use seawall_engine::{Db, Durability, Error, Readable, TxOptions, WriteBatch};
 use seawall_wal::SimDisk;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -149,18 +149,6 @@ fn a_transaction_older_than_what_is_remembered_conflicts() {
     let mut new = db.begin();
     new.insert(&ks, "untouched", "1").unwrap();
     new.commit().unwrap();
-}
-
-#[test]
-fn serializable_is_refused_in_words_until_it_is_there() {
-    let disk = SimDisk::new(1);
-    let refused = Db::builder("/store").disk(disk.clone()).isolation(Isolation::Serializable).open();
-    assert!(matches!(refused, Err(Error::BadInput(_))));
-    let db = open(&disk);
-    let ks = db.keyspace("k").unwrap();
-    let mut a = db.begin_with(TxOptions { isolation: Some(Isolation::Serializable), ..Default::default() });
-    assert!(matches!(a.insert(&ks, "x", "1"), Err(Error::BadInput(_))));
-    assert!(matches!(a.commit(), Err(Error::BadInput(_))));
 }
 
 #[test]

@@ -30,6 +30,14 @@ pub(crate) enum Misorder {
     HoldLate,
     /// What a transaction would be validated against goes, and nobody remembers that it has.
     ForgetFloor,
+    /// A row that is free is locked in a second step.
+    LookThenQueue,
+    /// A lock is handed over, and nobody is woken.
+    HandOverSilently,
+    /// Whoever gives up waiting does not look whether it has the lock by now.
+    LeaveBlindly,
+    /// Those who wait for each other are not told.
+    OverlookCircle,
     /// Folded deltas leave the view before the root that holds their rows is there.
     DropBeforeRoot,
 }

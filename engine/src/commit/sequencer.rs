@@ -28,92 +28,32 @@ use crate::commit::batch::too_large;
 #[cfg(seawall_shuttle)]
 use crate::commit::explored::{Misorder, errs};
 use crate::commit::log::{CommitLog, News, Outcome, Place};
-use crate::commit::ticket::Listener;
-use crate::commit::validate::validate;
-use crate::cover::Span;
+#[cfg(seawall_shuttle)]
+use crate::commit::pending::APPLIED;
+use crate::commit::pending::{LOST, Pending, WITHDRAWN};
+use crate::commit::validate::{Recent, Seen, look_early, validate};
 use crate::delta::Delta;
 use crate::invariants;
 use crate::keyspace::{Catalogue, Life};
 use crate::mutation::Mutation;
 use crate::read::view::Reads;
 use crate::record::{PAYLOAD_BYTES_MAX, WriteSet};
-use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence};
 use crate::{Error, Result};
 use seawall_wal::{Durability, Lsn, Runtime};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A commit, or a freeze, that has its place but is not visible yet.
-pub(crate) struct Pending {
-    /// None for a freeze, which waits for nothing but those before it.
-    place: Option<Place>,
-    end: Lsn,
-    commit: Option<(Arc<Delta>, WriteSet)>,
-    flags: AtomicU8,
-    pub(crate) listener: Listener,
-}
-
 /// Commits of up to so many rows are applied under the sequencer's lock; none where interleavings are explored, for those
 /// of the other way are the more.
 const APPLIED_AT_ONCE_ROWS: usize = if cfg!(seawall_shuttle) { 0 } else { 2 };
 
-const APPLIED: u8 = 1;
-const WITHDRAWN: u8 = 2;
-const LOST: u8 = 4;
-
-impl Pending {
-    fn flags(&self) -> u8 {
-        self.flags.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn is_applied(&self) -> bool {
-        self.flags() & APPLIED != 0
-    }
-
-    /// The flags as they were before.
-    fn apply(&self) -> u8 {
-        if let Some((delta, set)) = &self.commit {
-            delta.apply(set, self.lsn());
-        }
-        self.flags.fetch_or(APPLIED, Ordering::SeqCst)
-    }
-
-    pub(crate) fn lsn(&self) -> Lsn {
-        self.place.as_ref().map_or(self.end, |place| place.lsn)
-    }
-
-    pub(crate) fn end(&self) -> Lsn {
-        self.end
-    }
-
-    pub(crate) fn writes(&self, keyspace: u32, key: &[u8]) -> bool {
-        self.commit.as_ref().is_some_and(|(_, set)| set.contains(keyspace, key))
-    }
-
-    /// As [`writes`](Self::writes), adds left out.
-    pub(crate) fn overwrites(&self, keyspace: u32, key: &[u8]) -> bool {
-        self.commit.as_ref().is_some_and(|(_, set)| set.overwrites(keyspace, key))
-    }
-
-    pub(crate) fn writes_in(&self, keyspace: u32, span: &Span) -> bool {
-        self.commit.as_ref().is_some_and(|(_, set)| set.meets(keyspace, span))
-    }
-}
-
-impl std::fmt::Debug for Pending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pending")
-            .field("lsn", &self.lsn())
-            .field("end", &self.end)
-            .field("flags", &self.flags())
-            .finish_non_exhaustive()
-    }
-}
-
 /// What the sequencer's lock guards.
 pub(crate) struct State {
     pub(crate) pending: VecDeque<Arc<Pending>>,
+    /// Those that have left the queue while somebody validates.
+    pub(crate) recent: Recent,
     pub(crate) active: Arc<Delta>,
     /// Commits with a place in `active`, applied or not.
     reserved: u64,
@@ -125,7 +65,13 @@ pub(crate) struct State {
     pub(crate) floor: Lsn,
     refusal: Option<Refusal>,
     /// A test's deliberate mistake.
-    pub(crate) mutation: Option<Mutation>,
+    mistake: Option<Mutation>,
+}
+
+impl State {
+    pub(crate) fn errs(&self, mutation: Mutation) -> bool {
+        self.mistake == Some(mutation)
+    }
 }
 
 #[derive(Clone)]
@@ -155,8 +101,6 @@ pub(crate) struct Sequencer {
     waiting: AtomicU32,
     is_refusing: AtomicBool,
     pub(crate) conflicts: AtomicU64,
-    /// A test's deliberate mistake.
-    pub(crate) skips_validation: AtomicBool,
 }
 
 impl Sequencer {
@@ -169,13 +113,14 @@ impl Sequencer {
         let view = reads.view();
         let state = State {
             pending: VecDeque::new(),
+            recent: Recent::default(),
             active: Arc::clone(&view.active),
             reserved: u64::from(!view.active.is_empty()),
             older: view.frozen.clone(),
             folded: Lsn::ZERO,
             floor: Lsn::ZERO,
             refusal: None,
-            mutation: None,
+            mistake: None,
         };
         let sequencer = Arc::new(Sequencer {
             log: Arc::clone(&log),
@@ -187,7 +132,6 @@ impl Sequencer {
             waiting: AtomicU32::new(0),
             is_refusing: AtomicBool::new(false),
             conflicts: AtomicU64::new(0),
-            skips_validation: AtomicBool::new(false),
         });
         let listening = Arc::downgrade(&sequencer);
         log.listen(Box::new(move |news| {
@@ -196,11 +140,6 @@ impl Sequencer {
             }
         }));
         sequencer
-    }
-
-    /// A test's deliberate mistake.
-    pub(crate) fn err_by(&self, mutation: Option<Mutation>) {
-        self.state.lock().mutation = mutation;
     }
 
     /// Refuses when writes are refused.
@@ -214,19 +153,39 @@ impl Sequencer {
         }
     }
 
-    /// `Conflict` if a transaction that read at `snapshot` could not commit these rows now.
-    pub(crate) fn would_conflict(&self, set: &WriteSet, snapshot: Lsn) -> bool {
-        validate(&self.state.lock(), set, snapshot).is_err()
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 
-    /// Validates, takes the next place in the log, and applies. With a snapshot, every row must be unchanged since.
-    /// What comes back is applied, and neither durable nor visible: see [`wait`](Self::wait) and
+    /// From now on it makes this mistake.
+    pub(crate) fn err_by(&self, mistake: Option<Mutation>) {
+        self.state.lock().mistake = mistake;
+    }
+
+    /// Behind every record that has its place.
+    pub(super) fn reserved_end(&self, state: &State) -> Lsn {
+        state.pending.back().map_or(self.reads.visible(), |last| last.end())
+    }
+
+    pub(super) fn switch_point(&self) {
+        self.runtime.switch_point();
+    }
+
+    /// `Conflict` if a transaction that has seen this could not commit these rows now.
+    pub(crate) fn check_unchanged(&self, set: &WriteSet, seen: Seen<'_>) -> Result<()> {
+        let early = if seen.reads.is_small() { None } else { Some(look_early(self, seen)?) };
+        let state = self.state.lock();
+        validate(&state, set, seen, early.as_ref())
+    }
+
+    /// Validates, takes the next place in the log, and applies. What was `seen` must be unchanged, with every row of the
+    /// set. What comes back is applied, and neither durable nor visible: see [`wait`](Self::wait) and
     /// [`notify`](Self::notify), one of which must follow.
     pub(crate) fn commit(
         &self,
         set: WriteSet,
         touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
+        seen: Option<Seen<'_>>,
         durability: Durability,
     ) -> Result<Arc<Pending>> {
         if set.payload().len() > PAYLOAD_BYTES_MAX {
@@ -235,18 +194,31 @@ impl Sequencer {
         // A few rows are applied in their order at once, in less time than another thread would wait for this one to come
         // back to it; many, beside other commits.
         let is_small = set.rows().len() <= APPLIED_AT_ONCE_ROWS;
+        let lost = |_: &Error| {
+            self.conflicts.fetch_add(1, Ordering::Relaxed);
+        };
+        let mut early = match seen {
+            Some(seen) if !seen.reads.is_small() => Some(look_early(self, seen).inspect_err(lost)?),
+            _ => None,
+        };
         let pending = loop {
             let mut state = self.state.lock();
             if let Some(refusal) = &state.refusal {
                 return Err(refusal.error());
             }
             check_lives(&set, touched)?;
-            if let Some(snapshot) = snapshot.filter(|_| !self.skips_validation.load(Ordering::Relaxed)) {
-                validate(&state, &set, snapshot).inspect_err(|_| {
-                    self.conflicts.fetch_add(1, Ordering::Relaxed);
-                })?;
+            if let Some(seen) = seen.filter(|_| !state.errs(Mutation::SkipValidation)) {
+                validate(&state, &set, seen, early.as_ref()).inspect_err(lost)?;
+                if state.errs(Mutation::ValidateUnlocked) {
+                    drop(state);
+                    self.runtime.switch_point();
+                    state = self.state.lock();
+                }
             }
             if let Some(place) = self.log.place(set.payload(), durability)? {
+                if let Some(early) = &mut early {
+                    early.end(&mut state);
+                }
                 let pending = self.enqueue(&mut state, place, set);
                 if is_small {
                     pending.apply();
@@ -274,15 +246,9 @@ impl Sequencer {
     }
 
     fn enqueue(&self, state: &mut State, place: Place, set: WriteSet) -> Arc<Pending> {
-        debug_assert!(state.pending.back().is_none_or(|last| last.end <= place.lsn), "E1");
+        debug_assert!(state.pending.back().is_none_or(|last| last.end() <= place.lsn), "E1");
         self.catalogue.placed(set.created(), set.dropped(), place.lsn);
-        let pending = Arc::new(Pending {
-            place: Some(place),
-            end: place.end,
-            commit: Some((Arc::clone(&state.active), set)),
-            flags: AtomicU8::new(0),
-            listener: Listener::default(),
-        });
+        let pending = Arc::new(Pending::commit(place, Arc::clone(&state.active), set));
         state.reserved += 1;
         state.pending.push_back(Arc::clone(&pending));
         pending
@@ -297,13 +263,7 @@ impl Sequencer {
                 return Err(Error::Poisoned(Arc::clone(cause)));
             }
             let end = self.log.barrier()?;
-            state.pending.push_back(Arc::new(Pending {
-                place: None,
-                end,
-                commit: None,
-                flags: AtomicU8::new(APPLIED),
-                listener: Listener::default(),
-            }));
+            state.pending.push_back(Arc::new(Pending::freeze(end)));
             #[cfg(seawall_shuttle)]
             if errs(Misorder::SwapUnlocked) {
                 drop(state);
@@ -312,7 +272,7 @@ impl Sequencer {
             if state.reserved > 0 {
                 let frozen = std::mem::take(&mut state.active);
                 frozen.freeze(end);
-                if state.mutation == Some(Mutation::ReadUncleared) {
+                if state.errs(Mutation::ReadUncleared) {
                     frozen.forget_clears();
                 }
                 state.older.insert(0, Arc::clone(&frozen));
@@ -386,10 +346,14 @@ impl Sequencer {
                     break;
                 }
                 let is_withdrawn = front.flags() & WITHDRAWN != 0;
-                if !is_withdrawn && front.place.as_ref().is_some_and(|place| !self.log.is_reached(place)) {
+                let is_awaited = front.place.as_ref().is_some_and(|place| !self.log.is_reached(place));
+                if is_awaited && !is_withdrawn && !state.errs(Mutation::ShowUnreached) {
                     break;
                 }
                 let Some(front) = state.pending.pop_front() else { break };
+                if !state.errs(Mutation::ForgetRecent) {
+                    state.recent.note(&front);
+                }
                 #[cfg(seawall_shuttle)]
                 if is_withdrawn && errs(Misorder::DiscardLate) {
                     discarded.push(front);

@@ -2,7 +2,9 @@
 
 #[cfg(seawall_shuttle)]
 use crate::commit::explored::{Misorder, errs};
-use crate::commit::sequencer::{Pending, Sequencer};
+use crate::commit::locks::Held;
+use crate::commit::pending::Pending;
+use crate::commit::sequencer::Sequencer;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::{Error, Result};
 use seawall_wal::Lsn;
@@ -19,6 +21,8 @@ type OnDone = Box<dyn FnOnce(Result<Lsn>) + Send>;
 struct Slot {
     waker: Option<Waker>,
     on_done: Option<OnDone>,
+    /// The transaction's locks, until its commit is visible.
+    locks: Option<Held>,
 }
 
 /// Who wants to be told of a commit's end.
@@ -40,9 +44,19 @@ impl Listener {
         self.is_wanted.store(true, Ordering::SeqCst);
     }
 
+    /// Keeps a transaction's locks until its commit has ended.
+    pub(crate) fn keep(&self, locks: Held, settled: impl Fn() -> Option<Result<Lsn>>) {
+        self.want(|slot| slot.locks = Some(locks));
+        if settled().is_some() {
+            self.tell(settled);
+        }
+    }
+
     /// Tells whoever listens; nobody is told twice. Without a lock held.
     pub(crate) fn tell(&self, settled: impl FnOnce() -> Option<Result<Lsn>>) {
         let slot = std::mem::take(&mut *self.slot.lock());
+        // The next holder is to see this commit: it is visible, or never will be.
+        drop(slot.locks);
         if let Some(waker) = slot.waker {
             guarded(|| waker.wake());
         }

@@ -5,35 +5,67 @@
 //! is alive), and an undo list is kept from the first savepoint on: see `own`.
 
 use crate::commit::batch::{check_range, too_large};
+use crate::commit::locks::Held;
 use crate::commit::own::{OwnRow, OwnWrites, cost, cost_of_clear};
 use crate::commit::ticket::Ticket;
+use crate::commit::validate::Seen;
 use crate::db::{Core, Handle};
 use crate::delta::Version;
 use crate::key::{KeyRange, check_key, check_value};
 use crate::keyspace::{KeyspaceOptions, Life, check_name};
 use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::{Isolation, TxOptions};
-use crate::read::scan::Own;
-use crate::read::view::{Readable, Snapshot, check_instance};
-use crate::record::{Builder, WriteSet, decode_catalogue_row};
+use crate::read::track::ReadLog;
+use crate::read::view::{Readable, Snapshot};
+use crate::record::{Builder, WriteSet};
 use crate::sync::{AtomicBool, Ordering};
-use crate::{Cursor, Error, Keyspace, Result, Scan};
+use crate::{Error, Keyspace, Result};
 use seawall_wal::{Durability, Lsn, Slice};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A transaction under snapshot isolation: it reads the store as it was when it began, plus its own writes, and
-/// commits only if no row that it writes was changed by another since (the first committer wins; the loser gets
-/// `Conflict`, and nothing has happened). Dropping it rolls it back.
+use locking::Doom;
+
+mod locking;
+mod reading;
+
+/// How long a row's lock is waited for.
+const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+
+/// A transaction: it reads the store as it was when it began, plus its own writes, and commits only if nothing that it
+/// wrote ([`Isolation::Snapshot`]), or nothing that it wrote or read ([`Isolation::Serializable`], the default), was
+/// changed by another since. The first to commit wins; the other gets `Conflict`, and nothing has happened. One that wrote
+/// nothing never loses. Dropping it rolls it back.
 ///
 /// [`Db::transact`](crate::Db::transact) runs one with retries.
+///
+/// ```no_run
+/// # fn main() -> seawall_engine::Result<()> {
+/// # use seawall_engine::{Db, Readable};
+/// # let db = Db::open("store")?;
+/// # let on_call = db.keyspace("on-call")?;
+/// let mut tx = db.begin();
+/// // Somebody must stay: whoever else leaves at the same time has read what this one writes, and gets a conflict.
+/// if tx.range(&on_call, ..).count() > 1 {
+///     tx.remove(&on_call, "ada")?;
+/// }
+/// tx.commit()?;
+/// # Ok(()) }
+/// ```
 pub struct Transaction {
     handle: Arc<Handle>,
     snapshot: Snapshot,
     durability: Durability,
     is_read_only: bool,
-    /// Why it cannot be used at all.
-    refusal: Option<String>,
+    /// What it reads is noted, and validated.
+    is_serializable: bool,
+    reads: Arc<ReadLog>,
+    /// Something was read and not noted: the snapshot must stay.
+    is_pinned: AtomicBool,
+    locks: Option<Held>,
+    lock_timeout: Option<Duration>,
+    doom: Option<Doom>,
     own: OwnWrites,
     touched: BTreeMap<u32, Arc<Life>>,
     created: Vec<Arc<Life>>,
@@ -64,18 +96,20 @@ impl Transaction {
         let core = handle.core();
         let is_read_only = options.read_only || core.options.read_only;
         let isolation = options.isolation.unwrap_or(core.options.isolation);
-        let refusal = (isolation == Isolation::Serializable).then(|| {
-            "serializable isolation is not there yet: ask for Isolation::Snapshot, which is the default"
-                .into()
-        });
         let snapshot = core.reads.snapshot(core.catalogue.instance(), !is_read_only);
+        let reads = ReadLog::new(core.options.transaction_bytes_max);
         Transaction {
             durability: options.durability.unwrap_or(core.options.durability),
             number: core.runtime.random(),
             handle,
             snapshot,
             is_read_only,
-            refusal,
+            is_serializable: isolation == Isolation::Serializable && !is_read_only,
+            reads,
+            is_pinned: AtomicBool::new(false),
+            locks: None,
+            lock_timeout: options.lock_timeout,
+            doom: None,
             own: OwnWrites::default(),
             touched: BTreeMap::new(),
             created: Vec::new(),
@@ -197,15 +231,6 @@ impl Transaction {
         Ok(true)
     }
 
-    /// Reads without entering the read set; under snapshot isolation there is none, and this is
-    /// [`get`](Readable::get).
-    ///
-    /// # Errors
-    /// As [`get`](Readable::get).
-    pub fn get_untracked(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        self.get(ks, key)
-    }
-
     /// Makes a keyspace that is there once this transaction commits, and for it at once.
     ///
     /// # Errors
@@ -271,37 +296,40 @@ impl Transaction {
         self
     }
 
-    /// It can no longer commit: a row that it has written was changed by another since it began, its snapshot had to
-    /// give way, or the store refuses writes. A long transaction may ask now and then, instead of finding out at its end.
+    /// It can no longer commit: something that it wrote, or read and is to be validated for, was changed by another since
+    /// it began, its snapshot had to give way, or the store refuses writes. A long transaction may ask now and then,
+    /// instead of finding out at its end.
     pub fn is_doomed(&self) -> bool {
-        if self.check_usable().is_err() {
+        let core = self.core();
+        if core.check_open().is_err() || self.doom.is_some() {
             return true;
         }
         let set = self.encode();
-        let is_writer = !self.is_read_only && !set.is_empty();
-        let sequencer = &self.core().sequencer;
-        let is_too_old = self.snapshot.check_age().is_err();
-        is_writer
-            && (is_too_old
-                || sequencer.check().is_err()
-                || sequencer.would_conflict(&set, self.snapshot.lsn()))
+        if self.is_read_only || set.is_empty() {
+            return false;
+        }
+        let seen = Seen { snapshot: self.snapshot.lsn(), reads: &self.reads.now() };
+        self.snapshot.check_age().is_err()
+            || core.sequencer.check().is_err()
+            || core.sequencer.check_unchanged(&set, seen).is_err()
     }
 
     /// Returns when the commit is visible, at the durability asked for.
     ///
     /// # Errors
-    /// `Conflict`: another won, nothing happened. `SnapshotTooOld`, `NoSpace`, `TooLarge`, `KeyspaceMissing`, `Closed`, `Poisoned`:
+    /// `Conflict`, `Deadlock`: another won, nothing happened. `SnapshotTooOld`, `NoSpace`, `TooLarge`, `KeyspaceMissing`, `Closed`, `Poisoned`:
     /// nothing happened. `CommitUnknown`: it may or may not survive; ask again after reopening.
     pub fn commit(self) -> Result<Lsn> {
-        self.check_usable()?;
+        self.core().check_open()?;
+        self.check_doom()?;
         let set = self.encode();
         if set.is_empty() {
             return Ok(self.snapshot.lsn());
         }
         self.snapshot.check_age()?;
-        let core = self.core();
-        let touched = self.touched_lives();
-        core.commit(set, &touched, Some(self.snapshot.lsn()), self.durability)
+        let (reads, touched) = (self.close_reads(), self.touched_lives());
+        let seen = Seen { snapshot: self.snapshot.lsn(), reads: &reads };
+        self.core().commit(set, &touched, Some(seen), self.durability)
     }
 
     /// Takes the commit's place in the order and returns at once: transactions after it see its writes only when
@@ -309,16 +337,18 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`commit`](Transaction::commit); `CommitUnknown` comes from the ticket.
-    pub fn commit_pipelined(self) -> Result<Ticket> {
-        self.check_usable()?;
+    pub fn commit_pipelined(mut self) -> Result<Ticket> {
+        self.core().check_open()?;
+        self.check_doom()?;
         let set = self.encode();
         if set.is_empty() {
             return Ok(Ticket::nothing(self.snapshot.lsn()));
         }
         self.snapshot.check_age()?;
-        let core = self.core();
-        let touched = self.touched_lives();
-        core.commit_pipelined(set, &touched, Some(self.snapshot.lsn()), self.durability)
+        let (reads, touched) = (self.close_reads(), self.touched_lives());
+        let seen = Seen { snapshot: self.snapshot.lsn(), reads: &reads };
+        let locks = self.locks.take();
+        self.core().commit_pipelined(set, &touched, Some(seen), self.durability, locks)
     }
 
     /// Forgets all writes; so does dropping it.
@@ -373,119 +403,14 @@ impl Transaction {
         contains(&self.created, life) || self.snapshot.check(life).is_ok()
     }
 
-    fn check_usable(&self) -> Result<()> {
-        match &self.refusal {
-            Some(why) => Err(Error::BadInput(why.clone())),
-            None => self.core().check_open(),
-        }
-    }
-
     fn check_writable(&self) -> Result<()> {
-        self.check_usable()?;
+        self.core().check_open()?;
         if self.is_read_only { Err(Error::ReadOnly) } else { Ok(()) }
-    }
-
-    fn check_keyspace(&self, life: &Arc<Life>) -> Result<()> {
-        check_instance(life, self.core().catalogue.instance())?;
-        if self.is_mine_or_older(life) && !contains(&self.dropped, life) {
-            Ok(())
-        } else {
-            Err(life.missing())
-        }
-    }
-
-    /// Whether a keyspace of that name is there for this transaction.
-    fn has_keyspace(&self, name: &str) -> Result<bool> {
-        let is_live = |life: &&Arc<Life>| &**life.name() == name && !contains(&self.dropped, life);
-        if self.created.iter().any(|life| is_live(&life)) {
-            return Ok(true);
-        }
-        let row = self.snapshot.catalogue_row(name)?;
-        let id = row.as_deref().and_then(decode_catalogue_row);
-        Ok(id.is_some_and(|id| !self.dropped.iter().any(|life| life.id() == id)))
-    }
-
-    fn own(&self, life: &Arc<Life>) -> Own {
-        let (rows, cleared) = self.own.of(life.id()).unzip();
-        Own {
-            rows,
-            cleared: cleared.unwrap_or_default(),
-            has_ended: Some(Arc::clone(&self.has_ended)),
-            is_new: contains(&self.created, life),
-        }
-    }
-
-    /// What a row is for this transaction, given what its snapshot says of it, which is asked for only if needed.
-    fn row_over(
-        &self,
-        life: &Arc<Life>,
-        key: &[u8],
-        below: impl FnOnce() -> Result<Option<Slice>>,
-    ) -> Result<Option<Slice>> {
-        let below = || if contains(&self.created, life) { Ok(None) } else { below() };
-        match self.own.row(life.id(), key) {
-            OwnRow::Unwritten => below(),
-            OwnRow::Cleared => Ok(None),
-            OwnRow::Written(add @ Version::Add(_)) => {
-                self.snapshot.reads().row_of(add.over(Version::of(below()?)))
-            }
-            OwnRow::Written(version) => self.snapshot.reads().row_of(version),
-        }
-    }
-
-    fn check_readable(&self, life: &Arc<Life>) -> Result<()> {
-        match &self.refusal {
-            Some(why) => Err(Error::BadInput(why.clone())),
-            None => self.check_keyspace(life),
-        }
     }
 }
 
 fn contains(lives: &[Arc<Life>], life: &Arc<Life>) -> bool {
     lives.iter().any(|other| Arc::ptr_eq(other, life))
-}
-
-impl Readable for Transaction {
-    fn get(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        let (life, key) = (ks.life(), key.as_ref());
-        self.check_readable(life)?;
-        self.row_over(life, key, || self.snapshot.get_row(life, key))
-    }
-
-    fn multi_get<K: AsRef<[u8]>>(&self, ks: &Keyspace, keys: &[K]) -> Result<Vec<Option<Slice>>> {
-        let life = ks.life();
-        self.check_readable(life)?;
-        let is_new = contains(&self.created, life);
-        let needs_below = |key: &[u8]| match self.own.row(life.id(), key) {
-            OwnRow::Unwritten | OwnRow::Written(Version::Add(_)) => !is_new,
-            _ => false,
-        };
-        let wanted: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).filter(|key| needs_below(key)).collect();
-        let found = if wanted.is_empty() { Vec::new() } else { self.snapshot.get_rows(life, &wanted)? };
-        let mut found = found.into_iter();
-        keys.iter().map(|key| self.row_over(life, key.as_ref(), || Ok(found.next().flatten()))).collect()
-    }
-
-    fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {
-        match self.check_readable(ks.life()) {
-            Ok(()) => Scan::range(&self.snapshot, ks.life(), self.own(ks.life()), &range),
-            Err(error) => Scan::failed(error),
-        }
-    }
-
-    fn prefix(&self, ks: &Keyspace, prefix: impl AsRef<[u8]>) -> Scan {
-        match self.check_readable(ks.life()) {
-            Ok(()) => Scan::prefix(&self.snapshot, ks.life(), self.own(ks.life()), prefix.as_ref()),
-            Err(error) => Scan::failed(error),
-        }
-    }
-
-    fn cursor(&self, ks: &Keyspace) -> Cursor {
-        match self.check_readable(ks.life()) {
-            Ok(()) => Cursor::new(&self.snapshot, ks.life(), self.own(ks.life())),
-            Err(error) => Cursor::failed(error),
-        }
-    }
 }
 
 impl Drop for Transaction {

@@ -1,12 +1,16 @@
 //! What all parts of an open store share, and the way of a commit through it: throttle, place, wait.
 
+use crate::commit::locks::{Held, Locks};
 use crate::commit::log::CommitLog;
-use crate::commit::sequencer::{Pending, Sequencer};
+use crate::commit::pending::Pending;
+use crate::commit::sequencer::Sequencer;
 use crate::commit::ticket::Ticket;
+use crate::commit::validate::Seen;
 use crate::keyspace::{Catalogue, Life};
 use crate::life::checkpoint::FoldState;
 use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::Options;
+use crate::read::track::ReadSet;
 use crate::read::view::Reads;
 use crate::record::{Effect, WriteSet};
 use crate::stats::{Counters, Event, Stats};
@@ -24,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) log: Arc<dyn CommitLog>,
     pub(crate) sequencer: Arc<Sequencer>,
+    pub(crate) locks: Arc<Locks>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) store: Arc<TreeStore>,
     pub(crate) catalogue: Arc<Catalogue>,
@@ -61,11 +66,11 @@ impl Core {
         &self,
         set: WriteSet,
         touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
+        seen: Option<Seen<'_>>,
         durability: Durability,
     ) -> Result<Lsn> {
         let start = self.runtime.now();
-        let pending = self.place(set, touched, snapshot, durability)?;
+        let pending = self.place(set, touched, seen, durability)?;
         let result = self.sequencer.wait(&pending, None);
         self.counters.commit_us.record_duration(self.runtime.now().saturating_sub(start));
         result
@@ -73,14 +78,19 @@ impl Core {
             .inspect_err(|_| self.note_failure())
     }
 
+    /// Takes the commit's place; its locks are handed on when it is visible.
     pub(crate) fn commit_pipelined(
         &self,
         set: WriteSet,
         touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
+        seen: Option<Seen<'_>>,
         durability: Durability,
+        locks: Option<Held>,
     ) -> Result<Ticket> {
-        let pending = self.place(set, touched, snapshot, durability)?;
+        let pending = self.place(set, touched, seen, durability)?;
+        if let Some(locks) = locks {
+            pending.listener.keep(locks, || self.sequencer.settled(&pending));
+        }
         self.sequencer.notify(&pending);
         Ok(Ticket::pending(Arc::clone(&self.sequencer), pending))
     }
@@ -89,7 +99,7 @@ impl Core {
         &self,
         set: WriteSet,
         touched: &[Arc<Life>],
-        snapshot: Option<Lsn>,
+        seen: Option<Seen<'_>>,
         durability: Durability,
     ) -> Result<Arc<Pending>> {
         self.check_writable()?;
@@ -98,7 +108,7 @@ impl Core {
         let placed = if set.is_blind && set.has_adds() {
             self.place_adds(&set, touched, durability)
         } else {
-            self.sequencer.commit(set, touched, snapshot, durability)
+            self.sequencer.commit(set, touched, seen, durability)
         };
         if matches!(placed, Err(Error::NoSpace)) {
             // A checkpoint may give log back.
@@ -127,6 +137,7 @@ impl Core {
         touched: &[Arc<Life>],
         durability: Durability,
     ) -> Result<Arc<Pending>> {
+        let nothing = ReadSet::default();
         loop {
             let snapshot = self.reads.snapshot(self.catalogue.instance(), true);
             let view = snapshot.view()?;
@@ -137,7 +148,8 @@ impl Core {
                     return Err(no_number(key));
                 }
             }
-            match self.sequencer.commit(set.clone(), touched, Some(snapshot.lsn()), durability) {
+            let seen = Seen { snapshot: snapshot.lsn(), reads: &nothing };
+            match self.sequencer.commit(set.clone(), touched, Some(seen), durability) {
                 // What stands in the way may not be visible yet: another look alone would not show it.
                 Err(Error::Conflict) => self.sequencer.wait_for_pending(),
                 placed => return placed,

@@ -14,7 +14,6 @@
 //! Invariant E4: a version stands in the last leaf whose bound is not above it; the first leaf's bound is below all.
 
 use super::version::Version;
-use crate::cover::Span;
 use crate::number::number_value;
 use crate::record::WriteSet;
 use crate::sync::{AtomicU64, Ordering as Atomic, RwLock};
@@ -25,6 +24,8 @@ use std::sync::Arc;
 
 /// Versions in a full leaf; few under test, so that most rows stand at a border.
 pub(super) const LEAF_ROWS: usize = if cfg!(test) { 4 } else { 128 };
+/// So many leaves are looked at before those who wait for the index have their turn.
+const PORTION_LEAVES: usize = if cfg!(test) { 2 } else { 64 };
 /// What a leaf takes, its share of the upper level included.
 pub(crate) const LEAF_BYTES: u64 =
     (LEAF_ROWS * (size_of::<u128>() + size_of::<Row>()) + size_of::<Leaf>() + size_of::<Bound>() + 8) as u64;
@@ -148,7 +149,7 @@ impl Row {
 pub(super) struct Leaf {
     ranks: Vec<u128>,
     rows: Vec<Row>,
-    /// No version here has a higher LSN.
+    /// No version here has a higher LSN: who looks for recent changes passes a leaf over without looking into it.
     newest: u64,
 }
 
@@ -186,6 +187,15 @@ impl Leaf {
         self.newest = self.newest.max(row.lsn);
         self.ranks.insert(at, rank);
         self.rows.insert(at, row);
+    }
+
+    fn find_newest(&mut self) {
+        self.newest = self.rows.iter().map(|row| row.lsn).max().unwrap_or(0);
+    }
+
+    /// Whether one of these versions has this LSN or a higher one.
+    fn has_since(&self, versions: Range<usize>, since: u64) -> bool {
+        self.newest >= since && self.rows.get(versions).unwrap_or_default().iter().any(|row| row.lsn >= since)
     }
 }
 
@@ -346,8 +356,8 @@ impl Rows {
             let mut upper = Leaf::new();
             upper.ranks.extend(leaf.ranks.drain(middle..));
             upper.rows.extend(leaf.rows.drain(middle..));
-            let newest = |leaf: &Leaf| leaf.rows.iter().map(|row| row.lsn).max().unwrap_or(0);
-            (leaf.newest, upper.newest) = (newest(&leaf), newest(&upper));
+            upper.find_newest();
+            leaf.find_newest();
             let first = upper.get(0).map(|(rank, row)| Bound { rank, row: row.clone() });
             (first.unwrap_or_else(|| Bound { rank, row: row.clone() }), upper)
         };
@@ -452,35 +462,6 @@ impl Rows {
         }
     }
 
-    /// Whether a row of the span has a version at or after `since`. Leaves without any such version are passed by.
-    pub(super) fn any_since(&self, keyspace: u32, span: &Span, since: u64) -> bool {
-        let from = Place::new(keyspace, &span.from, u64::MAX);
-        let index = self.index.read();
-        let first = index.find(&from);
-        for (i, leaf) in index.leaves.iter().enumerate().skip(first) {
-            let leaf = leaf.read();
-            let start = if i == first { leaf.before(&from) } else { 0 };
-            let Some((rank, row)) = leaf.get(start) else { continue };
-            if keyspace_of(rank) != keyspace || !span.contains(row.key()) {
-                return false;
-            }
-            if leaf.newest < since {
-                continue;
-            }
-            let mut at = start;
-            while let Some((rank, row)) = leaf.get(at) {
-                if keyspace_of(rank) != keyspace || !span.contains(row.key()) {
-                    return false;
-                }
-                if row.lsn >= since {
-                    return true;
-                }
-                at += 1;
-            }
-        }
-        false
-    }
-
     /// The keyspaces with versions, ascending.
     pub(super) fn keyspaces(&self) -> Vec<u32> {
         let mut found = Vec::new();
@@ -494,6 +475,33 @@ impl Rows {
             next = there.checked_add(1);
         }
         found
+    }
+
+    /// Whether a version with this LSN or a higher one stands between the places. In portions of leaves, so that nobody
+    /// who splits one waits for long.
+    pub(super) fn has_since(&self, from: &Place<'_>, to: &Place<'_>, since: u64) -> bool {
+        let mut resume: Option<(u128, Row)> = None;
+        loop {
+            let index = self.index.read();
+            let from = resume.as_ref().map_or(*from, |(rank, row)| row.place(*rank));
+            let (first, last) = (index.find(&from), index.find(to));
+            let portion = first..=last.min(first + PORTION_LEAVES);
+            let is_found =
+                index.leaves.iter().enumerate().take(portion.end() + 1).skip(first).any(|(i, leaf)| {
+                    let leaf = leaf.read();
+                    let start = if i == first { leaf.before(&from) } else { 0 };
+                    let end = if i == last { leaf.before(to) } else { leaf.len() };
+                    leaf.has_since(start..end.max(start), since)
+                });
+            if is_found || *portion.end() >= last {
+                return is_found;
+            }
+            // The lower bound of the leaf behind the portion.
+            resume = index.bounds.get(*portion.end()).map(|bound| (bound.rank, bound.row.clone()));
+            if resume.is_none() {
+                return false;
+            }
+        }
     }
 
     /// Shows the rows from the edge on, in order: for each its keyspace, one of its versions, and the newest below

@@ -376,3 +376,33 @@ fn rows_that_are_absorbed_stand_as_if_they_had_been_inserted_one_by_one() {
     put(&many, 700, 1, b"later", Some(b"v"));
     assert_eq!(rows(&many, 1, u64::MAX, false, 100), rows(&one, 1, u64::MAX, false, 100));
 }
+
+/// Whether anything between two keys is newer than a position, against a plain look at every version.
+#[test]
+fn a_change_between_two_keys_is_found_wherever_it_stands() {
+    let delta = Delta::default();
+    let mut random = seawall_wal::runtime::Rng::new(3);
+    let mut versions = Vec::new();
+    for lsn in 1..300_u64 {
+        let (keyspace, key) = (1 + random.below(2) as u32, format!("{:03}", random.below(200)).into_bytes());
+        put(&delta, lsn, keyspace, &key, random.chance(1, 2).then_some(b"v"));
+        versions.push((lsn, keyspace, key));
+    }
+    let (mut found, mut missed) = (0, 0);
+    for _ in 0..4000 {
+        let keyspace = random.below(4) as u32;
+        let (from, width) = (random.below(200), random.below(30));
+        let to = random.chance(9, 10).then(|| format!("{:03}", from + width).into_bytes());
+        let from = format!("{from:03}").into_bytes();
+        let since = 300 - random.below(279) * random.below(2) - random.below(20);
+        let expected = versions.iter().any(|(lsn, of, key)| {
+            *of == keyspace && *lsn >= since && *key >= from && to.as_ref().is_none_or(|to| key < to)
+        });
+        let to = to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let found_any = Span::new(Bound::Included(&from), to)
+            .is_some_and(|span| delta.is_changed_in(keyspace, &span, Lsn(since)));
+        assert_eq!(found_any, expected);
+        (found, missed) = if expected { (found + 1, missed) } else { (found, missed + 1) };
+    }
+    assert!(found > 500 && missed > 500, "{found} {missed}");
+}

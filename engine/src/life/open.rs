@@ -16,6 +16,7 @@
 //! out is on the device, so a crash in a long recovery does not begin again from the start, and nothing is redone that is
 //! in the tree: adding twice is not adding once. The superblock's *applied* position says so once more.
 
+use crate::commit::locks::Locks;
 use crate::commit::log::{CommitLog, LocalLog};
 use crate::commit::sequencer::Sequencer;
 use crate::db::{Core, Db, Handle};
@@ -255,8 +256,6 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     reads.set_visible(end);
     let sequencer =
         Sequencer::new(Arc::clone(&log), Arc::clone(&runtime), Arc::clone(&reads), Arc::clone(&catalogue));
-    let skips_validation = options.has(Mutation::SkipValidation);
-    sequencer.skips_validation.store(skips_validation, std::sync::atomic::Ordering::Relaxed);
     sequencer.err_by(options.mutation);
     if options.has(Mutation::ReuseEarly) {
         files.store.reuse_early();
@@ -265,6 +264,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         files.store.sync_early();
     }
     let core = Arc::new(Core {
+        locks: Locks::new(Arc::clone(&runtime)),
         fold: FoldState::new(&runtime),
         runtime,
         log,

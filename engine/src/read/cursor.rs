@@ -4,6 +4,7 @@ use crate::Result;
 use crate::key::{Entry, OwnedRange};
 use crate::keyspace::Life;
 use crate::read::scan::{Merge, Origin, Own};
+use crate::read::track::{Edge, Track};
 use crate::read::view::Snapshot;
 use crate::{Error, error};
 use seawall_wal::Slice;
@@ -18,6 +19,18 @@ enum Gap {
     Last,
 }
 
+impl Gap {
+    /// None behind all keys.
+    fn edge(&self) -> Option<Edge> {
+        match self {
+            Gap::First => Some(Edge::first()),
+            Gap::Before(key) => Some(Edge::before(key)),
+            Gap::After(key) => Some(Edge::behind(key)),
+            Gap::Last => None,
+        }
+    }
+}
+
 /// A place between two rows of a keyspace; rows are lent, not given.
 ///
 /// [`next`](Cursor::next) steps over the row behind the place and shows it, [`prev`](Cursor::prev) steps back over
@@ -30,16 +43,26 @@ pub struct Cursor {
     /// The row behind the gap, already read.
     peeked: Option<Entry>,
     shown: Option<Entry>,
+    /// Where it is noted what was read.
+    track: Option<Track>,
 }
 
 impl Cursor {
     pub(crate) fn new(snapshot: &Snapshot, life: &Life, own: Own) -> Cursor {
         let origin = Origin::new(snapshot, life, own).map_err(Some);
-        Cursor { origin, gap: Gap::First, merge: None, peeked: None, shown: None }
+        let track = origin.as_ref().ok().and_then(Origin::track);
+        Cursor { origin, gap: Gap::First, merge: None, peeked: None, shown: None, track }
     }
 
     pub(crate) fn failed(error: Error) -> Cursor {
-        Cursor { origin: Err(Some(error)), gap: Gap::First, merge: None, peeked: None, shown: None }
+        Cursor {
+            origin: Err(Some(error)),
+            gap: Gap::First,
+            merge: None,
+            peeked: None,
+            shown: None,
+            track: None,
+        }
     }
 
     /// To the place before the first row at or above `key`: `next` shows that row.
@@ -155,10 +178,19 @@ impl Cursor {
             }
             self.merge = Some((origin.merge(&range, is_reverse)?, is_reverse));
         }
-        match &mut self.merge {
-            Some((merge, _)) => merge.next_entry(),
-            None => Ok(None),
+        let entry = match &mut self.merge {
+            Some((merge, _)) => merge.next_entry()?,
+            None => None,
+        };
+        if let Some(track) = &self.track {
+            let (here, last) = (self.gap.edge(), entry.as_ref().map(|(key, _)| key));
+            if is_reverse {
+                track.pass(last.map_or(Edge::first(), Edge::before), here)?;
+            } else {
+                track.pass(here.unwrap_or(Edge::first()), last.map(Edge::behind))?;
+            }
         }
+        Ok(entry)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::cover::{Cover, Span};
 use crate::delta::{Delta, Version, Want};
 use crate::key::{Entry, KeyRange, OwnedRange, bound_bytes};
 use crate::keyspace::Life;
+use crate::read::track::{Edge, ReadLog, Track, ended};
 use crate::read::view::{Found, Reads, Snapshot};
 use crate::sync::{AtomicBool, Ordering as Atomic};
 use crate::tree::TreeCursor;
@@ -53,20 +54,20 @@ pub(crate) struct Own {
     /// What it has cleared, below its rows.
     pub(crate) cleared: Cover,
     pub(crate) has_ended: Option<Arc<AtomicBool>>,
+    /// Where what is shown is noted, if the transaction is to be validated for it.
+    pub(crate) reads: Option<Arc<ReadLog>>,
     /// The transaction itself created the keyspace: no snapshot has it.
     pub(crate) is_new: bool,
 }
 
 impl Own {
     pub(crate) fn none() -> Own {
-        Own { rows: None, cleared: Cover::default(), has_ended: None, is_new: false }
+        Own { rows: None, cleared: Cover::default(), has_ended: None, reads: None, is_new: false }
     }
 
     fn check(&self) -> Result<()> {
         match &self.has_ended {
-            Some(ended) if ended.load(Atomic::Acquire) => Err(Error::BadInput(
-                "the transaction of this scan has ended: read from a snapshot, or before it ends".into(),
-            )),
+            Some(is_over) if is_over.load(Atomic::Acquire) => Err(ended()),
             _ => Ok(()),
         }
     }
@@ -417,6 +418,11 @@ impl Origin {
         Merge::of_snapshot(&self.snapshot, self.keyspace, &self.own, range, is_reverse)
     }
 
+    /// Notes what is passed from now on.
+    pub(crate) fn track(&self) -> Option<Track> {
+        self.own.reads.as_ref().map(|reads| Track::new(reads, self.keyspace))
+    }
+
     /// An error once the transaction has ended, or the snapshot had to give way.
     pub(crate) fn check(&self) -> Result<()> {
         self.own.check()?;
@@ -431,9 +437,15 @@ impl Origin {
 pub struct Scan {
     origin: Result<Origin, Option<Error>>,
     range: OwnedRange,
-    front: Option<Merge>,
-    back: Option<Merge>,
+    front: Option<Side>,
+    back: Option<Side>,
     has_ended: bool,
+}
+
+/// One end of a scan: what it reads from, and where it notes that.
+struct Side {
+    merge: Merge,
+    track: Option<Track>,
 }
 
 impl Scan {
@@ -467,16 +479,27 @@ impl Scan {
         };
         origin.check()?;
         let side = if is_reverse { &mut self.back } else { &mut self.front };
-        let merge = match side {
-            Some(merge) => merge,
-            None => side.insert(origin.merge(&self.range, is_reverse)?),
+        let side = match side {
+            Some(side) => side,
+            None => {
+                side.insert(Side { merge: origin.merge(&self.range, is_reverse)?, track: origin.track() })
+            }
         };
-        let Some((key, value)) = merge.next_entry()? else { return Ok(None) };
-        // The other side has been here already.
-        let is_met = if is_reverse { self.range.is_before_start(&key) } else { self.range.is_past_end(&key) };
-        if is_met {
-            return Ok(None);
+        let entry = side.merge.next_entry()?;
+        let entry = entry.filter(|(key, _)| {
+            // Otherwise the other side has been here already.
+            if is_reverse { !self.range.is_before_start(key) } else { !self.range.is_past_end(key) }
+        });
+        if let Some(track) = &side.track {
+            let (mut from, mut to) = (Edge::start(&self.range.from), Edge::end(&self.range.to));
+            match &entry {
+                Some((key, _)) if is_reverse => from = Edge::before(key),
+                Some((key, _)) => to = Some(Edge::behind(key)),
+                None => {}
+            }
+            track.pass(from, to)?;
         }
+        let Some((key, value)) = entry else { return Ok(None) };
         let consumed = Bound::Excluded(key.clone());
         if is_reverse {
             self.range.to = consumed;

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub(super) type Scenario = fn();
-
 /// Commits of several threads beside readers: all return, and nobody sees a gap or half a commit.
 pub(super) fn commits_beside_readers() {
     let world = World::new(None);

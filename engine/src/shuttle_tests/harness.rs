@@ -1,10 +1,12 @@
 //! A store over a log whose marks a thread of the test moves, and what must hold whenever anybody reads.
 
 use crate::commit::log::{CommitLog, News, OnNews, Outcome, Place};
-use crate::commit::sequencer::Pending;
+use crate::commit::pending::Pending;
+use crate::commit::validate::Seen;
 use crate::db::Core;
 use crate::life::open::{Files, start};
 use crate::mutation::Mutation;
+use crate::read::track::ReadSet;
 use crate::read::view::View;
 use crate::record::{Builder, WriteSet};
 use crate::sync::{AtomicU32, Mutex};
@@ -326,11 +328,21 @@ impl World {
         value: &[u8],
         snapshot: Option<Lsn>,
     ) -> Result<Arc<Pending>> {
+        let reads = ReadSet::default();
+        self.place_seen(keys, value, snapshot.map(|snapshot| Seen { snapshot, reads: &reads }))
+    }
+
+    pub(super) fn place_seen(
+        &self,
+        keys: &[String],
+        value: &[u8],
+        seen: Option<Seen<'_>>,
+    ) -> Result<Arc<Pending>> {
         let mut builder = Builder::default();
         for key in keys {
             builder.put(KEYSPACE, key.as_bytes(), value);
         }
-        self.core.sequencer.commit(builder.finish(), &[], snapshot, Durability::Synced)
+        self.core.sequencer.commit(builder.finish(), &[], seen, Durability::Synced)
     }
 
     /// A commit of two rows that must succeed.

@@ -1,11 +1,11 @@
 //! Every ordering that matters, gotten wrong on purpose: exploration that does not notice proves nothing.
 
-use super::commits::{self, Scenario};
-use super::{find, folds, outcomes};
+use super::commits;
+use super::{find, folds, isolation, locks, outcomes};
 use crate::commit::explored::{Misorder, err_by};
 use crate::mutation::Mutation;
 
-fn noticed(misorder: Option<Misorder>, scenario: Scenario, how: &str) {
+fn noticed(misorder: Option<Misorder>, scenario: impl Fn() + Send + Sync + Clone + 'static, how: &str) {
     err_by(misorder);
     let found = find(20_000, scenario);
     err_by(None);
@@ -38,9 +38,32 @@ noticed! {
     a_snapshot_held_after_it_was_taken: HoldLate, folds::counting_alone, "a conflict with nobody";
     forgetting_what_was_given_up: ForgetFloor, folds::counting_beside_expiry, "an update is lost";
     dropping_deltas_before_their_root_is_there: DropBeforeRoot, folds::folds, "there";
+    locking_a_free_row_in_two_steps: LookThenQueue, locks::counting, "two held a lock at once";
+    handing_a_lock_over_without_waking: HandOverSilently, locks::counting, "deadlock";
+    giving_up_a_lock_that_one_has: LeaveBlindly, locks::giving_up, "";
+    overlooking_a_circle: OverlookCircle, locks::circle, "deadlock";
 }
 
 #[test]
 fn folding_before_visible_has_come() {
     noticed(None, || folds::folds_with(Some(Mutation::FoldUnfrozen)), "E4");
+}
+
+#[test]
+fn validating_apart_from_taking_the_place() {
+    let unlocked = Some(Mutation::ValidateUnlocked);
+    noticed(None, move || isolation::skew_of_points_with(unlocked), "both have left");
+    noticed(None, move || isolation::skew_of_spans_with(unlocked), "both have left");
+}
+
+#[test]
+fn leaving_out_commits_that_are_being_applied() {
+    let skipping = Some(Mutation::SkipPending);
+    noticed(None, move || isolation::skew_of_points_with(skipping), "both have left");
+    noticed(None, move || isolation::skew_of_spans_with(skipping), "both have left");
+}
+
+#[test]
+fn forgetting_commits_that_come_while_one_validates() {
+    noticed(None, || isolation::skew_of_spans_with(Some(Mutation::ForgetRecent)), "both have left");
 }

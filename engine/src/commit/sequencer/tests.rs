@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::commit::log::OnNews;
+use crate::commit::pending::APPLIED;
 use crate::commit::ticket::Ticket;
+use crate::read::track::ReadSet;
 use crate::read::view::View;
 use crate::record::Builder;
 use crate::tree::{Superblock, TreeStore};
@@ -161,7 +163,9 @@ impl World {
     fn try_put(&self, key: &str, snapshot: Option<Lsn>) -> Result<Arc<Pending>> {
         let mut builder = Builder::default();
         builder.put(1, key.as_bytes(), b"v");
-        self.sequencer.commit(builder.finish(), &[], snapshot, Durability::Synced)
+        let reads = ReadSet::default();
+        let seen = snapshot.map(|snapshot| Seen { snapshot, reads: &reads });
+        self.sequencer.commit(builder.finish(), &[], seen, Durability::Synced)
     }
 
     fn put(&self, key: &str) -> Arc<Pending> {
