@@ -53,6 +53,8 @@ pub(crate) struct Found {
     /// The highest number that any segment file has.
     pub(crate) highest_begun: u64,
     pub(crate) time_us: u64,
+    /// What was cut out of the log.
+    pub(crate) gaps: Vec<(Lsn, Lsn)>,
     /// How durable writes are made, if not by the first way that works.
     pub(crate) durable_write: Option<DurableWrite>,
     pub(crate) report: Recovery,
@@ -62,7 +64,7 @@ pub(crate) struct Found {
 pub(crate) fn open(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>) -> Result<Found> {
     let disk = &options.disk_or_default();
     let opener = Opener { disk, dir, options };
-    opener.refuse_network()?;
+    refuse_network(&**disk, dir, options)?;
     let anchor_path = dir.join(anchor::FILE_NAME);
     let exists =
         disk.exists(&anchor_path).map_err(|source| Error::io("look for", &anchor_path, None, source))?;
@@ -96,18 +98,6 @@ pub(crate) struct Begun {
 }
 
 impl Opener<'_> {
-    fn refuse_network(&self) -> Result<()> {
-        let backend = self.disk.describe(self.dir.parent().unwrap_or(Path::new(".")));
-        if backend.is_network && !self.options.allow_network {
-            return Err(Error::BadInput(format!(
-                "{} is on the network file system {}, whose locks and syncs cannot be relied on; use a local disk",
-                self.dir.display(),
-                backend.file_system
-            )));
-        }
-        Ok(())
-    }
-
     /// A log of one empty segment: the segment first, then the anchor, whose rename makes it a log.
     fn create(&self, runtime: &Arc<dyn Runtime>) -> Result<Option<Choice>> {
         let geometry = Geometry { segment_bytes: self.options.segment_bytes };
@@ -383,6 +373,7 @@ impl Opener<'_> {
             ));
         }
         let path = self.path_back(begun, geometry, anchor.first)?;
+        let gaps = self.gaps(&path, begun, geometry)?;
         // What is before `start` was judged when it was folded; only pins still want it.
         let skipped = path.iter().take_while(|segment| segment.end.is_some_and(|end| end <= start)).count();
         let (before, rest) = path.split_at(skipped);
@@ -410,6 +401,7 @@ impl Opener<'_> {
         };
         let mut found = walk.forward(rest, numbers, begun, anchor)?;
         found.report.start = start;
+        found.gaps = gaps;
         found.path.splice(0..0, before.iter().copied());
         Ok(found)
     }
@@ -428,8 +420,7 @@ impl Opener<'_> {
         };
         let mut path = Vec::new();
         let mut number = newest;
-        let mut end = None;
-        let mut salt = None;
+        let (mut end, mut cut, mut salt) = (None, None, None);
         loop {
             let Some(segment) = begun.get(&number) else {
                 return Err(missing(
@@ -440,8 +431,14 @@ impl Opener<'_> {
             if salt.is_some_and(|salt| salt != segment.header.salt) {
                 return Err(missing(number, "the segment is not the one that the next one names"));
             }
-            path.push(SegmentUse { number, salt: segment.header.salt, checksum: segment.checksum, end });
+            path.push(SegmentUse { number, salt: segment.header.salt, checksum: segment.checksum, end, cut });
             let Some(predecessor) = segment.header.predecessor else { break };
+            if !predecessor.is_possible(number, geometry) {
+                return Err(missing(
+                    number,
+                    "the segment says that the log was cut where it cannot have been",
+                ));
+            }
             // Everything from `start` on lies in the segments collected.
             if start >= predecessor.end || start >= geometry.start(number) {
                 break;
@@ -450,11 +447,34 @@ impl Opener<'_> {
                 return Err(missing(number, "the segment names a predecessor that is not before it"));
             }
             end = Some(predecessor.end);
+            cut = predecessor.cut;
             salt = Some(predecessor.salt);
             number = predecessor.number;
         }
         path.reverse();
         Ok(path)
+    }
+
+    /// What was cut out of the log. An owner that has applied some of that cannot go on with it.
+    fn gaps(
+        &self,
+        path: &[SegmentUse],
+        begun: &BTreeMap<u64, Begun>,
+        geometry: Geometry,
+    ) -> Result<Vec<(Lsn, Lsn)>> {
+        let mut gaps = Vec::new();
+        for SegmentUse { number, .. } in path {
+            let predecessor = begun.get(number).and_then(|begun| begun.header.predecessor);
+            let Some((from, to)) = predecessor.and_then(|before| before.dropped(*number, geometry)) else {
+                continue;
+            };
+            if let Some((replay, _)) = self.options.start.filter(|(at, _)| from < *at && *at < to) {
+                let what = format!("the log was cut at {from} and goes on at {to}; its owner is at {replay}");
+                return Err(corruption(&segment_path(self.dir, *number), 0, Some(replay), &what));
+            }
+            gaps.push((from, to));
+        }
+        Ok(gaps)
     }
 
     /// Steps 3 and 4 of the module's order.
@@ -518,6 +538,18 @@ impl Opener<'_> {
     fn sync_dir(&self) -> Result<()> {
         self.disk.sync_dir(self.dir).map_err(|source| Error::io("sync directory", self.dir, None, source))
     }
+}
+
+pub(crate) fn refuse_network(disk: &dyn Disk, dir: &Path, options: &WalOptions) -> Result<()> {
+    let backend = disk.describe(dir.parent().unwrap_or(Path::new(".")));
+    if backend.is_network && !options.allow_network {
+        return Err(Error::BadInput(format!(
+            "{} is on the network file system {}, whose locks and syncs cannot be relied on; use a local disk",
+            dir.display(),
+            backend.file_system
+        )));
+    }
+    Ok(())
 }
 
 /// The highest LSN that anything but a frame claims to be durable.

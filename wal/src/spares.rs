@@ -94,6 +94,12 @@ impl Spares {
         self.state.lock().ready.len()
     }
 
+    /// The number of the segment that begins next.
+    pub(crate) fn next_number(&self) -> u64 {
+        let state = self.state.lock();
+        state.ready.front().map_or(state.next, |(number, _)| *number)
+    }
+
     /// Takes over a file that recovery found ready: whole, locked, and next in number.
     pub(crate) fn adopt_ready(&self, number: u64, file: Arc<dyn DiskFile>) -> bool {
         let mut state = self.state.lock();
