@@ -414,9 +414,14 @@ impl Inner {
         let spares =
             Arc::new(Spares::new(&disk, dir, geometry, runtime, &counters, next, found.durable_write));
         let mut files = found.files;
-        let live_file = files.remove(&last.number);
+        let mut live_file = files.remove(&last.number);
         if !options.read_only {
-            crate::spares::adopt(&*disk, dir, &spares, &found.path, files, geometry, found.highest_begun)?;
+            if live_file.is_none() {
+                live_file = Some(crate::spares::open_locked(&*disk, dir, last.number)?);
+            }
+            let mut rest = found.numbers;
+            rest.retain(|number| !found.path.iter().any(|segment| segment.number == *number));
+            crate::spares::adopt(&*disk, dir, &spares, &rest, files, geometry, found.highest_begun)?;
         }
         let live = live_file.map(|file| Live {
             number: last.number,

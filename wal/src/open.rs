@@ -48,8 +48,11 @@ pub(crate) struct Found {
     pub(crate) last_checksum: u32,
     /// True if no frame at all stands in the last segment: it is given a new header instead of a successor.
     pub(crate) last_is_unused: bool,
-    /// The segment files, opened and locked (when opened for writing).
+    /// The newest segment files, opened and locked (when opened for writing): those that are written to are among them,
+    /// but for odd cases.
     pub(crate) files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    /// The numbers of all segment files.
+    pub(crate) numbers: Vec<u64>,
     /// The highest number that any segment file has.
     pub(crate) highest_begun: u64,
     pub(crate) time_us: u64,
@@ -84,6 +87,8 @@ const LOOKS_MAX: u32 = 12;
 /// How often damage must be met in the same place before it is believed, and the time between two looks.
 const SAME_MAX: u32 = 2;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// Segment files that opening holds at a time: the live one, those ready behind it, and some more.
+const HELD_MAX: usize = 16;
 
 struct Opener<'a> {
     disk: &'a Arc<dyn Disk>,
@@ -257,6 +262,11 @@ impl Opener<'_> {
                     let file = self.open_file(&path)?;
                     lock_file(&**self.disk, &*file, &path)?;
                     files.insert(number, file);
+                    // Once the lock was had, nobody's write is in flight, and nobody who has not the anchor's begins
+                    // another: of a long log, not all need stay open.
+                    if files.len() > HELD_MAX {
+                        files.pop_first();
+                    }
                 }
             }
             self.sync_dir()?;
@@ -270,7 +280,7 @@ impl Opener<'_> {
         let mut found = self.walk(&mut reader, &begun, &numbers, &anchor)?;
         cached |= !reader.all_from_device;
         found.highest_begun = begun.keys().next_back().copied().unwrap_or(0);
-        found.files = files;
+        (found.files, found.numbers) = (files, numbers);
         if writable {
             found.anchor_file = Some(anchor_file.clone());
             self.make_durable(&mut found, &*anchor_file, cached)?;
@@ -485,23 +495,22 @@ impl Opener<'_> {
             anchor_file
                 .write_at(&block, found.anchor.offset())
                 .map_err(|source| Error::io("write", &anchor_path, Some(found.anchor.offset()), source))?;
-            for segment in &found.path {
-                if let Some(file) = found.files.get(&segment.number) {
-                    self.rewrite(&**file, segment, found.geometry, found.end)?;
-                }
-            }
             found.report.rewritten = true;
         }
         anchor_file.sync_data().map_err(|source| Error::io("sync", &anchor_path, None, source))?;
-        if self.options.has(Mutation::ShowUnsynced) {
-            return Ok(());
-        }
         for segment in &found.path {
             let path = segment_path(self.dir, segment.number);
-            let file = found.files.get(&segment.number).ok_or_else(|| {
-                corruption(&path, 0, None, "the segment disappeared while the log was opened")
-            })?;
-            file.sync_data().map_err(|source| Error::io("sync", &path, None, source))?;
+            // Written and synced by one handle, which is told what becomes of its writes.
+            let file = match found.files.get(&segment.number) {
+                Some(file) => file.clone(),
+                None => self.open_file(&path)?,
+            };
+            if cached {
+                self.rewrite(&*file, segment, found.geometry, found.end)?;
+            }
+            if !self.options.has(Mutation::ShowUnsynced) {
+                file.sync_data().map_err(|source| Error::io("sync", &path, None, source))?;
+            }
         }
         Ok(())
     }

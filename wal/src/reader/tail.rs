@@ -243,7 +243,8 @@ impl WalReader {
     /// soon as something on the disk says that they are durable. Nothing is written, synced, locked or created.
     ///
     /// Nobody wakes a reader in another process: it looks every 1 to 20 ms ([`Runtime::wait`]). The last records that a
-    /// writer acknowledged are shown when it writes again, or falls idle for some 2 ms and seals its log. The end of the
+    /// writer acknowledged are shown when it writes again, or falls idle for some 2 ms and seals its log; those of a group
+    /// that goes over several segments perhaps a moment before it acknowledges them. The end of the
     /// log is no end: the writer may come back. Nor does the reader keep anything from being reclaimed: one that is too
     /// slow gets [`Error::Reclaimed`].
     ///
