@@ -10,6 +10,8 @@
 
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/follow.rs"]
+mod follow;
 #[path = "cli/fsync_test.rs"]
 mod fsync_test;
 

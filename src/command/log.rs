@@ -1,16 +1,15 @@
 //! `seawall log`: looking into the write-ahead log, without opening the store for writing.
 
-use super::output::Cell;
 use super::{Exit, Failure, Outcome, Ui, store};
 use clap::{Args, Subcommand};
-use seawall::wal::record::Kind;
-use seawall::wal::{Lsn, WalReader, anchor};
-use seawall_engine::record;
-use serde_json::json;
+use seawall::wal::anchor;
 use std::path::{Path, PathBuf};
 
 mod dump;
+mod follow;
+mod print;
 mod stats;
+mod verify;
 
 /// Looks into the write-ahead log. Changes nothing.
 #[derive(Debug, Args)]
@@ -23,24 +22,20 @@ pub(crate) struct LogArgs {
 enum LogCommand {
     /// Prints the operations in the log, oldest first
     Dump(dump::DumpArgs),
+    /// Prints the operations in the log as they become durable
+    Follow(follow::FollowArgs),
     /// The state of every log file, and who holds the log back
     Stats(stats::StatsArgs),
     /// Reads and checks every record of the log. Exits with 5 if anything is damaged
-    Verify(VerifyArgs),
-}
-
-#[derive(Debug, Args)]
-struct VerifyArgs {
-    /// The store's directory, or that of a log used alone
-    #[arg(value_name = "DB")]
-    db: PathBuf,
+    Verify(verify::VerifyArgs),
 }
 
 pub(crate) fn run(ui: &Ui, args: LogArgs) -> Outcome {
     match args.command {
         LogCommand::Dump(args) => dump::run(ui, args),
+        LogCommand::Follow(args) => follow::run(ui, args),
         LogCommand::Stats(args) => stats::run(ui, args),
-        LogCommand::Verify(args) => verify(ui, &args.db),
+        LogCommand::Verify(args) => verify::run(ui, args),
     }
 }
 
@@ -55,51 +50,4 @@ fn directory(dir: &Path) -> Outcome<PathBuf> {
     }
     store::require(dir)?;
     Err(Failure::new(Exit::Corruption, format!("the store at {} has no log directory", dir.display())))
-}
-
-fn verify(ui: &Ui, dir: &Path) -> Outcome {
-    let log = directory(dir)?;
-    let (mut records, mut bytes, mut end) = (0u64, 0u64, Lsn::ZERO);
-    let mut problems = Vec::new();
-    match WalReader::open(&log, Lsn::ZERO) {
-        Ok(mut reader) => loop {
-            match reader.next_record() {
-                Ok(None) => break,
-                Ok(Some(found)) => {
-                    records += 1;
-                    bytes += found.payload.len() as u64;
-                    end = found.end;
-                    if found.kind == Kind::TRANSACTION
-                        && let Err(why) = record::decode(found.payload)
-                    {
-                        problems.push(format!("LSN {}: {why}", found.lsn));
-                    }
-                }
-                // After an error the reader has no more.
-                Err(error) => problems.push(checked(error)?),
-            }
-        },
-        Err(error) => problems.push(checked(error)?),
-    }
-    let mut out = ui.out();
-    let count = problems.len();
-    let cells: [Cell; 5] = [
-        ("log", json!(log.display().to_string())),
-        ("records", json!(records)),
-        ("payload_bytes", json!(bytes)),
-        ("end_lsn", json!(end.0)),
-        ("problems", json!(problems)),
-    ];
-    out.object(&cells)?;
-    out.finish()?;
-    if count == 0 { Ok(()) } else { Err(Failure::new(Exit::Corruption, "the log is damaged")) }
-}
-
-/// Damage is a finding; anything else ends the command.
-fn checked(error: seawall::wal::Error) -> Outcome<String> {
-    if matches!(error, seawall::wal::Error::Corruption { .. }) {
-        Ok(error.to_string())
-    } else {
-        Err(error.into())
-    }
 }

@@ -68,10 +68,28 @@ impl Out {
         List { out: self, style, count: 0 }
     }
 
+    /// Hands over what there is so far. Fails if nobody reads any more.
+    pub(crate) fn flush(&mut self) -> Outcome {
+        self.sink.flush().map_err(|error| Failure::output(&error))?;
+        if is_reader_gone() {
+            return Err(Failure::output(&io::ErrorKind::BrokenPipe.into()));
+        }
+        Ok(())
+    }
+
     /// Hands everything to the reader.
     pub(crate) fn finish(mut self) -> Outcome {
         self.sink.flush().map_err(|error| Failure::output(&error))
     }
+}
+
+/// Whether standard output is a pipe whose reader has gone: writing would tell, but there may be nothing to write.
+fn is_reader_gone() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = io::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut asked, Some(&at_once)).is_ok() && asked.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }
 
 /// How a list looks as a table.
@@ -112,6 +130,11 @@ impl List {
                 self.out.raw(b"\n")
             }
         }
+    }
+
+    /// Hands over what there is so far. Fails if nobody reads any more.
+    pub(crate) fn flush(&mut self) -> Outcome {
+        self.out.flush()
     }
 
     pub(crate) fn finish(mut self) -> Outcome {

@@ -1,17 +1,22 @@
 //! The log under torture: see the [parent module](super).
 
 mod client;
+mod cut;
+mod follower;
 mod model;
 
 use super::{MutantDisk, SeedReport};
 use client::Client;
+use follower::{Follower, Look};
 use model::Model;
 use seawall_wal::disk::sim::{Damage, Fault, Op};
 use seawall_wal::mutation::Mutation;
 use seawall_wal::runtime::{Rng, Runtime, SimRuntime, Thread};
-use seawall_wal::{Error, Lsn, Outcome, Pin, SimDisk, Wal};
+use seawall_wal::{Error, Lsn, Next, Outcome, Pin, SimDisk, Wal};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 const DIR: &str = "/store/log";
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -56,6 +61,15 @@ pub fn required() -> Vec<String> {
         "resumed",
         "rewritten",
         "several threads",
+        "cut",
+        "cut through a batch",
+        "cut in an older segment",
+        "power cut while cutting",
+        "followed",
+        "followed from elsewhere",
+        "followed from elsewhere beside threads",
+        "follower told of a cut",
+        "follower left behind",
         "damaged at rest",
         "damage refused",
     ];
@@ -244,12 +258,14 @@ impl Torture {
         }
         model.durable = end;
         model.written = end;
+        model.may_end = None;
         self.report.hit("log: compared");
         Ok(())
     }
 
     fn work(&mut self, wal: &Wal) -> Result<(), String> {
         let mut pins: Vec<Pin> = Vec::new();
+        let mut follower = None;
         let mut client = Client {
             wal: wal.clone(),
             model: self.model.clone(),
@@ -257,7 +273,7 @@ impl Torture {
             runtime: self.runtime.clone(),
         };
         for _ in 0..2 + self.rng.below(40) {
-            match self.rng.below(24) {
+            match self.rng.below(27) {
                 0 => {
                     let before = wal.first_lsn();
                     let lsn = client.some_lsn();
@@ -267,6 +283,8 @@ impl Torture {
                 1 => pins.extend(wal.pin("torture", wal.first_lsn()).ok()),
                 2 => drop(pins.pop()),
                 3..=5 => client.note(&wal.step().map(|_| ()))?,
+                7 if self.rng.chance(1, 2) => self.cut(wal, &mut client, &mut follower)?,
+                8 | 9 => self.follow(wal, &mut follower)?,
                 6 => {
                     if self.model().no_space {
                         self.disk.set_capacity(u64::MAX);
@@ -285,10 +303,71 @@ impl Torture {
         Ok(())
     }
 
+    fn follow(&mut self, wal: &Wal, follower: &mut Option<Follower>) -> Result<(), String> {
+        if follower.is_none() {
+            let elsewhere = self.rng.chance(2, 3).then(|| self.options());
+            *follower = Follower::begin(wal, Path::new(DIR), elsewhere.as_ref())?;
+        }
+        let Some(looking) = follower else { return Ok(()) };
+        let most = 1 + self.rng.below(12);
+        let look = {
+            let mut model = self.model.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            looking.look(wal, &mut model, most)?
+        };
+        let name = match look {
+            Look::Shown(0) => return Ok(()),
+            Look::Shown(_) if looking.is_elsewhere() => "log: followed from elsewhere",
+            Look::Shown(_) => "log: followed",
+            Look::ToldOfCut => "log: follower told of a cut",
+            Look::LeftBehind => "log: follower left behind",
+            Look::Failed => "log: follower failed",
+        };
+        self.report.hit(name);
+        if !matches!(look, Look::Shown(_)) {
+            *follower = None;
+        }
+        Ok(())
+    }
+
+    /// A thread that follows the log's files, for a while.
+    fn follow_in_thread(
+        &mut self,
+        wal: &Wal,
+        failed: &Arc<Mutex<Option<String>>>,
+    ) -> Option<Box<dyn Thread>> {
+        let mut reader = seawall_wal::WalReader::follow_with(DIR, wal.first_lsn(), &self.options()).ok()?;
+        self.report.hit("log: followed from elsewhere beside threads");
+        let (model, failed) = (self.model.clone(), failed.clone());
+        let mut looks = self.rng.below(60);
+        let body = move || {
+            while looks > 0 {
+                looks -= 1;
+                let what = match reader.next_timeout(Duration::from_micros(200)) {
+                    // A header on the disk may say so a moment before the writer has told anybody: it survives all
+                    // the same.
+                    Ok(Next::Record(record)) => {
+                        let mut model = model.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                        model.durable = model.durable.max(record.lsn.plus(1));
+                        continue;
+                    }
+                    Ok(Next::TimedOut) => continue,
+                    Err(Error::Io { .. }) | Ok(_) => return,
+                    Err(error) => format!("following: {error}"),
+                };
+                failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(what);
+                return;
+            }
+        };
+        self.runtime.spawn("follower", Box::new(body)).ok()
+    }
+
     fn work_in_threads(&mut self, wal: &Wal) -> Result<(), String> {
         let failed = Arc::new(Mutex::new(None));
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads: Vec<Box<dyn Thread>> = Vec::new();
+        if self.rng.chance(1, 2) {
+            threads.extend(self.follow_in_thread(wal, &failed));
+        }
         for i in 0..2 + self.rng.below(3) {
             let mut client = Client {
                 wal: wal.clone(),

@@ -20,6 +20,8 @@
 //! - **W6** Marks only grow: durable ≤ written ≤ reserved; durable and written only move to ends of whole records.
 //! - **W7** A commit is acknowledged only when everything before it, and it itself, reached what each asked for.
 //! - **W8** After a failed write nothing is acknowledged any more, and nothing is written.
+//! - **W10** A log is cut only while nothing is placed, gathered or in flight; what is placed behind a cut stands behind
+//!   everything that was.
 
 use crate::Lsn;
 pub(crate) use crate::batch::Batch;
@@ -40,6 +42,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+mod cut;
 mod end;
 #[cfg(seawall_shuttle)]
 pub(crate) mod explored;
@@ -134,6 +137,8 @@ struct State {
     closed: bool,
     /// Nothing is published any more either.
     ended: bool,
+    /// The log is about to be cut: whoever wants a place waits.
+    paused: bool,
     time_us: u64,
 }
 
@@ -154,6 +159,7 @@ pub(crate) struct Committer<S> {
     listener: Listener,
     /// Told of every write after the marks, and of the end.
     pub(crate) followers: Followers,
+    pub(crate) cuts: cut::Cuts,
     counters: Arc<Counters>,
     /// A test's deliberate mistake: failed writes are acknowledged.
     pub(crate) forgetful: bool,
@@ -221,6 +227,7 @@ impl<S: Sink> Committer<S> {
                 failure: None,
                 closed: false,
                 ended: false,
+                paused: false,
                 time_us,
             }),
             reserved: AtomicU64::new(durable.0),
@@ -231,6 +238,7 @@ impl<S: Sink> Committer<S> {
             callbacks: Callbacks::default(),
             listener: Listener::default(),
             followers: Followers::default(),
+            cuts: cut::Cuts::default(),
             counters: counters.clone(),
             forgetful: false,
             #[cfg(seawall_shuttle)]
@@ -277,7 +285,7 @@ impl<S: Sink> Committer<S> {
         let end = batch::end_needed(state.open.next_base(), bytes, self.geometry);
         Ok(if !fits && end > state.ready_end {
             Room::NeedsFiles(end)
-        } else if state.sealed_bytes > PENDING_BYTES_MAX {
+        } else if state.sealed_bytes > PENDING_BYTES_MAX || state.paused {
             Room::Crowded
         } else {
             Room::Ready
@@ -296,7 +304,7 @@ impl<S: Sink> Committer<S> {
         let bytes = placed_bytes(payloads);
         let mut state = self.state.lock();
         state.check()?;
-        if state.sealed_bytes > PENDING_BYTES_MAX {
+        if state.sealed_bytes > PENDING_BYTES_MAX || state.paused {
             return Ok(None);
         }
         let is_cut = bytes > batch::single_bytes_max(self.geometry);
@@ -417,7 +425,7 @@ impl<S: Sink> Committer<S> {
         let seen = self.progress.seen();
         let mut state = self.state.lock();
         state.check()?;
-        if !state.in_flight {
+        if !state.in_flight && !state.paused {
             if state.has_pending() {
                 state.in_flight = true;
                 drop(state);

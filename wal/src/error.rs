@@ -44,6 +44,19 @@ pub enum Error {
         /// What was expected and what was found.
         what: String,
     },
+    /// The log was [cut](crate::Wal::truncate_after) before the position of a reader, a follower or a pin: what it
+    /// stands on, and may have shown, is no part of the log any more. Begin again before `at`.
+    Truncated {
+        /// The first position that was dropped.
+        at: Lsn,
+    },
+    /// What is asked for was reclaimed.
+    Reclaimed {
+        /// What was asked for.
+        lsn: Lsn,
+        /// Where the log begins now.
+        first: Lsn,
+    },
     /// Another process, or another handle in this one, has the log open.
     Locked {
         /// The locked file.
@@ -123,6 +136,13 @@ impl std::fmt::Display for Error {
                     write!(f, " (LSN {lsn})")?;
                 }
                 write!(f, ": {what}")
+            }
+            Error::Truncated { at } => write!(
+                f,
+                "the log was cut at LSN {at}, before this position: what stood from there on is gone; begin again there"
+            ),
+            Error::Reclaimed { lsn, first } => {
+                write!(f, "LSN {lsn} was reclaimed: the log begins at {first} now")
             }
             Error::Locked { path, pid: Some(pid) } => {
                 write!(f, "{} is in use by process {pid}; close it there first", path.display())

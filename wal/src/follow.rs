@@ -116,6 +116,8 @@ pub(crate) enum Met {
     Durable(Lsn),
     /// The log was closed, and there is no more.
     Closed,
+    /// The log was cut.
+    Cut,
     /// Somebody asked the follower to stop.
     Stopped,
     /// Its time is over.
@@ -137,12 +139,21 @@ impl<S: Sink> Committer<S> {
     ///
     /// # Errors
     /// [`Error::Poisoned`] once the log has failed.
-    pub(crate) fn follow(&self, known: Lsn, stop: &AtomicBool, deadline: Option<Duration>) -> Result<Met> {
+    pub(crate) fn follow(
+        &self,
+        known: Lsn,
+        cuts: u64,
+        stop: &AtomicBool,
+        deadline: Option<Duration>,
+    ) -> Result<Met> {
         let followers = &self.followers;
         loop {
             let seen = followers.word.seen();
             if stop.load(Ordering::Acquire) {
                 return Ok(Met::Stopped);
+            }
+            if self.cuts.count() != cuts {
+                return Ok(Met::Cut);
             }
             // The end is looked at before the mark: nothing is published behind it.
             let ended = self.ended();

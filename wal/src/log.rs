@@ -14,7 +14,7 @@ use crate::record::{self, Kind};
 use crate::retention::{Pin, Retainer, Retention};
 use crate::runtime::{OsRuntime, Runtime};
 use crate::scan::SegmentUse;
-use crate::segment::Geometry;
+use crate::segment::{Geometry, Predecessor};
 use crate::spares::Spares;
 use crate::stats::{Counters, WalStats, add};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod cut;
 mod read;
+mod reclaim;
 
 /// A write-ahead log: many small commits into few large durable writes. Cheap to clone; all clones are one log.
 ///
@@ -79,7 +81,7 @@ pub(crate) struct Inner {
     /// Mirrors the anchor's first LSN.
     first: AtomicU64,
     keeper: crate::keeper::Signals,
-    mutation: Option<Mutation>,
+    pub(crate) mutation: Option<Mutation>,
 }
 
 impl Wal {
@@ -167,7 +169,7 @@ impl Wal {
     pub fn sync(&self) -> Result<Lsn> {
         let end = self.0.inner.committer.reserved();
         self.sync_to(end)?;
-        Ok(end)
+        Ok(self.0.inner.committer.shown_reserved().min(end))
     }
 
     /// Everything before `lsn` is on the device when this returns.
@@ -258,17 +260,17 @@ impl Wal {
 
     /// Everything before is on the device.
     pub fn durable_lsn(&self) -> Lsn {
-        self.0.inner.committer.durable()
+        self.0.inner.committer.shown_durable()
     }
 
     /// Everything before was given to the system.
     pub fn written_lsn(&self) -> Lsn {
-        self.0.inner.committer.written()
+        self.0.inner.committer.shown_written()
     }
 
     /// Everything before has its place.
     pub fn reserved_lsn(&self) -> Lsn {
-        self.0.inner.committer.reserved()
+        self.0.inner.committer.shown_reserved()
     }
 
     /// Keeps the log from `lsn` on until the pin is dropped. `who` is shown by [`retained`](Wal::retained).
@@ -276,12 +278,12 @@ impl Wal {
     /// # Errors
     /// [`Error::BadInput`] if the log does not reach back so far.
     pub fn pin(&self, who: &str, lsn: Lsn) -> Result<Pin> {
-        self.0.inner.retention.pin(who, lsn, || self.0.inner.first())
+        self.0.inner.pin(who, lsn)
     }
 
     /// Who keeps the log, the oldest first.
     pub fn retained(&self) -> Vec<Retainer> {
-        self.0.inner.retention.retained(self.0.inner.committer.reserved())
+        self.0.inner.retention.retained(self.0.inner.committer.shown_reserved())
     }
 
     /// Allows what is before `lsn` to be reclaimed, unless somebody keeps it. Whole segments go: to new use, or
@@ -295,7 +297,7 @@ impl Wal {
 
     /// Bytes of log between its beginning and its end.
     pub fn log_bytes(&self) -> u64 {
-        self.0.inner.committer.reserved().0.saturating_sub(self.0.inner.first().0)
+        self.0.inner.committer.shown_reserved().0.saturating_sub(self.0.inner.first().0)
     }
 
     /// Counters since opening.
@@ -412,9 +414,14 @@ impl Inner {
         let spares =
             Arc::new(Spares::new(&disk, dir, geometry, runtime, &counters, next, found.durable_write));
         let mut files = found.files;
-        let live_file = files.remove(&last.number);
+        let mut live_file = files.remove(&last.number);
         if !options.read_only {
-            crate::spares::adopt(&*disk, dir, &spares, &found.path, files, geometry, found.highest_begun)?;
+            if live_file.is_none() {
+                live_file = Some(crate::spares::open_locked(&*disk, dir, last.number)?);
+            }
+            let mut rest = found.numbers;
+            rest.retain(|number| !found.path.iter().any(|segment| segment.number == *number));
+            crate::spares::adopt(&*disk, dir, &spares, &rest, files, geometry, found.highest_begun)?;
         }
         let live = live_file.map(|file| Live {
             number: last.number,
@@ -452,6 +459,7 @@ impl Inner {
             Committer::new(writer, geometry, runtime, &counters, base, found.whole_end, found.time_us)?;
         committer.forgetful = options.has(Mutation::GoOnAfterFailure);
         committer.set_ready_end(spares.ready_end());
+        found.gaps.into_iter().for_each(|gap| committer.cuts.add_gap(gap));
         Ok(Inner {
             mutation: options.mutation,
             committer,
@@ -485,7 +493,12 @@ impl Inner {
             }
         })?;
         debug_assert!(salvaged <= (options.repair == Repair::TruncateAtFirstError), "salvage was asked for");
-        let is_reheaded = self.committer.sink.reheads.lock().is_some();
+        let reheads = *self.committer.sink.reheads.lock();
+        let is_reheaded = reheads.is_some();
+        if let Some(Some(Predecessor { cut: Some(_), .. })) = reheads {
+            // The power may have failed before that was said.
+            self.vouch_for_cut(self.committer.sink.live_number())?;
+        }
         self.committer.sink.rehead(self.committer.durable())?;
         let dropped = self.recovery.outcome == Outcome::UnacknowledgedLoss && !is_reheaded;
         if salvaged || (dropped && !options.has(Mutation::GoOnBehindTornTail)) {
@@ -499,6 +512,10 @@ impl Inner {
             }
         }
         self.spares.trim()
+    }
+
+    pub(crate) fn pin(&self, who: &str, lsn: Lsn) -> Result<Pin> {
+        self.retention.pin(who, lsn, || self.first())
     }
 
     pub(crate) fn first(&self) -> Lsn {
@@ -579,38 +596,6 @@ impl Inner {
             && self.counters.rotations.load(std::sync::atomic::Ordering::Relaxed) > 1;
         let half = self.geometry.offset(reserved) > self.geometry.segment_bytes / 2;
         (begun || half) && self.spares.ready_count() < crate::spares::READY_MAX
-    }
-
-    fn truncate_before(&self, lsn: Lsn) -> Result<u64> {
-        self.check_writable()?;
-        let _one_at_a_time = self.anchor_latch.lock();
-        let durable = self.committer.durable();
-        // Whoever pins from now on sees the new beginning.
-        let first = self.retention.floor_with(|floor| {
-            let target = lsn.min(floor.unwrap_or(Lsn::MAX)).min(durable.max(self.first()));
-            let first = target.max(self.first());
-            self.first.store(first.0, Ordering::Release);
-            first
-        });
-        if self.mutation == Some(Mutation::ReclaimBeforeAnchor) {
-            let segments = self.segments();
-            let keep = self.geometry.number(first).min(segments.last().map_or(0, |live| live.number));
-            let gone: Vec<u64> = segments.iter().map(|s| s.number).filter(|&number| number < keep).collect();
-            self.spares.retire(&gone)?;
-        }
-        if first > self.anchor.lock().first {
-            self.write_anchor_locked(|anchor| anchor.first = first)?;
-        }
-        let numbers: Vec<u64> = {
-            let mut segments = self.committer.sink.segments.lock();
-            let live = segments.keys().next_back().copied().unwrap_or(0);
-            let keep = self.geometry.number(first).min(live);
-            let gone = segments.keys().copied().filter(|&number| number < keep).collect();
-            segments.retain(|&number, _| number >= keep);
-            gone
-        };
-        self.spares.retire(&numbers)?;
-        Ok(numbers.len() as u64 * self.geometry.segment_bytes)
     }
 
     fn write_anchor(&self, change: impl FnOnce(&mut Anchor)) -> Result<()> {

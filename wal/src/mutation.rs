@@ -27,11 +27,17 @@ pub enum Mutation {
     AcknowledgeWritten,
     /// Of several frames in flight, the first one's end is taken for that of all: the sync comes before the others.
     AcknowledgeOutOfOrder,
+    /// The header that cuts the log is not written durably.
+    CutLazily,
+    /// The anchor does not vouch for the segment that cuts the log.
+    CutWithoutAnchor,
+    /// A follower shows what is written.
+    FollowPastDurable,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 11] = [
+    pub const ALL: [Mutation; 14] = [
         Mutation::BelieveAnyTail,
         Mutation::DurableWriteAsBarrier,
         Mutation::HeaderEarly,
@@ -43,6 +49,9 @@ impl Mutation {
         Mutation::ReadRecordsInPart,
         Mutation::AcknowledgeWritten,
         Mutation::AcknowledgeOutOfOrder,
+        Mutation::CutLazily,
+        Mutation::CutWithoutAnchor,
+        Mutation::FollowPastDurable,
     ];
 
     /// Its name on the command line.
@@ -59,6 +68,9 @@ impl Mutation {
             Mutation::ReadRecordsInPart => "read-records-in-part",
             Mutation::AcknowledgeWritten => "acknowledge-written",
             Mutation::AcknowledgeOutOfOrder => "acknowledge-out-of-order",
+            Mutation::CutLazily => "cut-lazily",
+            Mutation::CutWithoutAnchor => "cut-without-anchor",
+            Mutation::FollowPastDurable => "follow-past-durable",
         }
     }
 

@@ -48,11 +48,16 @@ pub(crate) struct Found {
     pub(crate) last_checksum: u32,
     /// True if no frame at all stands in the last segment: it is given a new header instead of a successor.
     pub(crate) last_is_unused: bool,
-    /// The segment files, opened and locked (when opened for writing).
+    /// The newest segment files, opened and locked (when opened for writing): those that are written to are among them,
+    /// but for odd cases.
     pub(crate) files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    /// The numbers of all segment files.
+    pub(crate) numbers: Vec<u64>,
     /// The highest number that any segment file has.
     pub(crate) highest_begun: u64,
     pub(crate) time_us: u64,
+    /// What was cut out of the log.
+    pub(crate) gaps: Vec<(Lsn, Lsn)>,
     /// How durable writes are made, if not by the first way that works.
     pub(crate) durable_write: Option<DurableWrite>,
     pub(crate) report: Recovery,
@@ -62,7 +67,7 @@ pub(crate) struct Found {
 pub(crate) fn open(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>) -> Result<Found> {
     let disk = &options.disk_or_default();
     let opener = Opener { disk, dir, options };
-    opener.refuse_network()?;
+    refuse_network(&**disk, dir, options)?;
     let anchor_path = dir.join(anchor::FILE_NAME);
     let exists =
         disk.exists(&anchor_path).map_err(|source| Error::io("look for", &anchor_path, None, source))?;
@@ -82,6 +87,8 @@ const LOOKS_MAX: u32 = 12;
 /// How often damage must be met in the same place before it is believed, and the time between two looks.
 const SAME_MAX: u32 = 2;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// Segment files that opening holds at a time: the live one, those ready behind it, and some more.
+const HELD_MAX: usize = 16;
 
 struct Opener<'a> {
     disk: &'a Arc<dyn Disk>,
@@ -96,18 +103,6 @@ pub(crate) struct Begun {
 }
 
 impl Opener<'_> {
-    fn refuse_network(&self) -> Result<()> {
-        let backend = self.disk.describe(self.dir.parent().unwrap_or(Path::new(".")));
-        if backend.is_network && !self.options.allow_network {
-            return Err(Error::BadInput(format!(
-                "{} is on the network file system {}, whose locks and syncs cannot be relied on; use a local disk",
-                self.dir.display(),
-                backend.file_system
-            )));
-        }
-        Ok(())
-    }
-
     /// A log of one empty segment: the segment first, then the anchor, whose rename makes it a log.
     fn create(&self, runtime: &Arc<dyn Runtime>) -> Result<Option<Choice>> {
         let geometry = Geometry { segment_bytes: self.options.segment_bytes };
@@ -267,6 +262,11 @@ impl Opener<'_> {
                     let file = self.open_file(&path)?;
                     lock_file(&**self.disk, &*file, &path)?;
                     files.insert(number, file);
+                    // Once the lock was had, nobody's write is in flight, and nobody who has not the anchor's begins
+                    // another: of a long log, not all need stay open.
+                    if files.len() > HELD_MAX {
+                        files.pop_first();
+                    }
                 }
             }
             self.sync_dir()?;
@@ -280,7 +280,7 @@ impl Opener<'_> {
         let mut found = self.walk(&mut reader, &begun, &numbers, &anchor)?;
         cached |= !reader.all_from_device;
         found.highest_begun = begun.keys().next_back().copied().unwrap_or(0);
-        found.files = files;
+        (found.files, found.numbers) = (files, numbers);
         if writable {
             found.anchor_file = Some(anchor_file.clone());
             self.make_durable(&mut found, &*anchor_file, cached)?;
@@ -383,6 +383,7 @@ impl Opener<'_> {
             ));
         }
         let path = self.path_back(begun, geometry, anchor.first)?;
+        let gaps = self.gaps(&path, begun, geometry)?;
         // What is before `start` was judged when it was folded; only pins still want it.
         let skipped = path.iter().take_while(|segment| segment.end.is_some_and(|end| end <= start)).count();
         let (before, rest) = path.split_at(skipped);
@@ -410,6 +411,7 @@ impl Opener<'_> {
         };
         let mut found = walk.forward(rest, numbers, begun, anchor)?;
         found.report.start = start;
+        found.gaps = gaps;
         found.path.splice(0..0, before.iter().copied());
         Ok(found)
     }
@@ -428,8 +430,7 @@ impl Opener<'_> {
         };
         let mut path = Vec::new();
         let mut number = newest;
-        let mut end = None;
-        let mut salt = None;
+        let (mut end, mut cut, mut salt) = (None, None, None);
         loop {
             let Some(segment) = begun.get(&number) else {
                 return Err(missing(
@@ -440,8 +441,14 @@ impl Opener<'_> {
             if salt.is_some_and(|salt| salt != segment.header.salt) {
                 return Err(missing(number, "the segment is not the one that the next one names"));
             }
-            path.push(SegmentUse { number, salt: segment.header.salt, checksum: segment.checksum, end });
+            path.push(SegmentUse { number, salt: segment.header.salt, checksum: segment.checksum, end, cut });
             let Some(predecessor) = segment.header.predecessor else { break };
+            if !predecessor.is_possible(number, geometry) {
+                return Err(missing(
+                    number,
+                    "the segment says that the log was cut where it cannot have been",
+                ));
+            }
             // Everything from `start` on lies in the segments collected.
             if start >= predecessor.end || start >= geometry.start(number) {
                 break;
@@ -450,11 +457,34 @@ impl Opener<'_> {
                 return Err(missing(number, "the segment names a predecessor that is not before it"));
             }
             end = Some(predecessor.end);
+            cut = predecessor.cut;
             salt = Some(predecessor.salt);
             number = predecessor.number;
         }
         path.reverse();
         Ok(path)
+    }
+
+    /// What was cut out of the log. An owner that has applied some of that cannot go on with it.
+    fn gaps(
+        &self,
+        path: &[SegmentUse],
+        begun: &BTreeMap<u64, Begun>,
+        geometry: Geometry,
+    ) -> Result<Vec<(Lsn, Lsn)>> {
+        let mut gaps = Vec::new();
+        for SegmentUse { number, .. } in path {
+            let predecessor = begun.get(number).and_then(|begun| begun.header.predecessor);
+            let Some((from, to)) = predecessor.and_then(|before| before.dropped(*number, geometry)) else {
+                continue;
+            };
+            if let Some((replay, _)) = self.options.start.filter(|(at, _)| from < *at && *at < to) {
+                let what = format!("the log was cut at {from} and goes on at {to}; its owner is at {replay}");
+                return Err(corruption(&segment_path(self.dir, *number), 0, Some(replay), &what));
+            }
+            gaps.push((from, to));
+        }
+        Ok(gaps)
     }
 
     /// Steps 3 and 4 of the module's order.
@@ -465,23 +495,22 @@ impl Opener<'_> {
             anchor_file
                 .write_at(&block, found.anchor.offset())
                 .map_err(|source| Error::io("write", &anchor_path, Some(found.anchor.offset()), source))?;
-            for segment in &found.path {
-                if let Some(file) = found.files.get(&segment.number) {
-                    self.rewrite(&**file, segment, found.geometry, found.end)?;
-                }
-            }
             found.report.rewritten = true;
         }
         anchor_file.sync_data().map_err(|source| Error::io("sync", &anchor_path, None, source))?;
-        if self.options.has(Mutation::ShowUnsynced) {
-            return Ok(());
-        }
         for segment in &found.path {
             let path = segment_path(self.dir, segment.number);
-            let file = found.files.get(&segment.number).ok_or_else(|| {
-                corruption(&path, 0, None, "the segment disappeared while the log was opened")
-            })?;
-            file.sync_data().map_err(|source| Error::io("sync", &path, None, source))?;
+            // Written and synced by one handle, which is told what becomes of its writes.
+            let file = match found.files.get(&segment.number) {
+                Some(file) => file.clone(),
+                None => self.open_file(&path)?,
+            };
+            if cached {
+                self.rewrite(&*file, segment, found.geometry, found.end)?;
+            }
+            if !self.options.has(Mutation::ShowUnsynced) {
+                file.sync_data().map_err(|source| Error::io("sync", &path, None, source))?;
+            }
         }
         Ok(())
     }
@@ -518,6 +547,18 @@ impl Opener<'_> {
     fn sync_dir(&self) -> Result<()> {
         self.disk.sync_dir(self.dir).map_err(|source| Error::io("sync directory", self.dir, None, source))
     }
+}
+
+pub(crate) fn refuse_network(disk: &dyn Disk, dir: &Path, options: &WalOptions) -> Result<()> {
+    let backend = disk.describe(dir.parent().unwrap_or(Path::new(".")));
+    if backend.is_network && !options.allow_network {
+        return Err(Error::BadInput(format!(
+            "{} is on the network file system {}, whose locks and syncs cannot be relied on; use a local disk",
+            dir.display(),
+            backend.file_system
+        )));
+    }
+    Ok(())
 }
 
 /// The highest LSN that anything but a frame claims to be durable.

@@ -4,6 +4,8 @@
 //! reader          frames into units, units into records
 //! reader/seek     where reading begins
 //! reader/live     beside the writer: how far may be shown, waiting for more, the pin
+//! reader/tail     beside a writer in another process: looking again
+//! reader/cut      when the log is cut: what a reader of it does, and where exactly it is
 //! ```
 
 use crate::Lsn;
@@ -23,8 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod cut;
 mod live;
 mod seek;
+mod tail;
+
+pub(crate) use cut::CutPlace;
 
 /// One record of the log.
 #[derive(Clone, Debug)]
@@ -78,7 +84,8 @@ pub enum Next {
 }
 
 /// Reads records in order, every frame verified. Made by [`Wal::read`](crate::Wal::read) and
-/// [`Wal::follow`](crate::Wal::follow), which keep the log from being reclaimed under it, or by [`WalReader::open`].
+/// [`Wal::follow`](crate::Wal::follow), which keep the log from being reclaimed under it, or by [`WalReader::open`] and
+/// [`WalReader::follow`], which read the files alone.
 #[derive(Debug)]
 pub struct WalReader {
     frames: FrameReader,
@@ -92,6 +99,8 @@ pub struct WalReader {
     from: Lsn,
     /// Records from here on are not shown.
     limit: Lsn,
+    /// Where the last record shown ends, or where showing was to begin.
+    shown: Lsn,
     /// The whole records of the frame, or of the frames that one record is cut over; and how far they were read.
     unit: Vec<u8>,
     unit_at: usize,
@@ -103,6 +112,7 @@ pub struct WalReader {
     started: bool,
     failed: bool,
     live: Option<Live>,
+    tail: Option<tail::Tail>,
     stopper: Stopper,
     /// When a wait must end, on the runtime's clock; and whether it did.
     deadline: Option<Duration>,
@@ -129,7 +139,7 @@ impl WalReader {
         let runtime: Arc<dyn Runtime> = options.runtime.clone().unwrap_or_else(|| OsRuntime::new());
         let found = crate::open::open(dir.as_ref(), &options, &runtime)?;
         let disk = options.disk_or_default();
-        let frames = FrameReader::new(&disk, dir.as_ref(), found.geometry, false)?;
+        let frames = FrameReader::new(&disk, dir.as_ref(), found.geometry, true)?;
         let from = from.max(found.anchor.first);
         let sleeps_on = SleepsOn::Word(runtime, Arc::new(AtomicU32::new(0)));
         let mut reader = WalReader {
@@ -141,6 +151,7 @@ impl WalReader {
             at: found.end,
             from,
             limit: found.end,
+            shown: from,
             unit: Vec::new(),
             unit_at: 0,
             pieces: Vec::new(),
@@ -148,6 +159,7 @@ impl WalReader {
             started: false,
             failed: false,
             live: None,
+            tail: None,
             stopper: Stopper { stop: Arc::new(AtomicBool::new(false)), sleeps_on },
             deadline: None,
             timed_out: false,
@@ -194,7 +206,8 @@ impl WalReader {
     ///
     /// # Errors
     /// [`Error::Corruption`] for a damaged frame before the end, [`Error::Io`]; [`Error::Poisoned`] if the log that is
-    /// followed has failed, behind all that was durable. After an error there is no more.
+    /// followed has failed, behind all that was durable; [`Error::Truncated`] if the log was
+    /// [cut](crate::Wal::truncate_after) before the reader's place. After an error there is no more.
     pub fn next_record(&mut self) -> Result<Option<RecordRef<'_>>> {
         if self.failed {
             return Ok(None);
@@ -225,6 +238,28 @@ impl WalReader {
 
     /// Where in the unit the next record to show stands.
     fn advance(&mut self) -> Result<Option<(usize, record::Header)>> {
+        loop {
+            let found = self.advance_uncut();
+            // Asked after the reading: what was read before a cut is shown as before it.
+            if self.was_cut()? {
+                self.go_on_before_cut()?;
+                continue;
+            }
+            if let Err(error) = &found
+                && self.may_look_again(error)
+            {
+                self.go_on_with_files()?;
+                continue;
+            }
+            self.has_read();
+            if let Ok(Some((at, header))) = &found {
+                self.shown = self.end_of(at + record::HEADER_BYTES + header.length as usize);
+            }
+            return self.ended_by_cut(found);
+        }
+    }
+
+    fn advance_uncut(&mut self) -> Result<Option<(usize, record::Header)>> {
         self.timed_out = false;
         loop {
             if self.stopper.is_stopped() {
@@ -262,6 +297,9 @@ impl WalReader {
         self.pieces.clear();
         self.advance_pin();
         loop {
+            if self.is_unit_cut() {
+                return Ok(true);
+            }
             let Some(segment) = self.segment()? else {
                 return if self.pieces.is_empty() {
                     Ok(false)
@@ -283,6 +321,7 @@ impl WalReader {
                 continue;
             }
             if !header.flags.goes_on() {
+                self.cut_unit(segment.splits_at());
                 return Ok(true);
             }
         }

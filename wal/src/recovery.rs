@@ -17,6 +17,11 @@
 //! | last segment | a record that begins and does not end | torn tail |
 //! | last segment | zeros or old bytes, and frames of this use behind them | torn tail: unacknowledged writes out of order |
 //!
+//! A log that was cut on purpose needs no row of its own: what is above the cut was durable, and still says so, but all of
+//! it is at or below the beginning of the segment that cuts it, and no X below that is found for as long as its header is
+//! whole. Should it be damaged, the anchor's durable LSN, which is above all that was dropped, makes that the second
+//! corruption row.
+//!
 //! The same table stands below as data, and a test shows that exactly one row matches each case. *A watermark that
 //! never advances would silently disable the second corruption row*: a test damages what was promised and looks.
 

@@ -38,6 +38,8 @@ struct Held {
     who: String,
     lsn: Lsn,
     since: Duration,
+    /// What it keeps was cut off, from here on.
+    cut: Option<Lsn>,
 }
 
 impl Retention {
@@ -57,7 +59,7 @@ impl Retention {
         }
         let id = pins.next_id;
         pins.next_id += 1;
-        pins.pins.insert(id, Held { who: who.to_owned(), lsn, since });
+        pins.pins.insert(id, Held { who: who.to_owned(), lsn, since, cut: None });
         Ok(Pin { retention: self.clone(), id })
     }
 
@@ -65,6 +67,13 @@ impl Retention {
     pub(crate) fn floor_with<R>(&self, publish: impl FnOnce(Option<Lsn>) -> R) -> R {
         let pins = self.pins.lock();
         publish(pins.pins.values().map(|held| held.lsn).min())
+    }
+
+    /// The log was cut: what is from `dropped` on is gone, and those who stand behind it are told when they move.
+    pub(crate) fn cut(&self, dropped: Lsn) {
+        for held in self.pins.lock().pins.values_mut().filter(|held| held.lsn > dropped) {
+            held.cut = Some(held.cut.map_or(dropped, |cut| cut.min(dropped)));
+        }
     }
 
     pub(crate) fn retained(&self, end: Lsn) -> Vec<Retainer> {
@@ -97,11 +106,15 @@ impl Pin {
     /// Moves the position forward.
     ///
     /// # Errors
-    /// [`Error::BadInput`] if that would be backward.
+    /// [`Error::BadInput`] if that would be backward; [`Error::Truncated`] if the log was
+    /// [cut](crate::Wal::truncate_after) before the position.
     pub fn advance(&self, lsn: Lsn) -> Result<()> {
         let now = self.retention.runtime.now();
         let mut pins = self.retention.pins.lock();
         let Some(held) = pins.pins.get_mut(&self.id) else { return Err(Error::Closed) };
+        if let Some(at) = held.cut {
+            return Err(Error::Truncated { at });
+        }
         if lsn < held.lsn {
             return Err(Error::BadInput(format!("a pin at {} cannot go back to {lsn}", held.lsn)));
         }

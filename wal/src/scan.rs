@@ -5,7 +5,7 @@ use crate::buf::AlignedBuf;
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Open};
 use crate::error::{Error, Result};
 use crate::frame::{self, Bad, FRAME_BYTES_MAX};
-use crate::segment::{self, Geometry};
+use crate::segment::{self, Cut, Geometry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +26,15 @@ pub(crate) struct SegmentUse {
     pub(crate) checksum: u32,
     /// Where its frames end, once a successor has begun.
     pub(crate) end: Option<Lsn>,
+    /// Where it was cut, if its successor is there because of that.
+    pub(crate) cut: Option<Cut>,
+}
+
+impl SegmentUse {
+    /// Where its last unit was cut through: the records from there on are no part of the log.
+    pub(crate) fn splits_at(&self) -> Option<Lsn> {
+        self.cut.filter(|cut| cut.splits).map(|cut| cut.at)
+    }
 }
 
 /// Why there is no frame at a position.
@@ -192,6 +201,20 @@ impl FrameReader {
     fn is_whole(&mut self, number: u64, offset: u64, header: &frame::Header) -> Result<bool> {
         let frame = self.bytes_at(number, offset, header.padded_bytes())?;
         Ok(frame.is_some_and(|frame| header.verify(frame)))
+    }
+
+    /// The header of the frame at `lsn`, whatever its payload is.
+    pub(crate) fn header_at(&mut self, segment: &SegmentUse, lsn: Lsn) -> Result<Option<frame::Header>> {
+        if self.geometry.number(lsn) != segment.number {
+            return Ok(None);
+        }
+        let head = self.bytes_at(segment.number, self.geometry.offset(lsn), BLOCK_BYTES)?;
+        Ok(head.and_then(|head| frame::Header::decode(head, segment.salt, lsn).ok()))
+    }
+
+    /// What was read is read anew: it may have been written since.
+    pub(crate) fn forget(&mut self) {
+        self.window = (0, 0);
     }
 
     /// Nothing from `lsn` on is read ahead: it is being written.

@@ -28,6 +28,8 @@ const CHECKSUM_AT: usize = 12;
 /// CRC-32 (IEEE) over frames. 2 is reserved for an authenticated form with a 16-byte tag behind the payload.
 pub const CHECKSUM_CRC32: u32 = 1;
 const NO_PREDECESSOR: u64 = u64::MAX;
+/// Incompatible feature: the predecessor was cut within a unit, of which only the records before the cut count.
+const FEATURE_SPLITS: u64 = 1;
 /// In place of a predecessor's last checksum: its writer did not know it, and nobody compares it.
 pub(crate) const CHECKSUM_UNKNOWN: u32 = 0;
 /// No log gets so far; behind it positions would not fit 64 bits.
@@ -44,6 +46,35 @@ pub struct Predecessor {
     pub end: Lsn,
     /// The checksum of its last frame, or of its header if it has none.
     pub checksum: u32,
+    /// Absent unless its end, or an earlier one, was chosen: by [`Wal::truncate_after`](crate::Wal::truncate_after).
+    pub cut: Option<Cut>,
+}
+
+/// Where a log was cut on purpose: what stood from there on was durable, and is no part of it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Records from here on are dropped.
+    pub at: Lsn,
+    /// Whether it lies within a unit, whose records before it stay.
+    pub splits: bool,
+}
+
+impl Predecessor {
+    /// Whether the end and the cut can be those of a predecessor of segment `number`.
+    pub(crate) fn is_possible(&self, number: u64, geometry: Geometry) -> bool {
+        self.cut.is_none_or(|cut| {
+            cut.at <= geometry.start(number)
+                && (!cut.splits || (cut.at > geometry.first_frame(self.number) && cut.at <= self.end))
+        })
+    }
+
+    /// The positions that were cut out of the log, if any were: behind the first, and before the second. A position that
+    /// replay starts at is none of them.
+    pub(crate) fn dropped(&self, number: u64, geometry: Geometry) -> Option<(Lsn, Lsn)> {
+        let cut = self.cut?;
+        let from = if cut.splits { cut.at } else { cut.at.max(self.end) };
+        Some((from, geometry.first_frame(number)))
+    }
 }
 
 /// A decoded segment header.
@@ -86,8 +117,10 @@ impl Header {
         put(&mut block, 48, &self.number.to_le_bytes());
         put(&mut block, 56, &self.segment_bytes.to_le_bytes());
         put(&mut block, 64, &self.salt.to_le_bytes());
-        let none = Predecessor { number: NO_PREDECESSOR, salt: 0, end: Lsn::ZERO, checksum: 0 };
+        let none = Predecessor { number: NO_PREDECESSOR, salt: 0, end: Lsn::ZERO, checksum: 0, cut: None };
         let predecessor = self.predecessor.unwrap_or(none);
+        let cut = predecessor.cut.unwrap_or(Cut { at: Lsn::ZERO, splits: false });
+        put(&mut block, 24, &u64::from(cut.splits).to_le_bytes());
         put(&mut block, 72, &predecessor.number.to_le_bytes());
         put(&mut block, 80, &predecessor.salt.to_le_bytes());
         put(&mut block, 88, &predecessor.end.0.to_le_bytes());
@@ -95,6 +128,7 @@ impl Header {
         put(&mut block, 104, &self.epoch.to_le_bytes());
         put(&mut block, 112, &CHECKSUM_CRC32.to_le_bytes());
         put(&mut block, 116, &predecessor.checksum.to_le_bytes());
+        put(&mut block, 120, &cut.at.0.to_le_bytes());
         let checksum = checksum_around(&block, CHECKSUM_AT);
         put(&mut block, CHECKSUM_AT, &checksum.to_le_bytes());
         (block, checksum)
@@ -108,16 +142,19 @@ impl Header {
             return Parsed::None;
         }
         let version = get_u32(block, 8);
-        let unknown_features = get_u64(block, 24) != 0 || get_u32(block, 112) != CHECKSUM_CRC32;
+        let features = get_u64(block, 24);
+        let unknown_features = features & !FEATURE_SPLITS != 0 || get_u32(block, 112) != CHECKSUM_CRC32;
         if version != FORMAT_VERSION || unknown_features {
             return Parsed::Newer(version.max(FORMAT_VERSION + u32::from(unknown_features)));
         }
         let number = get_u64(block, 72);
+        let cut = Cut { at: Lsn(get_u64(block, 120)), splits: features & FEATURE_SPLITS != 0 };
         let predecessor = (number != NO_PREDECESSOR).then(|| Predecessor {
             number,
             salt: get_u64(block, 80),
             end: Lsn(get_u64(block, 88)),
             checksum: get_u32(block, 116),
+            cut: (cut.splits || cut.at != Lsn::ZERO).then_some(cut),
         });
         let header = Header {
             store_id: get(block, 32),
@@ -195,7 +232,7 @@ mod tests {
             number: 12,
             segment_bytes: SEGMENT_BYTES_MIN,
             salt: 99,
-            predecessor: Some(Predecessor { number: 11, salt: 98, end: Lsn(5), checksum: 6 }),
+            predecessor: Some(Predecessor { number: 11, salt: 98, end: Lsn(5), checksum: 6, cut: None }),
             durable: Lsn(5),
             epoch: 2,
         }
@@ -211,6 +248,33 @@ mod tests {
             let mut bad = block;
             bad[at] ^= 0x10;
             assert_eq!(Header::parse(&bad), Parsed::None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_cut_survives() {
+        for cut in [Cut { at: Lsn(4), splits: true }, Cut { at: Lsn(900), splits: false }] {
+            let before = Predecessor { number: 11, salt: 98, end: Lsn(5), checksum: 6, cut: Some(cut) };
+            let header = Header { predecessor: Some(before), ..sample() };
+            let (block, checksum) = header.encode();
+            assert_eq!(Header::parse(&block), Parsed::Header(header, checksum));
+        }
+    }
+
+    #[test]
+    fn an_impossible_cut_is_seen() {
+        let geometry = Geometry { segment_bytes: SEGMENT_BYTES_MIN };
+        let end = geometry.first_frame(11).plus(8192);
+        let possible = |at: Lsn, splits| {
+            let cut = Some(Cut { at, splits });
+            Predecessor { number: 11, salt: 98, end, checksum: 6, cut }.is_possible(13, geometry)
+        };
+        assert!(possible(end, false) && possible(geometry.start(13), false) && possible(Lsn(7), false));
+        assert!(!possible(geometry.start(13).plus(1), false));
+        assert!(possible(geometry.first_frame(11).plus(100), true));
+        assert!(possible(end, true));
+        for at in [Lsn::ZERO, geometry.first_frame(11), end.plus(1), geometry.start(13)] {
+            assert!(!possible(at, true), "{at}");
         }
     }
 

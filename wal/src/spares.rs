@@ -18,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::latch::Latch;
 use crate::open::is_temporary;
 use crate::runtime::Runtime;
-use crate::scan::SegmentUse;
 use crate::segment::{self, Geometry};
 use crate::stats::{Counters, add};
 use crate::sync::{AtomicBool, Mutex, Ordering};
@@ -92,6 +91,12 @@ impl Spares {
 
     pub(crate) fn ready_count(&self) -> usize {
         self.state.lock().ready.len()
+    }
+
+    /// The number of the segment that begins next.
+    pub(crate) fn next_number(&self) -> u64 {
+        let state = self.state.lock();
+        state.ready.front().map_or(state.next, |(number, _)| *number)
     }
 
     /// Takes over a file that recovery found ready: whole, locked, and next in number.
@@ -324,23 +329,35 @@ pub(crate) fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()
         .map_err(|source| Error::io("create", path, None, source))
 }
 
-/// Sorts the files that are not part of the log: ready for the next segments, to be reused, or to be removed.
+/// Opens a segment's file to write to it.
+pub(crate) fn open_locked(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Arc<dyn DiskFile>> {
+    let path = dir.join(segment::file_name(number));
+    let file = disk.open(&path, Open::ReadWrite).map_err(|source| Error::io("open", &path, None, source))?;
+    lock_file(disk, &*file, &path)?;
+    Ok(file)
+}
+
+/// Sorts the files that are not part of the log: ready for the next segments, to be reused, or to be removed. Some of
+/// them are open and locked.
 pub(crate) fn adopt(
     disk: &dyn Disk,
     dir: &Path,
     spares: &Spares,
-    path: &[SegmentUse],
-    files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    numbers: &[u64],
+    mut files: BTreeMap<u64, Arc<dyn DiskFile>>,
     geometry: Geometry,
     highest_begun: u64,
 ) -> Result<()> {
-    for (number, file) in files {
+    for &number in numbers {
         let name = segment::file_name(number);
         let target = dir.join(&name);
+        let file = match files.remove(&number) {
+            Some(file) => file,
+            None => open_locked(disk, dir, number)?,
+        };
         let bytes = file.len().map_err(|source| Error::io("stat", &target, None, source))?;
         let whole = bytes == geometry.segment_bytes;
-        let part_of_log = path.iter().any(|segment| segment.number == number);
-        if part_of_log || (whole && number > highest_begun && spares.adopt_ready(number, file)) {
+        if whole && number > highest_begun && spares.adopt_ready(number, file) {
             continue;
         }
         if whole {

@@ -73,6 +73,9 @@ impl Walk<'_> {
             let first = self.geometry.first_frame(segment.number);
             let from =
                 if i == 0 { self.aligned_start.map_or(first, |start| start.max(first)) } else { first };
+            if from == first {
+                self.enter(segment.number, begun);
+            }
             let mut stop = self.segment(segment, i, from)?;
             let is_last = i + 1 == path.len();
             let mut before = None;
@@ -88,7 +91,7 @@ impl Walk<'_> {
                 Some(begin) => (begin.lsn, begin.index, begin.previous),
                 None => (stop.at, i, stop.checksum),
             };
-            let facts = self.facts(segment, &stop, end, is_last, numbers, begun)?;
+            let facts = self.facts(segment, &stop, end, path.get(i + 1), numbers, begun)?;
             let row = decide(&facts);
             self.report.row = row.name;
             if row.verdict == Verdict::Continue {
@@ -100,7 +103,7 @@ impl Walk<'_> {
             let mut path = path.get(..=index).unwrap_or(path).to_vec();
             let mut last_predecessor = None;
             if let Some(last) = path.last_mut() {
-                last.end = None;
+                (last.end, last.cut) = (None, None);
                 last_predecessor = begun.get(&last.number).and_then(|begun| begun.header.predecessor);
             }
             // What was judged ends at the replay position; the frames may end before it.
@@ -118,13 +121,26 @@ impl Walk<'_> {
                 last_checksum: checksum,
                 last_is_unused: unused && facts.beyond == Beyond::Nothing,
                 files: BTreeMap::new(),
+                numbers: Vec::new(),
                 highest_begun: 0,
                 time_us: self.time_us,
+                gaps: Vec::new(),
                 durable_write: None,
                 report: self.report,
             });
         }
         Err(corruption(self.dir, 0, None, "the log has no segment"))
+    }
+
+    /// A segment that begins behind a cut: a unit that was cut through ends there, and what is whole ends there.
+    fn enter(&mut self, number: u64, begun: &BTreeMap<u64, Begun>) {
+        let predecessor = begun.get(&number).and_then(|begun| begun.header.predecessor);
+        if let Some(cut) = predecessor.and_then(|predecessor| predecessor.cut) {
+            if cut.splits {
+                self.unfinished = None;
+            }
+            self.whole_end = Some(cut.at);
+        }
     }
 
     /// Reads a segment's frames from `from` until one is bad, or its end is reached.
@@ -213,16 +229,14 @@ impl Walk<'_> {
         segment: &SegmentUse,
         stop: &Stop,
         end: Lsn,
-        is_last: bool,
+        next: Option<&SegmentUse>,
         numbers: &[u64],
         begun: &BTreeMap<u64, Begun>,
     ) -> Result<Facts> {
         let mut short = self.reader.file_bytes(segment.number)? < self.geometry.segment_bytes;
-        if !is_last {
+        if let Some(next) = next {
             // Its frames must end exactly where the successor says, with the checksum that it says.
-            let successor = begun.values().find_map(|next| {
-                next.header.predecessor.filter(|p| p.number == segment.number && Some(p.end) == segment.end)
-            });
+            let successor = begun.get(&next.number).and_then(|begun| begun.header.predecessor);
             let complete =
                 segment.end.is_some_and(|end| stop.at == end || (stop.frames == 0 && stop.at > end))
                     && (stop.frames == 0

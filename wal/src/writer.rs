@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod cut;
 mod many;
 
 /// The segment that is written to.
@@ -146,7 +147,7 @@ impl Writer {
         let begun = self.begin_segment(&*live.file, live.number, predecessor, durable);
         if let Ok((salt, checksum)) = begun {
             (live.salt, live.checksum) = (salt, checksum);
-            let segment = SegmentUse { number: live.number, salt, checksum, end: None };
+            let segment = SegmentUse { number: live.number, salt, checksum, end: None, cut: None };
             self.segments.lock().insert(live.number, segment);
         }
         *self.live.lock() = Some(live);
@@ -171,15 +172,20 @@ impl Writer {
         let file = self.spares.take(number).ok_or_else(|| {
             Error::BadInput(format!("segment {number} was to be written before its file was made ready"))
         })?;
-        let predecessor =
-            Predecessor { number: live.number, salt: live.salt, end: live.end, checksum: live.checksum };
+        let predecessor = Predecessor {
+            number: live.number,
+            salt: live.salt,
+            end: live.end,
+            checksum: live.checksum,
+            cut: None,
+        };
         let durable = live.whole_end;
         let (salt, checksum) = self.begin_segment(&*file, number, Some(predecessor), durable)?;
         let mut segments = self.segments.lock();
         if let Some(last) = segments.get_mut(&live.number) {
             last.end = Some(live.end);
         }
-        segments.insert(number, SegmentUse { number, salt, checksum, end: None });
+        segments.insert(number, SegmentUse { number, salt, checksum, end: None, cut: None });
         drop(segments);
         *live = Live {
             number,
@@ -216,8 +222,11 @@ impl Writer {
         let mut buf = AlignedBuf::zeroed(BLOCK_BYTES)
             .map_err(|source| Error::io("map memory for", &path, None, source))?;
         buf.copy_from_slice(&block);
+        let is_lazy =
+            self.mutation == Some(Mutation::CutLazily) && predecessor.is_some_and(|p| p.cut.is_some());
         // W2
-        file.write_durable_at(&buf, 0).map_err(|source| Error::io("write", &path, Some(0), source))?;
+        let written = if is_lazy { file.write_at(&buf, 0) } else { file.write_durable_at(&buf, 0) };
+        written.map_err(|source| Error::io("write", &path, Some(0), source))?;
         add(&self.counters.rotations, 1);
         add(&self.counters.writes, 1);
         add(&self.counters.syncs, 1);
@@ -234,6 +243,11 @@ impl Writer {
         synced.map_err(|source| self.error("sync", live.number, None, source))?;
         live.unsynced = false;
         Ok(())
+    }
+
+    /// The number of the segment that is written to.
+    pub(crate) fn live_number(&self) -> u64 {
+        self.live.lock().as_ref().map_or(0, |live| live.number)
     }
 
     fn path(&self, number: u64) -> PathBuf {

@@ -120,7 +120,7 @@ fn write_corpus() {
             ("cut", sample_frame(&[b"cut"], Flags::NONE)[..40].to_vec()),
         ],
     );
-    let before = Predecessor { number: 2, salt: 4, end: Lsn(77), checksum: 6 };
+    let before = Predecessor { number: 2, salt: 4, end: Lsn(77), checksum: 6, cut: None };
     replay::write(
         "segment_anchor",
         &[

@@ -8,6 +8,7 @@
 )]
 
 use seawall_wal::disk::sim::{Fault, Op};
+use seawall_wal::mutation::Mutation;
 use seawall_wal::runtime::Rng;
 use seawall_wal::{
     Disk, Durability, Error, Lsn, Next, OsDisk, Record, Runtime, SimDisk, SimRuntime, Wal, WalOptions,
@@ -64,6 +65,17 @@ fn only_what_is_durable_is_shown() {
     assert!(waits(&mut follower));
     wal.sync().unwrap();
     assert_eq!(payload(&mut follower), b"then a sync");
+}
+
+/// The check above can fail.
+#[test]
+fn a_follower_past_the_durable_lsn_is_noticed() {
+    let disk = SimDisk::new(1);
+    let options = options(disk, 1).mutation(Some(Mutation::FollowPastDurable));
+    let wal = options.open("/log").unwrap();
+    let mut follower = wal.follow(Lsn::ZERO).unwrap();
+    wal.commit_with(b"with the system", Durability::Written).unwrap();
+    assert!(!waits(&mut follower), "the mistake goes unnoticed");
 }
 
 #[test]

@@ -206,7 +206,7 @@ fn fixed_headers_have_fixed_bytes() {
     assert_eq!(hex(&bytes[..96]), FRAME);
     assert!(bytes[96..].iter().all(|byte| *byte == 0));
 
-    let predecessor = Predecessor { number: 2, salt: 9, end: Lsn(196_608), checksum: 0x1234_5678 };
+    let predecessor = Predecessor { number: 2, salt: 9, end: Lsn(196_608), checksum: 0x1234_5678, cut: None };
     let header = segment::Header {
         store_id: *b"0123456789abcdef",
         number: 3,

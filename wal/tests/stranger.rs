@@ -167,6 +167,15 @@ fn reopened_truncated_and_recycled_logs_are_read_alike() {
             let at = if round % 2 == 0 { records.len() / 2 } else { records.len() - 1 };
             wal.truncate_before(Lsn(records[at].end)).unwrap();
         }
+        if round % 4 == 1 {
+            wal.append_batch(&[payload(&mut rng, 50), payload(&mut rng, 90_000), payload(&mut rng, 60)])
+                .unwrap();
+            wal.sync().unwrap();
+            let records = list(&wal, Lsn::ZERO);
+            let at = [records.len() - 1, records.len() - 2, records.len() / 2][round as usize / 4];
+            wal.truncate_after(Lsn(records[at].lsn)).unwrap();
+            assert_eq!(list(&wal, Lsn::ZERO), records[..at]);
+        }
         while wal.step().unwrap() {}
         let expected = list(&wal, Lsn::ZERO);
         recycled += wal.stats().segments_recycled;
@@ -278,6 +287,13 @@ fn crashed(seed: u64) -> (Arc<SimDisk>, Promised) {
             wal.truncate_before(wal.durable_lsn()).unwrap();
             promised.all_proven(&wal);
             promised.records.retain(|record| record.lsn >= wal.first_lsn().0);
+        }
+        if rng.chance(1, 4) {
+            let records = list(&wal, Lsn::ZERO);
+            let at = records.get(rng.below(records.len() as u64 + 1) as usize).map(|record| Lsn(record.lsn));
+            wal.truncate_after(at.unwrap_or(wal.next_lsn())).unwrap();
+            (promised.durable, promised.proven) = (wal.durable_lsn(), wal.durable_lsn());
+            promised.records = list(&wal, Lsn::ZERO);
         }
         if rng.chance(1, 3) {
             wal.sync().unwrap();

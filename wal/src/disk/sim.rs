@@ -134,6 +134,7 @@ impl SimDisk {
         next.faults = fault::Faults::default();
         next.locks.clear();
         next.in_flight = 0;
+        next.open_handles = (0, 0);
         for file in next.files.values_mut() {
             file.handles = 0;
         }
@@ -201,6 +202,11 @@ impl SimDisk {
     /// Calls so far to this disk and its files.
     pub fn calls(&self) -> u64 {
         self.shared.state.lock().calls
+    }
+
+    /// The most handles of files that were open at a time, since the disk was made, or left by a crash or a kill.
+    pub fn handles_most(&self) -> u64 {
+        self.shared.state.lock().open_handles.1
     }
 
     /// Whether to keep a log of calls. Off at first; passed on by a crash.
@@ -288,6 +294,8 @@ impl Disk for SimDisk {
             };
             result?;
             state.next_handle += 1;
+            let open = state.open_handles.0 + 1;
+            state.open_handles = (open, state.open_handles.1.max(open));
             if let Some(file) = state.files.get_mut(&inode) {
                 file.handles += 1;
             }

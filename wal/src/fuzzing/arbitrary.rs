@@ -92,6 +92,7 @@ fn segment_file(input: &mut Input<'_>, number: u64, before: Option<u64>, is_vali
             salt: before,
             end: Lsn(end),
             checksum: 0,
+            cut: None,
         }),
         durable: Lsn::ZERO,
         epoch: 0,

@@ -2,7 +2,7 @@
 
 use super::Wal;
 use crate::Lsn;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::reader::WalReader;
 use std::ops::{Bound, RangeBounds};
 
@@ -24,7 +24,7 @@ impl Wal {
             Bound::Unbounded => Lsn::MAX,
         };
         let pin = self.pin("reader", from)?;
-        WalReader::bounded(inner, pin, from, to.min(inner.committer.written()))
+        WalReader::bounded(inner, pin, from, to.min(inner.committer.shown_written()))
     }
 
     /// Reads records from `from` on as they become durable, and never one that is not. `next` waits, woken by whoever made
@@ -47,12 +47,15 @@ impl Wal {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BadInput`](crate::Error::BadInput) if `from` is before [`first_lsn`](Wal::first_lsn) and not zero; [`Error::ReadOnly`](crate::Error::ReadOnly) for a log
-    /// that this handle cannot write.
+    /// [`Error::BadInput`](crate::Error::BadInput) if `from` is before [`first_lsn`](Wal::first_lsn) and not zero; [`Error::Truncated`](crate::Error::Truncated) if `from` was [cut off](Wal::truncate_after);
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly) for a log that this handle cannot write.
     pub fn follow(&self, from: Lsn) -> Result<WalReader> {
         let inner = &self.0.inner;
         inner.check_writable()?;
         let from = if from == Lsn::ZERO { inner.first() } else { from };
+        if let Some(at) = inner.committer.cuts.gap_around(from) {
+            return Err(Error::Truncated { at });
+        }
         let pin = self.pin("follower", from)?;
         WalReader::following(inner, pin, from)
     }

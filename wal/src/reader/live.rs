@@ -5,6 +5,7 @@ use crate::Lsn;
 use crate::error::Result;
 use crate::follow::{Met, SleepsOn, Stopper};
 use crate::log::Inner;
+use crate::mutation::Mutation;
 use crate::retention::Pin;
 use crate::scan::{FrameReader, SegmentUse};
 use crate::sync::AtomicBool;
@@ -19,9 +20,21 @@ pub(super) struct Live {
     pin: Pin,
     /// Waits for more, instead of ending at the limit.
     follows: bool,
+    /// How many cuts of the log the reader knows of.
+    pub(super) cuts: u64,
+    /// What the reader was to show was cut off: told at its end.
+    pub(super) cut_short: Option<Lsn>,
 }
 
 impl Live {
+    fn new(inner: &Arc<Inner>, pin: Pin, follows: bool, cuts: u64) -> Live {
+        Live { inner: inner.clone(), pin, follows, cuts, cut_short: None }
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     /// The frame at `lsn`, if it was written a moment ago and is still in memory.
     pub(super) fn recent(&self, lsn: Lsn) -> Option<Arc<[u8]>> {
         if self.follows { self.inner.committer.followers.recent(lsn) } else { None }
@@ -41,15 +54,18 @@ impl WalReader {
     pub(crate) fn bounded(inner: &Arc<Inner>, pin: Pin, from: Lsn, limit: Lsn) -> Result<WalReader> {
         // What is durable is the same on the device and in the page cache; what is only written need not be.
         let from_device = limit <= inner.committer.durable();
-        let live = Live { inner: inner.clone(), pin, follows: false };
+        let cuts = inner.committer.cuts.count();
+        let live = Live::new(inner, pin, false, cuts);
         WalReader::live(live, from, limit, from_device)
     }
 
     /// Reads from `from` on, whatever becomes durable.
     pub(crate) fn following(inner: &Arc<Inner>, pin: Pin, from: Lsn) -> Result<WalReader> {
         inner.committer.followers.joined();
+        // Before the path and the limit.
+        let cuts = inner.committer.cuts.count();
         let limit = inner.committer.durable();
-        let live = Live { inner: inner.clone(), pin, follows: true };
+        let live = Live::new(inner, pin, true, cuts);
         WalReader::live(live, from, limit, true)
     }
 
@@ -68,6 +84,7 @@ impl WalReader {
             at: limit,
             from,
             limit,
+            shown: from,
             unit: Vec::new(),
             unit_at: 0,
             pieces: Vec::new(),
@@ -75,6 +92,7 @@ impl WalReader {
             started: false,
             failed: false,
             live: Some(live),
+            tail: None,
             stopper,
             deadline: None,
             timed_out: false,
@@ -85,14 +103,25 @@ impl WalReader {
     }
 
     pub(super) fn follows(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| live.follows)
+        self.tail.is_some() || self.live.as_ref().is_some_and(|live| live.follows)
     }
 
     /// At the limit: waits until it moves. False if there is no more, or the time is over.
     pub(super) fn wait_for_more(&mut self) -> Result<bool> {
+        if self.tail.is_some() {
+            return self.wait_for_files();
+        }
         let deadline = self.deadline;
         let Some(live) = self.live.as_ref().filter(|live| live.follows) else { return Ok(false) };
-        let met = live.inner.committer.follow(self.limit, &self.stopper.stop, deadline)?;
+        if live.inner.mutation == Some(Mutation::FollowPastDurable)
+            && live.inner.committer.written() > self.limit
+        {
+            self.limit = live.inner.committer.written();
+            self.frames.read_until(self.limit);
+            self.refresh();
+            return Ok(true);
+        }
+        let met = live.inner.committer.follow(self.limit, live.cuts, &self.stopper.stop, deadline)?;
         self.timed_out = met == Met::TimedOut;
         let Met::Durable(durable) = met else { return Ok(false) };
         self.limit = durable;

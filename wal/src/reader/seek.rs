@@ -6,6 +6,8 @@ use crate::Lsn;
 use crate::disk::BLOCK_BYTES;
 use crate::error::Result;
 use crate::frame::{self, Flags};
+use crate::log::Inner;
+use std::sync::Arc;
 
 impl WalReader {
     /// Sets the reader to the unit that holds `from`, or to the place where it will stand.
@@ -35,6 +37,14 @@ impl WalReader {
             self.at = found.map_or(first, |header| header.lsn);
         }
         self.seek_beginning_of_unit()
+    }
+
+    /// Where the first record of the unit stands that the byte at `lsn` belongs to.
+    pub(crate) fn beginning_of_unit(inner: &Arc<Inner>, lsn: Lsn) -> Result<Lsn> {
+        // Nothing is reclaimed meanwhile.
+        let pin = inner.pin("reclaiming", inner.first())?;
+        let reader = WalReader::bounded(inner, pin, lsn, inner.committer.written())?;
+        Ok(reader.at.plus(frame::HEADER_BYTES as u64))
     }
 
     /// The usual case, one read: replay positions are frames' boundaries.

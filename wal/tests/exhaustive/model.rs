@@ -12,6 +12,8 @@ pub(crate) struct Model {
     pub(crate) written: usize,
     /// So many may have been reclaimed.
     pub(crate) reclaimed: usize,
+    /// The log may end with so many records, because it was being cut there.
+    pub(crate) may_end: Option<usize>,
     /// Distinguishes payloads, also of records that were lost.
     pub(crate) next: u64,
 }
@@ -35,7 +37,13 @@ impl Model {
     pub(crate) fn placed(&mut self, lsn: Lsn, payloads: Vec<Vec<u8>>) {
         self.next += 1;
         let unit = self.next;
-        self.records.extend(payloads.into_iter().map(|payload| Known { lsn, payload, unit }));
+        let mut lsn = lsn;
+        for payload in payloads {
+            let bytes = 24 + payload.len() as u64;
+            self.records.push(Known { lsn, payload, unit });
+            // If all are in one frame.
+            lsn = lsn.plus(bytes);
+        }
     }
 
     /// All so far is acknowledged.
@@ -44,6 +52,17 @@ impl Model {
             Durability::Synced => (self.durable, self.written) = (self.records.len(), self.records.len()),
             Durability::Written => self.written = self.records.len(),
             _ => {}
+        }
+    }
+
+    /// The log was cut, so that this many are left; or, on the way there, something failed.
+    pub(crate) fn cut_after(&mut self, left: usize, is_done: bool) {
+        if is_done {
+            self.records.truncate(left);
+            (self.durable, self.written) = (left, left);
+        } else {
+            // A log that has failed already is not cut any more.
+            self.may_end.get_or_insert(left);
         }
     }
 
@@ -93,11 +112,15 @@ impl Model {
             }
             unit = known.unit;
         }
-        if self.records.get(end).is_some_and(|next| next.unit == unit) {
-            return Err("half of what was placed together".to_owned());
-        }
-        if end < self.written {
-            return Err(format!("{end} records, and {} were acknowledged", self.written));
+        // Cut before the records that may be reclaimed, it is empty.
+        let ends_there = |left| left == end || (found.is_empty() && left <= end);
+        if !self.may_end.take().is_some_and(ends_there) {
+            if self.records.get(end).is_some_and(|next| next.unit == unit) {
+                return Err("half of what was placed together".to_owned());
+            }
+            if end < self.written {
+                return Err(format!("{end} records, and {} were acknowledged", self.written));
+            }
         }
         self.records.truncate(end);
         (self.durable, self.written) = (end, end);

@@ -19,6 +19,8 @@ pub(crate) enum Step {
     Sync,
     /// Allows the records before this one to be reclaimed.
     Truncate(usize),
+    /// Drops the record at this place, and all behind it.
+    Cut(usize),
     /// What the background threads do in idle moments.
     Idle,
     Reopen,
@@ -34,9 +36,9 @@ pub(crate) struct Workload {
 }
 
 use Durability::{Memory, Synced, Written};
-use Step::{Batch, Commit, Idle, Reopen, Sync, Truncate};
+use Step::{Batch, Commit, Cut, Idle, Reopen, Sync, Truncate};
 
-pub(crate) const WORKLOADS: [Workload; 7] = [
+pub(crate) const WORKLOADS: [Workload; 11] = [
     Workload {
         name: "creation and three commits",
         before: &[],
@@ -104,6 +106,42 @@ pub(crate) const WORKLOADS: [Workload; 7] = [
         before: &[Commit(10, Synced)],
         cut: None,
         steps: &[Commit(30, Written), Idle, Reopen, Reopen, Commit(30, Memory), Reopen],
+    },
+    Workload {
+        name: "cutting, and going on",
+        before: &[Commit(10, Synced), Commit(9000, Synced)],
+        cut: None,
+        steps: &[Commit(30, Synced), Commit(20, Written), Cut(2), Commit(30, Synced), Idle, Cut(1), Reopen],
+    },
+    Workload {
+        name: "cutting through what was placed together",
+        before: &[Commit(10, Synced), Batch(3), Sync],
+        cut: None,
+        steps: &[Cut(2), Batch(2), Idle, Cut(4), Cut(3), Reopen, Commit(30, Synced)],
+    },
+    Workload {
+        name: "cutting in an older segment, and recycling",
+        before: &[
+            Commit(40_000, Synced),
+            Commit(40_000, Synced),
+            Commit(40_000, Synced),
+            Commit(150_000, Synced),
+        ],
+        cut: None,
+        steps: &[
+            Cut(1),
+            Commit(40_000, Synced),
+            Idle,
+            Commit(40_000, Written),
+            Truncate(2),
+            Commit(40_000, Synced),
+        ],
+    },
+    Workload {
+        name: "cutting everything",
+        before: &[Commit(40_000, Synced), Commit(40_000, Synced), Commit(40_000, Synced), Truncate(1)],
+        cut: None,
+        steps: &[Cut(1), Idle, Commit(10, Synced), Reopen, Cut(1), Reopen],
     },
 ];
 
@@ -207,6 +245,17 @@ fn take(wal: &Wal, step: Step, model: &mut Model) -> Result<(), String> {
                 let lsn = known.lsn;
                 model.reclaimed = model.reclaimed.max(index);
                 wal.truncate_before(lsn).map(|_| ())
+            }
+            None => Ok(()),
+        },
+        Step::Cut(index) => match model.records.get(index) {
+            Some(known) => {
+                let cut = wal.truncate_after(known.lsn);
+                // Without space nothing is begun.
+                if !matches!(cut, Err(Error::NoSpace)) {
+                    model.cut_after(index, cut.is_ok());
+                }
+                cut
             }
             None => Ok(()),
         },

@@ -73,13 +73,18 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// A whole block of an anchor or a header, of a version and features that are known.
-fn known<'a>(block: Option<&'a [u8]>, magic: &[u8; 8], field: (usize, u32)) -> Result<Option<&'a [u8]>> {
+fn known<'a>(
+    block: Option<&'a [u8]>,
+    magic: &[u8; 8],
+    field: (usize, u32),
+    features: u64,
+) -> Result<Option<&'a [u8]>> {
     let Some(block) = block else { return Ok(None) };
     if &block[..8] != magic || u32_at(block, 12) != crc32(&[&block[..12], &block[16..]]) {
         return Ok(None);
     }
     let version = u32_at(block, 8);
-    if version != 1 || u64_at(block, 24) != 0 || u32_at(block, field.0) != field.1 {
+    if version != 1 || u64_at(block, 24) & !features != 0 || u32_at(block, field.0) != field.1 {
         return Err(Refusal::Version(version));
     }
     Ok(Some(block))
@@ -101,7 +106,7 @@ fn anchor(file: &[u8]) -> Result<Anchor> {
         if block.is_none_or(|block| &block[..8] != b"SEAWALAN") {
             return damage("a slot of the anchor was none");
         }
-        let Some(block) = known(block, b"SEAWALAN", (64, 4096))? else { continue };
+        let Some(block) = known(block, b"SEAWALAN", (64, 4096), 0)? else { continue };
         let sequence = u64_at(block, 48);
         if sequence % 2 == slot as u64 {
             whole += 1;
@@ -125,11 +130,13 @@ struct Segment<'a> {
     salt: u64,
     checksum: u32,
     predecessor: Option<(u64, u64, u64, u32)>,
+    /// Where the log was cut, and whether that is within a unit.
+    cut: Option<(u64, bool)>,
     durable: u64,
 }
 
 fn begun<'a>(number: u64, file: &'a [u8], anchor: &Anchor) -> Result<Option<Segment<'a>>> {
-    let Some(block) = known(file.get(..BLOCK), b"SEAWALSG", (112, 1))? else { return Ok(None) };
+    let Some(block) = known(file.get(..BLOCK), b"SEAWALSG", (112, 1), 1)? else { return Ok(None) };
     if u64_at(block, 48) != number {
         return Ok(None);
     }
@@ -137,12 +144,14 @@ fn begun<'a>(number: u64, file: &'a [u8], anchor: &Anchor) -> Result<Option<Segm
         return damage(format!("segment {number} is of another log"));
     }
     let predecessor = (u64_at(block, 72), u64_at(block, 80), u64_at(block, 88), u32_at(block, 116));
+    let cut = (u64_at(block, 120), u64_at(block, 24) & 1 == 1);
     Ok(Some(Segment {
         number,
         file,
         salt: u64_at(block, 64),
         checksum: u32_at(block, 12),
         predecessor: (predecessor.0 != NO).then_some(predecessor),
+        cut: (predecessor.0 != NO && cut != (0, false)).then_some(cut),
         durable: u64_at(block, 96),
     }))
 }
@@ -218,6 +227,16 @@ impl Unit {
         lsn + 64 + (at - start) as u64
     }
 
+    /// How many records stand in it.
+    fn count(&self) -> u32 {
+        let (mut at, mut count) = (0, 0);
+        while at + 24 <= self.bytes.len() {
+            at += 24 + u32_at(&self.bytes, at) as usize;
+            count += 1;
+        }
+        count
+    }
+
     fn records(&self) -> Option<Vec<Record>> {
         let mut records = Vec::new();
         let mut at = 0;
@@ -259,6 +278,9 @@ pub fn read(files: &Files) -> Result<Log> {
         let successor = path.get(i + 1).and_then(|next| next.predecessor);
         if let Some((_, _, end, checksum)) = successor {
             walk.inner(segment, end, checksum)?;
+            if let Some((cut, true)) = path[i + 1].cut {
+                walk.cut(cut);
+            }
         } else {
             walk.last(segment, &segments, &all)?;
         }
@@ -277,6 +299,12 @@ fn path_back<'a>(all: &BTreeMap<u64, Segment<'a>>, anchor: &Anchor) -> Result<Ve
     let Some(mut segment) = all.values().next_back().copied() else { return damage("no segment is begun") };
     let mut path = vec![segment];
     while let Some((number, salt, end, _)) = segment.predecessor {
+        if let Some((cut, splits)) = segment.cut {
+            let first = number * anchor.segment_bytes + BLOCK as u64;
+            if cut > segment.number * anchor.segment_bytes || splits && !(first < cut && cut <= end) {
+                return damage(format!("segment {} cuts the log at {cut}", segment.number));
+            }
+        }
         if anchor.first >= end || anchor.first >= segment.number * anchor.segment_bytes {
             break;
         }
@@ -390,6 +418,18 @@ impl<'a> Walk<'a> {
             return damage(format!("segment {} ends at {}, not at {end}", segment.number, stop.at));
         }
         Ok(())
+    }
+
+    /// The log was cut within a unit: the records before stay.
+    fn cut(&mut self, cut: u64) {
+        if let Some(mut unit) = self.unit.take() {
+            let (start, lsn) = *unit.pieces.iter().rfind(|(_, lsn)| lsn + 64 < cut).unwrap();
+            unit.bytes.truncate(start + (cut - lsn - 64) as usize);
+            unit.records = unit.count();
+            self.log.records.extend(unit.records().unwrap_or_default());
+            self.log.records.retain(|record| record.lsn >= self.anchor.first);
+        }
+        self.log.records.retain(|record| record.lsn < cut);
     }
 
     fn last(

@@ -237,6 +237,7 @@ impl Drop for SimFile {
         if let Some(file) = state.files.get_mut(&self.inode) {
             file.handles = file.handles.saturating_sub(1);
         }
+        state.open_handles.0 = state.open_handles.0.saturating_sub(1);
         state.collect(self.inode);
     }
 }

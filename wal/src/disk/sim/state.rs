@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) pace: u64,
     pub(super) locks: BTreeMap<Inode, Vec<(u64, Lock)>>,
     pub(super) next_handle: u64,
+    /// Handles that are open, and the most that ever were.
+    pub(super) open_handles: (u64, u64),
     /// Operations of queues that have begun and not ended.
     pub(super) in_flight: u64,
     pub(super) hash: u64,
@@ -81,6 +83,7 @@ impl State {
             pace,
             locks: BTreeMap::new(),
             next_handle: 0,
+            open_handles: (0, 0),
             in_flight: 0,
             hash: seed,
             calls: 0,
