@@ -244,7 +244,7 @@ impl WalReader {
     ///
     /// Nobody wakes a reader in another process: it looks every 1 to 20 ms ([`Runtime::wait`]). The last records that a
     /// writer acknowledged are shown when it writes again, or falls idle for some 2 ms and seals its log; those of a group
-    /// that goes over several segments perhaps a moment before it acknowledges them. The end of the
+    /// that goes over several segments perhaps before it acknowledges them, when a segment's header proves them. The end of the
     /// log is no end: the writer may come back. Nor does the reader keep anything from being reclaimed: one that is too
     /// slow gets [`Error::Reclaimed`].
     ///
@@ -347,9 +347,10 @@ impl WalReader {
             return Err(Error::Reclaimed { lsn: self.shown, first });
         }
         let shown = self.shown;
+        // From the log's beginning there is nothing else to begin with, wherever that lies.
         match survey.gaps.iter().find(|(from, to)| *from < shown && shown < *to) {
-            Some((at, _)) => Err(Error::Truncated { at: *at }),
-            None => Ok(()),
+            Some((at, _)) if shown > first => Err(Error::Truncated { at: *at }),
+            _ => Ok(()),
         }
     }
 
