@@ -22,6 +22,7 @@ use crate::follow::{SleepsOn, Stopper};
 use crate::frame::{self, Flags};
 use crate::log::WalOptions;
 use crate::mutation::Mutation;
+use crate::record;
 use crate::runtime::{OsRuntime, Runtime};
 use crate::scan::{FrameReader, SegmentUse};
 use crate::segment::{self, Geometry, Header, Parsed};
@@ -56,6 +57,8 @@ pub(super) struct Tail {
     scanned: Lsn,
     /// What is durable, as far as anything on the disk says.
     durable: Lsn,
+    /// A record that was found and not shown, because the log has moved meanwhile.
+    unshown: Option<Lsn>,
     pause: Duration,
     failures: u32,
     mutation: Option<Mutation>,
@@ -105,6 +108,7 @@ impl Tail {
             anchor_bytes,
             scanned: Lsn::ZERO,
             durable: Lsn::ZERO,
+            unshown: None,
             pause: PAUSE_MIN,
             failures: 0,
             mutation: options.mutation,
@@ -356,6 +360,9 @@ impl WalReader {
 
     /// Where the next record is to stand: behind what was shown, and behind seals.
     fn behind_seals(&mut self, survey: &Survey) -> Lsn {
+        if let Some(next) = self.tail.as_ref().and_then(|tail| tail.unshown) {
+            return next.max(self.shown);
+        }
         if self.unit_at < self.unit.len() {
             return self.shown;
         }
@@ -462,6 +469,18 @@ impl WalReader {
         again
     }
 
+    /// What was found when the log had moved: nothing behind that was shown.
+    pub(super) fn note_unshown(&mut self, found: &Result<Option<(usize, record::Header)>>) {
+        let unshown = match found {
+            Ok(Some((at, _))) => Some(self.lsn_of(*at)),
+            Ok(None) => None,
+            Err(_) => self.pieces.first().map(|(_, lsn)| *lsn),
+        };
+        if let Some(tail) = &mut self.tail {
+            tail.unshown = unshown;
+        }
+    }
+
     pub(super) fn has_read(&mut self) {
         if let Some(tail) = &mut self.tail {
             (tail.pause, tail.failures) = (PAUSE_MIN, 0);
@@ -471,6 +490,9 @@ impl WalReader {
     /// The log has moved under the reader: goes on from what was shown, on the new path.
     pub(super) fn go_on_with_files(&mut self) -> Result<()> {
         self.survey()?;
+        if let Some(tail) = &mut self.tail {
+            tail.unshown = None;
+        }
         self.look_ahead()?;
         self.seek_again()
     }
