@@ -242,12 +242,14 @@ impl WalReader {
             let found = self.advance_uncut();
             // Asked after the reading: what was read before a cut is shown as before it.
             if self.was_cut()? {
+                self.note_unshown(&found);
                 self.go_on_before_cut()?;
                 continue;
             }
             if let Err(error) = &found
                 && self.may_look_again(error)
             {
+                self.note_unshown(&found);
                 self.go_on_with_files()?;
                 continue;
             }

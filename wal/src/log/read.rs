@@ -53,7 +53,8 @@ impl Wal {
         let inner = &self.0.inner;
         inner.check_writable()?;
         let from = if from == Lsn::ZERO { inner.first() } else { from };
-        if let Some(at) = inner.committer.cuts.gap_around(from) {
+        // From the log's beginning there is nothing else to begin with, wherever that lies.
+        if let Some(at) = inner.committer.cuts.gap_around(from).filter(|_| from > inner.first()) {
             return Err(Error::Truncated { at });
         }
         let pin = self.pin("follower", from)?;

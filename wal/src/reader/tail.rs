@@ -22,6 +22,7 @@ use crate::follow::{SleepsOn, Stopper};
 use crate::frame::{self, Flags};
 use crate::log::WalOptions;
 use crate::mutation::Mutation;
+use crate::record;
 use crate::runtime::{OsRuntime, Runtime};
 use crate::scan::{FrameReader, SegmentUse};
 use crate::segment::{self, Geometry, Header, Parsed};
@@ -56,6 +57,8 @@ pub(super) struct Tail {
     scanned: Lsn,
     /// What is durable, as far as anything on the disk says.
     durable: Lsn,
+    /// A record that was found and not shown, because the log has moved meanwhile.
+    unshown: Option<Lsn>,
     pause: Duration,
     failures: u32,
     mutation: Option<Mutation>,
@@ -105,6 +108,7 @@ impl Tail {
             anchor_bytes,
             scanned: Lsn::ZERO,
             durable: Lsn::ZERO,
+            unshown: None,
             pause: PAUSE_MIN,
             failures: 0,
             mutation: options.mutation,
@@ -244,7 +248,7 @@ impl WalReader {
     ///
     /// Nobody wakes a reader in another process: it looks every 1 to 20 ms ([`Runtime::wait`]). The last records that a
     /// writer acknowledged are shown when it writes again, or falls idle for some 2 ms and seals its log; those of a group
-    /// that goes over several segments perhaps a moment before it acknowledges them. The end of the
+    /// that goes over several segments perhaps before it acknowledges them, when a segment's header proves them. The end of the
     /// log is no end: the writer may come back. Nor does the reader keep anything from being reclaimed: one that is too
     /// slow gets [`Error::Reclaimed`].
     ///
@@ -347,14 +351,18 @@ impl WalReader {
             return Err(Error::Reclaimed { lsn: self.shown, first });
         }
         let shown = self.shown;
+        // From the log's beginning there is nothing else to begin with, wherever that lies.
         match survey.gaps.iter().find(|(from, to)| *from < shown && shown < *to) {
-            Some((at, _)) => Err(Error::Truncated { at: *at }),
-            None => Ok(()),
+            Some((at, _)) if shown > first => Err(Error::Truncated { at: *at }),
+            _ => Ok(()),
         }
     }
 
     /// Where the next record is to stand: behind what was shown, and behind seals.
     fn behind_seals(&mut self, survey: &Survey) -> Lsn {
+        if let Some(next) = self.tail.as_ref().and_then(|tail| tail.unshown) {
+            return next.max(self.shown);
+        }
         if self.unit_at < self.unit.len() {
             return self.shown;
         }
@@ -461,6 +469,18 @@ impl WalReader {
         again
     }
 
+    /// What was found when the log had moved: nothing behind that was shown.
+    pub(super) fn note_unshown(&mut self, found: &Result<Option<(usize, record::Header)>>) {
+        let unshown = match found {
+            Ok(Some((at, _))) => Some(self.lsn_of(*at)),
+            Ok(None) => None,
+            Err(_) => self.pieces.first().map(|(_, lsn)| *lsn),
+        };
+        if let Some(tail) = &mut self.tail {
+            tail.unshown = unshown;
+        }
+    }
+
     pub(super) fn has_read(&mut self) {
         if let Some(tail) = &mut self.tail {
             (tail.pause, tail.failures) = (PAUSE_MIN, 0);
@@ -470,6 +490,9 @@ impl WalReader {
     /// The log has moved under the reader: goes on from what was shown, on the new path.
     pub(super) fn go_on_with_files(&mut self) -> Result<()> {
         self.survey()?;
+        if let Some(tail) = &mut self.tail {
+            tail.unshown = None;
+        }
         self.look_ahead()?;
         self.seek_again()
     }
