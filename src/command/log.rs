@@ -12,23 +12,26 @@ use std::path::{Path, PathBuf};
 mod dump;
 mod stats;
 
-/// Looks into the write-ahead log. Changes nothing.
+/// Looks into the write-ahead log.
+///
+/// Changes nothing.
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     #[command(subcommand)]
     command: LogCommand,
 }
 
+// They say themselves what they are.
 #[derive(Debug, Subcommand)]
 enum LogCommand {
-    /// Prints the operations in the log, oldest first
     Dump(dump::DumpArgs),
-    /// The state of every log file, and who holds the log back
     Stats(stats::StatsArgs),
-    /// Reads and checks every record of the log. Exits with 5 if anything is damaged
     Verify(VerifyArgs),
 }
 
+/// Reads and checks every record of the log.
+///
+/// Exits with 5 if anything is damaged.
 #[derive(Debug, Args)]
 struct VerifyArgs {
     /// The store's directory, or that of a log used alone
