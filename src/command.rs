@@ -89,40 +89,27 @@ Examples:
 Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 locked by another process, 5 corruption found, 6 format too new,
 7 a threshold was missed, 130 interrupted.";
 
-// A command without a line here says itself what it is, at length as well.
+// What a command is, it says itself, above its arguments: a line for the list, then at length. A line here would take
+// the place of both.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows in under a minute that nothing acknowledged is lost: writers, kill -9, recovery, checks, figures
     Demo(demo::DemoArgs),
     #[command(hide = true)]
     DemoChild(demo::child::ChildArgs),
-    /// Creates a store
     Init(init::InitArgs),
-    /// Prints the value of a key
     Get(get::GetArgs),
-    /// Sets the value of a key; on the device when it returns
     Put(put::PutArgs),
-    /// Removes a key
     Del(del::DelArgs),
-    /// Prints keys and values in key order
     Scan(scan::ScanArgs),
-    /// Reads rows from a file (JSONL, CSV, TSV) into a keyspace
     Load(load::LoadArgs),
-    /// Writes a keyspace's rows (JSONL, CSV, TSV); `load` reads them back, byte for byte
     Dump(dump::DumpArgs),
-    /// Looks into the write-ahead log
     Log(log::LogArgs),
-    /// Reads and checks everything in a store
     Verify(verify::VerifyArgs),
-    /// What a store holds, and what its last recovery did
     Status(status::StatusArgs),
     Bench(bench::BenchArgs),
     FsyncTest(fsync_test::FsyncTestArgs),
-    /// Runs the simulated crash tests: every choice from a seed
     Torture(torture::TortureArgs),
-    /// Prints a completion script for a shell
     Completions(completions::CompletionsArgs),
-    /// Prints the manual page
     Man(man::ManArgs),
 }
 

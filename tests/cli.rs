@@ -14,6 +14,8 @@ mod bench;
 mod follow;
 #[path = "cli/fsync_test.rs"]
 mod fsync_test;
+#[path = "cli/help.rs"]
+mod help;
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};

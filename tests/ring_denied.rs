@@ -12,9 +12,10 @@
 
 use seawall::wal::disk::os::OsOptions;
 use seawall::wal::disk::{Disk, Io, Op, Open};
-use seawall::wal::{AlignedBuf, OsDisk};
+use seawall::wal::{AlignedBuf, Lsn, OsDisk, Wal};
 use seawall::{Db, Readable, WriteBatch};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter_all_threads};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -26,6 +27,8 @@ const REGISTER: i64 = 427;
 const EPERM: u32 = 1;
 const ENOMEM: u32 = 12;
 const ENOSYS: u32 = 38;
+
+const SIGABRT: i32 = 6;
 
 /// Names what the process is to do; its other variables say how.
 const WHAT: &str = "SEAWALL_TEST_WHAT";
@@ -99,11 +102,14 @@ fn process() {
             Err(error) => println!("said: {error}"),
         },
         "late" => late(&store, denied.unwrap()),
+        "log" => use_log(&store),
+        "abort" => commit_and_abort(&store),
+        "recover" => recover(&store),
         _ => panic!("{what}?"),
     }
 }
 
-/// Everything that goes through queues: checkpoints, recovery, many keys at once.
+/// Everything that goes through queues: tickets, checkpoints, recovery, many keys at once.
 fn use_store(store: &Path, io: Io) {
     let keys: Vec<[u8; 4]> = (0..3000_u32).map(u32::to_be_bytes).collect();
     for life in 0..3_u8 {
@@ -121,6 +127,23 @@ fn use_store(store: &Path, io: Io) {
             }
             db.write(batch).unwrap();
         }
+        // Receipts, many outstanding, and commits whose callers wait.
+        let tickets: Vec<_> = (0..200_u8)
+            .map(|n| {
+                let mut batch = WriteBatch::new();
+                batch.insert(&ks, [b't', n], [life]);
+                db.write_pipelined(batch).unwrap()
+            })
+            .collect();
+        for ticket in tickets {
+            ticket.wait().unwrap();
+        }
+        for n in 0..20_u8 {
+            ks.insert([b'c', n], [life]).unwrap();
+        }
+        assert_eq!(db.snapshot().prefix(&ks, "t").count(), 200);
+        assert_eq!(db.snapshot().prefix(&ks, "c").count(), 20);
+        db.sync().unwrap();
         if life == 1 {
             db.checkpoint().unwrap();
             assert!(db.verify(|_| {}).unwrap().problems.is_empty());
@@ -133,6 +156,57 @@ fn use_store(store: &Path, io: Io) {
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     println!("said: {}: {}", status["io_backend"].as_str().unwrap(), status["io_reason"].as_str().unwrap());
+}
+
+/// The log alone: commits, batches, tickets, and all of it read back by another handle.
+fn use_log(dir: &Path) {
+    const TICKETS: u32 = 2000;
+    let wal = Wal::options().segment_bytes(1 << 20).open(dir).unwrap();
+    println!("said: {}: {}", wal.recovery().backend, wal.recovery().backend_reason);
+    let record = |n: u32| [n.to_be_bytes().as_slice(), &[7; 900]].concat();
+    let tickets: Vec<_> = (0..TICKETS).map(|n| wal.commit_pipelined(record(n)).unwrap()).collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    for n in TICKETS..TICKETS + 20 {
+        wal.commit(record(n)).unwrap();
+    }
+    wal.append_batch(&(TICKETS + 20..TICKETS + 120).map(record).collect::<Vec<_>>()).unwrap();
+    wal.sync().unwrap();
+    assert!(wal.stats().rotations > 0);
+    wal.close().unwrap();
+
+    let wal = Wal::options().open(dir).unwrap();
+    let read = wal.read(Lsn::ZERO..).unwrap().map(|found| found.unwrap().payload.to_vec());
+    assert!(read.eq((0..TICKETS + 120).map(record)));
+    println!("said: {}: {}", wal.recovery().backend, wal.recovery().backend_reason);
+}
+
+const ABORTED: u32 = 5000;
+
+/// Leaves a log that nobody has closed.
+fn commit_and_abort(store: &Path) {
+    let db = Db::builder(store).segment_bytes(1 << 20).open().unwrap();
+    let ks = db.keyspace("rows").unwrap();
+    for n in 0..ABORTED {
+        let mut batch = WriteBatch::new();
+        batch.insert(&ks, n.to_be_bytes(), [3; 400]);
+        // One waits for all before it.
+        let ticket = db.write_pipelined(batch).unwrap();
+        if n % 1000 == 999 {
+            ticket.wait().unwrap();
+        }
+    }
+    std::process::abort();
+}
+
+fn recover(store: &Path) {
+    let db = Db::builder(store).create(false).memory_budget(1).open().unwrap();
+    let ks = db.open_keyspace("rows").unwrap().unwrap();
+    assert!(db.recovery().records > 0);
+    assert_eq!(db.snapshot().range(&ks, ..).count(), ABORTED as usize);
+    assert!(db.verify(|_| {}).unwrap().problems.is_empty());
+    println!("said: {}: {}", db.recovery().backend, db.recovery().backend_reason);
 }
 
 /// Rings are denied only when a disk has already settled on them.
@@ -173,6 +247,29 @@ fn a_store_works_without_rings_and_says_why() {
         let said = run("use", Some(denial));
         assert_eq!(said.lines().count(), 4);
         assert!(said.lines().all(|line| line.starts_with(expected)), "{denial:?}: {said}");
+        let said = run("log", Some(denial));
+        assert_eq!(said.lines().count(), 2);
+        assert!(said.lines().all(|line| line.starts_with(expected)), "{denial:?}: {said}");
+    }
+    assert!(run("log", None).lines().all(|line| line.starts_with("uring: io_uring with ")));
+}
+
+/// A machine may lose its rings between two lives of a store, and get them back.
+#[test]
+fn what_an_aborted_process_left_is_recovered_either_way() {
+    if !has_rings() {
+        return;
+    }
+    let denial = Some((SETUP, EPERM));
+    for (writes, reads, expected) in
+        [(None, denial, "blocking: "), (denial, denial, "blocking: "), (denial, None, "uring: ")]
+    {
+        let dir = fresh("aborted");
+        let aborted = process_with("abort", &dir, writes).output().unwrap();
+        assert_eq!(aborted.status.signal(), Some(SIGABRT), "{}", String::from_utf8_lossy(&aborted.stderr));
+        let said = said(&process_with("recover", &dir, reads).output().unwrap());
+        assert!(said.lines().count() == 1 && said.starts_with(expected), "{said}");
+        let _ = std::fs::remove_dir_all(dir);
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Outcome, Ui};
 use clap::Args;
 use clap_complete::Shell;
 
-/// Prints a completion script.
+/// Prints a completion script for a shell.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  seawall completions bash > ~/.local/share/bash-completion/completions/seawall"

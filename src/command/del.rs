@@ -5,7 +5,9 @@ use super::{Failure, Outcome, Ui};
 use clap::Args;
 use seawall::Readable;
 
-/// Removes a key. Exits with 3, and changes nothing, if there is none.
+/// Removes a key.
+///
+/// Exits with 3, and changes nothing, if there is none.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  seawall del db greeting")]
 pub(crate) struct DelArgs {

@@ -25,7 +25,7 @@ mod puts;
 mod report;
 mod text;
 
-/// Shows in under a minute that nothing acknowledged is lost.
+/// Shows in under a minute that nothing acknowledged is lost: writers, kill -9, recovery, checks, figures.
 ///
 /// Measures the device, loads a text file, then lets a child process run writers that move money between two
 /// keyspaces with synced commits, and kills it with SIGKILL in the middle, again and again. After each kill the store

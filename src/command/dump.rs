@@ -7,7 +7,9 @@ use super::{Failure, Outcome, Ui};
 use clap::Args;
 use std::io::BufWriter;
 
-/// Writes rows to standard output in key order, one snapshot of them, such that `load` reads them back byte for byte.
+/// Writes a keyspace's rows (JSONL, CSV, TSV); `load` reads them back, byte for byte.
+///
+/// They go to standard output in key order, one snapshot of them.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall dump db > rows.jsonl\n  seawall dump db -k users --format csv | \

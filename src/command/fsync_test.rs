@@ -140,7 +140,7 @@ fn measure_device(
         rows.push(target.measure(ui, method, bytes, in_flight, length)?);
         bar.inc(1);
     }
-    let ring = Ring::open(&target)?;
+    let ring = Ring::open(&target);
     for &bytes in &args.sizes {
         for &depth in &args.in_flight {
             bar.set_message(format!("io_uring, {}", units::show_bytes(bytes)));

@@ -6,7 +6,9 @@ use super::{Failure, Outcome, Ui};
 use clap::Args;
 use serde_json::json;
 
-/// Prints the value of a key. Exits with 3 if there is none.
+/// Prints the value of a key.
+///
+/// Exits with 3 if there is none.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall get db greeting\n  seawall get db 'k\\x00' -k blobs --raw > file\n  \

@@ -6,7 +6,9 @@ use seawall::Db;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Creates a store. On a store that exists it changes nothing but the keyspaces asked for.
+/// Creates a store.
+///
+/// On a store that exists it changes nothing but the keyspaces asked for.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  seawall init db\n  seawall init db -k users -k orders")]
 pub(crate) struct InitArgs {

@@ -22,7 +22,9 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// So many bad lines are named one by one before they are only counted.
 const BAD_LINES_NAMED: u64 = 20;
 
-/// Reads rows from a file into a keyspace, in batches; each batch is one transaction.
+/// Reads rows from a file (JSONL, CSV, TSV) into a keyspace.
+///
+/// They are read in batches; each batch is one transaction.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 What is read:

@@ -11,22 +11,21 @@ mod print;
 mod stats;
 mod verify;
 
-/// Looks into the write-ahead log. Changes nothing.
+/// Looks into the write-ahead log.
+///
+/// Changes nothing.
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
     #[command(subcommand)]
     command: LogCommand,
 }
 
+// They say themselves what they are.
 #[derive(Debug, Subcommand)]
 enum LogCommand {
-    /// Prints the operations in the log, oldest first
     Dump(dump::DumpArgs),
-    /// Prints the operations in the log as they become durable
     Follow(follow::FollowArgs),
-    /// The state of every log file, and who holds the log back
     Stats(stats::StatsArgs),
-    /// Reads and checks every record of the log. Exits with 5 if anything is damaged
     Verify(verify::VerifyArgs),
 }
 

@@ -3,7 +3,9 @@
 use super::{Failure, Outcome, Ui};
 use clap::Args;
 
-/// Prints the manual page, of the whole or of one command, in roff.
+/// Prints the manual page.
+///
+/// Of the whole, or of one command, in roff.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  seawall man | man -l -\n  seawall man load > seawall-load.1")]
 pub(crate) struct ManArgs {

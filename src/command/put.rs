@@ -5,7 +5,9 @@ use super::{Failure, Outcome, Ui};
 use clap::Args;
 use std::io::Read;
 
-/// Sets the value of a key. When it returns with 0, the value is on the device.
+/// Sets the value of a key; on the device when it returns.
+///
+/// When it returns with 0, the value is on the device: a loss of power does not take it.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall put db greeting 'hello\\nworld'\n  seawall put db photo - -k blobs < photo.jpg"

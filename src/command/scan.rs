@@ -7,7 +7,9 @@ use super::{Outcome, Ui};
 use clap::Args;
 use serde_json::json;
 
-/// Prints keys and values in key order, one snapshot of them: a key and its value a line, a tab between them.
+/// Prints keys and values in key order.
+///
+/// One snapshot of them: a key and its value a line, a tab between them.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall scan db --limit 10\n  seawall scan db -k users --prefix 'eu/' --keys-only\n  \

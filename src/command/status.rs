@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// What a store holds, what opening it took, and who keeps its log.
+/// What a store holds, and what its last recovery did.
+///
+/// Also who keeps its log, and which way it goes to the disk.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  seawall status db\n  seawall status db --prometheus")]
 pub(crate) struct StatusArgs {

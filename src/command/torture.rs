@@ -8,7 +8,9 @@ use seawall::torture::{self, SeedTest};
 use serde_json::json;
 use std::ops::Range;
 
-/// Runs the simulated crash tests. Every choice comes from a seed: the same seed gives the same run.
+/// Runs the simulated crash tests: every choice from a seed.
+///
+/// The same seed gives the same run.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall torture --layer log --seeds 0..10000\n  seawall torture --layer engine --seed 17\n  \

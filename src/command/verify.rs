@@ -7,8 +7,9 @@ use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Reads and checks everything: every block, link and checksum, the keys' order, the free space, every log record.
-/// Changes nothing. Exits with 5 if anything is damaged.
+/// Reads and checks everything in a store.
+///
+/// Every block, link and checksum, the keys' order, the free space, every log record. Changes nothing. Exits with 5 if anything is damaged.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  seawall verify db -o json")]
 pub(crate) struct VerifyArgs {

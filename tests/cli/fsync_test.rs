@@ -1,6 +1,6 @@
 //! `seawall fsync-test`. What is measured differs each time, so only what must hold for any figures is asserted.
 
-use super::{fail, fresh, json, succeed};
+use super::{command, fail, fresh, json, succeed};
 use serde_json::Value;
 
 const SHORT: [&str; 9] =
@@ -33,7 +33,12 @@ fn the_device_and_the_log_are_measured() {
     let ring: Vec<&Value> = writes.iter().filter(|row| row["way"] == "io_uring").collect();
     assert_eq!((ring.len(), ring.len() + by_threads.len()), (2 * 2, writes.len()));
     for row in &ring {
-        // A machine may refuse it; then it says why.
+        // A machine may refuse it; then it says why. Where it does not, the row names what the writes came down to.
+        let method = row["method"].as_str().unwrap();
+        assert!(
+            method.starts_with("io_uring, ")
+                && (method == "io_uring, durable") == row["writes_per_s"].is_null()
+        );
         assert_eq!(
             row["writes_per_s"].as_f64().is_some_and(|rate| rate > 0.0),
             row["refused"].is_null(),
@@ -63,6 +68,21 @@ fn it_works_beside_what_is_there_and_says_it_in_a_table() {
         assert!(table.contains(words), "{words}: {table}");
     }
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+}
+
+#[test]
+fn what_the_machine_refuses_is_left_out_with_a_remark() {
+    let dir = fresh("fsync-test-refused");
+    let output = command(&dir, &SHORT).env("SEAWALL_IO", "blocking").output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{table}");
+    assert!(!table.lines().any(|line| line.starts_with("io_uring") && line.contains("KiB")), "{table}");
+    let remark = table.lines().find(|line| line.starts_with("io_uring, durable is refused here: ")).unwrap();
+    assert!(remark.contains("SEAWALL_IO=blocking"), "{remark}");
+    let device = table.lines().find(|line| line.starts_with("DEVICE: ")).unwrap();
+    assert!(
+        ["O_DIRECT + RWF_DSYNC", "RWF_DSYNC", "write + fdatasync"].iter().any(|way| device.contains(way))
+    );
 }
 
 #[test]

@@ -202,6 +202,12 @@ pub trait DiskFile: Any + Debug + Send + Sync {
         let _ = way;
     }
 
+    /// The way that [`write_durable_at`](DiskFile::write_durable_at) goes now: a file falls from one to the next when the
+    /// system refuses it. `None` where the disk has no such choice, or does not tell.
+    fn durable_write(&self) -> Option<DurableWrite> {
+        None
+    }
+
     /// Returns when all that was written to the file (its length included) is on the device.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["seconds", "reps", "log_bytes"])]
     pub(crate) quick: bool,
 
-    /// Bytes of rows in the log that `reopen` opens
+    /// Bytes of rows in the log that `reopen` opens; `recovery` opens a quarter of it
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..=1 << 36))]
     pub(crate) log_bytes: u64,
 
@@ -86,7 +86,9 @@ impl Args {
         if self.quick { 1 } else { self.reps }
     }
 
-    pub(crate) fn reopen_bytes(&self) -> u64 {
-        if self.quick { self.log_bytes / 8 } else { self.log_bytes }
+    /// Bytes of rows in the log of a store that is killed.
+    pub(crate) fn log_bytes_of(&self, workload: Workload) -> u64 {
+        let bytes = if self.quick { self.log_bytes / 8 } else { self.log_bytes };
+        if workload == Workload::Recovery { bytes / 4 } else { bytes }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::args::Args;
+use crate::condition::Condition;
 use crate::contenders::Contender;
 use crate::machine::Machine;
 use crate::summary::Race;
@@ -138,6 +139,13 @@ fn write_modes(text: &mut String, race: &Race) -> Result<()> {
             escaped(&contender.about()),
             escaped(contender.mode())
         )?;
+    }
+    let conditions: BTreeSet<Condition> =
+        race.tables.iter().flat_map(|table| table.rows.iter().map(|row| row.condition)).collect();
+    for condition in conditions {
+        if let Some(about) = condition.about() {
+            writeln!(text, "| …{} | | {} |", condition.suffix(), escaped(about))?;
+        }
     }
     Ok(())
 }

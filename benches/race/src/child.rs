@@ -1,9 +1,10 @@
 //! One measurement, in a process and a directory of its own.
 
-use crate::contenders::{Contender, Setup};
-use crate::drive::{Measured, Plan};
+use crate::condition::{BUSY_THREADS, Condition, Entrant};
+use crate::contenders::Setup;
+use crate::drive::{self, Measured, Plan};
 use crate::workload::Workload;
-use crate::{Result, reopen};
+use crate::{Result, cold, reopen};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +15,7 @@ pub(crate) const RESULT: &str = "RESULT ";
 /// What a child is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    pub(crate) contender: Contender,
+    pub(crate) entrant: Entrant,
     pub(crate) workload: Workload,
     pub(crate) threads: u16,
     pub(crate) window_s: f64,
@@ -30,6 +31,8 @@ pub(crate) enum Phase {
     Measure,
     /// Fill a log, say so, and wait to be killed.
     Fill,
+    /// Read the files of what was filled, to know how long that takes.
+    Read,
     /// Open what was filled.
     Reopen,
 }
@@ -40,7 +43,9 @@ impl Job {
             dir: &self.dir,
             level: self.workload.level(),
             workload: self.workload,
+            condition: self.entrant.condition,
             threads: usize::from(self.threads),
+            is_filling: self.phase == Phase::Fill,
         }
     }
 }
@@ -52,6 +57,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
     let measured = match job.phase {
         Phase::Measure => measure(&job)?,
         Phase::Fill => return reopen::fill(&job),
+        Phase::Read => cold::read(&job)?,
         Phase::Reopen => reopen::reopen(&job)?,
     };
     println!("{RESULT}{}", serde_json::to_string(&measured)?);
@@ -60,14 +66,22 @@ pub(crate) fn run(job: &str) -> Result<()> {
 }
 
 fn measure(job: &Job) -> Result<Measured> {
-    let store = job.contender.open(&job.setup())?;
-    let plan = Plan {
+    let store = job.entrant.contender.open(&job.setup())?;
+    let mut plan = Plan {
         workload: job.workload,
         threads: usize::from(job.threads),
         window: Duration::from_secs_f64(job.window_s),
         dir: job.dir.clone(),
+        burners: Vec::new(),
     };
-    let measured = store.drive(&plan)?;
+    let measured = if job.entrant.condition == Condition::Busy {
+        drive::beside(BUSY_THREADS, |burners| {
+            plan.burners = burners.to_vec();
+            store.drive(&plan)
+        })?
+    } else {
+        store.drive(&plan)?
+    };
     // No drop: see `run`.
     std::mem::forget(store);
     Ok(measured)

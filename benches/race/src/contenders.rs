@@ -15,8 +15,10 @@ mod sqlite;
 mod surrealkv;
 
 use crate::Result;
+use crate::condition::{Condition, Entrant};
 use crate::drive::{Measured, Plan};
 use crate::rows::Row;
+use crate::seen::Seen;
 use crate::workload::{KEY_BYTES, Level, Workload};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -74,7 +76,10 @@ pub(crate) struct Setup<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) level: Level,
     pub(crate) workload: Workload,
+    pub(crate) condition: Condition,
     pub(crate) threads: usize,
+    /// The store is to be filled and killed: nothing is to be put out of its log.
+    pub(crate) is_filling: bool,
 }
 
 /// One open store. It lasts until its process ends.
@@ -96,6 +101,11 @@ pub(crate) trait Store: Send + Sync {
         Ok(())
     }
 
+    /// What it has counted since it was opened, as far as this race asks.
+    fn seen(&self) -> Seen {
+        Seen::default()
+    }
+
     /// Measures a window.
     fn drive(&self, plan: &Plan) -> Result<Measured>;
 }
@@ -112,9 +122,28 @@ use Contender::{
     Surrealkv, SurrealkvTasks,
 };
 
-/// Who runs a workload, in the order in which they are interleaved. Who is missing has no such mode: it keeps no log,
-/// has no receipts, or cannot hold a commit in memory only.
-pub(crate) fn field(workload: Workload) -> &'static [Contender] {
+/// Who runs a workload under what, in the order in which they are interleaved.
+pub(crate) fn field(workload: Workload) -> Vec<Entrant> {
+    let condition = match workload {
+        Workload::Rotations => Condition::SmallSegments,
+        Workload::Checkpoint => Condition::Checkpointing,
+        Workload::Busy => Condition::Busy,
+        _ => Condition::Usual,
+    };
+    let mut field = Vec::new();
+    for &contender in contenders(workload) {
+        field.push(Entrant::usual(contender));
+        // What a device does is its own: only busy processors are something to it.
+        if condition != Condition::Usual && (contender != Device || condition == Condition::Busy) {
+            field.push(Entrant::under(contender, condition));
+        }
+    }
+    field
+}
+
+/// Who is missing has no such mode: it keeps no log, has no receipts, or cannot hold a commit in memory only; or what is
+/// measured is asked of seawall alone.
+fn contenders(workload: Workload) -> &'static [Contender] {
     match workload {
         Workload::Put | Workload::Batch | Workload::Large => &[
             Device,
@@ -161,6 +190,9 @@ pub(crate) fn field(workload: Workload) -> &'static [Contender] {
             Fjall,
             Sqlite,
         ],
+        Workload::Rotations => &[Device, SeawallLog],
+        Workload::Checkpoint | Workload::Busy => &[Device, Seawall],
+        Workload::Recovery => &[Seawall],
     }
 }
 

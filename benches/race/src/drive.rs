@@ -1,9 +1,11 @@
 //! Committers for a window of time: a warm-up, a pause in which everything settles, then the window that counts.
 
+mod burn;
 mod tasks;
 mod threads;
 mod tickets;
 
+pub(crate) use burn::beside;
 pub(crate) use tasks::{Committing, tasks};
 pub(crate) use threads::threads;
 pub(crate) use tickets::tickets;
@@ -11,7 +13,8 @@ pub(crate) use tickets::tickets;
 use crate::Result;
 use crate::contenders::Store;
 use crate::histogram::{Histogram, Latency};
-use crate::meter::Cost;
+use crate::meter::{Cost, Meter, ThreadId};
+use crate::seen::Seen;
 use crate::workload::Workload;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -35,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) window: Duration,
     /// A directory on the device that is metered.
     pub(crate) dir: PathBuf,
+    /// Whose time is not the contender's.
+    pub(crate) burners: Vec<ThreadId>,
 }
 
 /// What a child measured.
@@ -47,6 +52,8 @@ pub(crate) struct Measured {
     pub(crate) user_bytes: u64,
     pub(crate) latency: Latency,
     pub(crate) cost: Cost,
+    #[serde(default)]
+    pub(crate) seen: Seen,
 }
 
 impl Measured {
@@ -69,6 +76,11 @@ pub(crate) struct Tally {
 }
 
 impl Plan {
+    /// Starts metering; the file system is to be at rest.
+    pub(crate) fn meter(&self) -> Result<Meter> {
+        Meter::start(&self.dir, &self.burners)
+    }
+
     pub(crate) fn warm_up(&self) -> Duration {
         (self.window / 5).min(Duration::from_millis(500))
     }
@@ -93,6 +105,7 @@ impl Plan {
             user_bytes: commits * self.workload.commit_bytes() as u64,
             latency: latency.latency(),
             cost,
+            seen: Seen::default(),
         }
     }
 }

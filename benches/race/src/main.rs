@@ -4,13 +4,14 @@
 //! main        one command; the hidden `child` measures one (contender, workload, threads)
 //! args        what to run
 //! workload    the workloads: rows, levels of durability, thread counts
+//! condition   what a contender has beside it · seen: what it counts itself
 //! contenders  who runs what · contenders/<one file each>
 //! rows        keys in random order, values that do not compress
-//! drive       threads or tasks commit for a window of time
+//! drive       threads or tasks commit for a window of time, with busy threads beside them if asked
 //! meter       CPU, context switches, device bytes and flushes of that window
 //! histogram   latencies
 //! child       one measurement, in a process and a directory of its own
-//! reopen      fill, be killed, open again
+//! reopen      fill, be killed, open again · cold: the files without the kernel's cache
 //! parent      plans, interleaves, spawns, collects
 //! summary     medians, honesty, best peer · targets: what is asked of seawall
 //! table       the report for people · benchmarks: the same as docs/benchmarks.md
@@ -20,6 +21,8 @@
 mod args;
 mod benchmarks;
 mod child;
+mod cold;
+mod condition;
 mod contenders;
 mod drive;
 mod histogram;
@@ -28,6 +31,7 @@ mod meter;
 mod parent;
 mod reopen;
 mod rows;
+mod seen;
 mod summary;
 mod table;
 mod targets;

@@ -77,6 +77,8 @@ pub(crate) struct Cost {
 
 pub(crate) struct Meter {
     device: Option<Device>,
+    /// Threads of this process whose time is not the contender's.
+    without: Vec<ThreadId>,
     before: Sample,
 }
 
@@ -91,14 +93,15 @@ struct Sample {
 }
 
 impl Meter {
-    pub(crate) fn start(dir: &Path) -> Result<Meter> {
+    /// `without` are threads that belong to the workload, not to the contender.
+    pub(crate) fn start(dir: &Path, without: &[ThreadId]) -> Result<Meter> {
         let device = Device::of(dir);
-        let before = sample(device.as_ref())?;
-        Ok(Meter { device, before })
+        let before = sample(device.as_ref(), without)?;
+        Ok(Meter { device, without: without.to_vec(), before })
     }
 
     pub(crate) fn stop(&self) -> Result<Cost> {
-        let (before, after) = (self.before, sample(self.device.as_ref())?);
+        let (before, after) = (self.before, sample(self.device.as_ref(), &self.without)?);
         let device = before.device.zip(after.device);
         Ok(Cost {
             cpu_us: after.cpu_us - before.cpu_us,
@@ -112,7 +115,13 @@ impl Meter {
     }
 }
 
-fn sample(device: Option<&Device>) -> Result<Sample> {
+fn sample(device: Option<&Device>, without: &[ThreadId]) -> Result<Sample> {
+    let (mut not_his_us, mut not_his_switches) = (0.0, 0);
+    for thread in without {
+        let (us, switches) = thread.usage()?;
+        not_his_us += us;
+        not_his_switches += switches;
+    }
     let usage = usage()?;
     let time_us = |time: libc::timeval| time.tv_sec as f64 * 1e6 + time.tv_usec as f64;
     let io = fs::read_to_string("/proc/self/io")?;
@@ -122,13 +131,34 @@ fn sample(device: Option<&Device>) -> Result<Sample> {
         .and_then(|bytes| bytes.trim().parse().ok())
         .ok_or("/proc/self/io has no write_bytes")?;
     Ok(Sample {
-        cpu_us: time_us(usage.ru_utime) + time_us(usage.ru_stime),
+        cpu_us: time_us(usage.ru_utime) + time_us(usage.ru_stime) - not_his_us,
         user_us: time_us(usage.ru_utime),
         all_user_us: all_user_us()?,
-        switches: (usage.ru_nvcsw + usage.ru_nivcsw) as u64,
+        switches: ((usage.ru_nvcsw + usage.ru_nivcsw) as u64).saturating_sub(not_his_switches),
         process_bytes,
         device: device.and_then(Device::counts),
     })
+}
+
+/// A live thread of this process, by the kernel's number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadId(i32);
+
+impl ThreadId {
+    pub(crate) fn own() -> ThreadId {
+        ThreadId(rustix::thread::gettid().as_raw_nonzero().get())
+    }
+
+    /// Its processor time in microseconds, and its context switches of both kinds.
+    fn usage(self) -> Result<(f64, u64)> {
+        let dir = PathBuf::from(format!("/proc/self/task/{}", self.0));
+        let times = fs::read_to_string(dir.join("schedstat"))?;
+        let ns: f64 = times.split_whitespace().next().unwrap_or_default().parse()?;
+        let status = fs::read_to_string(dir.join("status"))?;
+        let switches = status.lines().filter(|line| line.contains("ctxt_switches:"));
+        let switches = switches.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok()).sum();
+        Ok((ns / 1e3, switches))
+    }
 }
 
 /// User time of all processes since the machine began: `user` and `nice` of `/proc/stat`, in hundredths of a second.

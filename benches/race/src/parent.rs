@@ -2,13 +2,15 @@
 
 use crate::args::Args;
 use crate::child::{Job, Phase, RESULT};
+use crate::condition::Entrant;
 use crate::contenders::{self, Contender};
 use crate::drive::Measured;
 use crate::machine::{self, Machine};
 use crate::reopen::FILLED;
+use crate::seen::Seen;
 use crate::summary::Race;
 use crate::workload::Workload;
-use crate::{Result, benchmarks, meter, table};
+use crate::{Result, benchmarks, cold, meter, table};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::fs::{self, File};
@@ -24,7 +26,7 @@ use std::time::Duration;
 pub(crate) struct Case {
     pub(crate) workload: Workload,
     pub(crate) threads: u16,
-    pub(crate) field: Vec<Contender>,
+    pub(crate) field: Vec<Entrant>,
 }
 
 /// What one child did: a line of the JSON file.
@@ -32,7 +34,8 @@ pub(crate) struct Case {
 pub(crate) struct Record {
     pub(crate) workload: Workload,
     pub(crate) threads: u16,
-    pub(crate) contender: Contender,
+    #[serde(flatten)]
+    pub(crate) entrant: Entrant,
     pub(crate) repetition: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) measured: Option<Measured>,
@@ -74,8 +77,7 @@ fn list() -> Result<()> {
     }
     writeln!(out, "\nWorkloads:")?;
     for workload in Workload::value_variants() {
-        let field: Vec<String> =
-            contenders::field(*workload).iter().map(|contender| contender.name()).collect();
+        let field: Vec<String> = contenders::field(*workload).iter().map(|entrant| entrant.name()).collect();
         let threads: Vec<String> = workload.threads_default().iter().map(ToString::to_string).collect();
         writeln!(out, "  {:16} {}", workload.name(), workload.about())?;
         writeln!(out, "  {:16}   threads {}: {}", "", threads.join(" "), field.join(", "))?;
@@ -94,8 +96,8 @@ fn cases(args: &Args) -> Vec<Case> {
         } else {
             &args.threads
         };
-        let asked = |contender: &&Contender| args.only.is_empty() || args.only.contains(contender);
-        let field: Vec<Contender> = contenders::field(workload).iter().filter(asked).copied().collect();
+        let asked = |entrant: &Entrant| args.only.is_empty() || args.only.contains(&entrant.contender);
+        let field: Vec<Entrant> = contenders::field(workload).into_iter().filter(asked).collect();
         if !field.is_empty() {
             cases.extend(threads.iter().map(|&threads| Case { workload, threads, field: field.clone() }));
         }
@@ -161,8 +163,8 @@ fn run_all(args: &Args, cases: &[Case], ground: &Ground, mut json: Option<&mut F
     let mut records = Vec::with_capacity(total);
     for case in cases {
         for repetition in 1..=args.repetitions() {
-            for &contender in &case.field {
-                let outcome = run_one(args, case, contender, ground);
+            for &entrant in &case.field {
+                let outcome = run_one(args, case, entrant, ground);
                 let (measured, error) = match outcome {
                     Ok(measured) => (Some(measured), None),
                     Err(error) => (None, Some(error.to_string())),
@@ -170,7 +172,7 @@ fn run_all(args: &Args, cases: &[Case], ground: &Ground, mut json: Option<&mut F
                 let record = Record {
                     workload: case.workload,
                     threads: case.threads,
-                    contender,
+                    entrant,
                     repetition,
                     measured,
                     error,
@@ -186,16 +188,16 @@ fn run_all(args: &Args, cases: &[Case], ground: &Ground, mut json: Option<&mut F
     Ok(records)
 }
 
-fn run_one(args: &Args, case: &Case, contender: Contender, ground: &Ground) -> Result<Measured> {
-    let name = format!("{}-{}-{}", case.workload.name(), case.threads, contender.name());
+fn run_one(args: &Args, case: &Case, entrant: Entrant, ground: &Ground) -> Result<Measured> {
+    let name = format!("{}-{}-{}", case.workload.name(), case.threads, entrant.dir_name());
     let job = Job {
-        contender,
+        entrant,
         workload: case.workload,
         threads: case.threads,
         window_s: args.window_s(),
         dir: ground.dir.join(name),
         phase: Phase::Measure,
-        log_bytes: args.reopen_bytes(),
+        log_bytes: args.log_bytes_of(case.workload),
     };
     fs::create_dir(&job.dir)?;
     let outcome = measure(&job);
@@ -208,17 +210,31 @@ fn run_one(args: &Args, case: &Case, contender: Contender, ground: &Ground) -> R
 fn measure(job: &Job) -> Result<Measured> {
     let window = Duration::from_secs_f64(job.window_s);
     let patience = window * 10 + Duration::from_secs(300);
-    if job.workload == Workload::Reopen {
-        let mut filler = spawn(&Job { phase: Phase::Fill, ..job.clone() })?;
-        let filled = line(&mut filler, FILLED, patience);
-        // SIGKILL: it has no say in it.
-        filler.kill()?;
-        filler.wait()?;
-        filled.map_err(|error| format!("{error}{}", last_words(job)))?;
-        meter::settle(&job.dir)?;
+    if !job.workload.is_opening() {
+        return finish(job, patience);
+    }
+    let filled = fill_and_kill(job, patience)?;
+    meter::settle(&job.dir)?;
+    if job.workload != Workload::Recovery {
         return finish(&Job { phase: Phase::Reopen, ..job.clone() }, patience);
     }
-    finish(job, patience)
+    cold::forget(&job.dir)?;
+    let read = finish(&Job { phase: Phase::Read, ..job.clone() }, patience)?;
+    cold::forget(&job.dir)?;
+    let opened = finish(&Job { phase: Phase::Reopen, ..job.clone() }, patience)?;
+    let seen =
+        Seen { read_bytes_per_s: read.seen.read_bytes_per_s, log_bytes: filled.log_bytes, ..opened.seen };
+    Ok(Measured { seen, ..opened })
+}
+
+/// What the killed store had counted.
+fn fill_and_kill(job: &Job, patience: Duration) -> Result<Seen> {
+    let mut filler = spawn(&Job { phase: Phase::Fill, ..job.clone() })?;
+    let filled = line(&mut filler, FILLED, patience);
+    // SIGKILL: it has no say in it.
+    filler.kill()?;
+    filler.wait()?;
+    Ok(serde_json::from_str(&filled.map_err(|error| format!("{error}{}", last_words(job)))?)?)
 }
 
 fn finish(job: &Job, patience: Duration) -> Result<Measured> {

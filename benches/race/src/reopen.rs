@@ -6,24 +6,25 @@ use crate::drive::Measured;
 use crate::histogram::Latency;
 use crate::meter::Meter;
 use crate::rows::Rows;
-use crate::workload::{KEY_BYTES, Workload};
+use crate::seen::Seen;
+use crate::workload::KEY_BYTES;
 use std::io::{Read, Write};
 use std::time::Instant;
 
-/// Begins the line by which a child says that it may be killed.
-pub(crate) const FILLED: &str = "FILLED";
+/// Begins the line by which a child says that it may be killed, and what it has counted.
+pub(crate) const FILLED: &str = "FILLED ";
 
 const ROWS_PER_COMMIT: usize = 100;
 /// How many rows are looked for after opening, besides the first and the last.
 const LOOKED_FOR: u64 = 1000;
 
 fn rows_of(job: &Job) -> u64 {
-    job.log_bytes / (KEY_BYTES + Workload::Reopen.value_bytes()) as u64
+    job.log_bytes / (KEY_BYTES + job.workload.value_bytes()) as u64
 }
 
 /// Fills, makes all of it durable, says so, and waits for the end.
 pub(crate) fn fill(job: &Job) -> Result<()> {
-    let store = job.contender.open(&job.setup())?;
+    let store = job.entrant.contender.open(&job.setup())?;
     let rows = Rows::new(job.workload.value_bytes());
     let mut writer = store.writer(0)?;
     let mut commit = Vec::with_capacity(ROWS_PER_COMMIT);
@@ -35,7 +36,7 @@ pub(crate) fn fill(job: &Job) -> Result<()> {
         }
     }
     store.sync()?;
-    println!("{FILLED}");
+    println!("{FILLED}{}", serde_json::to_string(&store.seen())?);
     std::io::stdout().flush()?;
     // Until the parent kills this process, or has ended itself.
     std::io::stdin().read_to_end(&mut Vec::new())?;
@@ -46,9 +47,9 @@ pub(crate) fn fill(job: &Job) -> Result<()> {
 pub(crate) fn reopen(job: &Job) -> Result<Measured> {
     let rows = Rows::new(job.workload.value_bytes());
     let count = rows_of(job);
-    let meter = Meter::start(&job.dir)?;
+    let meter = Meter::start(&job.dir, &[])?;
     let start = Instant::now();
-    let store = job.contender.open(&job.setup())?;
+    let store = job.entrant.contender.open(&job.setup())?;
     let first = store.get(&Rows::key(0))?;
     let took = start.elapsed();
     let cost = meter.stop()?;
@@ -70,5 +71,6 @@ pub(crate) fn reopen(job: &Job) -> Result<Measured> {
         user_bytes: job.log_bytes,
         latency: Latency { p50_us: us, p99_us: us, p999_us: us, max_us: us },
         cost,
+        seen: Seen::default(),
     })
 }

@@ -1,9 +1,11 @@
 //! From measurements to rows: medians, who flushes honestly, who is the best peer.
 
+use crate::condition::{Condition, Entrant};
 use crate::contenders::{Contender, Role};
 use crate::drive::Measured;
 use crate::histogram::Latency;
 use crate::parent::{Case, Record};
+use crate::seen::Seen;
 use crate::workload::{Level, Workload};
 
 /// Whether a contender did what it promised.
@@ -21,7 +23,8 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) contender: Contender,
-    /// Rows a second (openings a second for `reopen`).
+    pub(crate) condition: Condition,
+    /// Rows a second (openings a second for `reopen` and `recovery`).
     pub(crate) rate: f64,
     pub(crate) rate_min: f64,
     pub(crate) rate_max: f64,
@@ -36,6 +39,10 @@ pub(crate) struct Row {
     pub(crate) flushes_per_commit: Option<f64>,
     /// Repetitions during which other processes were busy.
     pub(crate) disturbed: usize,
+    /// Of all repetitions together; rates and sizes are medians.
+    pub(crate) seen: Seen,
+    /// Seconds of all windows together.
+    pub(crate) seconds: f64,
     pub(crate) verdict: Verdict,
 }
 
@@ -45,8 +52,8 @@ pub(crate) struct Table {
     pub(crate) workload: Workload,
     pub(crate) threads: u16,
     pub(crate) rows: Vec<Row>,
-    /// Contenders none of whose repetitions ended well, and why.
-    pub(crate) failed: Vec<(Contender, String)>,
+    /// Those none of whose repetitions ended well, and why.
+    pub(crate) failed: Vec<(Entrant, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +73,10 @@ impl Race {
 
     pub(crate) fn row(&self, workload: Workload, threads: u16, contender: Contender) -> Option<&Row> {
         self.table(workload, threads)?.row(contender)
+    }
+
+    pub(crate) fn row_under(&self, workload: Workload, threads: u16, entrant: Entrant) -> Option<&Row> {
+        self.table(workload, threads)?.row_under(entrant)
     }
 
     /// Seconds that one durable write of 4 KiB takes, when nothing else is under way.
@@ -92,21 +103,20 @@ impl Race {
 impl Table {
     fn new(case: &Case, records: &[Record], shows_flushes: bool) -> Table {
         let (mut rows, mut failed) = (Vec::new(), Vec::new());
-        for &contender in &case.field {
+        for &entrant in &case.field {
             let of_it = || {
                 records.iter().filter(|record| {
                     record.workload == case.workload
                         && record.threads == case.threads
-                        && record.contender == contender
+                        && record.entrant == entrant
                 })
             };
             let measured: Vec<&Measured> = of_it().filter_map(|record| record.measured.as_ref()).collect();
-            match row(case, contender, &measured, shows_flushes) {
+            match row(case, entrant, &measured, shows_flushes) {
                 Some(row) => rows.push(row),
                 None => {
                     let error = of_it().find_map(|record| record.error.clone());
-                    failed
-                        .push((contender, error.unwrap_or_else(|| "no commit within the window".to_owned())));
+                    failed.push((entrant, error.unwrap_or_else(|| "no commit within the window".to_owned())));
                 }
             }
         }
@@ -114,11 +124,21 @@ impl Table {
     }
 
     pub(crate) fn row(&self, contender: Contender) -> Option<&Row> {
-        self.rows.iter().find(|row| row.contender == contender)
+        self.row_under(Entrant::usual(contender))
+    }
+
+    pub(crate) fn row_under(&self, entrant: Entrant) -> Option<&Row> {
+        self.rows.iter().find(|row| row.entrant() == entrant)
     }
 
     pub(crate) fn floor(&self) -> Option<&Row> {
         self.rows.iter().find(|row| row.contender.role() == Role::Floor)
+    }
+
+    /// The floor under the same condition as a row, where there is one.
+    pub(crate) fn floor_of(&self, row: &Row) -> Option<&Row> {
+        let floor = self.floor()?;
+        self.row_under(Entrant::under(floor.contender, row.condition)).or(Some(floor))
     }
 
     /// The quickest peer that keeps its promise and whose committers are of the same kind as this contender's, threads
@@ -140,7 +160,13 @@ impl Table {
     }
 }
 
-fn row(case: &Case, contender: Contender, measured: &[&Measured], shows_flushes: bool) -> Option<Row> {
+impl Row {
+    pub(crate) fn entrant(&self) -> Entrant {
+        Entrant { contender: self.contender, condition: self.condition }
+    }
+}
+
+fn row(case: &Case, entrant: Entrant, measured: &[&Measured], shows_flushes: bool) -> Option<Row> {
     let measured: Vec<&Measured> = measured.iter().filter(|measured| measured.commits > 0).copied().collect();
     if measured.is_empty() {
         return None;
@@ -155,7 +181,8 @@ fn row(case: &Case, contender: Contender, measured: &[&Measured], shows_flushes:
     let flushes_per_commit =
         maybe(&|measured| measured.cost.flushes.map(|flushes| flushes as f64 / measured.commits as f64));
     Some(Row {
-        contender,
+        contender: entrant.contender,
+        condition: entrant.condition,
         rate_min: rates.iter().copied().fold(f64::INFINITY, f64::min),
         rate_max: rates.iter().copied().fold(0.0, f64::max),
         rate: median(rates),
@@ -176,8 +203,22 @@ fn row(case: &Case, contender: Contender, measured: &[&Measured], shows_flushes:
         }),
         flushes_per_commit,
         disturbed: measured.iter().filter(|measured| measured.is_disturbed()).count(),
-        verdict: verdict(case, contender, flushes_per_commit.filter(|_| shows_flushes)),
+        seen: seen(&measured),
+        seconds: measured.iter().map(|measured| measured.seconds).sum(),
+        verdict: verdict(case, entrant.contender, flushes_per_commit.filter(|_| shows_flushes)),
     })
+}
+
+fn seen(measured: &[&Measured]) -> Seen {
+    let all = || measured.iter().map(|measured| measured.seen);
+    let middle = |values: Option<Vec<f64>>| values.map(median);
+    Seen {
+        rotations: all().map(|seen| seen.rotations).sum(),
+        checkpoints: all().map(|seen| seen.checkpoints).sum(),
+        checkpoint_s: all().map(|seen| seen.checkpoint_s).sum(),
+        log_bytes: middle(all().map(|seen| Some(seen.log_bytes? as f64)).collect()).map(|bytes| bytes as u64),
+        read_bytes_per_s: middle(all().map(|seen| seen.read_bytes_per_s).collect()),
+    }
 }
 
 /// A flush covers what was written before it began, and every committer has so many commits outstanding at most: a
@@ -224,11 +265,12 @@ mod tests {
             user_bytes: rate * 200,
             latency: Latency::default(),
             cost: Cost { flushes: Some(flushes), ..Cost::default() },
+            seen: Seen::default(),
         };
         Record {
             workload: Workload::Put,
             threads,
-            contender,
+            entrant: Entrant::usual(contender),
             repetition: 1,
             measured: Some(measured),
             error: None,
@@ -236,7 +278,7 @@ mod tests {
     }
 
     fn table(threads: u16, records: &[Record], shows_flushes: bool) -> Table {
-        let mut field: Vec<Contender> = records.iter().map(|record| record.contender).collect();
+        let mut field: Vec<Entrant> = records.iter().map(|record| record.entrant).collect();
         field.dedup();
         Table::new(&Case { workload: Workload::Put, threads, field }, records, shows_flushes)
     }
@@ -294,10 +336,32 @@ mod tests {
     }
 
     #[test]
+    fn conditions_are_rows_of_their_own() {
+        let busy = |contender, rate| Record {
+            entrant: Entrant::under(contender, Condition::Busy),
+            ..record(contender, 1, rate, rate)
+        };
+        let records = [
+            record(Contender::Device, 1, 10_000, 20_000),
+            busy(Contender::Device, 6000),
+            record(Contender::Seawall, 1, 9000, 18_000),
+            busy(Contender::Seawall, 3000),
+        ];
+        let table = table(1, &records, true);
+        assert_eq!(table.rows.len(), 4);
+        let rate = |row: Option<&Row>| row.map(|row| row.rate);
+        assert_eq!(rate(table.row(Contender::Seawall)), Some(9000.0));
+        let under = table.row_under(Entrant::under(Contender::Seawall, Condition::Busy));
+        assert_eq!(rate(under), Some(3000.0));
+        assert_eq!(rate(under.and_then(|row| table.floor_of(row))), Some(6000.0));
+    }
+
+    #[test]
     fn a_contender_that_fails_is_named() {
         let failed =
             Record { measured: None, error: Some("no room".to_owned()), ..record(Contender::Lmdb, 1, 1, 1) };
-        assert_eq!(table(1, &[failed], true).failed, [(Contender::Lmdb, "no room".to_owned())]);
+        let lmdb = Entrant::usual(Contender::Lmdb);
+        assert_eq!(table(1, &[failed], true).failed, [(lmdb, "no room".to_owned())]);
     }
 
     #[test]
@@ -315,7 +379,7 @@ mod tests {
         let cases = [1, 64].map(|threads| Case {
             workload: Workload::Log,
             threads,
-            field: vec![Contender::Device, Contender::SeawallNoIo],
+            field: vec![Entrant::usual(Contender::Device), Entrant::usual(Contender::SeawallNoIo)],
         });
         let race = Race::new(&cases, &records, true);
         // 64 / (80 µs + 64 · 2 µs)

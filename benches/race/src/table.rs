@@ -32,9 +32,9 @@ pub(crate) const HEAD: [&str; 15] = [
 /// What a rate counts.
 pub(crate) fn unit(workload: Workload) -> &'static str {
     match workload {
-        Workload::Reopen => "seconds until the first read",
+        workload if workload.is_opening() => "seconds until the first read",
         workload if workload.is_in_bytes() => "MB/s",
-        Workload::Log | Workload::TicketsLog128 => "k records/s",
+        Workload::Log | Workload::TicketsLog128 | Workload::Rotations => "k records/s",
         _ => "k puts/s",
     }
 }
@@ -48,7 +48,7 @@ pub(crate) fn title(table: &Table) -> String {
 /// The rate in the workload's unit.
 fn rate(workload: Workload, rate: f64) -> String {
     match workload {
-        Workload::Reopen => format!("{:.3}", 1.0 / rate),
+        workload if workload.is_opening() => format!("{:.3}", 1.0 / rate),
         workload if workload.is_in_bytes() => format!("{:.0}", rate * workload.commit_bytes() as f64 / 1e6),
         _ if rate >= 1e5 => format!("{:.0}", rate / 1e3),
         _ => format!("{:.1}", rate / 1e3),
@@ -60,9 +60,9 @@ pub(crate) fn rows(table: &Table) -> Vec<Vec<String>> {
     let mut ran: Vec<&Row> = table.rows.iter().collect();
     ran.sort_by(|a, b| b.rate.total_cmp(&a.rate));
     let mut rows: Vec<Vec<String>> = ran.into_iter().map(|row| cells(table, row)).collect();
-    for (contender, error) in &table.failed {
+    for (entrant, error) in &table.failed {
         let mut cells = vec![String::new(); HEAD.len()];
-        cells[0] = contender.name();
+        cells[0] = entrant.name();
         cells[HEAD.len() - 1] = format!("FAILED: {error}");
         rows.push(cells);
     }
@@ -79,9 +79,9 @@ fn cells(table: &Table, row: &Row) -> Vec<String> {
     // A log's model and floor are in no race.
     let raced = !matches!(row.contender.role(), Role::Model);
     vec![
-        row.contender.name(),
+        row.entrant().name(),
         rate(workload, row.rate),
-        over(table.floor().filter(|_| raced)),
+        over(table.floor_of(row).filter(|_| raced)),
         over(table.best_peer(row.contender, false).filter(|_| raced)),
         us(row.latency.p50_us),
         us(row.latency.p99_us),
@@ -128,10 +128,29 @@ fn remark(table: &Table, row: &Row) -> String {
         }
         Role::Floor | Role::Model => {}
     }
+    remarks.extend(happened(table.workload, row));
     if row.disturbed > 0 {
         remarks.push(format!("disturbed {} ×", row.disturbed));
     }
     remarks.join(", ")
+}
+
+/// Whether the thing whose price is measured happened.
+fn happened(workload: Workload, row: &Row) -> Option<String> {
+    let seen = row.seen;
+    match workload {
+        Workload::Rotations => Some(format!("{} rotations", seen.rotations?)),
+        Workload::Checkpoint => {
+            let share = seen.checkpoint_s? / row.seconds * 100.0;
+            Some(format!("{} checkpoints, {share:.0} % of the time", seen.checkpoints?))
+        }
+        Workload::Recovery => Some(format!(
+            "log of {:.0} MB, its files read at {:.0} MB/s",
+            seen.log_bytes? as f64 / 1e6,
+            seen.read_bytes_per_s? / 1e6
+        )),
+        _ => None,
+    }
 }
 
 /// What stands below a table.
@@ -151,12 +170,12 @@ pub(crate) fn footer(race: &Race, table: &Table) -> Option<String> {
     ))
 }
 
-/// `met`, `missed` or `not measured`.
+/// Asked, found, and `met`, `MISSED` or `not measured`.
 pub(crate) fn targets_as_rows(race: &Race) -> Vec<[String; 3]> {
     targets(race)
         .into_iter()
         .map(|target| match target.found {
-            Some(found) => [target.asked, found.text, if found.met { "met" } else { "MISSED" }.to_owned()],
+            Some(found) => [target.asked, found.text, found.verdict.word().to_owned()],
             None => [target.asked, "–".to_owned(), "not measured".to_owned()],
         })
         .collect()
@@ -189,7 +208,7 @@ pub(crate) fn progress(record: &Record) -> String {
         record.workload.name(),
         record.threads,
         record.repetition,
-        record.contender.name()
+        record.entrant.name()
     );
     match &record.measured {
         Some(measured) => {

@@ -41,6 +41,14 @@ pub(crate) enum Workload {
     Sequential4m,
     /// Opening after SIGKILL, with a log that no checkpoint has shortened
     Reopen,
+    /// One committer on the log alone, records of 128 bytes: log files of 1 MiB beside files of 64 MiB
+    Rotations,
+    /// Durable puts of 100-byte values into a store of 500,000 rows: no checkpoints, and the background's one after the other
+    Checkpoint,
+    /// Durable puts of 100-byte values by one committer, alone and beside 8 threads that only compute
+    Busy,
+    /// Opening with default options after SIGKILL: a quarter of `reopen`'s log, rows of 100 bytes, files not in the cache
+    Recovery,
 }
 
 /// What a commit's return promises.
@@ -65,9 +73,11 @@ impl Workload {
 
     pub(crate) fn level(self) -> Level {
         match self {
-            Workload::Written | Workload::Sequential1m | Workload::Sequential4m | Workload::Reopen => {
-                Level::Written
-            }
+            Workload::Written
+            | Workload::Sequential1m
+            | Workload::Sequential4m
+            | Workload::Reopen
+            | Workload::Recovery => Level::Written,
             Workload::Memory => Level::Memory,
             _ => Level::Synced,
         }
@@ -81,6 +91,7 @@ impl Workload {
             Workload::Large => &[64],
             Workload::Written | Workload::Memory => &[1, 4],
             Workload::Log => &[1, 4, 16, 64, 128],
+            Workload::Checkpoint => &[16],
             _ => &[1],
         }
     }
@@ -97,10 +108,11 @@ impl Workload {
     pub(crate) fn value_bytes(self) -> usize {
         match self {
             Workload::Large => 16 << 10,
-            Workload::Log | Workload::TicketsLog128 => 128 - KEY_BYTES,
+            Workload::Log | Workload::TicketsLog128 | Workload::Rotations => 128 - KEY_BYTES,
             Workload::TicketsLog4k => 4096 - KEY_BYTES,
             Workload::Sequential1m => (1 << 20) - KEY_BYTES,
             Workload::Sequential4m => (4 << 20) - KEY_BYTES,
+            Workload::Recovery => 100 - KEY_BYTES,
             _ => 100,
         }
     }
@@ -117,6 +129,11 @@ impl Workload {
             Workload::TicketsLog4k => 8 << 10,
             _ => 1,
         }
+    }
+
+    /// What is timed is opening a store that was killed.
+    pub(crate) fn is_opening(self) -> bool {
+        matches!(self, Workload::Reopen | Workload::Recovery)
     }
 
     /// What is counted: rows, but bytes where bytes are the point.

@@ -27,6 +27,8 @@ pub(super) struct Log {
     pub(super) io_backend: String,
     /// Why this backend, and how durable writes are made.
     pub(super) io_reason: String,
+    /// How the device's own single writes beside it were made: by the method that a store comes down to here.
+    pub(super) device_method: Option<String>,
     pub(super) rows: Vec<Row>,
 }
 
@@ -64,7 +66,8 @@ pub(super) fn measure(
     }
     bar.finish_and_clear();
     wal.close()?;
-    Ok(Log { record_bytes: RECORD.len() as u64, io_backend, io_reason, rows })
+    let device_method = device.method().map(|method| method.to_string());
+    Ok(Log { record_bytes: RECORD.len() as u64, io_backend, io_reason, device_method, rows })
 }
 
 fn row(ui: &Ui, wal: &Wal, threads: u32, length: Duration, device_writes_per_s: f64) -> Outcome<Row> {

@@ -1,6 +1,6 @@
 //! What was found, as JSON and as tables.
 
-use super::device::Row;
+use super::device::{Row, Way};
 use super::log::Log;
 use super::plan::Plan;
 use crate::command::measure::machine::{Machine, Place};
@@ -46,20 +46,9 @@ impl Report {
         head.extend(columns.iter().map(String::as_str));
         head.extend(["P50", "P99", "MIB/S"]);
         let same = |a: &Row, b: &Row| (a.method, a.way, a.bytes) == (b.method, b.way, b.bytes);
-        let lines: Vec<Vec<String>> = self.writes.chunk_by(same).map(|rows| line(rows, &depths)).collect();
-        let mut text = aligned(&head, &lines);
-        for (method, why) in self.refusals() {
-            text += &format!("{method} is refused here: {why}\n");
-        }
-        text
-    }
-
-    /// Each once, with what the system said.
-    fn refusals(&self) -> Vec<(&'static str, &str)> {
-        let all = self.writes.iter().filter_map(|row| Some((row.method, row.refused.as_deref()?)));
-        let mut refusals: Vec<_> = all.collect();
-        refusals.dedup();
-        refusals
+        let measured = self.writes.chunk_by(same).filter(|rows| rows.iter().any(|row| row.figures.is_some()));
+        let lines: Vec<Vec<String>> = measured.map(|rows| line(rows, &depths)).collect();
+        aligned(&head, &lines) + &remarks(&self.writes)
     }
 
     fn log_table(&self) -> String {
@@ -76,7 +65,8 @@ impl Report {
             cells
         };
         let lines: Vec<Vec<String>> = self.log.rows.iter().map(line).collect();
-        aligned(&head, &lines)
+        let device = self.log.device_method.as_deref().unwrap_or("the store's own method");
+        aligned(&head, &lines) + &format!("DEVICE: single durable writes of 4 KiB by {device}, just before\n")
     }
 
     fn plan_text(&self) -> String {
@@ -84,9 +74,31 @@ impl Report {
     }
 }
 
+/// What is left out, and why: once for a way that never worked, else each measurement by itself.
+fn remarks(writes: &[Row]) -> String {
+    let mut remarks: Vec<String> = Vec::new();
+    for row in writes {
+        let Some(why) = row.refused.as_deref() else { continue };
+        // A ring that did not work has no method to be named by.
+        let mut alike = writes
+            .iter()
+            .filter(|other| other.way == row.way && (row.way == Way::Ring || other.method == row.method));
+        let remark = if alike.all(|other| other.refused.as_deref() == Some(why)) {
+            format!("{} is refused here: {why}\n", row.method)
+        } else {
+            let bytes = show_bytes(row.bytes);
+            format!("{}, {bytes}, {} in flight, is left out: {why}\n", row.method, row.in_flight)
+        };
+        if !remarks.contains(&remark) {
+            remarks.push(remark);
+        }
+    }
+    remarks.concat()
+}
+
 /// The times, and the bytes a second, are those of the fewest in flight.
 fn line(rows: &[Row], depths: &[u32]) -> Vec<String> {
-    let Some(first) = rows.first() else { return Vec::new() };
+    let Some(first) = rows.iter().find(|row| row.figures.is_some()) else { return Vec::new() };
     let mut cells = vec![first.method.to_owned(), show_bytes(first.bytes)];
     for depth in depths {
         let figures = rows.iter().find(|row| row.in_flight == *depth).and_then(|row| row.figures);
@@ -101,4 +113,42 @@ fn line(rows: &[Row], depths: &[u32]) -> Vec<String> {
         ]),
     }
     cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::device::Figures;
+    use super::*;
+    use crate::command::measure::latency::Quantiles;
+
+    fn row(method: &'static str, way: Way, in_flight: u32, refused: Option<&str>) -> Row {
+        let figures = Figures { writes_per_s: 1.0, mib_per_s: 1.0, latency: Quantiles::default() };
+        Row {
+            method,
+            durable: true,
+            way,
+            bytes: 4096,
+            in_flight,
+            refused: refused.map(str::to_owned),
+            figures: refused.is_none().then_some(figures),
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_said_once() {
+        let denied = Some("no rings");
+        let mut writes = vec![
+            row("O_DSYNC", Way::Threads, 1, None),
+            row("O_DIRECT", Way::Threads, 1, Some("no direct I/O")),
+            row("io_uring, durable", Way::Ring, 1, denied),
+            row("io_uring, durable", Way::Ring, 16, denied),
+        ];
+        let remarks_all =
+            "O_DIRECT is refused here: no direct I/O\nio_uring, durable is refused here: no rings\n";
+        assert_eq!(remarks(&writes), remarks_all);
+        // One that worked: then it is not the way that is refused.
+        writes[2] = row("io_uring, O_DIRECT + RWF_DSYNC", Way::Ring, 1, None);
+        let said = remarks(&writes);
+        assert!(said.ends_with("io_uring, durable, 4 KiB, 16 in flight, is left out: no rings\n"), "{said}");
+    }
 }

@@ -3,16 +3,25 @@
 
 use super::device::{Figures, Row, Target, Way, filled};
 use crate::command::measure::latency::Latency;
-use crate::command::{Failure, Outcome, Ui};
+use crate::command::{Outcome, Ui};
 use seawall::wal::AlignedBuf;
-use seawall::wal::disk::os::{DurableWrite, OsOptions};
-use seawall::wal::disk::{Completion, Disk, DiskFile, Io, Op, Open, OsDisk, Queue};
+use seawall::wal::disk::os::OsOptions;
+use seawall::wal::disk::{Completion, Disk, DiskFile, DurableWrite, Io, Op, Open, OsDisk, Queue};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const METHOD: &str = "io_uring, durable";
+/// How a durable write is made is the seam's choice, write by write where the system refuses one.
+fn method_name(durable_write: Option<DurableWrite>) -> &'static str {
+    match durable_write {
+        Some(DurableWrite::DirectDsync) => "io_uring, O_DIRECT + RWF_DSYNC",
+        Some(DurableWrite::Dsync) => "io_uring, RWF_DSYNC",
+        Some(DurableWrite::WriteThenSync) => "io_uring, write + fdatasync",
+        // Nothing was written, or the seam does not tell.
+        _ => "io_uring, durable",
+    }
+}
 
 /// The file to overwrite, opened by a disk that uses the ring, or why there is none.
 pub(super) struct Ring<'a> {
@@ -26,32 +35,15 @@ struct Opened {
 }
 
 impl Ring<'_> {
-    pub(super) fn open(target: &Target) -> Outcome<Ring<'_>> {
-        let options =
-            OsOptions { allow_network: true, durable_write: Some(DurableWrite::DirectDsync), io: Io::Uring };
-        // What a store would get here: where the environment says no, no ring is asked for either.
-        let usual = OsDisk::new().describe(target.path.parent().unwrap_or(&target.path));
-        if usual.name != "uring" {
-            return Ok(Ring { target, opened: Err(usual.reason) });
-        }
-        let opened = match OsDisk::try_with(options) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(error.to_string()),
-            Err(error) => return Err(Failure::file("opening", &target.path, &error)),
-            Ok(disk) => {
-                let file = disk.open(&target.path, Open::ReadWrite);
-                Ok(Opened {
-                    file: file.map_err(|error| Failure::file("opening", &target.path, &error))?,
-                    disk,
-                })
-            }
-        };
-        Ok(Ring { target, opened })
+    pub(super) fn open(target: &Target) -> Ring<'_> {
+        Ring { target, opened: Opened::open(target) }
     }
 
-    /// Overwrites of `bytes` each, in order, `depth` of them in flight, for `length`.
+    /// Overwrites of `bytes` each, in order, `depth` of them in flight, for `length`. What fails, the making of the ring
+    /// included, is said in the row; what else was measured is worth having.
     pub(super) fn measure(&self, ui: &Ui, bytes: u64, depth: u32, length: Duration) -> Outcome<Row> {
-        let row = |refused, figures| Row {
-            method: METHOD,
+        let row = |method, refused, figures| Row {
+            method: method_name(method),
             durable: true,
             way: Way::Ring,
             bytes,
@@ -61,30 +53,60 @@ impl Ring<'_> {
         };
         let opened = match &self.opened {
             Ok(opened) => opened,
-            Err(why) => return Ok(row(Some(why.clone()), None)),
+            Err(why) => return Ok(row(None, Some(why.clone()), None)),
         };
-        let failed = |error: io::Error| Failure::file("writing", &self.target.path, &error);
-        let mut flight = Flight {
-            queue: opened.disk.queue(depth as usize).map_err(failed)?,
-            file: &opened.file,
-            bytes,
-            places: self.target.bytes / bytes,
-            begun: BTreeMap::new(),
-            latency: Latency::new()?,
-            writes: 0,
-        };
-        let start = Instant::now();
-        let first = (0..depth).map(|_| filled(bytes)).collect::<io::Result<Vec<_>>>().map_err(failed)?;
-        flight.submit(first).map_err(failed)?;
-        while start.elapsed() < length && !ui.is_interrupted() {
-            let free = flight.reap(1).map_err(failed)?;
-            flight.submit(free).map_err(failed)?;
+        let latency = Latency::new()?;
+        match overwrite(ui, opened, self.target, bytes, depth, length, latency) {
+            Ok(figures) => {
+                ui.check_interrupt()?;
+                Ok(row(opened.file.durable_write(), None, Some(figures)))
+            }
+            Err(error) => Ok(row(None, Some(error.to_string()), None)),
         }
-        flight.reap(depth as usize).map_err(failed)?;
-        ui.check_interrupt()?;
-        let elapsed = start.elapsed();
-        Ok(row(None, Some(Figures::of(flight.writes, elapsed, &flight.latency, bytes))))
     }
+}
+
+impl Opened {
+    fn open(target: &Target) -> Result<Opened, String> {
+        let options =
+            OsOptions { allow_network: true, durable_write: Some(DurableWrite::DirectDsync), io: Io::Uring };
+        // What a store would get here: where the environment says no, no ring is asked for either.
+        let usual = OsDisk::new().describe(target.path.parent().unwrap_or(&target.path));
+        if usual.name != "uring" {
+            return Err(usual.reason);
+        }
+        let disk = OsDisk::try_with(options).map_err(|error| error.to_string())?;
+        let file = disk.open(&target.path, Open::ReadWrite).map_err(|error| error.to_string())?;
+        Ok(Opened { disk, file })
+    }
+}
+
+fn overwrite(
+    ui: &Ui,
+    opened: &Opened,
+    target: &Target,
+    bytes: u64,
+    depth: u32,
+    length: Duration,
+    latency: Latency,
+) -> io::Result<Figures> {
+    let mut flight = Flight {
+        queue: opened.disk.queue(depth as usize)?,
+        file: &opened.file,
+        bytes,
+        places: target.bytes / bytes,
+        begun: BTreeMap::new(),
+        latency,
+        writes: 0,
+    };
+    let start = Instant::now();
+    flight.submit((0..depth).map(|_| filled(bytes)).collect::<io::Result<Vec<_>>>()?)?;
+    while start.elapsed() < length && !ui.is_interrupted() {
+        let free = flight.reap(1)?;
+        flight.submit(free)?;
+    }
+    flight.reap(depth as usize)?;
+    Ok(Figures::of(flight.writes, start.elapsed(), &flight.latency, bytes))
 }
 
 /// The writes under way, and what is kept of those that have ended.

@@ -7,11 +7,11 @@ use clap::Args;
 use seawall::wal::{Lsn, RecordRef, WalReader};
 use std::path::PathBuf;
 
-/// Prints the operations in the log, oldest first: one a line, those of one transaction under one LSN.
+/// Prints the operations in the log, oldest first.
 ///
-/// A keyspace whose creation is no longer in the log is shown by its number, as `#7`. `remove-range` shows the first
-/// key that is removed, and as its value the first one behind it that is not; none, if all are. `add` shows the number
-/// that is added.
+/// One a line, those of one transaction under one LSN. A keyspace whose creation is no longer in the log is shown by its
+/// number, as `#7`. `remove-range` shows the first key that is removed, and as its value the first one behind it that is
+/// not; none, if all are. `add` shows the number that is added.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  seawall log dump db -n 20\n  seawall log dump db -k users -o jsonl\n  \
                         seawall log dump db --start 67108864 --end 67200000")]

@@ -15,8 +15,9 @@ use std::time::Instant;
 /// Records between two moves of the progress bar.
 const STRIDE: u64 = 256;
 
-/// Reads and checks every record of the log, in large pieces that are on their way while others are checked. Exits with 5
-/// if anything is damaged.
+/// Reads and checks every record of the log.
+///
+/// In large pieces, which are on their way while others are checked. Exits with 5 if anything is damaged.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  seawall log verify db -o json")]
 pub(super) struct VerifyArgs {

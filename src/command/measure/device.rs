@@ -2,7 +2,7 @@
 
 use crate::command::{Failure, Outcome, Ui};
 use seawall::wal::AlignedBuf;
-use seawall::wal::disk::{Disk, DiskFile, Open, OsDisk};
+use seawall::wal::disk::{Disk, DiskFile, DurableWrite, Open, OsDisk};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,6 +63,11 @@ impl Device {
         let device = Device { disk, file, path: path.clone(), block };
         device.file.allocate(0, FILE_BYTES).and_then(|()| device.file.sync_data()).map_err(failed)?;
         Ok(device)
+    }
+
+    /// The way that these writes are made by now: a store's own, from the best that the system has not refused.
+    pub(crate) fn method(&self) -> Option<DurableWrite> {
+        self.file.durable_write()
     }
 
     /// Durable 4 KiB overwrites a second, one at a time, over `length`: the median of short windows, so that a stall

@@ -2,8 +2,10 @@
 
 use super::{Setup, Store, Writer};
 use crate::Result;
+use crate::condition::Condition;
 use crate::drive::{self, Committing, Measured, Plan};
-use crate::rows::{Row, mix};
+use crate::rows::{Row, Rows, mix};
+use crate::seen::Seen;
 use crate::workload::{Level, Workload};
 use seawall::{Db, Durability, Keyspace, WriteBatch};
 use std::sync::Arc;
@@ -18,6 +20,14 @@ pub(super) const MODE_TASKS: &str = "the same, but every commit is a `Db::write_
 
 /// Log filled before the window, so that what the window writes goes into files used before: a store's steady state.
 const FILL_BYTES: usize = 256 << 20;
+
+/// Rows that are in the data file before checkpoints are measured: they have a tree to change.
+const TREE_ROWS: u64 = 500_000;
+/// Their numbers begin where no committer's come to.
+const TREE_FIRST: u64 = 1 << 44;
+
+/// The background begins the next checkpoint when the last one has ended.
+const ALL_THE_TIME: Duration = Duration::from_millis(1);
 
 struct Seawall {
     store: Arc<Opened>,
@@ -39,13 +49,21 @@ pub(super) fn open(setup: &Setup<'_>, tasks: bool) -> Result<Box<dyn Store>> {
         Level::Memory => Durability::Memory,
     };
     let mut options = Db::builder(setup.dir.join("store")).durability(durability);
-    if setup.workload == Workload::Reopen {
+    let day = Duration::from_secs(86_400);
+    if setup.workload == Workload::Reopen || setup.is_filling {
         // No checkpoint before the kill: room for all of the log, in memory and on disk.
-        let day = Duration::from_secs(86_400);
         options = options.memory_budget(12 << 30).log_bytes_max(64 << 30).checkpoint_interval(day);
+    }
+    if setup.workload == Workload::Checkpoint {
+        // Nothing but the interval makes checkpoints.
+        let interval = if setup.condition == Condition::Checkpointing { ALL_THE_TIME } else { day };
+        options = options.memory_budget(2 << 30).log_bytes_max(64 << 30).checkpoint_interval(interval);
     }
     let db = options.open()?;
     let rows = db.keyspace("rows")?;
+    if setup.workload == Workload::Checkpoint {
+        fill_tree(&db, &rows, setup.workload)?;
+    }
     if setup.level == Level::Synced {
         fill_log(&db, &rows)?;
     }
@@ -61,6 +79,21 @@ fn fill_log(db: &Db, rows: &Keyspace) -> Result<()> {
         batch.insert(rows, "filling", &value);
         db.write_with(batch, Durability::Written)?;
     }
+    db.checkpoint()?;
+    Ok(())
+}
+
+fn fill_tree(db: &Db, rows: &Keyspace, workload: Workload) -> Result<()> {
+    let source = Rows::new(workload.value_bytes());
+    let mut batch = WriteBatch::new();
+    for i in TREE_FIRST..TREE_FIRST + TREE_ROWS {
+        let row = source.row(i);
+        batch.insert(rows, row.key, row.value);
+        if batch.len() == 1000 {
+            db.write_with(std::mem::take(&mut batch), Durability::Written)?;
+        }
+    }
+    db.write_with(batch, Durability::Written)?;
     db.checkpoint()?;
     Ok(())
 }
@@ -92,6 +125,16 @@ impl Store for Seawall {
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         Ok(self.store.rows.get(key)?.map(Vec::from))
+    }
+
+    fn seen(&self) -> Seen {
+        let stats = self.store.db.stats();
+        Seen {
+            checkpoints: Some(stats.checkpoints),
+            checkpoint_s: Some(stats.checkpoint_us.sum as f64 / 1e6),
+            log_bytes: Some(stats.log_bytes),
+            ..Seen::default()
+        }
     }
 
     fn drive(&self, plan: &Plan) -> Result<Measured> {

@@ -2,8 +2,10 @@
 
 use super::{Setup, Store, Writer, record};
 use crate::Result;
+use crate::condition::{Condition, SMALL_SEGMENT_BYTES};
 use crate::drive::{self, Measured, Plan};
 use crate::rows::{Row, mix};
+use crate::seen::Seen;
 use crate::workload::Workload;
 use seawall::Durability;
 use seawall::wal::{Disk, Lsn, Wal};
@@ -29,6 +31,9 @@ struct Appender<'a> {
 
 pub(super) fn open(setup: &Setup<'_>, disk: Option<Arc<dyn Disk>>) -> Result<Box<dyn Store>> {
     let mut options = Wal::options();
+    if setup.condition == Condition::SmallSegments {
+        options = options.segment_bytes(SMALL_SEGMENT_BYTES);
+    }
     if let Some(disk) = disk {
         options = options.disk(disk);
     }
@@ -53,6 +58,10 @@ impl Store for Log {
             self.wal.truncate_before(Lsn(keep_from))?;
         }
         Ok(())
+    }
+
+    fn seen(&self) -> Seen {
+        Seen { rotations: Some(self.wal.stats().rotations), ..Seen::default() }
     }
 
     fn drive(&self, plan: &Plan) -> Result<Measured> {

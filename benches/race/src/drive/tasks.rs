@@ -2,7 +2,7 @@
 
 use super::{Measured, Plan, Tally};
 use crate::Result;
-use crate::meter::{self, Meter};
+use crate::meter;
 use crate::rows::{Row, Rows, Share};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub(crate) fn tasks<C: Committing>(runtime: &Runtime, plan: &Plan, committing: &
     // The window's rows are others than the warm-up's: their numbers begin where no warm-up comes to.
     round(runtime, plan, committing, &rows, 1 << 40, plan.warm_up())?;
     meter::settle(&plan.dir)?;
-    let meter = Meter::start(&plan.dir)?;
+    let meter = plan.meter()?;
     let (start, tallies) = round(runtime, plan, committing, &rows, 0, plan.window)?;
     let cost = meter.stop()?;
     Ok(plan.measured(start, &tallies, cost))

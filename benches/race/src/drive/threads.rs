@@ -3,7 +3,7 @@
 use super::{Measured, Plan, Tally, tidied};
 use crate::Result;
 use crate::contenders::Store;
-use crate::meter::{self, Meter};
+use crate::meter;
 use crate::rows::{Rows, Share};
 use std::sync::{Barrier, OnceLock};
 use std::thread;
@@ -37,7 +37,8 @@ pub(crate) fn threads(store: &dyn Store, plan: &Plan) -> Result<Measured> {
                 .collect();
             meeting.warm.wait();
             // An error must not leave the committers waiting.
-            let meter = meter::settle(&plan.dir).and_then(|()| Meter::start(&plan.dir));
+            let meter = meter::settle(&plan.dir).and_then(|()| plan.meter());
+            let before = store.seen();
             let start = *meeting.start.get_or_init(Instant::now);
             meeting.ready.wait();
             let tallies: Vec<Result<Tally>> = committers
@@ -45,7 +46,9 @@ pub(crate) fn threads(store: &dyn Store, plan: &Plan) -> Result<Measured> {
                 .map(|committer| committer.join().map_err(|_| "a committer panicked")?)
                 .collect();
             let cost = meter.and_then(|meter| meter.stop());
-            Ok(plan.measured(start, &tallies.into_iter().collect::<Result<Vec<_>>>()?, cost?))
+            let seen = store.seen().since(before);
+            let measured = plan.measured(start, &tallies.into_iter().collect::<Result<Vec<_>>>()?, cost?);
+            Ok(Measured { seen, ..measured })
         })
     })
 }

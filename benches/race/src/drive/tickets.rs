@@ -3,7 +3,7 @@
 use super::{Measured, Plan, Tally, tidied};
 use crate::Result;
 use crate::contenders::Store;
-use crate::meter::{self, Meter};
+use crate::meter;
 use crate::rows::{Row, Rows, Share};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ pub(crate) fn tickets<T>(
     tidied(store, || {
         window(plan.warm_up())?;
         meter::settle(&plan.dir)?;
-        let meter = Meter::start(&plan.dir)?;
+        let meter = plan.meter()?;
         let (start, tally) = window(plan.window)?;
         let cost = meter.stop()?;
         Ok(plan.measured(start, &[tally], cost))

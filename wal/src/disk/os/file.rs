@@ -226,6 +226,10 @@ impl DiskFile for OsFile {
         }
     }
 
+    fn durable_write(&self) -> Option<DurableWrite> {
+        Some(self.method())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Calls::sync(self)
     }
