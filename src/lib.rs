@@ -32,9 +32,10 @@
 //! What survives what is said in `docs/durability.md`; how it is made, in `docs/ARCHITECTURE.md`.
 
 pub use seawall_engine::{
-    Checkpoint, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener, Isolation, KeyRange,
-    Keyspace, KeyspaceOptions, Lsn, Progress, Readable, Result, Retainer, Runtime, Savepoint, Scan, Slice,
-    Snapshot, Stats, Ticket, Transaction, TxOptions, VerifyReport, WriteBatch, error, key,
+    Checkpoint, Compression, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener,
+    Isolation, KeyRange, Keyspace, KeyspaceOptions, Lsn, Progress, Readable, Result, Retainer, Runtime,
+    Savepoint, Scan, Slice, Snapshot, Stats, Ticket, Transaction, TxOptions, VerifyReport, WriteBatch, error,
+    key,
 };
 
 /// The write-ahead log on its own, and the seams to disk, clock and threads.

@@ -377,7 +377,7 @@ fn the_log_shows_every_kind_of_operation() {
     let shown: Vec<_> = ops.as_array().unwrap().iter().map(shown).collect();
     let expected = json(
         r#"[["create","rows",null,null],["put","rows","a","1"],["remove","rows","b",null],["add","rows","n",-7],
-            ["remove-range","rows","c","e\\0"],["remove-range","rows","x",null],["drop","rows",null,null]]"#,
+            ["remove-range","rows","c","e\\x00"],["remove-range","rows","x",null],["drop","rows",null,null]]"#,
     );
     assert_eq!(json(&serde_json::to_string(&shown).unwrap()), expected);
 }

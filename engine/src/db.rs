@@ -12,11 +12,11 @@ use crate::commit::batch::WriteBatch;
 use crate::commit::ticket::Ticket;
 use crate::commit::transaction::Transaction;
 use crate::key::KeyRange;
-use crate::keyspace::{KeyspaceOptions, Life, check_name};
+use crate::keyspace::{Life, check_name};
 use crate::options::{DbBuilder, TxOptions};
 use crate::read::scan::Own;
 use crate::read::view::{Readable, Snapshot};
-use crate::record::{CATALOGUE, decode_catalogue_row};
+use crate::record::{CATALOGUE, CatalogueRow, KeyspaceOptions};
 use crate::stats::{Checkpoint, Progress, Stats, VerifyReport};
 use crate::{Error, Result, Scan};
 use seawall_wal::{Durability, Lsn, Recovery, Slice};
@@ -65,19 +65,32 @@ impl Db {
         DbBuilder::new(path.into())
     }
 
-    /// Opens a keyspace, creating it if there is none.
+    /// Opens a keyspace, whatever options it was made with, creating it with the default ones if there is none.
     ///
     /// # Errors
     /// `ReadOnly` if it would have to be created, `Closed`, `Poisoned`, `NoSpace`, `TooLarge` for the name.
     pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
-        self.keyspace_with(name, KeyspaceOptions::default())
+        self.open_or_create(name, &KeyspaceOptions::default())
     }
 
-    /// Opens a keyspace, creating it with these options if there is none.
+    /// Opens a keyspace, creating it with these options if there is none. One that is there keeps the options that it was
+    /// made with: they must be the same.
     ///
     /// # Errors
-    /// As [`keyspace`](Db::keyspace).
+    /// As [`keyspace`](Db::keyspace); `BadInput` for options that this version cannot keep to, and for others than the
+    /// keyspace was made with.
     pub fn keyspace_with(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
+        options.check()?;
+        let keyspace = self.open_or_create(name, &options)?;
+        let found = keyspace.options();
+        if *found == options {
+            return Ok(keyspace);
+        }
+        let name = name.escape_debug();
+        Err(Error::BadInput(format!("the keyspace \"{name}\" was made with {found:?}, not with {options:?}")))
+    }
+
+    fn open_or_create(&self, name: &str, options: &KeyspaceOptions) -> Result<Keyspace> {
         loop {
             if let Some(keyspace) = self.open_keyspace(name)? {
                 return Ok(keyspace);
@@ -96,18 +109,19 @@ impl Db {
         }
     }
 
-    /// Opens a keyspace if there is one.
+    /// Opens a keyspace if there is one, whatever options it was made with.
     ///
     /// # Errors
-    /// `Closed`, and what reading can meet.
+    /// `Closed`, what reading can meet, and `BadInput` if it was made with options that this version cannot keep to.
     pub fn open_keyspace(&self, name: &str) -> Result<Option<Keyspace>> {
         self.core().check_open()?;
         check_name(name)?;
         let reads = &self.core().reads;
         let (view, lsn) = reads.now();
-        let row = reads.get(&view, lsn, CATALOGUE, name.as_bytes())?;
-        let id = row.as_deref().and_then(decode_catalogue_row);
-        Ok(id.map(|id| Keyspace::new(Arc::clone(&self.0), self.core().catalogue.found(id, name))))
+        let Some(row) = reads.catalogue_row(&view, lsn, name)? else { return Ok(None) };
+        // A later version may have made it with what this one cannot do.
+        row.options.check()?;
+        Ok(Some(Keyspace::new(Arc::clone(&self.0), self.core().catalogue.found(row, name))))
     }
 
     /// Drops a keyspace with all its rows. Snapshots taken before still read it; its other handles get
@@ -131,7 +145,8 @@ impl Db {
     /// `Closed`; `Io` and `Corruption` if the catalogue cannot be read.
     pub fn keyspace_names(&self) -> Result<Vec<String>> {
         self.core().check_open()?;
-        let catalogue = self.core().catalogue.found(CATALOGUE, "");
+        let row = CatalogueRow::new(CATALOGUE, KeyspaceOptions::default());
+        let catalogue = self.core().catalogue.found(row, "");
         let rows = Scan::range(&self.snapshot(), &catalogue, Own::none(), &..);
         rows.keys().map(|name| Ok(String::from_utf8_lossy(&name?).into_owned())).collect()
     }
@@ -387,6 +402,11 @@ impl Keyspace {
         self.life.name()
     }
 
+    /// What it was made with.
+    pub fn options(&self) -> &KeyspaceOptions {
+        self.life.options()
+    }
+
     /// The value of a key, now.
     ///
     /// # Errors
@@ -447,3 +467,6 @@ impl std::fmt::Debug for Keyspace {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

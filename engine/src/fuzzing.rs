@@ -33,7 +33,7 @@ fn record_bytes(data: &[u8]) {
             Op::Remove { keyspace, key } => builder.remove(keyspace, key),
             Op::RemoveRange { keyspace, from, to } => builder.remove_range(keyspace, (from, to)),
             Op::Add { keyspace, key, delta } => builder.add(keyspace, key, delta),
-            Op::CreateKeyspace { keyspace, name, .. } => builder.create_keyspace(keyspace, name),
+            Op::CreateKeyspace { keyspace, name, row } => builder.create_keyspace(keyspace, name, row),
             Op::DropKeyspace { keyspace, name } => builder.drop_keyspace(keyspace, name),
         }
     }

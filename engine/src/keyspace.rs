@@ -5,6 +5,7 @@
 //! snapshot against it (two loads), a writer is checked under the sequencer's lock, so that no row is ever committed
 //! into a keyspace that is gone. Ids are never reused: what is left of a dropped keyspace cannot come back.
 
+use crate::record::{CatalogueRow, KeyspaceOptions};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::{Error, Result};
 use seawall_wal::Lsn;
@@ -18,6 +19,7 @@ pub(crate) struct Life {
     instance: u64,
     id: u32,
     name: Arc<str>,
+    options: KeyspaceOptions,
     /// The record that creates it; [`Lsn::MAX`] until that has its place in the log.
     created: AtomicU64,
     /// The record that drops it; [`Lsn::MAX`] while it lives.
@@ -31,6 +33,10 @@ impl Life {
 
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    pub(crate) fn options(&self) -> &KeyspaceOptions {
+        &self.options
     }
 
     pub(crate) fn instance(&self) -> u64 {
@@ -89,29 +95,31 @@ impl Catalogue {
 
     /// A keyspace to be created: its life begins when its record has its place in the log. An id whose transaction
     /// fails is lost, which is harmless.
-    pub(crate) fn conceive(&self, name: &str) -> Result<Arc<Life>> {
+    pub(crate) fn conceive(&self, name: &str, options: KeyspaceOptions) -> Result<Arc<Life>> {
         let taken = self.next_id.fetch_update(Ordering::AcqRel, Ordering::Acquire, |id| id.checked_add(1));
         let id = taken.map_err(|id| Error::TooLarge {
             what: "number of keyspaces ever created",
             len: u64::from(id),
             max: u64::from(u32::MAX - 1),
         })?;
-        Ok(self.life(id, name, Lsn::MAX))
+        Ok(self.life(CatalogueRow::new(id, options), name, Lsn::MAX))
     }
 
     /// The life of a keyspace that a snapshot found in the catalogue. All that were created since the store was
     /// opened are known already; another was there before.
-    pub(crate) fn found(&self, id: u32, name: &str) -> Arc<Life> {
-        self.life(id, name, Lsn::ZERO)
+    pub(crate) fn found(&self, row: CatalogueRow, name: &str) -> Arc<Life> {
+        self.life(row, name, Lsn::ZERO)
     }
 
-    fn life(&self, id: u32, name: &str, created: Lsn) -> Arc<Life> {
+    fn life(&self, row: CatalogueRow, name: &str, created: Lsn) -> Arc<Life> {
+        let CatalogueRow { id, options } = row;
         let mut lives = self.lives.lock();
         let life = lives.entry(id).or_insert_with(|| {
             Arc::new(Life {
                 instance: self.instance,
                 id,
                 name: name.into(),
+                options,
                 created: AtomicU64::new(created.0),
                 dropped: AtomicU64::new(Lsn::MAX.0),
             })
@@ -145,11 +153,6 @@ impl Catalogue {
     }
 }
 
-/// What a keyspace is made with. There is nothing to choose yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyspaceOptions {}
-
 /// A name is 1 to 255 bytes.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let max = crate::key::NAME_BYTES_MAX;
@@ -168,7 +171,7 @@ mod tests {
     #[test]
     fn a_snapshot_sees_a_keyspace_from_its_creation_to_its_drop() {
         let catalogue = Catalogue::new(1, 0);
-        let life = catalogue.conceive("a").unwrap();
+        let life = catalogue.conceive("a", KeyspaceOptions::default()).unwrap();
         assert_eq!(life.id(), 1);
         assert!(!life.is_writable() && !life.is_at(Lsn(100)));
         catalogue.placed(&[1], &[], Lsn(10));
@@ -178,7 +181,7 @@ mod tests {
         catalogue.withdrawn(&[], &[1]);
         assert!(life.is_writable() && life.is_at(Lsn(21)));
         catalogue.note_used(9);
-        assert_eq!(catalogue.conceive("b").unwrap().id(), 10);
-        assert!(catalogue.found(4, "old").is_at(Lsn(1)));
+        assert_eq!(catalogue.conceive("b", KeyspaceOptions::default()).unwrap().id(), 10);
+        assert!(catalogue.found(CatalogueRow::new(4, KeyspaceOptions::default()), "old").is_at(Lsn(1)));
     }
 }

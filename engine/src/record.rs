@@ -23,8 +23,11 @@ use crate::number::NUMBER_BYTES;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
+mod catalogue;
 mod set;
 
+pub(crate) use catalogue::CatalogueRow;
+pub use catalogue::{Compression, KeyspaceOptions};
 pub(crate) use set::WriteSet;
 
 /// The keyspace of keyspaces: name → catalogue row.
@@ -343,7 +346,7 @@ fn decode_op(reader: &mut Reader<'_>) -> Result<OpPlace, Malformed> {
             }
             place.value_at = reader.at as u32;
             let value = reader.take(place.value_bytes as usize)?;
-            if op == CREATE_KEYSPACE && decode_catalogue_row(value) != Some(keyspace) {
+            if op == CREATE_KEYSPACE && CatalogueRow::decode(value).is_none_or(|row| row.id != keyspace) {
                 return Err(bad("a catalogue row that is none, or another keyspace's"));
             }
         }
@@ -361,21 +364,6 @@ fn decode_op(reader: &mut Reader<'_>) -> Result<OpPlace, Malformed> {
         _ => return Err(bad("an operation that this version does not know")),
     }
     Ok(place)
-}
-
-/// A keyspace's row in the catalogue: u8 format = 1 · u8 flags = 0 · u16 reserved = 0 · u32 id.
-//= docs/format/data.md#keyspace-0-the-catalogue
-pub(crate) fn catalogue_row(id: u32) -> [u8; 8] {
-    let [a, b, c, d] = id.to_le_bytes();
-    [1, 0, 0, 0, a, b, c, d]
-}
-
-/// The id in a catalogue row; none if it is no such row.
-pub(crate) fn decode_catalogue_row(row: &[u8]) -> Option<u32> {
-    match row {
-        [1, 0, 0, 0, a, b, c, d] => Some(u32::from_le_bytes([*a, *b, *c, *d])).filter(|id| *id != CATALOGUE),
-        _ => None,
-    }
 }
 
 /// Writes a payload, operation by operation.
@@ -408,8 +396,9 @@ impl Builder {
         self.push(REMOVE, keyspace, key, None);
     }
 
-    pub(crate) fn create_keyspace(&mut self, keyspace: u32, name: &str) {
-        self.push(CREATE_KEYSPACE, keyspace, name.as_bytes(), Some(&catalogue_row(keyspace)));
+    /// The row is this keyspace's in the catalogue.
+    pub(crate) fn create_keyspace(&mut self, keyspace: u32, name: &str, row: &[u8]) {
+        self.push(CREATE_KEYSPACE, keyspace, name.as_bytes(), Some(row));
     }
 
     pub(crate) fn drop_keyspace(&mut self, keyspace: u32, name: &str) {

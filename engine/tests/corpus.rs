@@ -100,6 +100,10 @@ fn write_corpus() {
             ("put", record(std::slice::from_ref(&put))),
             ("put-and-remove", record(&[put.clone(), op(2, b"key", None)])),
             ("create", record(&[op(3, "näme".as_bytes(), Some(&[1, 0, 0, 0, 7, 0, 0, 0])), put.clone()])),
+            ("create-with-options", {
+                let row = [2, 1, 0, 0, 7, 0, 0, 0, 64, 66, 15, 0, 0, 0, 0, 0];
+                record(&[op(3, b"name", Some(&row)), put.clone()])
+            }),
             ("drop", record(&[op(4, b"name", None)])),
             ("empty-key-and-value", record(&[op(1, b"", Some(b""))])),
             ("none", record(&[])),

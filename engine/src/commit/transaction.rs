@@ -12,12 +12,12 @@ use crate::commit::validate::Seen;
 use crate::db::{Core, Handle};
 use crate::delta::Version;
 use crate::key::{KeyRange, check_key, check_value};
-use crate::keyspace::{KeyspaceOptions, Life, check_name};
+use crate::keyspace::{Life, check_name};
 use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::{Isolation, TxOptions};
 use crate::read::track::ReadLog;
 use crate::read::view::{Readable, Snapshot};
-use crate::record::{Builder, WriteSet};
+use crate::record::{Builder, CatalogueRow, KeyspaceOptions, WriteSet};
 use crate::sync::{AtomicBool, Ordering};
 use crate::{Error, Keyspace, Result};
 use seawall_wal::{Durability, Lsn, Slice};
@@ -234,15 +234,16 @@ impl Transaction {
     /// Makes a keyspace that is there once this transaction commits, and for it at once.
     ///
     /// # Errors
-    /// `BadInput` if there is one of that name, `TooLarge` for a name over 255 bytes, `ReadOnly`, `Closed`.
+    /// `BadInput` if there is one of that name, or for options that this version cannot keep to; `TooLarge` for a name
+    /// over 255 bytes; `ReadOnly`, `Closed`.
     pub fn create_keyspace(&mut self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
-        let KeyspaceOptions {} = options;
         self.check_writable()?;
         check_name(name)?;
+        options.check()?;
         if self.has_keyspace(name)? {
             return Err(Error::BadInput(format!("there is a keyspace \"{}\" already", name.escape_debug())));
         }
-        let life = self.core().catalogue.conceive(name)?;
+        let life = self.core().catalogue.conceive(name, options)?;
         self.created.push(Arc::clone(&life));
         Ok(Keyspace::new(Arc::clone(&self.handle), life))
     }
@@ -381,7 +382,8 @@ impl Transaction {
             builder.drop_keyspace(life.id(), life.name());
         }
         for life in self.created.iter().filter(|life| !contains(&self.dropped, life)) {
-            builder.create_keyspace(life.id(), life.name());
+            let row = CatalogueRow::new(life.id(), life.options().clone());
+            builder.create_keyspace(life.id(), life.name(), &row.encode());
         }
         self.own.encode(&mut builder, |keyspace| {
             let has_ended = self.dropped.iter().any(|life| life.id() == keyspace);

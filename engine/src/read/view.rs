@@ -13,10 +13,10 @@ use crate::keyspace::Life;
 use crate::mutation::Mutation;
 use crate::read::held::{Hold, Holders};
 use crate::read::scan::Own;
-use crate::record::CATALOGUE;
+use crate::record::{CATALOGUE, CatalogueRow};
 use crate::sync::{AtomicU64, Ordering, RwLock};
 use crate::tree::{Root, TreeStore};
-use crate::{Cursor, KeyRange, Keyspace, Result, Scan};
+use crate::{Cursor, Error, KeyRange, Keyspace, Result, Scan};
 use seawall_wal::{Lsn, Runtime, Slice};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -250,6 +250,20 @@ impl Reads {
         }
     }
 
+    /// A keyspace's row of the catalogue, as of `lsn` in `view`.
+    pub(crate) fn catalogue_row(&self, view: &View, lsn: Lsn, name: &str) -> Result<Option<CatalogueRow>> {
+        let Some(row) = self.get(view, lsn, CATALOGUE, name.as_bytes())? else { return Ok(None) };
+        match CatalogueRow::decode(&row) {
+            Some(row) => Ok(Some(row)),
+            None => Err(Error::Corruption {
+                file: self.store.path().to_owned(),
+                offset: 0,
+                lsn: None,
+                what: format!("the catalogue's row of \"{}\" is none", name.escape_debug()),
+            }),
+        }
+    }
+
     /// A row as of now.
     pub(crate) fn get_now(&self, life: &Life, key: &[u8]) -> Result<Option<Slice>> {
         let (view, lsn) = self.now();
@@ -308,9 +322,9 @@ impl Snapshot {
         self.0.reads.get_many(&*self.view()?, self.0.lsn, life.id(), keys)
     }
 
-    /// The id in a keyspace's row of the catalogue.
-    pub(crate) fn catalogue_row(&self, name: &str) -> Result<Option<Slice>> {
-        self.0.reads.get(&*self.view()?, self.0.lsn, CATALOGUE, name.as_bytes())
+    /// A keyspace's row of the catalogue.
+    pub(crate) fn catalogue_row(&self, name: &str) -> Result<Option<CatalogueRow>> {
+        self.0.reads.catalogue_row(&*self.view()?, self.0.lsn, name)
     }
 }
 

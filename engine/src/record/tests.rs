@@ -1,10 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 use super::*;
 
+fn row_of(id: u32) -> Vec<u8> {
+    CatalogueRow::new(id, KeyspaceOptions::default()).encode().to_vec()
+}
+
 fn sample() -> Vec<u8> {
     let mut builder = Builder::default();
     builder.drop_keyspace(3, "old");
-    builder.create_keyspace(9, "näme");
+    builder.create_keyspace(9, "näme", &row_of(9));
     builder.put(9, b"k", b"v");
     builder.put(9, b"", b"");
     builder.remove(4, b"gone");
@@ -19,7 +23,7 @@ fn what_is_encoded_is_decoded() {
     let ops = decode(&payload).unwrap();
     assert_eq!(ops.len(), 7);
     assert_eq!(ops[0], Op::DropKeyspace { keyspace: 3, name: "old" });
-    assert_eq!(ops[1], Op::CreateKeyspace { keyspace: 9, name: "näme", row: &catalogue_row(9) });
+    assert_eq!(ops[1], Op::CreateKeyspace { keyspace: 9, name: "näme", row: &row_of(9) });
     assert_eq!(ops[3], Op::Put { keyspace: 9, key: b"", value: b"" });
     assert_eq!(ops[5], Op::RemoveRange { keyspace: 4, from: Bound::Excluded(b"a"), to: Bound::Unbounded });
     assert_eq!(ops[6], Op::Add { keyspace: 9, key: b"n", delta: -2 });

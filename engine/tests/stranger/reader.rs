@@ -373,7 +373,9 @@ pub fn read(data: &[u8], log_files: &Files) -> Result<BTreeMap<String, Rows>> {
     let mut named = BTreeMap::new();
     for (name, row) in catalogue {
         let name = String::from_utf8(name).map_err(|_| Refusal::Damage("a name".to_owned()))?;
-        demand(row.len() == 8 && row[..4] == [1, 0, 0, 0], "a catalogue row of another format")?;
+        let is_bare = row.len() == 8 && row[..4] == [1, 0, 0, 0];
+        let is_plain = row.len() == 16 && row[..4] == [2, 0, 0, 0] && u64_at(&row, 8)? == 0;
+        demand(is_bare || is_plain, "a catalogue row of another format, or with other options")?;
         named.insert(name, all.remove(&u32_at(&row, 4)?).unwrap_or_default());
     }
     Ok(named)

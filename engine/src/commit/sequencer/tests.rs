@@ -7,7 +7,7 @@ use crate::commit::pending::APPLIED;
 use crate::commit::ticket::Ticket;
 use crate::read::track::ReadSet;
 use crate::read::view::View;
-use crate::record::Builder;
+use crate::record::{Builder, CatalogueRow, KeyspaceOptions};
 use crate::tree::{Superblock, TreeStore};
 use seawall_wal::disk::{Disk, Open};
 use seawall_wal::{OsRuntime, RecordRef, Recovery, Retainer, SimDisk, WalStats};
@@ -278,9 +278,10 @@ fn a_failed_log_leaves_what_it_reached_and_loses_the_rest() {
 fn what_is_withdrawn_was_never_there() {
     let world = World::new();
     let a = world.put("a");
-    let life = world.catalogue.conceive("new").unwrap();
+    let life = world.catalogue.conceive("new", KeyspaceOptions::default()).unwrap();
     let mut builder = Builder::default();
-    builder.create_keyspace(life.id(), "new");
+    let row = CatalogueRow::new(life.id(), KeyspaceOptions::default()).encode();
+    builder.create_keyspace(life.id(), "new", &row);
     builder.put(life.id(), b"k", b"v");
     builder.put(1, b"b", b"v");
     let b = world.sequencer.commit(builder.finish(), &[Arc::clone(&life)], None, Durability::Synced).unwrap();

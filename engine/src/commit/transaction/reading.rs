@@ -9,7 +9,6 @@ use crate::mutation::Mutation;
 use crate::read::scan::Own;
 use crate::read::track::ReadSet;
 use crate::read::view::{Readable, check_instance};
-use crate::record::decode_catalogue_row;
 use crate::sync::Ordering;
 use crate::{Cursor, Keyspace, Result, Scan};
 use seawall_wal::Slice;
@@ -108,8 +107,7 @@ impl Transaction {
         }
         self.note_name(name);
         let row = self.snapshot.catalogue_row(name)?;
-        let id = row.as_deref().and_then(decode_catalogue_row);
-        Ok(id.is_some_and(|id| !self.dropped.iter().any(|life| life.id() == id)))
+        Ok(row.is_some_and(|row| !self.dropped.iter().any(|life| life.id() == row.id)))
     }
 
     /// What a scan of this keyspace reads beside the snapshot.

@@ -1,0 +1,68 @@
+//! Keyspaces and the options that they were made with.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::record::{Builder, Compression};
+use seawall_wal::SimDisk;
+
+fn open(disk: &Arc<SimDisk>) -> Db {
+    Db::builder("/store").disk(disk.clone()).segment_bytes(64 << 10).background(false).open().unwrap()
+}
+
+#[test]
+fn options_are_kept_and_what_is_not_there_yet_makes_nothing() {
+    let disk = SimDisk::new(1);
+    let db = open(&disk);
+    let plain = KeyspaceOptions::default();
+    assert_eq!(*db.keyspace("plain").unwrap().options(), plain);
+    let ttl = Some(Duration::from_secs(60));
+    let others = [Compression::Lz4, Compression::Zstd]
+        .map(|compression| KeyspaceOptions { compression, ttl: None })
+        .into_iter()
+        .chain([KeyspaceOptions { ttl, ..plain.clone() }]);
+    for options in others {
+        for name in ["plain", "other"] {
+            let refused = db.keyspace_with(name, options.clone());
+            assert!(matches!(refused, Err(Error::BadInput(what)) if what.contains("not there yet")));
+        }
+        let mut transaction = db.begin();
+        assert!(matches!(transaction.create_keyspace("other", options), Err(Error::BadInput(_))));
+        transaction.commit().unwrap();
+    }
+    assert_eq!(db.keyspaces(), ["plain"]);
+    db.keyspace_with("plain", plain.clone()).unwrap().insert("a", "1").unwrap();
+    for checkpoint in [false, true] {
+        if checkpoint {
+            db.checkpoint().unwrap();
+        }
+        let again = open(&disk.crash_copy());
+        let keyspace = again.keyspace_with("plain", plain.clone()).unwrap();
+        assert_eq!(
+            (keyspace.options(), keyspace.get("a").unwrap().unwrap()),
+            (&plain, "1".as_bytes().to_vec().into())
+        );
+    }
+}
+
+/// What a later version has made is refused by name, and the rest of the store is there.
+#[test]
+fn a_keyspace_that_this_version_cannot_keep_is_refused_alone() {
+    let disk = SimDisk::new(2);
+    let db = open(&disk);
+    db.keyspace("plain").unwrap().insert("a", "1").unwrap();
+    let options = KeyspaceOptions { compression: Compression::Zstd, ttl: None };
+    let mut builder = Builder::default();
+    builder.create_keyspace(77, "dense", &CatalogueRow::new(77, options).encode());
+    db.core().commit(builder.finish(), &[], None, Durability::Synced).unwrap();
+    for checkpoint in [false, true] {
+        if checkpoint {
+            db.checkpoint().unwrap();
+        }
+        let again = open(&disk.crash_copy());
+        assert_eq!(again.keyspaces(), ["dense", "plain"]);
+        assert!(again.keyspace("plain").unwrap().get("a").unwrap().is_some());
+        for opened in [again.keyspace("dense").map(Some), again.open_keyspace("dense")] {
+            assert!(matches!(opened, Err(Error::BadInput(what)) if what.contains("Zstandard")));
+        }
+    }
+}
