@@ -195,6 +195,64 @@ fn a_transaction_that_reads_more_than_memory_allows_still_counts_it_all() {
     }
 }
 
+/// Ranges that others clear, and numbers that others add to, count as changes of what was read.
+#[test]
+fn clears_and_adds_of_others_count() {
+    let (db, ks) = open();
+    type Read = fn(&mut Transaction, &Keyspace);
+    let reads: [(Read, bool, bool); 6] = [
+        (|tx, ks| drop(tx.get(ks, "n").unwrap()), true, true),
+        (|tx, ks| drop(tx.get(ks, "m").unwrap()), true, false),
+        (|tx, ks| drop(tx.get(ks, "z").unwrap()), false, false),
+        (|tx, ks| assert!(tx.range(ks, "l".."o").count() < 9), true, true),
+        (|tx, ks| assert!(tx.range(ks, "x"..).count() < 9), false, false),
+        // One's own sum is read over what others have made of the row.
+        (
+            |tx, ks| {
+                tx.add_i64(ks, "n", 1).unwrap();
+                tx.get(ks, "n").unwrap();
+            },
+            true,
+            true,
+        ),
+    ];
+    for (i, (read, loses_to_clear, loses_to_add)) in reads.into_iter().enumerate() {
+        for is_folded in [false, true] {
+            for is_clear in [false, true] {
+                db.write(std::mem::take(WriteBatch::new().remove_range(&ks, ..))).unwrap();
+                ks.insert("n", 7_i64.to_le_bytes()).unwrap();
+                let mut tx = db.begin();
+                read(&mut tx, &ks);
+                tx.insert(&ks, "result", "r").unwrap();
+                let mut batch = WriteBatch::new();
+                if is_clear {
+                    batch.remove_range(&ks, "m".."p");
+                } else {
+                    batch.add_i64(&ks, "n", 1);
+                }
+                db.write(batch).unwrap();
+                if is_folded {
+                    db.checkpoint().unwrap();
+                }
+                let loses = if is_clear { loses_to_clear } else { loses_to_add };
+                assert_eq!(tx.commit().is_err(), loses, "{i}, folded {is_folded}, a clear {is_clear}");
+            }
+        }
+    }
+    // Adds alone lose to nobody who adds, and a lock's snapshot does not move over what an add has looked at.
+    let (mut a, mut b) = (db.begin(), db.begin());
+    a.add_i64(&ks, "sum", 1).unwrap();
+    b.add_i64(&ks, "sum", 1).unwrap();
+    a.commit().unwrap();
+    b.commit().unwrap();
+    let mut tx = db.begin();
+    tx.add_i64(&ks, "sum", 1).unwrap();
+    ks.insert("sum", "no number").unwrap();
+    ks.insert("x", "newer").unwrap();
+    assert!(tx.get_for_update(&ks, "x").unwrap_err().is_conflict());
+    assert!(tx.commit().unwrap_err().is_conflict());
+}
+
 /// Disjoint transactions do not meet, and who reads only never loses.
 #[test]
 fn nobody_loses_without_a_cause() {

@@ -54,6 +54,24 @@ fn a_set_knows_what_was_added_and_nothing_else() {
             let any = keys.iter().any(|key| set.meets(&writes(&[key])));
             assert_eq!(set.meets(&writes(&keys)), any);
         }
+        let text = |(key, is_behind): &Place| if *is_behind { format!("{key}\0") } else { key.clone() };
+        for _ in 0..20 {
+            let (from, to) = (format!("{:02}", rng.below(40)), format!("{:02}", rng.below(42)));
+            let mut builder = Builder::default();
+            builder.remove_range(1, (Bound::Included(from.as_bytes()), Bound::Excluded(to.as_bytes())));
+            let expected = model.iter().any(|(first, is_behind, end)| {
+                let first = text(&(first.clone(), *is_behind)).max(from.clone());
+                first < to && end.as_ref().is_none_or(|end| first < text(end))
+            });
+            assert_eq!(
+                set.meets(&builder.clone().finish()),
+                expected,
+                "round {round}: {from}..{to}, {set:?}"
+            );
+            // The same from the other side.
+            (0..400).for_each(|n| builder.put(2, format!("{n}").as_bytes(), b"v"));
+            assert_eq!(set.meets(&builder.finish()), expected);
+        }
         assert_eq!(set.bytes, set.parts.values().map(Part::bytes).sum::<usize>());
         let part = set.parts.get(&1).cloned().unwrap_or_default();
         let spans: Vec<_> = part.spans.iter().collect();
