@@ -7,7 +7,7 @@ use super::{MutantDisk, SeedReport};
 use client::Client;
 use model::{Contents, History};
 use seawall_engine::mutation::Mutation;
-use seawall_engine::{Db, Error, Readable, Snapshot};
+use seawall_engine::{Db, Error, Keyspace, Readable, Snapshot};
 use seawall_wal::disk::sim::{Damage, Fault, Op};
 use seawall_wal::runtime::{Rng, SimRuntime, Thread};
 use seawall_wal::{Lsn, Runtime, SimDisk, WalReader};
@@ -254,25 +254,26 @@ impl Torture {
 
     fn work(&mut self, db: &Db) -> Result<(), String> {
         let mut client = self.client(db);
-        let mut snapshots: Vec<(Snapshot, Contents, u64)> = Vec::new();
+        let mut snapshots: Vec<(Snapshot, Handles, Contents)> = Vec::new();
         for _ in 0..3 + self.rng.below(50) {
             match self.rng.below(30) {
                 0..=2 => self.checkpoint(db)?,
-                3 => {
+                3 | 7 => {
                     // What is visible now is what every commit so far made of it.
                     let snapshot = db.snapshot();
                     let expected = self.history().now();
-                    self.compare_snapshot(db, &snapshot, &expected, "now")?;
-                    snapshots.push((snapshot, expected, client.dropped));
+                    let handles = match handles(db, expected.keys()) {
+                        Ok(handles) => handles,
+                        Err(Error::Io { .. }) => continue,
+                        Err(error) => return Err(format!("opening keyspaces: {error}")),
+                    };
+                    compare_snapshot(&snapshot, &handles, &expected, "now")?;
+                    snapshots.push((snapshot, handles, expected));
                 }
-                4 if !snapshots.is_empty() => {
+                4 | 8 if !snapshots.is_empty() => {
                     let at = self.rng.below(snapshots.len() as u64) as usize;
-                    let (snapshot, expected, dropped) = snapshots.swap_remove(at);
-                    // A keyspace that is gone, or made anew, has no handle to read the old one by.
-                    if dropped == client.dropped && !self.history().poisoned {
-                        self.compare_snapshot(db, &snapshot, &expected, "an old snapshot")?;
-                        self.report.hit("engine: old snapshot compared");
-                    }
+                    let (snapshot, handles, expected) = snapshots.swap_remove(at);
+                    self.compare_old(&snapshot, &handles, &expected)?;
                 }
                 5 if self.rng.chance(1, 3) => self.verify(db)?,
                 6 if self.history().no_space => {
@@ -289,6 +290,25 @@ impl Torture {
             }
         }
         self.add_counts(&client.counts);
+        if self.disk.has_power() {
+            for (snapshot, handles, expected) in &snapshots {
+                self.compare_old(snapshot, handles, expected)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What it shows stays, whatever was dropped since.
+    fn compare_old(
+        &mut self,
+        snapshot: &Snapshot,
+        handles: &Handles,
+        expected: &Contents,
+    ) -> Result<(), String> {
+        if !self.history().poisoned {
+            compare_snapshot(snapshot, handles, expected, "an old snapshot")?;
+            self.report.hit("engine: old snapshot compared");
+        }
         Ok(())
     }
 
@@ -332,21 +352,6 @@ impl Torture {
             Err(Error::Io { .. } | Error::Poisoned(_)) => Ok(()),
             Err(_) if !self.disk.has_power() => Ok(()),
             Err(error) => Err(format!("verify fails: {error}")),
-        }
-    }
-
-    fn compare_snapshot(
-        &self,
-        db: &Db,
-        snapshot: &Snapshot,
-        expected: &Contents,
-        which: &str,
-    ) -> Result<(), String> {
-        match contents_of(db, snapshot, expected.keys()) {
-            Ok(found) if found == *expected => Ok(()),
-            Ok(found) => Err(format!("{which} differs: {}", model::difference(expected, &found))),
-            Err(Error::Io { .. }) => Ok(()),
-            Err(error) => Err(format!("reading {which}: {error}")),
         }
     }
 
@@ -556,26 +561,42 @@ enum Compared {
 /// Everything in the store.
 fn contents(db: &Db) -> Result<Contents, Error> {
     let names = db.keyspace_names()?;
-    contents_of(db, &db.snapshot(), names.iter())
+    contents_of(&db.snapshot(), &handles(db, names.iter())?)
 }
 
-/// Everything that a snapshot sees in keyspaces of these names; forward, and checked backward.
-fn contents_of<'a>(
-    db: &Db,
+/// By these, rows of keyspaces can be asked for that are dropped since.
+type Handles = Vec<Keyspace>;
+
+fn handles<'a>(db: &Db, names: impl Iterator<Item = &'a String>) -> Result<Handles, Error> {
+    names.filter_map(|name| db.open_keyspace(name).transpose()).collect()
+}
+
+fn compare_snapshot(
     snapshot: &Snapshot,
-    names: impl Iterator<Item = &'a String>,
-) -> Result<Contents, Error> {
+    handles: &Handles,
+    expected: &Contents,
+    which: &str,
+) -> Result<(), String> {
+    match contents_of(snapshot, handles) {
+        Ok(found) if found == *expected => Ok(()),
+        Ok(found) => Err(format!("{which} differs: {}", model::difference(expected, &found))),
+        Err(Error::Io { .. }) => Ok(()),
+        Err(error) => Err(format!("reading {which}: {error}")),
+    }
+}
+
+/// Everything that a snapshot sees in these keyspaces; forward, and checked backward.
+fn contents_of(snapshot: &Snapshot, handles: &Handles) -> Result<Contents, Error> {
     let mut contents = Contents::new();
-    for name in names {
-        // A keyspace dropped since has no handle any more; its rows cannot be asked for.
-        let Some(ks) = db.open_keyspace(name)? else { continue };
+    for ks in handles {
+        let name = ks.name();
         let mut rows = BTreeMap::new();
-        for row in snapshot.range(&ks, ..) {
+        for row in snapshot.range(ks, ..) {
             let (key, value) = row?;
             rows.insert(key.to_vec(), value.to_vec());
         }
         let mut backward = BTreeMap::new();
-        for row in snapshot.range(&ks, ..).rev() {
+        for row in snapshot.range(ks, ..).rev() {
             let (key, value) = row?;
             backward.insert(key.to_vec(), value.to_vec());
         }
@@ -583,11 +604,11 @@ fn contents_of<'a>(
             return Err(Error::BadInput(format!("keyspace {name} differs read backward")));
         }
         let keys: Vec<&Vec<u8>> = rows.keys().rev().collect();
-        let at_once = snapshot.multi_get(&ks, &keys)?;
+        let at_once = snapshot.multi_get(ks, &keys)?;
         if !at_once.iter().rev().map(|value| value.as_deref()).eq(rows.values().map(|value| Some(&**value))) {
             return Err(Error::BadInput(format!("keyspace {name} differs read by many keys at once")));
         }
-        contents.insert(name.clone(), rows);
+        contents.insert(name.to_owned(), rows);
     }
     Ok(contents)
 }
