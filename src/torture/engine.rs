@@ -87,6 +87,8 @@ struct Torture {
     threads: bool,
     /// Small enough, at times, for recovery to fold.
     replay_bytes: Option<u64>,
+    /// Small enough, mostly, for blocks to be read from the disk again.
+    memory_budget: usize,
     was_created: bool,
     traced: usize,
 }
@@ -128,6 +130,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         stages: Arc::default(),
         threads,
         replay_bytes: None,
+        memory_budget: 1 << 20,
         was_created: false,
         traced: 0,
     };
@@ -186,7 +189,7 @@ impl Torture {
         let stages = self.stages.clone();
         Db::builder(DIR)
             .segment_bytes(SEGMENT_BYTES)
-            .memory_budget(if self.threads { 1 << 20 } else { 16 << 20 })
+            .memory_budget(self.memory_budget)
             .replay_bytes(self.replay_bytes)
             .disk(disk)
             .runtime(self.runtime.clone())
@@ -198,6 +201,7 @@ impl Torture {
     /// Opens the store, however often the power fails on the way, and compares everything in it with the model.
     fn open(&mut self) -> Result<Db, String> {
         for attempt in 0..14 {
+            self.memory_budget = if self.threads || !self.rng.chance(1, 3) { 1 << 20 } else { 16 << 20 };
             self.replay_bytes = self.rng.chance(1, 3).then_some(20_000);
             match self.builder().open() {
                 Ok(db) => {
@@ -273,6 +277,11 @@ impl Torture {
                 4 | 8 if !snapshots.is_empty() => {
                     let at = self.rng.below(snapshots.len() as u64) as usize;
                     let (snapshot, handles, expected) = snapshots.swap_remove(at);
+                    // Meanwhile the tree has gone on, and would like its blocks.
+                    for _ in 0..self.rng.below(4) {
+                        client.step()?;
+                        self.checkpoint(db)?;
+                    }
                     self.compare_old(&snapshot, &handles, &expected)?;
                 }
                 5 if self.rng.chance(1, 3) => self.verify(db)?,

@@ -15,7 +15,6 @@ pub(super) struct Client {
     rng: Rng,
     runtime: Arc<SimRuntime>,
     threads: bool,
-    pub(super) dropped: u64,
     /// What was done, and how often.
     pub(super) counts: BTreeMap<&'static str, u64>,
 }
@@ -28,7 +27,7 @@ impl Client {
         runtime: Arc<SimRuntime>,
         threads: bool,
     ) -> Client {
-        Client { db, history, rng, runtime, threads, dropped: 0, counts: BTreeMap::new() }
+        Client { db, history, rng, runtime, threads, counts: BTreeMap::new() }
     }
 
     fn hit(&mut self, name: &'static str) {
@@ -100,7 +99,6 @@ impl Client {
             Ok(()) => {
                 let lsn = self.history().attempt(None, changes);
                 self.history().promise(lsn, Durability::Synced);
-                self.dropped += 1;
                 self.hit("keyspace dropped");
             }
             Err(Error::CommitUnknown { lsn }) => drop(self.history().attempt(Some(*lsn), changes)),
@@ -133,9 +131,9 @@ impl Client {
         let mut acts = Vec::new();
         for _ in 0..1 + self.rng.below(8) {
             let ks = self.keyspace()?;
-            let act = match self.rng.below(10) {
+            let act = match self.rng.below(16) {
                 0 => Act::Clear(self.range()),
-                1 | 2 => Act::Add(self.number_key(), self.rng.next_u64() as i64 >> 8),
+                1..4 => Act::Add(self.number_key(), self.rng.next_u64() as i64 >> 8),
                 _ => {
                     let (key, value) = self.row();
                     Act::Row(key, value)
@@ -308,7 +306,6 @@ impl Client {
         let committed = tx.commit();
         if committed.is_ok() {
             if drops {
-                self.dropped += 1;
                 self.hit("keyspace dropped in a transaction");
             }
             if makes {
@@ -490,21 +487,26 @@ impl Client {
 
     /// Never between two accounts: they go together.
     fn range(&mut self) -> Bounds {
-        let key = |rng: &mut Rng| match rng.below(5) {
-            0 => format!("n-{}", rng.below(6)).into_bytes(),
-            _ => format!("key-{:03}", rng.below(60)).into_bytes(),
+        let is_whole = self.rng.chance(1, 40);
+        let (name, from, to) = match self.rng.below(5) {
+            0 => ("n-", 0, 1 + self.rng.below(5)),
+            _ => ("key-", self.rng.below(60), 1 + self.rng.below(12)),
         };
-        let (a, b) = (key(&mut self.rng), key(&mut self.rng));
-        if a == b || self.rng.chance(1, 12) {
+        let key = |at: u64| match name {
+            "n-" => format!("n-{at}").into_bytes(),
+            _ => format!("key-{at:03}").into_bytes(),
+        };
+        if is_whole {
             return (Bound::Unbounded, Bound::Unbounded);
         }
-        let mut bound = |key| match self.rng.below(9) {
+        let (a, b) = (key(from), key(from + to));
+        let mut bound = |key| match self.rng.below(20) {
             0 => Bound::Unbounded,
-            1..5 => Bound::Included(key),
+            1..10 => Bound::Included(key),
             _ => Bound::Excluded(key),
         };
         // Never empty: whoever commits nothing has no place.
-        (bound(a.clone().min(b.clone())), bound(a.max(b)))
+        (bound(a), bound(b))
     }
 
     /// A key that others use too, and a value; or none, to remove it.

@@ -14,12 +14,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Device and inode.
 pub(super) type FileId = (u64, u64);
 
 /// Every locked file of this process, with its holders.
 static HOLDERS: Mutex<BTreeMap<FileId, Vec<(u64, Lock)>>> = Mutex::new(BTreeMap::new());
+/// How often an orphaned lock is looked at again, and the time between.
+const ORPHAN_LOOKS: u32 = 200;
+const ORPHAN_PAUSE: Duration = Duration::from_millis(10);
+
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(0);
 
 /// One handle's place in the registry.
@@ -35,7 +40,23 @@ impl Handle {
     }
 
     /// Takes the lock, or changes the one held. If that is refused, the one held before stays.
+    ///
+    /// A process that was killed may be gone, and reaped, while the kernel still ends its calls in flight, those of a ring
+    /// above all: until then it keeps the lock, for nobody. That is waited for, for a while.
     pub(super) fn try_lock(&self, fd: &OwnedFd, lock: Lock) -> io::Result<bool> {
+        for _ in 0..ORPHAN_LOOKS {
+            if self.try_once(fd, lock)? {
+                return Ok(true);
+            }
+            if !is_orphaned(self.file) {
+                return Ok(false);
+            }
+            pause();
+        }
+        self.try_once(fd, lock)
+    }
+
+    fn try_once(&self, fd: &OwnedFd, lock: Lock) -> io::Result<bool> {
         let mut files = HOLDERS.lock();
         let holders = files.entry(self.file).or_default();
         let held = holders.iter().find(|(id, _)| *id == self.id).map(|(_, held)| *held);
@@ -75,6 +96,19 @@ impl Handle {
             files.remove(&self.file);
         }
     }
+}
+
+/// Whether no living process is known to hold the file.
+fn is_orphaned(file: FileId) -> bool {
+    #[cfg(target_os = "linux")]
+    return !HOLDERS.lock().contains_key(&file) && proc_locks::holder(file).is_none_or(proc_locks::is_dead);
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+#[expect(clippy::disallowed_methods, reason = "what is waited for is the kernel, which wakes nobody")]
+fn pause() {
+    std::thread::sleep(ORPHAN_PAUSE);
 }
 
 fn flock(fd: &OwnedFd, lock: Lock) -> Result<(), Errno> {
@@ -140,6 +174,14 @@ mod proc_locks {
         Some(HeldLock { pid, device, inode: place.next()?.parse().ok()? })
     }
 
+    /// Whether a process has ended, waited for or not.
+    pub(super) fn is_dead(pid: u32) -> bool {
+        // `1234 (name) Z …`; a name may hold anything, a parenthesis too.
+        let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return true };
+        let end = stat.iter().rposition(|byte| *byte == b')').unwrap_or(0);
+        matches!(stat.get(end + 2), None | Some(b'Z' | b'X'))
+    }
+
     fn has_open(pid: u32, file: FileId) -> bool {
         let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
         fds.flatten().any(|fd| rustix::fs::stat(fd.path()).is_ok_and(|stat| file_id(&stat) == file))
@@ -148,7 +190,13 @@ mod proc_locks {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::proc_locks::{HeldLock, parse};
+    use super::proc_locks::{HeldLock, is_dead, parse};
+
+    #[test]
+    fn a_process_is_dead_or_not() {
+        assert!(!is_dead(std::process::id()) && !is_dead(1));
+        assert!(is_dead(u32::MAX));
+    }
 
     #[test]
     fn lines_of_proc_locks() {
