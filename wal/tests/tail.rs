@@ -272,6 +272,26 @@ fn cuts_are_seen() {
 }
 
 /// A follower after every cut of a long history: within batches, within records that no frame holds, in older segments.
+/// What was shown was cut off, and then the log gave up all that stood before: told as a cut all the same.
+#[test]
+fn a_cut_is_told_when_the_log_begins_behind_it() {
+    let (disk, wal) = new();
+    let mut follower = tail(&disk, Lsn::ZERO);
+    wal.commit(b"stays").unwrap();
+    let cut = wal.next_lsn();
+    wal.commit(b"goes").unwrap();
+    settle(&wal);
+    assert_eq!(drain(&mut follower).len(), 2);
+    wal.truncate_after(cut).unwrap();
+    let kept = wal.commit(b"later").unwrap();
+    wal.truncate_before(kept).unwrap();
+    settle(&wal);
+    match follower.next_timeout(SHORT) {
+        Err(Error::Truncated { at }) => assert!(at <= cut),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn cuts_everywhere() {
     for seed in 0..30 {

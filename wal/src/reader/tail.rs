@@ -57,6 +57,8 @@ pub(super) struct Tail {
     scanned: Lsn,
     /// What is durable, as far as anything on the disk says.
     durable: Lsn,
+    /// Where showing was to begin.
+    begun: Lsn,
     /// A record that was found and not shown, because the log has moved meanwhile.
     unshown: Option<Lsn>,
     pause: Duration,
@@ -108,6 +110,7 @@ impl Tail {
             anchor_bytes,
             scanned: Lsn::ZERO,
             durable: Lsn::ZERO,
+            begun: Lsn::ZERO,
             unshown: None,
             pause: PAUSE_MIN,
             failures: 0,
@@ -284,8 +287,9 @@ impl WalReader {
         let disk = options.disk_or_default();
         crate::open::refuse_network(&*disk, dir, &options)?;
         let runtime: Arc<dyn Runtime> = options.runtime.clone().unwrap_or_else(|| OsRuntime::new());
-        let tail = Tail::open(dir, &options, &runtime)?;
+        let mut tail = Tail::open(dir, &options, &runtime)?;
         let from = if from == Lsn::ZERO { tail.anchor.first } else { from };
+        tail.begun = from;
         let geometry = tail.geometry;
         let sleeps_on = SleepsOn::Word(runtime, Arc::new(AtomicU32::new(0)));
         let mut reader = WalReader {
@@ -351,9 +355,11 @@ impl WalReader {
             return Err(Error::Reclaimed { lsn: self.shown, first });
         }
         let shown = self.shown;
-        // From the log's beginning there is nothing else to begin with, wherever that lies.
+        let has_shown = self.tail.as_ref().is_some_and(|tail| shown > tail.begun);
+        // From the log's beginning there is nothing else to begin with, wherever that lies. What was shown and then cut off
+        // is told, also if the log begins behind that by now.
         match survey.gaps.iter().find(|(from, to)| *from < shown && shown < *to) {
-            Some((at, _)) if shown > first => Err(Error::Truncated { at: *at }),
+            Some((at, _)) if shown > first || has_shown => Err(Error::Truncated { at: *at }),
             _ => Ok(()),
         }
     }
