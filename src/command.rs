@@ -82,7 +82,7 @@ Keys and values are bytes. They are printed and read with escapes: \\n \\r \\t \
 printable ASCII.
 
 Examples:
-  seawall demo
+  seawall demo                         kill -9 in the middle, three times
   seawall init db && seawall put db k v && seawall get db k
   seawall load db people.csv && seawall scan db --limit 10
 
