@@ -41,12 +41,6 @@ fn main() -> Result<()> {
         let key = String::from_utf8_lossy(&key);
         println!("{key}: {}", read(&pages, &key)?);
     }
-    let stats = db.stats();
-    println!(
-        "{} views, {} commits, {} conflicts",
-        read(&pages, "views")? - before,
-        stats.commits,
-        stats.conflicts
-    );
+    println!("{} views, {} conflicts", read(&pages, "views")? - before, db.stats().conflicts);
     db.close()
 }

@@ -14,21 +14,24 @@ use std::process::Command;
 const EXAMPLES: &[(&str, bool, &str)] = &[
     ("quickstart", true, "before: Some(b\"100\")"),
     ("transact", true, "800 in all accounts"),
-    ("counter", true, "400 views, 400 commits, 0 conflicts"),
+    ("counter", true, "400 views, 0 conflicts"),
     ("log", true, "400 jobs read"),
     ("follow", true, "all of it was seen, in order: true"),
     ("crash_test", false, "none lost"),
 ];
 
-/// Where Cargo puts examples: beside the directory of the tests. A whole `cargo test` builds them.
+/// Where Cargo puts examples: beside the directory of the tests. A whole `cargo test` builds them, a single test does not.
 fn built(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let test = std::env::current_exe().unwrap();
     let program = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    if !program.exists() {
+    let changed = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
+    if changed(&program) < changed(&root.join(format!("examples/{name}.rs"))) {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["test", "--no-run", "--examples", "--manifest-path"]);
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-        assert!(cargo.arg(manifest).status().unwrap().success());
+        cargo
+            .args(["build", "--profile", "test", "--examples", "--manifest-path"])
+            .arg(root.join("Cargo.toml"));
+        assert!(cargo.status().unwrap().success());
     }
     program
 }
