@@ -208,6 +208,24 @@ fn a_new_store_is_empty_and_no_mistake() {
 }
 
 #[test]
+fn a_store_without_its_data_file_is_damaged_and_not_made_again() {
+    let dir = fresh("no-data");
+    succeed(&dir, &["init", "db"]);
+    succeed(&dir, &["put", "db", "k", "v"]);
+    // Opened and closed without a commit: what was committed is in the data file, and nothing of it in the log.
+    succeed(&dir, &["del", "db", "k"]);
+    std::fs::write(dir.join("none.jsonl"), "").unwrap();
+    succeed(&dir, &["load", "db", "none.jsonl"]);
+    std::fs::remove_file(dir.join("db/data")).unwrap();
+    for args in [&["get", "db", "k"][..], &["put", "db", "k", "v"], &["verify", "db"], &["status", "db"]] {
+        let words = fail(&dir, args, 5);
+        assert!(words.contains("missing"), "{words}");
+    }
+    fail(&dir, &["init", "db"], 5);
+    assert!(!dir.join("db/data").exists());
+}
+
+#[test]
 fn a_store_in_use_names_its_holder() {
     let dir = fresh("locked");
     let db = seawall::Db::open(dir.join("db")).unwrap();

@@ -2,7 +2,7 @@
 //! mistake.
 
 use super::escape::Codec;
-use super::{Failure, Outcome, Ui};
+use super::{Exit, Failure, Outcome, Ui};
 use clap::Args;
 use seawall::wal::anchor;
 use seawall::{Db, DbBuilder, Keyspace};
@@ -61,8 +61,13 @@ pub(crate) fn require(dir: &Path) -> Outcome {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("no store at {shown}"),
         Err(error) => return Err(Failure::file("looking at", dir, &error)),
         Ok(found) if !found.is_dir() => format!("{shown} is a file; a store is a directory"),
-        // A log without a data file is damage, and the engine knows the words for it.
-        Ok(_) if dir.join("data").exists() || dir.join("log").exists() => return Ok(()),
+        Ok(_) if dir.join("data").exists() => return Ok(()),
+        Ok(_) if dir.join("log").join(anchor::FILE_NAME).exists() => {
+            let message = format!("{shown} holds a store's log, and the store's file `data` is missing");
+            let hint = "`seawall init` completes a creation that was cut short; it changes nothing where the log \
+                        holds commits";
+            return Err(Failure::new(Exit::Corruption, message).hint(hint));
+        }
         Ok(_) if dir.join(anchor::FILE_NAME).exists() => {
             let message = format!("{shown} is a log; a store is the directory that holds one");
             return Err(Failure::not_found(message).hint("`seawall log` reads logs, those of their own too"));
