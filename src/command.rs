@@ -78,16 +78,16 @@ pub(crate) struct Common {
 }
 
 const AFTER_HELP: &str = "\
-Keys and values are bytes. They are printed and read with escapes: \\n \\r \\t \\\\ and \\xNN for bytes that are no
+Keys and values are bytes. They are printed and read with escapes: \\n \\r \\t \\\\ and \\xNN for bytes that are no \
 printable ASCII.
 
 Examples:
-  seawall demo                               kill -9 in the middle, three times, and count what was lost
+  seawall demo                         kill -9 in the middle, three times
   seawall init db && seawall put db k v && seawall get db k
   seawall load db people.csv && seawall scan db --limit 10
 
-Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 locked by another process, 5 corruption found, 6 format too new,
-7 a threshold was missed, 130 interrupted.";
+Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 locked by another process, 5 corruption found, \
+6 format too new, 7 a threshold was missed, 130 interrupted.";
 
 // What a command is, it says itself, above its arguments: a line for the list, then at length. A line here would take
 // the place of both.

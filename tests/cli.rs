@@ -180,12 +180,49 @@ fn newcomers_mistakes_are_named_and_nothing_is_created() {
     fail(&dir, &["put", "db", &"k".repeat(70_000), "v"], 2);
     fail(&dir, &["load", "db", "file"], 2);
     fail(&dir, &["load", "db", "missing.csv"], 3);
+    fail(&dir, &["load", "db", "missing-and-of-no-format"], 3);
+    let words = fail(&dir, &["get", "db/log", "k"], 3);
+    assert!(words.contains("is a log"), "{words}");
     assert_eq!(run(&dir, &["get", "db"]).status.code(), Some(2));
     assert_eq!(run(&dir, &["frobnicate"]).status.code(), Some(2));
     fail(&dir, &["demo", "."], 2);
     fail(&dir, &["demo", "new", "--kills", "9", "--seconds", "1"], 2);
     fail(&dir, &["demo", "new", "--input", "missing"], 3);
     assert!(!dir.join("new").exists());
+}
+
+#[test]
+fn a_new_store_is_empty_and_no_mistake() {
+    let dir = fresh("new");
+    succeed(&dir, &["init", "db"]);
+    assert_eq!(succeed(&dir, &["scan", "db"]), "");
+    assert_eq!(json(&succeed(&dir, &["scan", "db", "-o", "json"])), json("[]"));
+    assert_eq!(succeed(&dir, &["dump", "db"]), "");
+    let dump = run(&dir, &["log", "dump", "db"]);
+    assert!(dump.status.success() && dump.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&dump.stderr).contains("no records"), "{dump:?}");
+    // A name that was asked for is missed, and so is the default one where there are others.
+    fail(&dir, &["scan", "db", "-k", "users"], 3);
+    succeed(&dir, &["init", "db", "-k", "users"]);
+    assert!(fail(&dir, &["scan", "db"], 3).contains("users"));
+}
+
+#[test]
+fn a_store_without_its_data_file_is_damaged_and_not_made_again() {
+    let dir = fresh("no-data");
+    succeed(&dir, &["init", "db"]);
+    succeed(&dir, &["put", "db", "k", "v"]);
+    // Opened and closed without a commit: what was committed is in the data file, and nothing of it in the log.
+    succeed(&dir, &["del", "db", "k"]);
+    std::fs::write(dir.join("none.jsonl"), "").unwrap();
+    succeed(&dir, &["load", "db", "none.jsonl"]);
+    std::fs::remove_file(dir.join("db/data")).unwrap();
+    for args in [&["get", "db", "k"][..], &["put", "db", "k", "v"], &["verify", "db"], &["status", "db"]] {
+        let words = fail(&dir, args, 5);
+        assert!(words.contains("missing"), "{words}");
+    }
+    fail(&dir, &["init", "db"], 5);
+    assert!(!dir.join("db/data").exists());
 }
 
 #[test]

@@ -363,7 +363,7 @@ impl Db {
 
     /// Closes the store for all clones: later calls get `Closed`. Commits in flight are finished. Snapshots taken
     /// before go on reading; they, and transactions, keyspaces and tickets that are still held, keep the data file
-    /// open and locked until they are dropped.
+    /// open and locked until they are dropped: until then nobody can open the store again, in this process or another.
     ///
     /// # Errors
     /// What the last writes meet; `Closed` if it is closed already.

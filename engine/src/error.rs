@@ -230,6 +230,14 @@ impl std::fmt::Display for Error {
                 }
                 write!(f, ": {what}")
             }
+            Error::Locked { path, pid: Some(pid) } if *pid == std::process::id() => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{path} is in use by this process; clone that `Db`, or drop it and all that came from it first: \
+                     keyspaces, snapshots, scans, transactions, tickets"
+                )
+            }
             Error::Locked { path, pid: Some(pid) } => {
                 write!(f, "{} is in use by process {pid}; close it there first", path.display())
             }

@@ -244,9 +244,9 @@ impl DbBuilder {
         self
     }
 
-    /// Without background threads the caller makes the checkpoints, and tickets complete only when waited for: a
-    /// run is then determined by its calls.
-    #[doc(hidden)]
+    /// Whether the store has threads of its own. Without, the caller makes the checkpoints, and tickets complete only
+    /// when waited for: on a [`SimDisk`](seawall_wal::SimDisk) a run of one thread is then determined by its calls.
+    /// Default: true.
     pub fn background(mut self, yes: bool) -> Self {
         self.background = yes;
         self

@@ -62,7 +62,13 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The figures in Prometheus' text exposition format.
+    /// The figures in Prometheus' text exposition format: names begin with `seawall_`, counters end with `_total`, and
+    /// times are in microseconds unless the name says seconds.
+    ///
+    /// ```
+    /// let text = seawall_engine::Stats::default().to_prometheus();
+    /// assert!(text.contains("\n# TYPE seawall_commits_total counter\nseawall_commits_total 0\n"));
+    /// ```
     pub fn to_prometheus(&self) -> String {
         let mut out = String::new();
         let counters = [
@@ -190,6 +196,12 @@ pub enum Event {
         /// How long.
         took: Duration,
     },
+    /// A group's write to the log took a second or longer: the device is slow, or busy with something else. All commits
+    /// of the group took as long, and those behind it waited (the limit is etcd's).
+    SlowSync {
+        /// How long.
+        took: Duration,
+    },
     /// Snapshots had to give way: see [`DbBuilder::snapshot_age_max`](crate::DbBuilder::snapshot_age_max).
     SnapshotOld {
         /// How old the oldest of them was.
@@ -205,6 +217,26 @@ pub enum Event {
 }
 
 /// Is told of events, from whichever thread they happen on; must not block, and must not call the store.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("seawall-events-{}", std::process::id()));
+/// use seawall_engine::{Db, Event, EventListener};
+/// use std::sync::Arc;
+///
+/// struct Log;
+/// impl EventListener for Log {
+///     fn event(&self, event: &Event) {
+///         match event {
+///             Event::SlowSync { took } => eprintln!("the device took {took:?} for one write"),
+///             other => eprintln!("{other:?}"),
+///         }
+///     }
+/// }
+/// let db = Db::builder(&dir).events(Arc::new(Log)).open()?;
+/// # drop(db);
+/// # std::fs::remove_dir_all(dir).unwrap();
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 pub trait EventListener: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event) {

@@ -28,11 +28,11 @@ pub(crate) struct DumpArgs {
 pub(crate) fn run(ui: &Ui, args: DumpArgs) -> Outcome {
     let bounds = args.range.bounds(ui)?;
     let db = store::open_to_read(ui, &args.place.db)?;
-    let keyspace = store::keyspace_to_read(&db, &args.place.keyspace)?;
+    let keyspace = store::rows_to_read(&db, &args.place.keyspace)?;
     let out = BufWriter::with_capacity(256 << 10, std::io::stdout());
     let mut sink = Sink::new(out, args.format, ui.codec)?;
     let mut count = 0u64;
-    if let Some(bounds) = bounds {
+    if let (Some(bounds), Some(keyspace)) = (bounds, keyspace) {
         for row in keyspace.range(bounds) {
             let (key, value) =
                 row.map_err(|error| Failure::from(error).context(format!("after {count} rows")))?;

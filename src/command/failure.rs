@@ -8,6 +8,9 @@ use std::path::Path;
 /// What a command gives back.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
+/// What to do about damage.
+const VERIFY: &str = "`seawall verify` lists all that is damaged";
+
 /// The exit codes that scripts may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -68,6 +71,14 @@ impl Failure {
         self
     }
 
+    /// Without the advice to do what is being done.
+    pub(crate) fn unless_verifying(self) -> Failure {
+        if self.exit == Exit::Corruption && self.hint.as_deref() == Some(VERIFY) {
+            return Failure { hint: None, ..self };
+        }
+        self
+    }
+
     /// Puts what was being done before the message.
     #[must_use]
     pub(crate) fn context(mut self, doing: impl AsRef<str>) -> Failure {
@@ -80,9 +91,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let (exit, hint) = match &error {
             Error::Locked { .. } => (Exit::Locked, None),
-            Error::Corruption { .. } => {
-                (Exit::Corruption, Some("`seawall verify` lists all that is damaged"))
-            }
+            Error::Corruption { .. } => (Exit::Corruption, Some(VERIFY)),
             Error::FormatVersion { .. } => (Exit::FormatVersion, None),
             Error::KeyspaceMissing(_) => (Exit::NotFound, None),
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => (Exit::NotFound, None),

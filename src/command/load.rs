@@ -73,9 +73,9 @@ pub(crate) struct LoadArgs {
 }
 
 pub(crate) fn run(ui: &Ui, args: LoadArgs) -> Outcome {
-    let shape = shape(ui, &args)?;
     store::require(&args.place.db)?;
     let (input, bytes) = open(&args.file)?;
+    let shape = shape(ui, &args)?;
     let bar = ui.progress(bytes, Unit::Bytes);
     let mut source =
         rows::source(Box::new(BufReader::with_capacity(256 << 10, bar.wrap_read(input))), shape)?;

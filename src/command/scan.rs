@@ -34,9 +34,9 @@ pub(crate) struct ScanArgs {
 pub(crate) fn run(ui: &Ui, args: ScanArgs) -> Outcome {
     let bounds = args.range.bounds(ui)?;
     let db = store::open_to_read(ui, &args.place.db)?;
-    let keyspace = store::keyspace_to_read(&db, &args.place.keyspace)?;
+    let keyspace = store::rows_to_read(&db, &args.place.keyspace)?;
     let mut list = ui.out().list(Style::Tabs);
-    if let Some(bounds) = bounds {
+    if let (Some(bounds), Some(keyspace)) = (bounds, keyspace) {
         let mut rows = keyspace.range(bounds);
         let mut left = args.limit.unwrap_or(u64::MAX);
         while left > 0 {

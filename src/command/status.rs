@@ -39,7 +39,7 @@ pub(crate) fn run(ui: &Ui, args: StatusArgs) -> Outcome {
         ("disk_bytes", json!(stats.disk_bytes)),
         ("replayed_records", json!(recovery.records)),
         ("replayed_bytes", json!(recovery.bytes)),
-        ("recovery_ms", json!(recovery.took.as_secs_f64() * 1e3)),
+        ("recovery_ms", json!(recovery.took.as_micros() as f64 / 1e3)),
         ("dropped_tail", json!(tail.map(|(file, offset)| format!("{} at byte {offset}", file.display())))),
         ("io_backend", json!(recovery.backend)),
         ("io_reason", json!(recovery.backend_reason)),

@@ -2,8 +2,9 @@
 //! mistake.
 
 use super::escape::Codec;
-use super::{Failure, Outcome, Ui};
+use super::{Exit, Failure, Outcome, Ui};
 use clap::Args;
+use seawall::wal::anchor;
 use seawall::{Db, DbBuilder, Keyspace};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,14 @@ pub(crate) fn open_to_write(ui: &Ui, dir: &Path) -> Outcome<Db> {
     open(ui, dir, |builder| builder)
 }
 
+/// Like [`keyspace_to_read`], but in a store without any keyspace the one that nobody named is there, and empty.
+pub(crate) fn rows_to_read(db: &Db, name: &str) -> Outcome<Option<Keyspace>> {
+    if name == KEYSPACE && db.keyspace_names()?.is_empty() {
+        return Ok(None);
+    }
+    keyspace_to_read(db, name).map(Some)
+}
+
 /// The store's keyspace, which must exist.
 pub(crate) fn keyspace_to_read(db: &Db, name: &str) -> Outcome<Keyspace> {
     db.open_keyspace(name)?.ok_or_else(|| {
@@ -52,8 +61,17 @@ pub(crate) fn require(dir: &Path) -> Outcome {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("no store at {shown}"),
         Err(error) => return Err(Failure::file("looking at", dir, &error)),
         Ok(found) if !found.is_dir() => format!("{shown} is a file; a store is a directory"),
-        // A log without a data file is damage, and the engine knows the words for it.
-        Ok(_) if dir.join("data").exists() || dir.join("log").exists() => return Ok(()),
+        Ok(_) if dir.join("data").exists() => return Ok(()),
+        Ok(_) if dir.join("log").join(anchor::FILE_NAME).exists() => {
+            let message = format!("{shown} holds a store's log, and the store's file `data` is missing");
+            let hint = "`seawall init` completes a creation that was cut short; it changes nothing where the log \
+                        holds commits";
+            return Err(Failure::new(Exit::Corruption, message).hint(hint));
+        }
+        Ok(_) if dir.join(anchor::FILE_NAME).exists() => {
+            let message = format!("{shown} is a log; a store is the directory that holds one");
+            return Err(Failure::not_found(message).hint("`seawall log` reads logs, those of their own too"));
+        }
         Ok(_) => format!("{shown} is a directory, but holds no store"),
     };
     Err(Failure::not_found(failure).hint("`seawall init DIR` creates a store"))

@@ -19,7 +19,8 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(crate) fn run(ui: &Ui, args: VerifyArgs) -> Outcome {
-    let db = store::open_to_read(ui, &args.db)?;
+    // What keeps the store from being opened is all that can be said of it.
+    let db = store::open_to_read(ui, &args.db).map_err(Failure::unless_verifying)?;
     let bar = ui.progress(Some(0), Unit::Blocks);
     let report = db.verify(|progress| {
         bar.set_length(progress.total);

@@ -144,6 +144,13 @@ impl std::fmt::Display for Error {
             Error::Reclaimed { lsn, first } => {
                 write!(f, "LSN {lsn} was reclaimed: the log begins at {first} now")
             }
+            Error::Locked { path, pid: Some(pid) } if *pid == std::process::id() => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{path} is in use by this process; clone that `Wal`, or drop it and its readers first"
+                )
+            }
             Error::Locked { path, pid: Some(pid) } => {
                 write!(f, "{} is in use by process {pid}; close it there first", path.display())
             }

@@ -72,6 +72,7 @@ pub mod sync;
 
 pub use buf::AlignedBuf;
 pub use commit::Placed;
+pub use disk::sim::Fault;
 pub use disk::{Disk, DiskFile, OsDisk, SimDisk};
 pub use durability::Durability;
 pub use error::{Error, Result};

@@ -404,7 +404,8 @@ impl Inner {
         found: open::Found,
     ) -> Result<Inner> {
         let disk = options.disk_or_default();
-        let counters = Arc::new(Counters::default());
+        let counters = Counters { slow_write: options.slow_write.clone(), ..Counters::default() };
+        let counters = Arc::new(counters);
         let geometry = found.geometry;
         let last = found.path.last().copied().ok_or(Error::Closed)?;
         // After salvage a segment of its own comes behind the damage: see `begin`.

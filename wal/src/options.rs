@@ -10,6 +10,7 @@ use crate::log::Wal;
 use crate::mutation::Mutation;
 use crate::runtime::Runtime;
 use crate::segment;
+use crate::stats::SlowWrite;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,7 @@ pub struct WalOptions {
     /// Replay position, and what its owner knows to be durable.
     pub(crate) start: Option<(Lsn, Lsn)>,
     pub(crate) io: Io,
+    pub(crate) slow_write: Option<SlowWrite>,
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -116,6 +118,7 @@ impl Default for WalOptions {
             epoch: 0,
             start: None,
             io: Io::Auto,
+            slow_write: None,
             mutation: None,
         }
     }
@@ -184,6 +187,15 @@ impl WalOptions {
     #[must_use]
     pub fn background(mut self, yes: bool) -> Self {
         self.background = yes;
+        self
+    }
+
+    /// Calls `f` with the time of each write of a group that took `limit` or longer, from the thread that made the write,
+    /// once those who waited for it have been woken. It must not block, and must not call the log: whoever comes next may
+    /// wait for it.
+    #[must_use]
+    pub fn on_slow_write(mut self, limit: Duration, f: Arc<dyn Fn(Duration) + Send + Sync>) -> Self {
+        self.slow_write = Some(SlowWrite { limit, tell: f });
         self
     }
 

@@ -1,5 +1,6 @@
 //! Counters. Nothing that decides rests on them (a watermark guarded by a metric is bug 41).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -119,9 +120,30 @@ pub(crate) struct Counters {
     pub(crate) seals: AtomicU64,
     pub(crate) write_us: Histogram,
     pub(crate) group_size: Histogram,
+    pub(crate) slow_write: Option<SlowWrite>,
+}
+
+/// Who is told of a group's write that took long.
+#[derive(Clone)]
+pub(crate) struct SlowWrite {
+    pub(crate) limit: Duration,
+    pub(crate) tell: Arc<dyn Fn(Duration) + Send + Sync>,
+}
+
+impl std::fmt::Debug for SlowWrite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SlowWrite").field("limit", &self.limit).finish_non_exhaustive()
+    }
 }
 
 impl Counters {
+    /// A group's write has ended, and those who waited for it have been woken.
+    pub(crate) fn tell_slow_write(&self, took: Duration) {
+        if let Some(slow) = self.slow_write.as_ref().filter(|slow| took >= slow.limit) {
+            (slow.tell)(took);
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> WalStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         WalStats {

@@ -5,11 +5,12 @@
 use seawall_wal::disk::sim::{CrashStyle, Damage, Fault, FaultRates, Op, Zone};
 use seawall_wal::disk::{Disk, DiskFile, Open, SimDisk};
 use seawall_wal::runtime::{Rng, SimRuntime};
-use seawall_wal::{AlignedBuf, Runtime};
+use seawall_wal::{AlignedBuf, Runtime, Wal};
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn path(name: &str) -> &Path {
     Path::new(name)
@@ -345,6 +346,26 @@ fn slow_calls_take_simulated_time() {
     let (usual, slow) = (time(false).as_micros(), time(true).as_micros());
     assert!((20..400).contains(&usual), "{usual}");
     assert!(slow > 50 * usual, "{slow}");
+}
+
+#[test]
+fn who_asked_is_told_of_a_slow_write_and_of_no_other() {
+    let runtime = SimRuntime::new(1);
+    let disk = SimDisk::with_runtime(1, runtime.clone());
+    let (sender, told) = std::sync::mpsc::channel();
+    let limit = Duration::from_millis(2);
+    let options = Wal::options().disk(disk.clone()).runtime(runtime.clone()).background(false);
+    let tell = move |took| sender.send(took).unwrap();
+    let wal = options.segment_bytes(64 << 10).on_slow_write(limit, Arc::new(tell)).open("/log").unwrap();
+    wal.commit("quick").unwrap();
+    assert!(told.try_recv().is_err());
+    disk.fail(Fault::slow(Op::WriteDurable));
+    let started = runtime.now();
+    wal.commit("slow").unwrap();
+    let took = told.try_recv().unwrap();
+    assert!((limit..=runtime.now() - started).contains(&took), "{took:?}");
+    wal.commit("quick again").unwrap();
+    assert!(told.try_recv().is_err());
 }
 
 #[test]

@@ -66,3 +66,30 @@ fn a_keyspace_that_this_version_cannot_keep_is_refused_alone() {
         }
     }
 }
+
+#[test]
+fn a_slow_write_of_the_log_is_an_event() {
+    use crate::{Event, EventListener};
+    use seawall_wal::{Fault, SimRuntime, disk::sim::Op};
+
+    #[derive(Default)]
+    struct Slow(crate::sync::Mutex<Vec<Duration>>);
+    impl EventListener for Slow {
+        fn event(&self, event: &Event) {
+            if let Event::SlowSync { took } = event {
+                self.0.lock().push(*took);
+            }
+        }
+    }
+    let runtime = SimRuntime::new(1);
+    let disk = SimDisk::with_runtime(1, runtime.clone());
+    let slow = Arc::new(Slow::default());
+    let builder = Db::builder("/store").disk(disk.clone()).runtime(runtime).events(slow.clone());
+    let db = builder.segment_bytes(64 << 10).background(false).open().unwrap();
+    let rows = db.keyspace("rows").unwrap();
+    rows.insert("a", "1").unwrap();
+    assert!(slow.0.lock().is_empty());
+    disk.fail(Fault::slow(Op::WriteDurable).path_contains("/log/"));
+    rows.insert("a", "2").unwrap();
+    assert_eq!(slow.0.lock().len(), 1);
+}

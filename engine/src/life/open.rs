@@ -27,7 +27,7 @@ use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::read::view::{Reads, View};
 use crate::record::WriteSet;
-use crate::stats::Counters;
+use crate::stats::{Counters, Event};
 use crate::sync::AtomicBool;
 use crate::tree::{Root, Superblock, TreeStore};
 use crate::{Error, Result};
@@ -37,11 +37,14 @@ use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Wal};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The data file.
 pub(crate) const DATA_NAME: &str = "data";
 const DATA_NEW_NAME: &str = "data.new";
 const LOG_NAME: &str = "log";
+/// A write of the log that takes so long is an event.
+const SLOW_SYNC: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
 
 /// The files of a store, open and checked against each other.
 pub(crate) struct Files {
@@ -160,6 +163,10 @@ impl Opener<'_> {
         log = log.probe(self.options.probe);
         if let Some(way) = self.options.durable_write {
             log = log.durable_write(way);
+        }
+        if let Some(listener) = self.options.events.clone() {
+            let tell = move |took| listener.event(&Event::SlowSync { took });
+            log = log.on_slow_write(SLOW_SYNC, Arc::new(tell));
         }
         if let Some(superblock) = of {
             let replay = superblock.checkpoint_lsn;

@@ -39,6 +39,8 @@ pub(super) fn run(ui: &Ui, args: DumpArgs) -> Outcome {
     let mut reader = WalReader::open(&log, Lsn::ZERO)?;
     let mut printer = Printer::new(ui, args.keyspace);
     let mut left = args.records.unwrap_or(u64::MAX);
+    let mut printed = 0;
+    let mut end = None;
     while left > 0 {
         let Some(found) = reader.next_record()? else { break };
         if args.end.is_some_and(|end| found.lsn >= Lsn(end)) {
@@ -46,7 +48,16 @@ pub(super) fn run(ui: &Ui, args: DumpArgs) -> Outcome {
         }
         let shown = found.lsn >= Lsn(args.start);
         let RecordRef { lsn, kind, time_us, payload, .. } = found;
-        left -= u64::from(printer.record(&Found { lsn, kind, time_us, payload }, shown)?);
+        end = Some(found.end);
+        let some = u64::from(printer.record(&Found { lsn, kind, time_us, payload }, shown)?);
+        (left, printed) = (left - some, printed + some);
     }
-    printer.finish()
+    printer.finish()?;
+    if printed == 0 {
+        ui.say(match end {
+            Some(end) => format!("none of the log's records, which end at LSN {end}, is what was asked for"),
+            None => "the log holds no records there: what was committed is in the data file".to_owned(),
+        });
+    }
+    Ok(())
 }

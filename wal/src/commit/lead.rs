@@ -63,6 +63,7 @@ impl<S: Sink> Committer<S> {
             #[cfg(seawall_shuttle)]
             let done = if self.errs(Misorder::WakeBeforePublish) { Vec::new() } else { done };
             self.announce(&done, again);
+            self.counters.tell_slow_write(now.saturating_sub(start));
             if !again {
                 break;
             }

@@ -201,8 +201,9 @@ impl Bench {
     /// Follows from `known` on, until `until` is durable or the log has ended; returns how far it came.
     pub(super) fn follows(&self, mut known: Lsn, until: Lsn) -> Result<Lsn> {
         let stop = crate::sync::AtomicBool::new(false);
+        let cuts = self.committer.cuts.count();
         while known < until {
-            match self.committer.follow(known, &stop, None)? {
+            match self.committer.follow(known, cuts, &stop, None)? {
                 Met::Durable(durable) => {
                     let disk = *self.committer.sink.disk();
                     assert!(durable > known && durable <= disk.durable, "W9: {durable} shown, {disk:?}");
