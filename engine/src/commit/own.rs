@@ -121,8 +121,9 @@ impl OwnWrites {
         self.undo.len()
     }
 
-    /// Takes back all writes since the mark.
-    pub(crate) fn rollback_to(&mut self, mark: usize) {
+    /// Takes back all writes since the mark. The keys of the adds among them.
+    pub(crate) fn rollback_to(&mut self, mark: usize) -> Vec<(u32, Slice)> {
+        let mut added = Vec::new();
         for undo in self.undo.split_off(mark.min(self.undo.len())).into_iter().rev() {
             match undo {
                 Undo::Row { keyspace, key, before } => {
@@ -134,6 +135,9 @@ impl OwnWrites {
                         None => rows.remove(&*key),
                     };
                     self.bytes -= now.as_ref().map_or(0, size);
+                    if matches!(now, Some(Version::Add(_))) {
+                        added.push((keyspace, key));
+                    }
                 }
                 Undo::Cleared { keyspace, before, bytes } => {
                     self.spaces.entry(keyspace).or_default().cleared = before;
@@ -141,6 +145,7 @@ impl OwnWrites {
                 }
             }
         }
+        added
     }
 
     /// Adds the writes to the wanted keyspaces to a record.
