@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use seawall_engine::mutation::Mutation;
-use seawall_engine::{Db, Error, Keyspace, Readable, Savepoint, Scan, Transaction, TxOptions, WriteBatch};
+use seawall_engine::{
+    Db, Error, Keyspace, Readable, Savepoint, Scan, Snapshot, Transaction, TxOptions, WriteBatch,
+};
 use seawall_wal::SimDisk;
 use seawall_wal::runtime::Rng;
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use std::time::Duration;
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 /// By name; a keyspace that is not there has no entry.
 type Model = BTreeMap<usize, Rows>;
+type Handles = BTreeMap<usize, Keyspace>;
 
 const NAMES: [&str; 2] = ["a", "b"];
 const KEYS: u64 = 12;
@@ -101,7 +104,7 @@ struct Open {
     scans: Vec<Option<Scan>>,
     marks: Vec<Savepoint>,
     /// The handles that it uses: those of its own making first.
-    made: BTreeMap<usize, Keyspace>,
+    made: Handles,
     /// How many commits there were before it.
     begun: usize,
     /// An add keeps the snapshot where it is.
@@ -114,7 +117,9 @@ struct Run {
     model: Model,
     /// The model before each commit.
     past: Vec<Model>,
-    handles: BTreeMap<usize, Keyspace>,
+    /// Old snapshots, the keyspaces that they see, and what they hold.
+    held: Vec<(Snapshot, Handles, Model)>,
+    handles: Handles,
     counts: BTreeMap<&'static str, u64>,
     name: String,
 }
@@ -330,16 +335,25 @@ impl Run {
         }
     }
 
-    fn compare(&self) {
-        let snapshot = self.db.snapshot();
+    fn compare(&mut self) {
+        self.held.push((self.db.snapshot(), self.handles.clone(), self.model.clone()));
+        for (snapshot, handles, model) in &self.held {
+            self.compare_with(snapshot, handles, model);
+        }
+        assert!(self.db.verify(|_| {}).unwrap().problems.is_empty(), "{}", self.name);
+        if self.held.len() > 3 {
+            self.held.swap_remove(0);
+        }
+    }
+
+    fn compare_with(&self, snapshot: &Snapshot, handles: &Handles, model: &Model) {
         let mut found = Model::new();
-        for (ks, name) in NAMES.iter().enumerate() {
-            let Some(handle) = self.db.open_keyspace(name).unwrap() else { continue };
+        for (ks, handle) in handles {
             let rows = |scan: Scan| -> Rows {
                 scan.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
             };
-            let forth = rows(snapshot.range(&handle, ..));
-            let mut back: Vec<_> = snapshot.range(&handle, ..).rev().map(Result::unwrap).collect();
+            let forth = rows(snapshot.range(handle, ..));
+            let mut back: Vec<_> = snapshot.range(handle, ..).rev().map(Result::unwrap).collect();
             back.reverse();
             assert!(
                 back.iter().map(|(k, v)| (&**k, &**v)).eq(forth.iter().map(|(k, v)| (&k[..], &v[..]))),
@@ -347,12 +361,12 @@ impl Run {
                 self.name
             );
             for n in 0..KEYS {
-                let got = snapshot.get(&handle, key(n)).unwrap().map(|value| value.to_vec());
+                let got = snapshot.get(handle, key(n)).unwrap().map(|value| value.to_vec());
                 assert_eq!(got.as_ref(), forth.get(&key(n)), "{}", self.name);
             }
-            found.insert(ks, forth);
+            found.insert(*ks, forth);
         }
-        assert_eq!(found, self.model, "{}", self.name);
+        assert_eq!(found, *model, "{}", self.name);
     }
 }
 
@@ -360,11 +374,12 @@ impl Run {
 fn live(seed: u64, mutation: Option<Mutation>) -> BTreeMap<&'static str, u64> {
     let mut disk = SimDisk::new(seed);
     let db = open(&disk, None, mutation);
-    let handles: BTreeMap<usize, Keyspace> =
+    let handles: Handles =
         NAMES.iter().enumerate().map(|(ks, name)| (ks, db.keyspace(name).unwrap())).collect();
     let model: Model = handles.keys().map(|ks| (*ks, Rows::new())).collect();
     let (counts, name) = (BTreeMap::new(), format!("seed {seed}"));
-    let mut run = Run { rng: Rng::new(seed), db, model, past: Vec::new(), handles, counts, name };
+    let mut run =
+        Run { rng: Rng::new(seed), db, model, past: Vec::new(), held: Vec::new(), handles, counts, name };
     let mut opens: Vec<Open> = Vec::new();
     for _ in 0..600 {
         match run.rng.below(40) {
@@ -383,6 +398,7 @@ fn live(seed: u64, mutation: Option<Mutation>) -> BTreeMap<&'static str, u64> {
             10 if run.rng.chance(1, 4) => {
                 opens.clear();
                 run.handles.clear();
+                run.held.clear();
                 disk = disk.crash();
                 let folds = run.rng.chance(1, 2).then_some(1 + run.rng.below(20_000));
                 run.db = open(&disk, folds, mutation);
