@@ -150,6 +150,19 @@ impl Cover {
         Some(Span { from: Arc::clone(&start.at), to })
     }
 
+    /// Whether a key of the span has this mark or a higher one.
+    pub(crate) fn has_since(&self, span: &Span, since: u64) -> bool {
+        fn is_within(link: &Link, span: &Span, since: u64) -> bool {
+            let Some(node) = link else { return false };
+            let is_behind = span.from < node.at;
+            let is_before = span.to.as_ref().is_none_or(|to| node.at < *to);
+            (is_behind && is_before && node.mark != 0 && node.mark >= since)
+                || (is_behind && is_within(&node.left, span, since))
+                || (is_before && is_within(&node.right, span, since))
+        }
+        self.mark(&span.from).is_some_and(|mark| mark >= since) || is_within(&self.0, span, since)
+    }
+
     /// The same with this mark, which is not 0, over all keys of the span.
     #[must_use]
     pub(crate) fn laid(&self, span: &Span, mark: u64) -> Cover {
@@ -302,6 +315,14 @@ mod tests {
                 match cover.span_of(&key) {
                     None => assert_eq!(*mark, 0),
                     Some(span) => {
+                        let to = key[0].wrapping_mul(7) % 65;
+                        if let Some(asked) = Span::new(Bound::Included(&key), Bound::Excluded(&[to])) {
+                            let newest = model[usize::from(key[0])..usize::from(to)].iter().max().unwrap();
+                            for since in [0, 1, newest.saturating_sub(1), *newest, newest + 1] {
+                                let has = *newest != 0 && *newest >= since;
+                                assert_eq!(cover.has_since(&asked, since), has);
+                            }
+                        }
                         assert!(span.contains(&key) && *mark != 0);
                         let same = (0..64).filter(|key| span.contains(&[*key]));
                         assert!(same.map(|key| model[usize::from(key)]).all(|other| other == *mark));

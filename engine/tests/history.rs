@@ -141,7 +141,7 @@ fn histories_keep_to_snapshot_isolation() {
 #[test]
 fn histories_are_eventful_and_the_same_twice() {
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for seed in 0..150 {
+    for seed in 0..250 {
         let book = play(seed, Isolation::Serializable, None);
         for (what, n) in book.counts.lock().unwrap().iter() {
             *counts.entry(what).or_default() += n;
@@ -168,6 +168,14 @@ fn notices(mutation: Mutation) {
     };
     let seed = (0..SEEDS_TO_SEE).find(is_seen);
     assert!(seed.is_some(), "{} goes unnoticed in {SEEDS_TO_SEE} seeds", mutation.name());
+}
+
+/// The clients see themselves that a number is not what was added.
+#[test]
+fn adding_twice_is_noticed() {
+    let mutation = Some(Mutation::FoldAddsTwice);
+    let is_seen = |seed| std::panic::catch_unwind(|| run(seed, Isolation::Serializable, mutation)).is_err();
+    assert!((0..SEEDS).any(is_seen));
 }
 
 macro_rules! noticed {

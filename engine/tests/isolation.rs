@@ -271,3 +271,24 @@ fn concurrent_transfers_keep_the_sum() {
     assert_eq!(left_sum, expected);
     assert_eq!(acknowledged.into_inner(), 600);
 }
+
+/// What a savepoint would bring back is memory as well.
+#[test]
+fn a_transaction_with_a_savepoint_stays_within_its_memory() {
+    let db = Db::builder("/store").disk(SimDisk::new(1)).memory_budget(1 << 20).background(false);
+    let db = db.open().unwrap();
+    let ks = db.keyspace("k").unwrap();
+    let mut tx = db.begin();
+    let value = vec![7; 50_000];
+    (0..100).for_each(|_| tx.insert(&ks, "x", &value).unwrap());
+    let savepoint = tx.savepoint();
+    let writes = (0..100).take_while(|_| tx.insert(&ks, "x", &value).is_ok()).count();
+    assert!(writes < 100, "each keeps the one before");
+    tx.rollback_to(&savepoint).unwrap();
+    assert_eq!((0..100).take_while(|_| tx.insert(&ks, "x", &value).is_ok()).count(), writes);
+    tx.rollback_to(&savepoint).unwrap();
+    tx.remove_range(&ks, ..).unwrap();
+    tx.rollback_to(&savepoint).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(&*ks.get("x").unwrap().unwrap(), &value);
+}

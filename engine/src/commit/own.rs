@@ -20,6 +20,8 @@ pub(crate) struct OwnWrites {
     /// Memory that the writes take.
     bytes: usize,
     undo: Vec<Undo>,
+    /// Memory that the undo list takes.
+    undo_bytes: usize,
     /// From the first savepoint on.
     pub(crate) keeps_undo: bool,
 }
@@ -34,6 +36,19 @@ struct Space {
 enum Undo {
     Row { keyspace: u32, key: Slice, before: Option<Version> },
     Cleared { keyspace: u32, before: Cover, bytes: usize },
+}
+
+impl Undo {
+    /// Memory that it takes.
+    fn bytes(&self) -> usize {
+        match self {
+            Undo::Row { key, before, .. } => {
+                size_of::<Undo>() + key.len() + before.as_ref().map_or(0, Version::byte_len)
+            }
+            // What it shares with the cover now was counted with the clear.
+            Undo::Cleared { .. } => size_of::<Undo>(),
+        }
+    }
 }
 
 /// What a transaction itself says of a row.
@@ -56,9 +71,14 @@ pub(crate) fn cost_of_clear(span: &Span) -> usize {
 }
 
 impl OwnWrites {
-    /// Memory that the writes take.
+    /// Memory that the writes take, and what they have replaced since the first savepoint.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.undo_bytes
+    }
+
+    fn keep(&mut self, undo: Undo) {
+        self.undo_bytes += undo.bytes();
+        self.undo.push(undo);
     }
 
     pub(crate) fn row(&self, keyspace: u32, key: &[u8]) -> OwnRow {
@@ -87,7 +107,7 @@ impl OwnWrites {
             None => rows.insert(OwnKey(Slice::from(key.to_vec())), version),
         };
         if self.keeps_undo {
-            self.undo.push(Undo::Row { keyspace, key: Slice::from(key.to_vec()), before });
+            self.keep(Undo::Row { keyspace, key: Slice::from(key.to_vec()), before });
         }
     }
 
@@ -103,7 +123,9 @@ impl OwnWrites {
                 let before = rows.remove(&key);
                 self.bytes -= before.as_ref().map_or(0, |row| cost(&key.0, row.byte_len()));
                 if self.keeps_undo {
-                    self.undo.push(Undo::Row { keyspace, key: key.0, before });
+                    let undo = Undo::Row { keyspace, key: key.0, before };
+                    self.undo_bytes += undo.bytes();
+                    self.undo.push(undo);
                 }
             }
         }
@@ -112,7 +134,7 @@ impl OwnWrites {
         let bytes = cost_of_clear(span);
         self.bytes += bytes;
         if self.keeps_undo {
-            self.undo.push(Undo::Cleared { keyspace, before, bytes });
+            self.keep(Undo::Cleared { keyspace, before, bytes });
         }
     }
 
@@ -121,9 +143,11 @@ impl OwnWrites {
         self.undo.len()
     }
 
-    /// Takes back all writes since the mark.
-    pub(crate) fn rollback_to(&mut self, mark: usize) {
+    /// Takes back all writes since the mark. The keys of the adds among them.
+    pub(crate) fn rollback_to(&mut self, mark: usize) -> Vec<(u32, Slice)> {
+        let mut added = Vec::new();
         for undo in self.undo.split_off(mark.min(self.undo.len())).into_iter().rev() {
+            self.undo_bytes -= undo.bytes();
             match undo {
                 Undo::Row { keyspace, key, before } => {
                     let rows = Arc::make_mut(&mut self.spaces.entry(keyspace).or_default().rows);
@@ -134,6 +158,9 @@ impl OwnWrites {
                         None => rows.remove(&*key),
                     };
                     self.bytes -= now.as_ref().map_or(0, size);
+                    if matches!(now, Some(Version::Add(_))) {
+                        added.push((keyspace, key));
+                    }
                 }
                 Undo::Cleared { keyspace, before, bytes } => {
                     self.spaces.entry(keyspace).or_default().cleared = before;
@@ -141,6 +168,7 @@ impl OwnWrites {
                 }
             }
         }
+        added
     }
 
     /// Adds the writes to the wanted keyspaces to a record.

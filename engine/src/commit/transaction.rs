@@ -172,7 +172,8 @@ impl Transaction {
     /// ([`i64::to_le_bytes`]). A row that is not there counts as 0; the sum wraps.
     ///
     /// Adds of several transactions to one row never conflict with each other. Any other write to the row conflicts with
-    /// an add that was committed since, and an add with any such write.
+    /// an add that was committed since, and an add with any such write. An add that is refused, or taken back by a
+    /// savepoint, counts as a read of the row.
     ///
     /// ```no_run
     /// # fn main() -> seawall_engine::Result<()> {
@@ -196,9 +197,12 @@ impl Transaction {
             OwnRow::Cleared => Version::Removed.plus(delta),
             OwnRow::Unwritten if contains(&self.created, life) => Version::Removed.plus(delta),
             OwnRow::Unwritten => {
-                // Whoever changes the type later conflicts with this add.
+                // Whoever changes the type later conflicts with this add, as long as it is one of the writes: a snapshot
+                // that moved on would leave out what came before. Of an add that is refused nothing else is left.
+                self.is_pinned.store(true, Ordering::Relaxed);
                 let value = self.snapshot.get_row(life, key)?;
                 if value.is_some_and(|value| value.len() != NUMBER_BYTES) {
+                    self.note(life, key);
                     Version::Flawed
                 } else {
                     Version::Add(delta)
@@ -256,7 +260,13 @@ impl Transaction {
     pub fn drop_keyspace(&mut self, ks: &Keyspace) -> Result<()> {
         self.check_writable()?;
         self.check_keyspace(ks.life())?;
-        self.dropped.push(Arc::clone(ks.life()));
+        let life = ks.life();
+        // Adds to its rows are written no more: what they were told of the rows would be forgotten.
+        let has_added = self.is_pinned.load(Ordering::Relaxed) && self.own.of(life.id()).is_some();
+        if has_added && self.is_serializable && !contains(&self.created, life) {
+            self.reads.note_all(life);
+        }
+        self.dropped.push(Arc::clone(life));
         Ok(())
     }
 
@@ -287,7 +297,13 @@ impl Transaction {
         let Some(mark) = self.savepoints.get(position) else { return Ok(()) };
         self.created.truncate(mark.created);
         self.dropped.truncate(mark.dropped);
-        self.own.rollback_to(mark.undo);
+        for (keyspace, key) in self.own.rollback_to(mark.undo) {
+            // The add is gone; that there was a number to add to, or no row, was told all the same.
+            let is_added = matches!(self.own.row(keyspace, &key), OwnRow::Written(Version::Add(_)));
+            if let Some(life) = self.touched.get(&keyspace).filter(|_| !is_added) {
+                self.note(life, &key);
+            }
+        }
         Ok(())
     }
 

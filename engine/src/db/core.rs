@@ -178,6 +178,8 @@ impl Core {
         let start = self.runtime.now();
         while self.reads.delta_bytes() >= max {
             self.check_writable()?;
+            // A checkpoint that ended meanwhile may have called all to calm.
+            self.fold.pace.hurry();
             self.fold.request(&*self.runtime);
             if self.fold.wait_for_end(&*self.runtime)? {
                 self.tell(&Event::NoSpace);

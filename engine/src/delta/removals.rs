@@ -86,12 +86,11 @@ impl Removals {
         covers.get(at).and_then(|(_, cover)| cover.mark(key)).map(Lsn)
     }
 
-    /// Whether any key of the span was cleared at or after `since`.
+    /// Whether any key of the span was cleared at or after `since`: then so was it by the newest clear that it is in.
     pub(super) fn any_since(&self, keyspace: u32, span: &Span, since: Lsn) -> bool {
         let timelines = self.by_keyspace.read();
-        let Some(timeline) = timelines.get(&keyspace) else { return false };
-        let mut newest_first = timeline.removals.iter().rev().take_while(|removal| removal.lsn >= since.0);
-        newest_first.any(|removal| removal.span.meets(span))
+        let newest = timelines.get(&keyspace).and_then(|timeline| timeline.covers.last());
+        newest.is_some_and(|(at, cover)| *at >= since.0 && cover.has_since(span, since.0))
     }
 
     pub(super) fn keyspaces(&self) -> Vec<u32> {

@@ -24,7 +24,7 @@ use crate::stats::{Checkpoint, Event};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 use crate::tree::{Change, Superblock};
 use crate::{Error, Result};
-use seawall_wal::latch::Latch;
+use seawall_wal::latch::{Latch, LatchGuard};
 use seawall_wal::{Lsn, Runtime};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -122,10 +122,14 @@ impl Core {
 
     /// Makes a checkpoint. Bytes 0 if there was nothing to do.
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
-        // One that runs already is waited for.
-        self.fold.pace.hurry();
-        let _alone = self.fold.latch.lock();
+        let _alone = self.lock_out_checkpoints();
         self.checkpoint_alone()
+    }
+
+    /// No checkpoint runs until this is dropped. One that does is waited for, and hurries.
+    pub(crate) fn lock_out_checkpoints(&self) -> LatchGuard<'_> {
+        let _waiting = self.fold.pace.wait();
+        self.fold.latch.lock()
     }
 
     /// Like [`checkpoint`](Self::checkpoint), behind what others do, unless they wait for it.

@@ -34,6 +34,8 @@ pub(crate) struct Pace {
     /// Whether the checkpoint in hand works in turns.
     is_on: AtomicBool,
     is_urgent: AtomicBool,
+    /// Those who wait for the checkpoint in hand to end, whatever it is called to calm meanwhile.
+    waiting: AtomicU32,
     is_stopping: AtomicBool,
     /// Turns asked for; what the giver sleeps on.
     asked: AtomicU32,
@@ -48,6 +50,7 @@ impl Pace {
             runtime,
             is_on: AtomicBool::new(false),
             is_urgent: AtomicBool::new(false),
+            waiting: AtomicU32::new(0),
             is_stopping: AtomicBool::new(false),
             asked: AtomicU32::new(0),
             given: AtomicU32::new(0),
@@ -60,7 +63,7 @@ impl Pace {
         self.is_on.store(yes, Ordering::Release);
     }
 
-    /// Somebody waits: the checkpoint in hand takes no turns any more, nor does the next, until [`calm`](Self::calm).
+    /// Writers are held up: the checkpoint in hand takes no turns any more, nor does the next, until [`calm`](Self::calm).
     pub(crate) fn hurry(&self) {
         if !self.is_urgent.swap(true, Ordering::AcqRel) {
             self.moved.fetch_add(1, Ordering::Release);
@@ -68,7 +71,16 @@ impl Pace {
         }
     }
 
-    /// Nobody waits any more.
+    /// Until what comes back is dropped, no checkpoint takes turns: not the one in hand, nor one that begins before whoever
+    /// waits has its turn at the latch.
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.moved.fetch_add(1, Ordering::Release);
+        self.runtime.wake_all(&self.moved);
+        Waiting(self)
+    }
+
+    /// No writer is held up any more.
     pub(crate) fn calm(&self) {
         self.is_urgent.store(false, Ordering::Release);
     }
@@ -85,6 +97,7 @@ impl Pace {
     fn is_free(&self) -> bool {
         !self.is_on.load(Ordering::Acquire)
             || self.is_urgent.load(Ordering::Acquire)
+            || self.waiting.load(Ordering::Acquire) > 0
             || self.is_stopping.load(Ordering::Acquire)
     }
 
@@ -121,6 +134,16 @@ impl Pace {
             }
             self.runtime.wait(&self.moved, seen, Some(WAIT_MAX - waited));
         }
+    }
+}
+
+/// Somebody waits for the checkpoint in hand.
+#[must_use = "it is waited for only as long as this lives"]
+pub(crate) struct Waiting<'a>(&'a Pace);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -192,6 +215,12 @@ mod tests {
         assert!(pace.ask() || pace.is_free(), "a free one does not wait");
         assert!(thread.is_ok_and(|thread| !thread.join()));
         pace.calm();
+        let waiting = (pace.wait(), pace.wait());
+        pace.hurry();
+        pace.calm();
+        drop(waiting.0);
+        assert!(pace.is_free(), "there is one who waits");
+        drop(waiting.1);
         // Nobody gives any: each takes as long as it may, and no longer.
         assert!(!pace.ask());
     }

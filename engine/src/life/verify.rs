@@ -23,7 +23,7 @@ impl Core {
             ));
         }
         // What lies before the checkpoint is needed by nobody. No checkpoint now: it would move under the reader.
-        let _alone = self.fold.latch.lock();
+        let _alone = self.lock_out_checkpoints();
         let checkpoint = self.reads.deltas().folded;
         let replayed = self.log.replay(checkpoint, &mut |found| {
             report.log_records += 1;

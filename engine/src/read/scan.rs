@@ -439,6 +439,9 @@ pub struct Scan {
     range: OwnedRange,
     front: Option<Side>,
     back: Option<Side>,
+    /// Of the side that begins first. It is there from the start: as long as a scan may read on, its snapshot is the
+    /// transaction's.
+    track: Option<Track>,
     has_ended: bool,
 }
 
@@ -459,12 +462,13 @@ impl Scan {
 
     fn new(snapshot: &Snapshot, life: &Life, own: Own, range: OwnedRange) -> Scan {
         let origin = Origin::new(snapshot, life, own).map_err(Some);
-        Scan { origin, range, front: None, back: None, has_ended: false }
+        let track = origin.as_ref().ok().and_then(Origin::track);
+        Scan { origin, range, front: None, back: None, track, has_ended: false }
     }
 
     pub(crate) fn failed(error: Error) -> Scan {
         let range = OwnedRange::all();
-        Scan { origin: Err(Some(error)), range, front: None, back: None, has_ended: false }
+        Scan { origin: Err(Some(error)), range, front: None, back: None, track: None, has_ended: false }
     }
 
     /// The keys alone.
@@ -482,7 +486,8 @@ impl Scan {
         let side = match side {
             Some(side) => side,
             None => {
-                side.insert(Side { merge: origin.merge(&self.range, is_reverse)?, track: origin.track() })
+                let merge = origin.merge(&self.range, is_reverse)?;
+                side.insert(Side { merge, track: self.track.take().or_else(|| origin.track()) })
             }
         };
         let entry = side.merge.next_entry()?;
@@ -516,7 +521,7 @@ impl Scan {
         let step = self.step(is_reverse).transpose();
         if !matches!(step, Some(Ok(_))) {
             self.has_ended = true;
-            (self.front, self.back) = (None, None);
+            (self.front, self.back, self.track) = (None, None, None);
         }
         step
     }

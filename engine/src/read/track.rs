@@ -325,6 +325,11 @@ impl ReadLog {
         state.set.fit(self.bytes_max);
     }
 
+    /// Something of a keyspace was read; which rows is not known any more.
+    pub(crate) fn note_all(&self, life: &Life) {
+        self.state.lock().set.add_span(life.id(), &Edge::first(), None);
+    }
+
     /// Whether there is a keyspace of this name was asked for.
     pub(crate) fn note_name(&self, name: &str) {
         let mut state = self.state.lock();

@@ -134,7 +134,13 @@ impl WriteSet {
             let (found, key) = self.key_of(row);
             found == keyspace && span.contains(key)
         });
-        has_row || self.removed.iter().any(|(removed, other)| *removed == keyspace && span.meets(other))
+        // They do not touch each other: one that begins before the span may reach into it, or else the next begins in it.
+        let behind = self
+            .removed
+            .partition_point(|(removed, other)| (*removed, &other.from) <= (keyspace, &span.from));
+        let near = self.removed.get(behind.saturating_sub(1)..self.removed.len().min(behind + 1));
+        let meets = |(removed, other): &(u32, Span)| *removed == keyspace && span.meets(other);
+        has_row || near.is_some_and(|near| near.iter().any(meets))
     }
 
     fn row(&self, keyspace: u32, key: &[u8]) -> Option<&OpPlace> {

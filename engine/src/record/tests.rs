@@ -150,3 +150,35 @@ fn a_set_is_what_its_operations_come_to_in_call_order() {
         }
     }
 }
+
+/// A write set meets a span that one of its rows or ranges lies in, of the same keyspace.
+#[test]
+fn a_set_meets_what_it_changes() {
+    let mut state = 9_u64;
+    let mut random = move |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % below) as u8
+    };
+    for _ in 0..300 {
+        let (mut builder, mut changed) = (Builder::default(), std::collections::BTreeSet::new());
+        for _ in 0..random(6) {
+            let (keyspace, from) = (1 + u32::from(random(3)), random(30));
+            let to = from + random(4);
+            builder.remove_range(keyspace, (Bound::Included(&[from]), Bound::Included(&[to])));
+            changed.extend((from..=to).map(|key| (keyspace, key)));
+        }
+        let row = (1 + u32::from(random(3)), random(30));
+        builder.put(row.0, &[row.1], b"v");
+        changed.insert(row);
+        let set = builder.finish();
+        for from in 0..34 {
+            for to in from..34 {
+                let span = Span::new(Bound::Included(&[from]), Bound::Included(&[to])).unwrap();
+                for keyspace in 0..5 {
+                    let expected = (from..=to).any(|key| changed.contains(&(keyspace, key)));
+                    assert_eq!(set.meets(keyspace, &span), expected);
+                }
+            }
+        }
+    }
+}

@@ -29,6 +29,8 @@ pub(crate) enum Op {
     /// A register's value.
     Look(String, Option<u64>),
     Set(String, u64),
+    /// One more in a number that no reader's place follows from.
+    Add,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,7 +257,7 @@ fn base_reads(txn: &Txn) -> Result<Vec<(String, Vec<u64>)>, String> {
                 }
                 reads.push((key.clone(), base.to_vec()));
             }
-            Op::Look(..) | Op::Set(..) => {}
+            Op::Look(..) | Op::Set(..) | Op::Add => {}
         }
     }
     Ok(reads)

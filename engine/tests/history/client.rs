@@ -1,4 +1,6 @@
-//! What the clients do: transactions over a few lists and registers, many of them reading what others write.
+//! What the clients do: transactions over a few lists and registers, many of them reading what others write. Some write
+//! by clearing the row first, or a few rows that stand side by side. And they add: to two numbers whose sum stays 0 in
+//! every snapshot, and to one that counts the commits which did.
 
 use crate::check::{Op, Outcome, Txn};
 use seawall_engine::{
@@ -20,6 +22,9 @@ pub(crate) const REGISTERS: u64 = 3;
 pub(crate) struct Book {
     moment: AtomicU64,
     element: AtomicU64,
+    /// Adds to the count that were committed, and those of which nobody knows.
+    added: AtomicU64,
+    maybe_added: AtomicU64,
     pub(crate) txns: Mutex<Vec<Txn>>,
     /// How often what happened.
     pub(crate) counts: Mutex<BTreeMap<&'static str, u64>>,
@@ -50,6 +55,12 @@ impl Book {
     }
 
     fn write_down(&self, txn: Txn) {
+        let added = txn.ops.iter().filter(|op| matches!(op, Op::Add)).count() as u64;
+        match txn.outcome {
+            Outcome::Committed => drop(self.added.fetch_add(added, Ordering::SeqCst)),
+            Outcome::Unknown => drop(self.maybe_added.fetch_add(added, Ordering::SeqCst)),
+            Outcome::Aborted => {}
+        }
         self.txns.lock().unwrap().push(txn);
     }
 }
@@ -74,6 +85,14 @@ fn list_key(n: u64) -> String {
 
 fn register_key(n: u64) -> String {
     format!("register-{n}")
+}
+
+/// Two that are added to together, and a count.
+const SUMS: [&str; 2] = ["sum-0", "sum-1"];
+const COUNT: &str = "sum-2";
+
+fn number(value: Option<Slice>) -> i64 {
+    value.map_or(0, |value| i64::from_le_bytes((*value).try_into().unwrap()))
 }
 
 fn elements(value: Option<&[u8]>) -> Vec<u64> {
@@ -112,7 +131,12 @@ impl Client {
     /// A crash is over: everything there is, read in one snapshot.
     pub(crate) fn read_all(self) {
         let begin = self.book.moment();
-        let ops = self.all(&self.db.snapshot()).unwrap();
+        let snapshot = self.db.snapshot();
+        let ops = self.all(&snapshot).unwrap();
+        let count = number(snapshot.get(&self.rows, COUNT).unwrap()) as u64;
+        let added = self.book.added.load(Ordering::SeqCst);
+        let possible = added..=added + self.book.maybe_added.load(Ordering::SeqCst);
+        assert!(possible.contains(&count), "{}: {count} adds of {possible:?}", self.name);
         self.note(self.name.clone(), begin, Outcome::Committed, None, ops);
     }
 
@@ -128,7 +152,14 @@ impl Client {
             let value = snapshot.get(&self.rows, &key)?;
             ops.push(Op::Look(key, value.map(|value| elements(Some(&value))[0])));
         }
+        self.sums(snapshot)?;
         Ok(ops)
+    }
+
+    fn sums(&self, reads: &impl Readable) -> Result<()> {
+        let [a, b] = [reads.get(&self.rows, SUMS[0])?, reads.get(&self.rows, SUMS[1])?].map(number);
+        assert_eq!(a.wrapping_add(b), 0, "{}: half of an add, or of a clear", self.name);
+        Ok(())
     }
 
     /// Registers, written without reading anything, and without a transaction.
@@ -138,8 +169,20 @@ impl Client {
         let mut ops = Vec::new();
         for _ in 0..1 + self.rng.below(3) {
             let (key, value) = (register_key(self.rng.below(REGISTERS)), self.book.element());
+            if self.rng.chance(1, 4) {
+                batch.remove_range(&self.rows, key.as_str()..=key.as_str());
+            }
             batch.insert(&self.rows, &key, value.to_le_bytes());
             ops.push(Op::Set(key, value));
+        }
+        if self.rng.chance(1, 3) {
+            let delta = self.rng.next_u64() as i64;
+            if self.rng.chance(1, 3) {
+                batch.remove_range(&self.rows, SUMS[0]..=SUMS[1]);
+            }
+            batch.add_i64(&self.rows, SUMS[0], delta).add_i64(&self.rows, SUMS[1], delta.wrapping_neg());
+            batch.add_i64(&self.rows, COUNT, 1);
+            ops.push(Op::Add);
         }
         let durability = self.durability();
         let outcome = self.db.write_with(batch, durability);
@@ -197,7 +240,7 @@ impl Client {
             }
             self.pause();
         }
-        let has_written = ops.iter().any(|op| matches!(op, Op::Append(..) | Op::Set(..)));
+        let has_written = ops.iter().any(|op| matches!(op, Op::Append(..) | Op::Set(..) | Op::Add));
         let outcome = match self.rng.below(8) {
             0 => {
                 tx.rollback();
@@ -237,6 +280,8 @@ impl Client {
         match self.rng.below(8) {
             0 | 1 if style == 0 => self.scan(tx, ops)?,
             0..=4 if style == 1 => {
+                // Of these few, so that those who lock meet.
+                let key = list_key(self.rng.below(LISTS / 2));
                 let list = elements(tx.get_for_update(&self.rows, &key)?.as_deref());
                 ops.push(Op::Read(key.clone(), list));
                 if self.rng.chance(1, 2) {
@@ -250,9 +295,15 @@ impl Client {
             }
             1 => {
                 let (key, value) = (register_key(self.rng.below(REGISTERS)), self.book.element());
+                if self.rng.chance(1, 4) {
+                    tx.remove_range(&self.rows, key.as_str()..=key.as_str())?;
+                }
                 tx.insert(&self.rows, &key, value.to_le_bytes())?;
                 ops.push(Op::Set(key, value));
             }
+            2 if style == 3 => self.rewrite(tx, ops)?,
+            3 if style == 3 => self.add(tx, ops)?,
+            4 if style == 3 => self.sums(tx)?,
             2 if style == 2 => {
                 // Several at once: such commits are applied beside others.
                 for _ in 0..3 {
@@ -283,6 +334,35 @@ impl Client {
         let value = [old.as_deref().unwrap_or_default(), &element.to_le_bytes()].concat();
         tx.insert(&self.rows, &key, value)?;
         ops.push(Op::Append(key, element));
+        Ok(())
+    }
+
+    /// A few lists that stand side by side are cleared, and come back longer.
+    fn rewrite(&mut self, tx: &mut Transaction, ops: &mut Vec<Op>) -> Result<()> {
+        let from = self.rng.below(LISTS);
+        let keys: Vec<String> = (from..LISTS.min(from + 3)).map(list_key).collect();
+        let old = tx.multi_get(&self.rows, &keys)?;
+        tx.remove_range(&self.rows, list_key(from).as_str()..list_key(LISTS.min(from + 3)).as_str())?;
+        for (key, old) in keys.into_iter().zip(old) {
+            ops.push(Op::Read(key.clone(), elements(old.as_deref())));
+            assert!(tx.get(&self.rows, &key)?.is_none(), "{}: it was cleared", self.name);
+            let element = self.book.element();
+            let value = [old.as_deref().unwrap_or_default(), &element.to_le_bytes()].concat();
+            tx.insert(&self.rows, &key, value)?;
+            ops.push(Op::Append(key, element));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, tx: &mut Transaction, ops: &mut Vec<Op>) -> Result<()> {
+        let delta = self.rng.next_u64() as i64;
+        if self.rng.chance(1, 5) {
+            tx.remove_range(&self.rows, SUMS[0]..=SUMS[1])?;
+        }
+        tx.add_i64(&self.rows, SUMS[1], delta)?;
+        tx.add_i64(&self.rows, SUMS[0], delta.wrapping_neg())?;
+        tx.add_i64(&self.rows, COUNT, 1)?;
+        ops.push(Op::Add);
         Ok(())
     }
 

@@ -6,8 +6,8 @@
 //! has read is unchanged up to now (CockroachDB calls it a read refresh; Taft et al., "CockroachDB: The Resilient
 //! Geo-Distributed SQL Database", 2020). Otherwise it has lost, and is told at once instead of at its commit.
 //!
-//! What was read and not noted cannot be compared, so it holds the snapshot where it is: an untracked read, an open scan
-//! or cursor, and any plain read under snapshot isolation.
+//! What was read and not noted cannot be compared, so it holds the snapshot where it is: an untracked read, the look that
+//! an add takes at what it adds to, an open scan or cursor, and any plain read under snapshot isolation.
 
 use super::{LOCK_TIMEOUT_DEFAULT, Transaction, contains};
 use crate::commit::batch::too_large;
@@ -46,8 +46,8 @@ impl Transaction {
     /// served. The value is the newest one that is visible once the lock is got, so the commit does not fail for what
     /// happened to the row before. If that is newer than the snapshot, the snapshot moves on to now, provided that
     /// nothing that was read so far has changed: lock first, read then. If it cannot (something has changed; a scan or a
-    /// cursor is open; [`get_untracked`](Transaction::get_untracked), or under snapshot isolation any other read, came
-    /// before) this is a `Conflict`.
+    /// cursor is open; [`get_untracked`](Transaction::get_untracked), [`add_i64`](Transaction::add_i64), or under snapshot
+    /// isolation any other read, came before) this is a `Conflict`.
     ///
     /// The lock is held until the transaction is committed and visible, or rolled back; rolling back to a savepoint keeps
     /// it. Only `get_for_update` looks at locks: a row that is written without one, by a transaction, a batch or
@@ -135,9 +135,7 @@ impl Transaction {
         if is_newest(self.snapshot.lsn()) {
             return Ok(());
         }
-        // Whether a row that is added to holds a number was looked up in this snapshot.
-        let is_pinned = self.is_pinned.load(Ordering::Relaxed) || self.encode().has_adds();
-        if is_pinned || self.reads.has_scans() {
+        if self.is_pinned.load(Ordering::Relaxed) || self.reads.has_scans() {
             return Err(self.doomed(Doom::Conflict));
         }
         // First the snapshot, then the look at what was read: what comes between is found by the look.

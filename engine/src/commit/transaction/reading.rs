@@ -58,7 +58,7 @@ impl Transaction {
         }
     }
 
-    fn note(&self, life: &Life, key: &[u8]) {
+    pub(super) fn note(&self, life: &Life, key: &[u8]) {
         if self.is_serializable {
             self.reads.note_row(life, key);
         } else {
