@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 mod dump;
 mod follow;
 mod print;
+mod select;
 mod stats;
 mod verify;
 

@@ -54,6 +54,13 @@ fn an_idle_store_is_printed_as_dump_prints_it() {
     let last = json(dumped.lines().last().unwrap())["lsn"].to_string();
     let from = succeed(&dir, &["log", "follow", "db", "-o", "json", "-n", "1", "--start", &last]);
     assert_eq!(json(&from)[0]["key"], "k4");
+    let third = lsns.iter().nth(2).unwrap().to_string();
+    for args in [&["log", "dump"][..], &["log", "follow", "-n", "1"]] {
+        let one = succeed(&dir, &[args, &["db", "-o", "json", "--tx", &third]].concat());
+        let rows = json(&one);
+        let found: Vec<String> = rows.as_array().unwrap().iter().map(|row| row["lsn"].to_string()).collect();
+        assert_eq!(found, [third.as_str()], "{args:?}");
+    }
     let verified = json(&succeed(&dir, &["log", "verify", "db", "-o", "json"]));
     assert_eq!(verified["records"], lsns.len());
     assert!(verified["bytes"].as_u64().unwrap() > verified["payload_bytes"].as_u64().unwrap());

@@ -142,15 +142,24 @@ impl WalReader {
         let frames = FrameReader::new(&disk, dir.as_ref(), found.geometry, true)?;
         let from = from.max(found.anchor.first);
         let sleeps_on = SleepsOn::Word(runtime, Arc::new(AtomicU32::new(0)));
-        let mut reader = WalReader {
+        let stopper = Stopper { stop: Arc::new(AtomicBool::new(false)), sleeps_on };
+        let mut reader = WalReader::over(frames, dir.as_ref(), from, stopper);
+        (reader.path, reader.at, reader.limit) = (found.path, found.end, found.end);
+        reader.seek()?;
+        Ok(reader)
+    }
+
+    /// A reader that knows of no segment yet and may show nothing: its maker says what is to be read.
+    fn over(frames: FrameReader, dir: &Path, from: Lsn, stopper: Stopper) -> WalReader {
+        WalReader {
+            dir: dir.to_owned(),
+            geometry: frames.geometry(),
             frames,
-            dir: dir.as_ref().to_owned(),
-            geometry: found.geometry,
-            path: found.path,
+            path: Vec::new(),
             index: 0,
-            at: found.end,
+            at: Lsn::ZERO,
             from,
-            limit: found.end,
+            limit: Lsn::ZERO,
             shown: from,
             unit: Vec::new(),
             unit_at: 0,
@@ -160,12 +169,10 @@ impl WalReader {
             failed: false,
             live: None,
             tail: None,
-            stopper: Stopper { stop: Arc::new(AtomicBool::new(false)), sleeps_on },
+            stopper,
             deadline: None,
             timed_out: false,
-        };
-        reader.seek()?;
-        Ok(reader)
+        }
     }
 
     /// A handle that ends this reader from another thread, also while it waits.

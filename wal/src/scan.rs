@@ -99,6 +99,10 @@ impl FrameReader {
         })
     }
 
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
     /// The frame at `lsn`, verified: its header and its payload.
     pub(crate) fn frame_at(
         &mut self,

@@ -29,6 +29,8 @@ use std::sync::Arc;
 mod cut;
 mod many;
 
+pub(crate) use cut::Successor;
+
 /// The segment that is written to.
 #[derive(Debug)]
 pub(crate) struct Live {

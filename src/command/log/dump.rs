@@ -2,10 +2,10 @@
 
 use super::directory;
 use super::print::{Found, Printer};
+use super::select::Selection;
 use crate::command::{Outcome, Ui};
 use clap::Args;
 use seawall::wal::{Lsn, RecordRef, WalReader};
-use std::path::PathBuf;
 
 /// Prints the operations in the log, oldest first.
 ///
@@ -16,37 +16,28 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  seawall log dump db -n 20\n  seawall log dump db -k users -o jsonl\n  \
                         seawall log dump db --start 67108864 --end 67200000")]
 pub(super) struct DumpArgs {
-    /// The store's directory, or that of a log used alone
-    #[arg(value_name = "DB")]
-    db: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
     /// Begin at this LSN
     #[arg(long, default_value_t = 0, value_name = "LSN")]
     start: u64,
-    /// End before this LSN
-    #[arg(long, value_name = "LSN")]
-    end: Option<u64>,
-    /// At most so many records
-    #[arg(short = 'n', long, value_name = "N")]
-    records: Option<u64>,
-    /// Only operations on this keyspace: a name, or `#` and its number
-    #[arg(short, long, value_name = "NAME")]
-    keyspace: Option<String>,
 }
 
 pub(super) fn run(ui: &Ui, args: DumpArgs) -> Outcome {
-    let log = directory(&args.db)?;
+    let Selection { db, keyspace, .. } = &args.selection;
+    let log = directory(db)?;
     // From the log's beginning: the names of keyspaces are in it.
     let mut reader = WalReader::open(&log, Lsn::ZERO)?;
-    let mut printer = Printer::new(ui, args.keyspace);
-    let mut left = args.records.unwrap_or(u64::MAX);
+    let mut printer = Printer::new(ui, keyspace.clone());
+    let mut left = args.selection.count();
     let mut printed = 0;
     let mut end = None;
     while left > 0 {
         let Some(found) = reader.next_record()? else { break };
-        if args.end.is_some_and(|end| found.lsn >= Lsn(end)) {
+        if args.selection.is_past(found.lsn) {
             break;
         }
-        let shown = found.lsn >= Lsn(args.start);
+        let shown = args.selection.shows(found.lsn, Lsn(args.start));
         let RecordRef { lsn, kind, time_us, payload, .. } = found;
         end = Some(found.end);
         let some = u64::from(printer.record(&Found { lsn, kind, time_us, payload }, shown)?);

@@ -2,10 +2,10 @@
 
 use super::directory;
 use super::print::{Found, Printer};
+use super::select::Selection;
 use crate::command::{Outcome, Ui};
 use clap::Args;
 use seawall::wal::{Lsn, Next, WalReader};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long to sleep in the log before looking whether Ctrl-C was pressed, or nobody reads any more.
@@ -22,21 +22,11 @@ const LOOK: Duration = Duration::from_millis(100);
                         seawall log follow db -k users -n 10"
 )]
 pub(super) struct FollowArgs {
-    /// The store's directory, or that of a log used alone
-    #[arg(value_name = "DB")]
-    db: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
     /// Begin at this LSN, or at `end`: with what becomes durable from now on
     #[arg(long, default_value = "0", value_name = "LSN", value_parser = start)]
     start: Start,
-    /// End before this LSN
-    #[arg(long, value_name = "LSN")]
-    end: Option<u64>,
-    /// At most so many records
-    #[arg(short = 'n', long, value_name = "N")]
-    records: Option<u64>,
-    /// Only operations on this keyspace: a name, or `#` and its number
-    #[arg(short, long, value_name = "NAME")]
-    keyspace: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +45,8 @@ fn start(text: &str) -> Result<Start, String> {
 }
 
 pub(super) fn run(ui: &Ui, args: FollowArgs) -> Outcome {
-    let log = directory(&args.db)?;
+    let Selection { db, keyspace, .. } = &args.selection;
+    let log = directory(db)?;
     ui.catch_interrupts()?;
     // From the log's beginning: the names of keyspaces are in it.
     let mut reader = WalReader::follow(&log, Lsn::ZERO)?;
@@ -63,16 +54,16 @@ pub(super) fn run(ui: &Ui, args: FollowArgs) -> Outcome {
         Start::At(lsn) => lsn,
         Start::End => reader.limit(),
     };
-    let mut printer = Printer::new(ui, args.keyspace);
-    let mut left = args.records.unwrap_or(u64::MAX);
+    let mut printer = Printer::new(ui, keyspace.clone());
+    let mut left = args.selection.count();
     let mut limit = Duration::ZERO;
     while left > 0 && !ui.is_interrupted() {
         match reader.next_timeout(limit)? {
             Next::Record(found) => {
-                if args.end.is_some_and(|end| found.lsn >= Lsn(end)) {
+                if args.selection.is_past(found.lsn) {
                     break;
                 }
-                let shown = found.lsn >= start;
+                let shown = args.selection.shows(found.lsn, start);
                 let found = Found {
                     lsn: found.lsn,
                     kind: found.kind,

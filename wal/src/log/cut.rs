@@ -9,6 +9,7 @@ use crate::Lsn;
 use crate::error::{Error, Result};
 use crate::mutation::Mutation;
 use crate::reader::{CutPlace, WalReader};
+use crate::writer::Successor;
 use std::sync::Arc;
 
 impl Wal {
@@ -76,7 +77,8 @@ impl Inner {
             paused.cut(end, dropped, base);
             gap.into_iter().for_each(|gap| self.committer.cuts.add_gap(gap));
         };
-        let dead = match self.committer.sink.begin_behind(number, predecessor, end, written, note) {
+        let next = Successor { number, predecessor, durable: end, written };
+        let dead = match self.committer.sink.begin_behind(&next, note) {
             Ok(dead) => dead,
             Err(error) => {
                 // Whether the header is there is not known.

@@ -91,8 +91,8 @@ impl WalReader {
     }
 
     /// Whether the log was cut since the reader looked last.
-    pub(super) fn was_cut(&self) -> Result<bool> {
-        if let Some(tail) = &self.tail {
+    pub(super) fn was_cut(&mut self) -> Result<bool> {
+        if let Some(tail) = &mut self.tail {
             return tail.has_moved();
         }
         Ok(self.live.as_ref().is_some_and(|live| live.cuts != live.inner().committer.cuts.count()))

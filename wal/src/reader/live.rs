@@ -74,29 +74,11 @@ impl WalReader {
         let frames = FrameReader::new(&inner.disk, &inner.dir, inner.geometry, from_device)?;
         let stopper =
             Stopper { stop: Arc::new(AtomicBool::new(false)), sleeps_on: SleepsOn::Log(inner.clone()) };
-        let mut reader = WalReader {
-            frames,
-            dir: inner.dir.clone(),
-            geometry: inner.geometry,
-            // Asked for after the limit: a segment is known before anything in it is written.
-            path: inner.segments(),
-            index: 0,
-            at: limit,
-            from,
-            limit,
-            shown: from,
-            unit: Vec::new(),
-            unit_at: 0,
-            pieces: Vec::new(),
-            judged_from: inner.recovery.start,
-            started: false,
-            failed: false,
-            live: Some(live),
-            tail: None,
-            stopper,
-            deadline: None,
-            timed_out: false,
-        };
+        let mut reader = WalReader::over(frames, &inner.dir, from, stopper);
+        // Asked for after the limit: a segment is known before anything in it is written.
+        (reader.path, reader.at, reader.limit) = (inner.segments(), limit, limit);
+        reader.judged_from = inner.recovery.start;
+        reader.live = Some(live);
         reader.frames.read_until(limit);
         reader.seek()?;
         Ok(reader)

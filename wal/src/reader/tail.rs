@@ -14,234 +14,45 @@
 
 use super::WalReader;
 use crate::Lsn;
-use crate::anchor::{self, Anchor, Slot};
-use crate::buf::AlignedBuf;
-use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Open};
+use crate::anchor;
 use crate::error::{Error, Result};
 use crate::follow::{SleepsOn, Stopper};
 use crate::frame::{self, Flags};
 use crate::log::WalOptions;
-use crate::mutation::Mutation;
 use crate::record;
 use crate::runtime::{OsRuntime, Runtime};
 use crate::scan::{FrameReader, SegmentUse};
-use crate::segment::{self, Geometry, Header, Parsed};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::walk::corruption;
-use crate::writer::segment_path;
-use std::path::{Path, PathBuf};
+use files::{Files, Survey};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod files;
 
 /// Times between two looks at an idle log: from the first, doubled, up to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// How often what does not fit together is looked at again before it is believed.
 const LOOKS_MAX: u32 = 12;
-/// Frames' headers are looked for in pieces of this size.
-const SCAN_BYTES: u64 = 64 << 10;
 
-/// What a reader of another process's log knows of it.
+/// What a reader of another process's log knows of it, and of its own way through it.
 #[derive(Debug)]
 pub(super) struct Tail {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    geometry: Geometry,
-    runtime: Arc<dyn Runtime>,
-    anchor_file: Arc<dyn DiskFile>,
-    anchor: Anchor,
-    /// The anchor's bytes that the path belongs to.
-    anchor_bytes: Vec<u8>,
-    /// Looks at the headers of frames, up to where it stands.
-    scan: FrameReader,
-    scanned: Lsn,
-    /// What is durable, as far as anything on the disk says.
-    durable: Lsn,
+    files: Files,
     /// Where showing was to begin.
     begun: Lsn,
     /// A record that was found and not shown, because the log has moved meanwhile.
     unshown: Option<Lsn>,
     pause: Duration,
     failures: u32,
-    mutation: Option<Mutation>,
-}
-
-/// The log as its headers show it.
-#[derive(Debug, Default)]
-struct Survey {
-    /// Its segments as they follow each other.
-    path: Vec<SegmentUse>,
-    /// Where the segment before the oldest of them ended, and the last record before that.
-    before: Option<(Lsn, Lsn)>,
-    /// What was cut out of it.
-    gaps: Vec<(Lsn, Lsn)>,
-    /// The highest durable LSN in the headers.
-    durable: Lsn,
 }
 
 impl Tail {
-    fn open(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>) -> Result<Tail> {
-        let disk = options.disk_or_default();
-        let path = dir.join(anchor::FILE_NAME);
-        let anchor_file =
-            disk.open(&path, Open::Read).map_err(|source| Error::io("open", &path, None, source))?;
-        let mut looks = 0;
-        let (anchor, anchor_bytes) = loop {
-            let bytes = read(&*anchor_file, &path, anchor::FILE_BYTES)?;
-            match Anchor::choose(&bytes) {
-                Slot::Valid(anchor) if segment::is_segment_size(anchor.segment_bytes) => {
-                    break (anchor, bytes);
-                }
-                Slot::Newer(found) => return Err(newer(found)),
-                _ if looks == LOOKS_MAX => return Err(corruption(&path, 0, None, "the anchor is not whole")),
-                _ => looks += 1,
-            }
-            runtime.wait(&AtomicU32::new(0), 0, Some(PAUSE_MIN));
-        };
-        let geometry = Geometry { segment_bytes: anchor.segment_bytes };
-        Ok(Tail {
-            scan: FrameReader::new(&disk, dir, geometry, false)?,
-            disk,
-            dir: dir.to_owned(),
-            geometry,
-            runtime: runtime.clone(),
-            anchor_file,
-            anchor,
-            anchor_bytes,
-            scanned: Lsn::ZERO,
-            durable: Lsn::ZERO,
-            begun: Lsn::ZERO,
-            unshown: None,
-            pause: PAUSE_MIN,
-            failures: 0,
-            mutation: options.mutation,
-        })
-    }
-
-    /// Whether the anchor was written since the path was looked up.
-    pub(super) fn has_moved(&self) -> Result<bool> {
-        let path = self.dir.join(anchor::FILE_NAME);
-        Ok(read(&*self.anchor_file, &path, anchor::FILE_BYTES)? != self.anchor_bytes)
-    }
-
-    /// The anchor, then the path; none if they do not fit together now.
-    fn look(&mut self) -> Result<Option<Survey>> {
-        let path = self.dir.join(anchor::FILE_NAME);
-        let bytes = read(&*self.anchor_file, &path, anchor::FILE_BYTES)?;
-        let anchor = match Anchor::choose(&bytes) {
-            Slot::Valid(anchor) => anchor,
-            Slot::Newer(found) => return Err(newer(found)),
-            Slot::None => return Ok(None),
-        };
-        if anchor.store_id != self.anchor.store_id || anchor.segment_bytes != self.anchor.segment_bytes {
-            return Err(corruption(&path, 0, None, "the log was replaced by another"));
-        }
-        // A slot that is being written is passed over: the other one is older than what was seen.
-        if anchor.sequence < self.anchor.sequence {
-            return Ok(None);
-        }
-        let Some(survey) = self.path_back(anchor.first)? else { return Ok(None) };
-        self.durable = self.durable.max(anchor.durable).max(survey.durable);
-        (self.anchor, self.anchor_bytes) = (anchor, bytes);
-        Ok(Some(survey))
-    }
-
-    /// From the newest header back to where the log begins.
-    fn path_back(&self, first: Lsn) -> Result<Option<Survey>> {
-        let mut newest = None;
-        for number in self.numbers()?.into_iter().rev() {
-            newest = self.header(number)?;
-            if newest.is_some() {
-                break;
-            }
-        }
-        let Some((mut header, mut checksum)) = newest else { return Ok(None) };
-        let (mut end, mut cut) = (None, None);
-        let mut survey = Survey::default();
-        loop {
-            let Header { number, salt, .. } = header;
-            survey.durable = survey.durable.max(header.durable);
-            survey.path.push(SegmentUse { number, salt, checksum, end, cut });
-            // A header is written when all before it is durable: its durable LSN is the last record's end.
-            survey.before = header.predecessor.map(|before| (before.end, header.durable));
-            let Some(before) = header.predecessor else { break };
-            survey.gaps.extend(before.dropped(number, self.geometry));
-            if first >= before.end || first >= self.geometry.start(number) {
-                break;
-            }
-            if before.number >= number || !before.is_possible(number, self.geometry) {
-                let file = segment_path(&self.dir, number);
-                return Err(corruption(&file, 0, None, "the segment names an impossible predecessor"));
-            }
-            match self.header(before.number)? {
-                Some((found, its_checksum)) if found.salt == before.salt => {
-                    (header, checksum) = (found, its_checksum);
-                }
-                // Reclaimed meanwhile; if not, that is damage.
-                _ => return Ok(None),
-            }
-            (end, cut) = (Some(before.end), before.cut);
-        }
-        survey.path.reverse();
-        Ok(Some(survey))
-    }
-
-    fn numbers(&self) -> Result<Vec<u64>> {
-        let names = self.disk.list(&self.dir).map_err(|source| Error::io("list", &self.dir, None, source))?;
-        Ok(names.iter().filter_map(|name| segment::number_of(name)).collect())
-    }
-
-    /// The header of a segment that has begun.
-    fn header(&self, number: u64) -> Result<Option<(Header, u32)>> {
-        let path = segment_path(&self.dir, number);
-        let file = match self.disk.open(&path, Open::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(|source| Error::io("open", &path, None, source))?,
-        };
-        match Header::parse(&read(&*file, &path, BLOCK_BYTES)?) {
-            Parsed::Header(header, checksum) if header.number == number => {
-                let is_own = header.store_id == self.anchor.store_id
-                    && header.segment_bytes == self.anchor.segment_bytes;
-                if is_own {
-                    Ok(Some((header, checksum)))
-                } else {
-                    Err(corruption(&path, 0, None, "the segment belongs to another log"))
-                }
-            }
-            Parsed::Newer(found) => Err(newer(found)),
-            Parsed::Header(..) | Parsed::None => Ok(None),
-        }
-    }
-
-    /// Whether a segment has begun behind `last`.
-    fn has_newer(&self, last: u64) -> Result<bool> {
-        for number in self.numbers()?.into_iter().filter(|number| *number > last) {
-            if self.header(number)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Looks at the frames of the newest segment that it has not seen yet. Those of the others are covered by its header.
-    fn scan(&mut self, path: &[SegmentUse]) -> Result<()> {
-        let Some(last) = path.last() else { return Ok(()) };
-        self.scanned = self.scanned.max(self.geometry.first_frame(last.number));
-        self.scan.forget();
-        loop {
-            self.scan.read_until(self.scanned.plus(SCAN_BYTES));
-            let Some(header) = self.scan.header_at(last, self.scanned)? else { break };
-            self.durable = self.durable.max(header.durable);
-            self.scanned = self.scanned.plus(header.padded_bytes() as u64);
-        }
-        if self.mutation == Some(Mutation::FollowPastDurable) {
-            self.durable = self.durable.max(self.scanned);
-        }
-        Ok(())
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.runtime.wait(&AtomicU32::new(0), 0, Some(limit));
+    /// Whether the log has moved since its path was looked up.
+    pub(super) fn has_moved(&mut self) -> Result<bool> {
+        self.files.has_moved()
     }
 }
 
@@ -287,33 +98,13 @@ impl WalReader {
         let disk = options.disk_or_default();
         crate::open::refuse_network(&*disk, dir, &options)?;
         let runtime: Arc<dyn Runtime> = options.runtime.clone().unwrap_or_else(|| OsRuntime::new());
-        let mut tail = Tail::open(dir, &options, &runtime)?;
-        let from = if from == Lsn::ZERO { tail.anchor.first } else { from };
-        tail.begun = from;
-        let geometry = tail.geometry;
+        let files = Files::open(dir, &options, &runtime)?;
+        let from = if from == Lsn::ZERO { files.anchor.first } else { from };
+        let frames = FrameReader::new(&disk, dir, files.geometry, true)?;
         let sleeps_on = SleepsOn::Word(runtime, Arc::new(AtomicU32::new(0)));
-        let mut reader = WalReader {
-            frames: FrameReader::new(&disk, dir, geometry, true)?,
-            dir: dir.to_owned(),
-            geometry,
-            path: Vec::new(),
-            index: 0,
-            at: Lsn::ZERO,
-            from,
-            limit: Lsn::ZERO,
-            shown: from,
-            unit: Vec::new(),
-            unit_at: 0,
-            pieces: Vec::new(),
-            judged_from: Lsn::ZERO,
-            started: false,
-            failed: false,
-            live: None,
-            tail: Some(tail),
-            stopper: Stopper { stop: Arc::new(AtomicBool::new(false)), sleeps_on },
-            deadline: None,
-            timed_out: false,
-        };
+        let stopper = Stopper { stop: Arc::new(AtomicBool::new(false)), sleeps_on };
+        let mut reader = WalReader::over(frames, dir, from, stopper);
+        reader.tail = Some(Tail { files, begun: from, unshown: None, pause: PAUSE_MIN, failures: 0 });
         reader.survey()?;
         reader.look_ahead()?;
         reader.seek()?;
@@ -330,11 +121,11 @@ impl WalReader {
     fn survey(&mut self) -> Result<()> {
         for look in 0.. {
             let Some(tail) = &mut self.tail else { return Ok(()) };
-            let found = match tail.look() {
+            let found = match tail.files.look() {
                 Err(error) if look < LOOKS_MAX && may_pass(&error) => None,
                 found => found?,
             };
-            let first = tail.anchor.first;
+            let first = tail.files.anchor.first;
             if let Some(survey) = found {
                 self.check_place(&survey, first)?;
                 self.path = survey.path;
@@ -344,7 +135,7 @@ impl WalReader {
                 let file = self.dir.join(anchor::FILE_NAME);
                 return Err(corruption(&file, 0, None, "the log's files do not fit together"));
             }
-            tail.wait(PAUSE_MIN);
+            tail.files.wait(PAUSE_MIN);
         }
         Ok(())
     }
@@ -398,11 +189,11 @@ impl WalReader {
     /// Looks for what says how far may be shown. True if that is further than before.
     fn look_ahead(&mut self) -> Result<bool> {
         let Some(tail) = &mut self.tail else { return Ok(false) };
-        tail.scan(&self.path)?;
-        if tail.durable <= self.limit {
+        tail.files.scan(&self.path)?;
+        if tail.files.durable <= self.limit {
             return Ok(false);
         }
-        self.limit = tail.durable;
+        self.limit = tail.files.durable;
         self.frames.forget();
         self.frames.read_until(self.limit);
         Ok(true)
@@ -410,9 +201,9 @@ impl WalReader {
 
     /// One look at a log that the reader has shown all of. True if there is more.
     fn poll(&mut self) -> Result<bool> {
-        let Some(tail) = &self.tail else { return Ok(false) };
+        let Some(tail) = &mut self.tail else { return Ok(false) };
         let last = self.path.last().map_or(0, |last| last.number);
-        if tail.has_moved()? || tail.has_newer(last)? {
+        if tail.has_moved()? || tail.files.has_newer(last)? {
             self.survey()?;
             self.find_place();
         }
@@ -470,7 +261,7 @@ impl WalReader {
         tail.failures += 1;
         let again = tail.failures <= LOOKS_MAX && may_pass(error);
         if again {
-            tail.wait(PAUSE_MIN);
+            tail.files.wait(PAUSE_MIN);
         }
         again
     }
@@ -513,15 +304,4 @@ fn may_pass(error: &Error) -> bool {
         }
         _ => false,
     }
-}
-
-fn newer(found: u32) -> Error {
-    Error::FormatVersion { found, supported: segment::FORMAT_VERSION..=segment::FORMAT_VERSION }
-}
-
-fn read(file: &dyn DiskFile, path: &Path, bytes: usize) -> Result<Vec<u8>> {
-    let mut buf =
-        AlignedBuf::zeroed(bytes).map_err(|source| Error::io("map memory for", path, None, source))?;
-    let read = file.read_at(&mut buf, 0).map_err(|source| Error::io("read", path, Some(0), source))?;
-    Ok(buf.get(..read).unwrap_or_default().to_vec())
 }

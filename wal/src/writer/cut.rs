@@ -6,33 +6,31 @@ use crate::error::{Error, Result};
 use crate::scan::SegmentUse;
 use crate::segment::Predecessor;
 
+/// The segment that a cut log goes on in.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    /// Its number; its file is ready.
+    pub(crate) number: u64,
+    /// What it goes on behind: not always the newest.
+    pub(crate) predecessor: Predecessor,
+    /// What its header says is durable.
+    pub(crate) durable: Lsn,
+    /// The end of all that was ever written.
+    pub(crate) written: Lsn,
+}
+
 impl Writer {
-    /// Begins segment `number`, whose file is ready, behind `predecessor`, which need not be the newest: the segments
-    /// above that are dead from here on, by one durable write. Returns their numbers. `written` is the end of all that
-    /// was ever written; `note` tells the readers, before any can see the new path.
-    pub(crate) fn begin_behind(
-        &self,
-        number: u64,
-        predecessor: Predecessor,
-        durable: Lsn,
-        written: Lsn,
-        note: impl FnOnce(),
-    ) -> Result<Vec<u64>> {
+    /// Begins the segment: those above its predecessor are dead from here on, by one durable write. Returns their numbers.
+    /// `note` tells the readers, before any can see the new path.
+    pub(crate) fn begin_behind(&self, next: &Successor, note: impl FnOnce()) -> Result<Vec<u64>> {
         let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
-        let begun = self.leave_for(&mut live, number, predecessor, durable, written, note);
+        let begun = self.leave_for(&mut live, next, note);
         *self.live.lock() = Some(live);
         begun
     }
 
-    fn leave_for(
-        &self,
-        live: &mut Live,
-        number: u64,
-        predecessor: Predecessor,
-        durable: Lsn,
-        written: Lsn,
-        note: impl FnOnce(),
-    ) -> Result<Vec<u64>> {
+    fn leave_for(&self, live: &mut Live, next: &Successor, note: impl FnOnce()) -> Result<Vec<u64>> {
+        let &Successor { number, predecessor, durable, written } = next;
         if live.unsynced {
             // W1
             self.sync(live)?;
