@@ -172,6 +172,12 @@ pub struct VerifyReport {
     pub blocks: u64,
     /// Rows in them.
     pub rows: u64,
+    /// Bytes of the leaves that hold them; those of compressed leaves as they were before.
+    pub leaf_bytes: u64,
+    /// Bytes that those leaves take in the file.
+    pub leaf_bytes_stored: u64,
+    /// Leaves that are compressed.
+    pub leaves_compressed: u64,
     /// Transactions in the log that were read and checked.
     pub log_records: u64,
     /// All that is wrong, in words; empty for a sound store.

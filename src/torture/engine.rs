@@ -69,6 +69,8 @@ pub fn required() -> Vec<String> {
         "keyspace made in a transaction",
         "keyspace dropped in a transaction",
         "recovery folded",
+        "compressed leaf",
+        "keyspace compressed",
         "resumed",
         "resumed after a failed write",
     ];
@@ -376,6 +378,7 @@ impl Torture {
         match db.verify(|_| {}) {
             Ok(report) if report.problems.is_empty() => {
                 self.report.hit("engine: verified");
+                self.report.add("engine: compressed leaf", report.leaves_compressed);
                 Ok(())
             }
             Ok(_) if !self.disk.has_power() => Ok(()),

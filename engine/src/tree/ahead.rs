@@ -169,10 +169,8 @@ impl Ahead {
                     Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
                     Err(error) => Err(crate::error::same_io(error)),
                 };
-                let block = self.store.verify_read(&ptr, bytes, read).and_then(|()| {
-                    let block = Block::parse(bytes.to_vec(), ptr, self.keyspace);
-                    block.map(Arc::new).map_err(|flaw| self.store.corruption(ptr.offset, flaw))
-                });
+                let verified = self.store.verify_read(&ptr, bytes, read);
+                let block = verified.and_then(|()| self.store.parse(bytes.to_vec(), &ptr, self.keyspace));
                 self.arrived.insert(id(&ptr), block);
             }
             if self.spare.len() < DEPTH {
