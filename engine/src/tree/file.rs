@@ -73,8 +73,16 @@ impl TreeStore {
 
     /// A tree block from the file, whatever the cache has.
     pub(super) fn read_block(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
-        let block = Block::parse(self.read_verified(ptr)?, *ptr, keyspace);
-        block.map(Arc::new).map_err(|flaw| self.corruption(ptr.offset, flaw))
+        self.parse(self.read_verified(ptr)?, ptr, keyspace)
+    }
+
+    /// Verified bytes as the block that they are, of a tree or a value's.
+    pub(super) fn parse(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+        let block = match ptr.kind {
+            BlockKind::Value => Block::value(bytes, *ptr, keyspace),
+            _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw))?,
+        };
+        Ok(Arc::new(block))
     }
 
     /// A tree block from the cache or the file.
@@ -133,11 +141,7 @@ impl TreeStore {
 
     /// Verified bytes as a block, for a reader: it enters the cache, unless it is a value that is too long.
     pub(super) fn take_in(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
-        let block = match ptr.kind {
-            BlockKind::Value => Block::value(bytes, *ptr, keyspace),
-            _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw))?,
-        };
-        let block = Arc::new(block);
+        let block = self.parse(bytes, ptr, keyspace)?;
         if ptr.kind != BlockKind::Value || ptr.bytes <= VALUE_CACHED_MAX {
             self.cache.insert(&block);
         }
