@@ -73,7 +73,7 @@ impl TreeStore {
         self.parse(self.read_verified(ptr)?, ptr, keyspace)
     }
 
-    /// Verified bytes as a block, of a tree or a value's.
+    /// Verified bytes as the block that they are, of a tree or a value's.
     pub(super) fn parse(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
         let block = match ptr.kind {
             BlockKind::Value => Block::value(bytes, *ptr, keyspace),

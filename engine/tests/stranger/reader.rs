@@ -156,7 +156,7 @@ struct Tree<'a> {
 fn lz4(packed: &[u8], plain: usize) -> Result<Vec<u8>> {
     let mut out: Vec<u8> = Vec::new();
     let mut at = 0;
-    let mut length = |nibble: usize, at: &mut usize| -> Result<usize> {
+    let length = |nibble: usize, at: &mut usize| -> Result<usize> {
         let mut length = nibble;
         if nibble == 15 {
             loop {
