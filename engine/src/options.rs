@@ -1,5 +1,6 @@
 //! What can be chosen when a store is opened, and when a transaction begins.
 
+use crate::events::Events;
 use crate::mutation::Mutation;
 use crate::record::PAYLOAD_BYTES_MAX;
 use crate::stats::EventListener;
@@ -109,7 +110,7 @@ pub(crate) struct Options {
     pub(crate) durable_write: Option<DurableWrite>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) events: Option<Arc<dyn EventListener>>,
+    pub(crate) events: Arc<Events>,
     pub(crate) background: bool,
     pub(crate) mutation: Option<Mutation>,
     pub(crate) on_stage: Option<StageHook>,
@@ -238,7 +239,7 @@ impl DbBuilder {
         self
     }
 
-    /// Who is told what happens in the background.
+    /// Who is told what happens in the background: see [`EventListener`].
     pub fn events(mut self, listener: Arc<dyn EventListener>) -> Self {
         self.events = Some(listener);
         self
@@ -310,8 +311,8 @@ impl DbBuilder {
             probe: self.probe,
             durable_write: self.durable_write,
             disk,
+            events: Events::new(self.events, Arc::clone(&runtime)),
             runtime,
-            events: self.events,
             background: self.background && !self.read_only,
             mutation: self.mutation,
             on_stage: self.on_stage,
