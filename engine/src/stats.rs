@@ -74,6 +74,43 @@ impl Stats {
     /// ```
     pub fn to_prometheus(&self) -> String {
         let mut out = String::new();
+        for (kind, (name, help, value)) in self.families() {
+            let _ = write!(
+                out,
+                "# HELP seawall_{name} {help}\n# TYPE seawall_{name} {kind}\nseawall_{name} {value}\n"
+            );
+        }
+        let age = self.oldest_snapshot_age.as_secs_f64();
+        let _ = write!(
+            out,
+            "# HELP seawall_oldest_snapshot_age_seconds Age of the oldest snapshot.\n\
+             # TYPE seawall_oldest_snapshot_age_seconds gauge\nseawall_oldest_snapshot_age_seconds {age}\n"
+        );
+        for (unit, help) in [
+            ("bytes", "Log kept, by who keeps it."),
+            ("age_seconds", "How long it has been kept, by who keeps it."),
+        ] {
+            let name = format!("seawall_log_retained_{unit}");
+            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+            for retainer in &self.log_retained {
+                let who = retainer.who.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                let value = if unit == "bytes" { retainer.bytes as f64 } else { retainer.age.as_secs_f64() };
+                let _ = writeln!(out, "{name}{{who=\"{who}\"}} {value}");
+            }
+        }
+        for (name, help, times) in [
+            ("commit_seconds", "Time of a commit, from call to visible.", &self.commit_us),
+            ("log_write_seconds", "Time of a group's durable write to the log.", &self.sync_us),
+            ("checkpoint_seconds", "Time of a checkpoint.", &self.checkpoint_us),
+        ] {
+            histogram(&mut out, name, help, times);
+        }
+        out
+    }
+
+    /// `counter` or `gauge`; name, help and value of each figure that is one number.
+    #[doc(hidden)]
+    pub fn families(&self) -> Vec<(&'static str, (&'static str, &'static str, u64))> {
         let counters = [
             ("commits_total", "Commits that wrote something.", self.commits),
             ("conflicts_total", "Transactions that lost against another.", self.conflicts),
@@ -98,41 +135,8 @@ impl Stats {
             ("visible_lsn", "Everything below is visible.", self.visible_lsn.0),
             ("poisoned", "1 if writes are refused.", u64::from(self.poisoned.is_some())),
         ];
-        let families = counters.iter().map(|c| ("counter", c)).chain(gauges.iter().map(|g| ("gauge", g)));
-        for (kind, (name, help, value)) in families {
-            let _ = write!(
-                out,
-                "# HELP seawall_{name} {help}\n# TYPE seawall_{name} {kind}\nseawall_{name} {value}\n"
-            );
-        }
-        let age = self.oldest_snapshot_age.as_secs_f64();
-        let _ = write!(
-            out,
-            "# HELP seawall_oldest_snapshot_age_seconds Age of the oldest snapshot.\n\
-             # TYPE seawall_oldest_snapshot_age_seconds gauge\nseawall_oldest_snapshot_age_seconds {age}\n"
-        );
-        let retained: [(&str, &str, fn(&Retainer) -> f64); 2] = [
-            ("bytes", "Log kept, by who keeps it.", |retainer| retainer.bytes as f64),
-            ("age_seconds", "How long it has been kept, by who keeps it.", |retainer| {
-                retainer.age.as_secs_f64()
-            }),
-        ];
-        for (unit, help, value) in retained {
-            let name = format!("seawall_log_retained_{unit}");
-            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n");
-            for retainer in &self.log_retained {
-                let who = retainer.who.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-                let _ = writeln!(out, "{name}{{who=\"{who}\"}} {}", value(retainer));
-            }
-        }
-        for (name, help, times) in [
-            ("commit_seconds", "Time of a commit, from call to visible.", &self.commit_us),
-            ("log_write_seconds", "Time of a group's durable write to the log.", &self.sync_us),
-            ("checkpoint_seconds", "Time of a checkpoint.", &self.checkpoint_us),
-        ] {
-            histogram(&mut out, name, help, times);
-        }
-        out
+        let counters = counters.into_iter().map(|family| ("counter", family));
+        counters.chain(gauges.into_iter().map(|family| ("gauge", family))).collect()
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) struct Row {
     pub(crate) seen: Seen,
     /// Seconds of all windows together.
     pub(crate) seconds: f64,
+    pub(crate) repetitions: usize,
     pub(crate) verdict: Verdict,
 }
 
@@ -205,6 +206,7 @@ fn row(case: &Case, entrant: Entrant, measured: &[&Measured], shows_flushes: boo
         disturbed: measured.iter().filter(|measured| measured.is_disturbed()).count(),
         seen: seen(&measured),
         seconds: measured.iter().map(|measured| measured.seconds).sum(),
+        repetitions: measured.len(),
         verdict: verdict(case, entrant.contender, flushes_per_commit.filter(|_| shows_flushes)),
     })
 }
@@ -218,6 +220,9 @@ fn seen(measured: &[&Measured]) -> Seen {
         checkpoint_s: all().map(|seen| seen.checkpoint_s).sum(),
         log_bytes: middle(all().map(|seen| Some(seen.log_bytes? as f64)).collect()).map(|bytes| bytes as u64),
         read_bytes_per_s: middle(all().map(|seen| seen.read_bytes_per_s).collect()),
+        memory_bytes: all().filter_map(|seen| seen.memory_bytes).max(),
+        budget_bytes: all().find_map(|seen| seen.budget_bytes),
+        disk_bytes_per_byte: middle(all().map(|seen| seen.disk_bytes_per_byte).collect()),
     }
 }
 
