@@ -13,6 +13,9 @@ use seawall::wal::{AlignedBuf, OsDisk};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const BLOCK_BYTES: usize = 4096;
@@ -43,6 +46,60 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
 pub(crate) fn forget(dir: &Path) -> Result<()> {
     for path in files(dir)? {
         rustix::fs::fadvise(open(&path, OFlags::empty())?, 0, None, Advice::DontNeed)?;
+    }
+    Ok(())
+}
+
+/// Keeps the kernel from serving a store's files out of memory that the store was not given: until dropped, they are
+/// forgotten many times a second, and so is what this process has mapped of them. What is written stays until it is
+/// on the device.
+pub(crate) struct Forgetting {
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// At 20,000 reads of 4 KiB a second, about 4 MB come together between two times.
+const FORGET_EVERY: Duration = Duration::from_millis(50);
+
+impl Forgetting {
+    pub(crate) fn start(dir: &Path) -> Forgetting {
+        let done = Arc::new(AtomicBool::new(false));
+        let (dir, is_done) = (dir.to_owned(), Arc::clone(&done));
+        let thread = std::thread::spawn(move || {
+            while !is_done.load(Ordering::Relaxed) {
+                // A file may go away meanwhile.
+                let _ = unmap(&dir).and_then(|()| forget(&dir));
+                std::thread::sleep(FORGET_EVERY);
+            }
+        });
+        Forgetting { done, thread: Some(thread) }
+    }
+}
+
+impl Drop for Forgetting {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Shared mappings of files below a directory lose their pages; those of a file that is memory shared between processes
+/// (SQLite's `-shm`) keep them.
+fn unmap(dir: &Path) -> Result<()> {
+    for line in fs::read_to_string("/proc/self/maps")?.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
+        let Some(path) = words.nth(3).map(Path::new) else { continue };
+        let is_memory = path.to_string_lossy().ends_with("-shm");
+        if !rights.ends_with('s') || !path.starts_with(dir) || is_memory {
+            continue;
+        }
+        let Some((from, to)) = range.split_once('-') else { continue };
+        let (from, to) = (usize::from_str_radix(from, 16)?, usize::from_str_radix(to, 16)?);
+        // SAFETY: of a shared mapping of a file only the page table's entries go: the next access finds the same bytes,
+        // in the page cache or in the file. If the mapping has gone meanwhile the call fails, or, at worst, does the
+        // same to another mapping of this child's store.
+        unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
     }
     Ok(())
 }

@@ -191,8 +191,8 @@ fn run_all(args: &Args, cases: &[Case], ground: &Ground, mut json: Option<&mut F
             for &entrant in &field {
                 let asked = cases.iter().filter(|case| case.field.contains(&entrant));
                 let asked: Vec<(Workload, u16)> = asked.map(|case| (case.workload, case.threads)).collect();
-                let order =
-                    Order { shelf, rows: args.rows_there(), update_s: args.update_s(), cases: asked.clone() };
+                let (rows, update_s, cases) = (args.rows_there(), args.update_s(), asked.clone());
+                let order = Order { shelf, rows, update_s, own_bytes: 0, cases };
                 let delivery = run_shelf(args, entrant, order, ground).unwrap_or_else(|error| {
                     asked.iter().map(|case| (case.0, case.1, Err(error.to_string()))).collect()
                 });
@@ -354,9 +354,18 @@ fn line(child: &mut Child, begins: &'static str, patience: Duration) -> Result<S
     })
 }
 
+fn is_full(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).is_ok_and(|space| space.f_bavail * space.f_frsize < 1 << 20)
+}
+
 /// What a failed child said last.
 fn last_words(job: &Job) -> String {
     let text = fs::read_to_string(job.dir.join("stderr")).unwrap_or_default();
     let last = text.lines().rev().find(|line| !line.trim().is_empty());
-    last.map(|line| format!(": {}", line.strip_prefix("race: ").unwrap_or(line))).unwrap_or_default()
+    match last {
+        Some(line) => format!(": {}", line.strip_prefix("race: ").unwrap_or(line)),
+        // It could not even say so.
+        None if is_full(&job.dir) => ": the disk is full".to_owned(),
+        None => String::new(),
+    }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Order {
     pub(crate) rows: u64,
     /// For [`Workload::Updates5x`] and its like, which run until checkpoints have had their turns.
     pub(crate) update_s: f64,
+    /// What the child had in memory before it opened a store.
+    pub(crate) own_bytes: u64,
     /// Each with its number of threads.
     pub(crate) cases: Vec<(Workload, u16)>,
 }
@@ -72,6 +74,10 @@ impl Order {
 /// All that was ordered but for opening again.
 pub(crate) fn deliver(job: &Job, order: &Order) -> Result<Delivery> {
     let rows = Rows::new(VALUE_BYTES);
+    // What the race itself has in memory is not the store's.
+    meter::forget_peak()?;
+    let own = meter::peak_bytes()?;
+    let order = &Order { own_bytes: own, ..order.clone() };
     let store = job.entrant.contender.open(&order.setup(&job.dir, job))?;
     let mut delivery = Delivery::new();
     let loaded = load(&*store, &rows, job, order)?;
@@ -94,7 +100,6 @@ pub(crate) fn deliver(job: &Job, order: &Order) -> Result<Delivery> {
 
 /// Commits all rows, in the random order of their keys.
 fn load(store: &dyn Store, rows: &Rows, job: &Job, order: &Order) -> Result<Measured> {
-    meter::forget_peak()?;
     let mut latency = Histogram::new();
     let per_commit = Workload::Load.rows_per_commit() as u64;
     let (mut commits, mut batch) = (0, Vec::with_capacity(per_commit as usize));
@@ -128,7 +133,7 @@ fn load(store: &dyn Store, rows: &Rows, job: &Job, order: &Order) -> Result<Meas
 /// The most memory since it was last forgotten, and what was given.
 fn memory(order: &Order) -> Result<Seen> {
     Ok(Seen {
-        memory_bytes: Some(meter::peak_bytes()?),
+        memory_bytes: Some(meter::peak_bytes()?.saturating_sub(order.own_bytes)),
         budget_bytes: Some(order.shelf.memory(order.bytes())),
         ..Seen::default()
     })
@@ -170,6 +175,9 @@ impl Stand<'_> {
     fn measure(&self, workload: Workload, threads: usize) -> Result<Measured> {
         meter::settle(&self.job.dir)?;
         meter::forget_peak()?;
+        // With a cgroup the kernel itself sees to it.
+        let is_short = self.order.shelf != Shelf::Warm && self.job.cgroup.is_none();
+        let _forgetting = is_short.then(|| cold::Forgetting::start(&self.job.dir));
         let measured = match workload {
             Workload::Get | Workload::Get4x => self.reads(threads, |window, random| window.get(random)),
             Workload::MultiGet4x => self.reads(threads, |window, random| window.multi_get(random)),
@@ -232,6 +240,8 @@ pub(crate) fn update<'a>(rows: &'a Rows, count: u64, thread: usize, number: u64)
 /// Opens what was closed, and reads its first row: that is the time.
 pub(crate) fn open_cold(job: &Job, order: &Order) -> Result<Measured> {
     let rows = Rows::new(VALUE_BYTES);
+    meter::forget_peak()?;
+    let order = &Order { own_bytes: meter::peak_bytes()?, ..order.clone() };
     let meter = Meter::start(&job.dir, &[])?;
     let start = Instant::now();
     let store = job.entrant.contender.open(&order.setup(&job.dir, job))?;

@@ -321,7 +321,7 @@ fn wake_on_time() {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
     use super::*;
     use crate::command::ui::test_ui;

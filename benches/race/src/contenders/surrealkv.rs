@@ -55,11 +55,18 @@ pub(super) fn open(setup: &Setup<'_>, tasks: bool) -> Result<Box<dyn Store>> {
 
 impl Committing for Transactions {
     async fn commit<'a>(&'a self, rows: &'a [Row<'a>]) -> Result<()> {
-        let mut transaction = self.tree.begin_with_mode(Mode::WriteOnly)?.with_durability(self.durability);
-        for row in rows {
-            transaction.set(&row.key[..], row.value)?;
+        loop {
+            let begun = self.tree.begin_with_mode(Mode::WriteOnly)?;
+            let mut transaction = begun.with_durability(self.durability);
+            for row in rows {
+                transaction.set(&row.key[..], row.value)?;
+            }
+            match transaction.commit().await {
+                // Two have changed the same row at once: the one that lost does it again.
+                Err(surrealkv::Error::TransactionWriteConflict) => {}
+                done => return Ok(done?),
+            }
         }
-        Ok(transaction.commit().await?)
     }
 }
 
