@@ -149,6 +149,9 @@ fn remark(table: &Table, row: &Row) -> String {
 fn happened(workload: Workload, row: &Row) -> Option<String> {
     let seen = row.seen;
     match workload {
+        Workload::Reopen if row.contender == Contender::Sqlite => {
+            Some("a sixteenth of the rows, and no peer for it".to_owned())
+        }
         Workload::Rotations => Some(format!("{} rotations", seen.rotations?)),
         Workload::Checkpoint => {
             let share = seen.checkpoint_s? / row.seconds * 100.0;
