@@ -7,6 +7,20 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Figures of a store since it was opened.
+///
+/// ```
+/// # use seawall_engine::Db;
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// rows.insert("a", "1")?;
+/// let stats = db.stats();
+/// println!("{} commits for each flush", stats.commits as f64 / stats.syncs as f64);
+/// println!("99 of 100 took less than {} µs", stats.commit_us.quantile(0.99));
+/// for retainer in &stats.log_retained {
+///     println!("{} keeps {} bytes of log", retainer.who, retainer.bytes);
+/// }
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -170,6 +184,14 @@ pub(crate) struct Counters {
 }
 
 /// A finished checkpoint.
+///
+/// ```
+/// # use seawall_engine::{Checkpoint, Db};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// let Checkpoint { lsn, path, bytes } = db.checkpoint()?;
+/// println!("{} holds everything before {lsn}; {bytes} bytes were written", path.display());
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     /// Everything below is in the data file; recovery starts here.
@@ -181,6 +203,13 @@ pub struct Checkpoint {
 }
 
 /// How far a long operation is.
+///
+/// ```
+/// # use seawall_engine::{Db, Progress};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// db.verify(|progress: Progress| println!("{} of {} blocks", progress.done, progress.total))?;
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -191,6 +220,14 @@ pub struct Progress {
 }
 
 /// What [`Db::verify`](crate::Db::verify) found.
+///
+/// ```
+/// # use seawall_engine::{Db, VerifyReport};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// let report: VerifyReport = db.verify(|_| {})?;
+/// assert_eq!(report.problems, [""; 0]);
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -207,6 +244,15 @@ pub struct VerifyReport {
 }
 
 /// Something that happened in the background.
+///
+/// ```
+/// use seawall_engine::Event;
+///
+/// fn is_alarming(event: &Event) -> bool {
+///     matches!(event, Event::Poisoned { .. } | Event::NoSpace)
+/// }
+/// assert!(is_alarming(&Event::NoSpace));
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {

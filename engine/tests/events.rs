@@ -1,5 +1,5 @@
 //! Every event, brought about for real, and listeners that misbehave.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, missing_docs)]
 
 use seawall_engine::{Db, DbBuilder, Durability, Error, Event, EventListener, Keyspace, WriteBatch};
 use seawall_wal::disk::sim::{Fault, Op};
