@@ -163,12 +163,12 @@ impl Core {
                     let took = self.runtime.now().saturating_sub(start);
                     self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                     self.counters.checkpoint_us.record_duration(took);
-                    self.tell(&Event::CheckpointDone { lsn: checkpoint.lsn, took });
+                    self.tell(Event::CheckpointDone { lsn: checkpoint.lsn, took });
                 }
             }
             Err(Error::NoSpace) => {
                 self.fold.note_end(&*self.runtime, true);
-                self.tell(&Event::NoSpace);
+                self.tell(Event::NoSpace);
             }
             Err(error) => {
                 self.poison(error);
@@ -237,7 +237,7 @@ impl Core {
     fn give_way(&self, is_short: impl FnMut() -> bool) -> bool {
         let age = self.reads.expire(self.options.snapshot_age_max, is_short);
         if let Some(age) = age {
-            self.tell(&Event::SnapshotOld { age });
+            self.tell(Event::SnapshotOld { age });
         }
         age.is_some()
     }

@@ -21,6 +21,7 @@ impl Handle {
         let finished = if core.options.read_only { Ok(()) } else { core.finish() };
         let closed = core.log.close();
         core.note_failure();
+        core.options.events.end();
         finished.and(closed)
     }
 
@@ -52,6 +53,7 @@ impl Drop for Handle {
             core.is_closed.store(true, Ordering::Release);
             core.sequencer.close();
             self.stop_threads();
+            core.options.events.end();
             return;
         }
         // Nobody is there to be told: whoever wants to know calls `close`.
