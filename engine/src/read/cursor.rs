@@ -17,6 +17,8 @@ enum Gap {
     Before(Slice),
     After(Slice),
     Last,
+    /// Beside the row that the merge lends, behind it or, if it reads backwards, before it.
+    Lent,
 }
 
 impl Gap {
@@ -26,7 +28,8 @@ impl Gap {
             Gap::First => Some(Edge::first()),
             Gap::Before(key) => Some(Edge::before(key)),
             Gap::After(key) => Some(Edge::behind(key)),
-            Gap::Last => None,
+            // A cursor that notes what it reads is lent nothing.
+            Gap::Last | Gap::Lent => None,
         }
     }
 }
@@ -186,6 +189,10 @@ impl Cursor {
     #[expect(clippy::should_implement_trait, reason = "it lends its rows, which no Iterator can")]
     pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.check()?;
+        if self.lend(false) {
+            return Ok(self.merge.as_mut().map(|(merge, _)| merge.lent()));
+        }
+        self.settle();
         let entry = match self.peeked.take() {
             Some(entry) => Some(entry),
             None => self.read(false)?,
@@ -216,6 +223,10 @@ impl Cursor {
     /// ```
     pub fn prev(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.check()?;
+        if self.lend(true) {
+            return Ok(self.merge.as_mut().map(|(merge, _)| merge.lent()));
+        }
+        self.settle();
         if self.peeked.take().is_some() {
             // The merge has gone past the gap.
             self.merge = None;
@@ -246,10 +257,38 @@ impl Cursor {
     /// ```
     pub fn peek(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.check()?;
+        self.settle();
         if self.peeked.is_none() {
             self.peeked = self.read(false)?;
         }
         Ok(self.peeked.as_ref().map(|(key, value)| (&**key, &**value)))
+    }
+
+    /// Steps over the next row in this direction if it can be lent without allocating.
+    #[inline]
+    fn lend(&mut self, is_reverse: bool) -> bool {
+        if self.track.is_some() || self.peeked.is_some() {
+            return false;
+        }
+        match &mut self.merge {
+            Some((merge, direction)) if *direction == is_reverse && self.origin.is_ok() => {
+                // Before the step: afterwards the row of the gap is not at hand any more.
+                let is_lent = merge.lend();
+                if is_lent {
+                    self.gap = Gap::Lent;
+                }
+                is_lent
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps the gap's key, before the merge goes on or is given up.
+    fn settle(&mut self) {
+        if let (Gap::Lent, Some((merge, is_reverse))) = (&self.gap, &mut self.merge) {
+            let key = Slice::from(merge.lent().0.to_vec());
+            self.gap = if *is_reverse { Gap::Before(key) } else { Gap::After(key) };
+        }
     }
 
     fn show(&mut self, entry: Option<Entry>) -> Option<(&[u8], &[u8])> {
@@ -284,6 +323,8 @@ impl Cursor {
                 (Gap::Before(key), true) => range.to = Bound::Excluded(key.clone()),
                 (Gap::After(key), false) => range.from = Bound::Excluded(key.clone()),
                 (Gap::After(key), true) => range.to = Bound::Included(key.clone()),
+                // It was settled.
+                (Gap::Lent, _) => return Ok(None),
             }
             self.merge = Some((origin.merge(&range, is_reverse)?, is_reverse));
         }

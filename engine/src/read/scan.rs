@@ -166,6 +166,35 @@ struct Below {
 }
 
 impl Below {
+    /// As [`next`](Self::next), as long as nothing has to be read for it. `None` says nothing: ask that.
+    #[inline]
+    fn next_in_leaf(&mut self) -> Option<Entry> {
+        if !self.is_positioned || self.has_ended {
+            return None;
+        }
+        let row = self.cursor.step_in_leaf(!self.is_reverse)?;
+        if self.is_outside(&row.0) {
+            self.has_ended = true;
+            return None;
+        }
+        Some(row)
+    }
+
+    /// As [`next_in_leaf`](Self::next_in_leaf), but the row stays with the cursor, which lends it.
+    #[inline]
+    fn lend_in_leaf(&mut self) -> bool {
+        if !self.is_positioned || self.has_ended || !self.cursor.lend_in_leaf(!self.is_reverse) {
+            return false;
+        }
+        self.has_ended = self.is_outside(self.cursor.key());
+        !self.has_ended
+    }
+
+    #[inline]
+    fn is_outside(&self, key: &[u8]) -> bool {
+        if self.is_reverse { self.range.is_before_start(key) } else { self.range.is_past_end(key) }
+    }
+
     fn next(&mut self) -> Result<Option<Found>> {
         if self.has_ended {
             return Ok(None);
@@ -180,10 +209,7 @@ impl Below {
             self.is_positioned = true;
         }
         let row = if self.is_reverse { self.cursor.prev()? } else { self.cursor.next()? };
-        let is_outside = |key: &[u8]| {
-            if self.is_reverse { self.range.is_before_start(key) } else { self.range.is_past_end(key) }
-        };
-        Ok(row.filter(|(key, _)| !is_outside(key)).map(|(key, value)| (key, Version::Value(value))))
+        Ok(row.filter(|(key, _)| !self.is_outside(key)).map(|(key, value)| (key, Version::Value(value))))
     }
 
     fn leave(&mut self, span: &Span) {
@@ -373,6 +399,34 @@ impl Merge {
         if self.is_reverse { order.reverse() } else { order }
     }
 
+    /// The tree, if nothing is left above it: a store at rest has nothing else, and elsewhere a scan mostly comes to where
+    /// no delta has anything.
+    #[inline]
+    fn tree_alone(&mut self) -> Option<&mut Below> {
+        match &mut self.heads[..] {
+            [Head { source: Source::Below(below), found: None, .. }] if self.cleared.is_empty() => {
+                Some(below)
+            }
+            _ => None,
+        }
+    }
+
+    /// Steps over the next row, which then stays with [`lent`](Self::lent); false says nothing: ask
+    /// [`next_entry`](Self::next_entry).
+    #[inline]
+    pub(crate) fn lend(&mut self) -> bool {
+        self.tree_alone().is_some_and(Below::lend_in_leaf)
+    }
+
+    /// The row that [`lend`](Self::lend) stepped over.
+    #[inline]
+    pub(crate) fn lent(&mut self) -> (&[u8], &[u8]) {
+        match self.tree_alone() {
+            Some(below) => (below.cursor.key(), below.cursor.lent_value()),
+            None => (&[], &[]),
+        }
+    }
+
     /// The next row that is there.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>> {
         while let Some(found) = self.next_found()? {
@@ -464,6 +518,29 @@ pub struct Scan {
 struct Side {
     merge: Merge,
     track: Option<Track>,
+    /// The row given last came straight from the tree, where its key is still at hand.
+    is_from_tree: bool,
+}
+
+impl Side {
+    /// The next row, if nothing lies above the tree and nothing has to be read or noted for it.
+    #[inline]
+    fn next_in_leaf(&mut self) -> Option<Entry> {
+        if self.track.is_some() {
+            return None;
+        }
+        let row = self.merge.tree_alone()?.next_in_leaf()?;
+        self.is_from_tree = true;
+        Some(row)
+    }
+
+    /// The key of the row given last, if it came straight from the tree.
+    fn key_from_tree(&mut self) -> Option<Slice> {
+        if !self.is_from_tree {
+            return None;
+        }
+        self.merge.tree_alone()?.cursor.key_slice()
+    }
 }
 
 impl Scan {
@@ -508,14 +585,23 @@ impl Scan {
             Err(error) => return error.take().map_or(Ok(None), Err),
         };
         origin.check()?;
+        // Where the sides stand has not been noted since a row came straight from the tree.
+        if let Some(key) = self.front.as_mut().and_then(Side::key_from_tree) {
+            self.range.from = Bound::Excluded(key);
+        }
+        if let Some(key) = self.back.as_mut().and_then(Side::key_from_tree) {
+            self.range.to = Bound::Excluded(key);
+        }
         let side = if is_reverse { &mut self.back } else { &mut self.front };
         let side = match side {
             Some(side) => side,
             None => {
                 let merge = origin.merge(&self.range, is_reverse)?;
-                side.insert(Side { merge, track: self.track.take().or_else(|| origin.track()) })
+                let track = self.track.take().or_else(|| origin.track());
+                side.insert(Side { merge, track, is_from_tree: false })
             }
         };
+        side.is_from_tree = false;
         let entry = side.merge.next_entry()?;
         let entry = entry.filter(|(key, _)| {
             // Otherwise the other side has been here already.
@@ -540,7 +626,21 @@ impl Scan {
         Ok(Some((key, value)))
     }
 
+    #[inline]
     fn take(&mut self, is_reverse: bool) -> Option<Result<Entry>> {
+        let (side, other) =
+            if is_reverse { (&mut self.back, &self.front) } else { (&mut self.front, &self.back) };
+        // With two sides, each must see where the other has been.
+        if let (Some(side), None, Ok(origin)) = (side, other, &self.origin)
+            && origin.check().is_ok()
+            && let Some(row) = side.next_in_leaf()
+        {
+            return Some(Ok(row));
+        }
+        self.take_any(is_reverse)
+    }
+
+    fn take_any(&mut self, is_reverse: bool) -> Option<Result<Entry>> {
         if self.has_ended {
             return None;
         }
@@ -571,6 +671,6 @@ impl FusedIterator for Scan {}
 
 impl std::fmt::Debug for Scan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scan").field("rest", &self.range).finish_non_exhaustive()
+        f.debug_struct("Scan").field("range", &self.range).finish_non_exhaustive()
     }
 }

@@ -176,6 +176,20 @@ pub(super) struct Block {
     prefix: Range<usize>,
     slots: usize,
     wide: bool,
+    /// What each entry's suffix begins with: a search compares these, which lie side by side, and mostly needs to look
+    /// at a single entry.
+    heads: Box<[u32]>,
+}
+
+/// The first four bytes of a suffix, as a number: of two suffixes the lower never has the higher head.
+fn head(suffix: &[u8]) -> u32 {
+    match suffix.first_chunk::<4>() {
+        Some(bytes) => u32::from_be_bytes(*bytes),
+        None => suffix
+            .iter()
+            .enumerate()
+            .fold(0, |head, (index, byte)| head | u32::from(*byte) << (24 - 8 * index)),
+    }
 }
 
 impl AsRef<[u8]> for Block {
@@ -188,7 +202,7 @@ impl Block {
     //= docs/format/data.md#values
     /// A value's extent, whose checksum the caller has verified.
     pub(super) fn value(bytes: Vec<u8>, ptr: Ptr, keyspace: u32) -> Block {
-        Block { bytes, ptr, keyspace, count: 0, prefix: 0..0, slots: 0, wide: false }
+        Block { bytes, ptr, keyspace, count: 0, prefix: 0..0, slots: 0, wide: false, heads: [].into() }
     }
 
     //= docs/format/data.md#leaves-and-inner-blocks
@@ -204,8 +218,10 @@ impl Block {
         if count == 0 || slots_end.is_none_or(|end| end > used) {
             return Err(format!("{count} entries do not fit in {used} bytes"));
         }
-        let block = Block { bytes, ptr, keyspace, count, prefix: HEADER_BYTES..slots, slots, wide };
+        let (prefix, heads) = (HEADER_BYTES..slots, [].into());
+        let mut block = Block { bytes, ptr, keyspace, count, prefix, slots, wide, heads };
         block.check_entries(slots_end.unwrap_or(used), used)?;
+        block.heads = (0..count).map(|index| head(block.suffix(index))).collect();
         Ok(block)
     }
 
@@ -282,6 +298,11 @@ impl Block {
         self.bytes.len()
     }
 
+    /// Bytes that the block takes in memory beside its own struct, what makes searching quick included.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.heads)
+    }
+
     /// Whether it is smaller in the file than in memory.
     pub(super) fn is_compressed(&self) -> bool {
         self.bytes.len() > self.ptr.bytes as usize
@@ -336,6 +357,14 @@ impl Block {
         (form, self.bytes.get(start..start + len).unwrap_or_default())
     }
 
+    /// Where an entry's value is in the block, if it stands there.
+    pub(super) fn inline_value(&self, index: usize) -> Option<Range<usize>> {
+        let at = self.slot(index);
+        let start = at + ENTRY_HEADER_BYTES + usize::from(u16_at(&self.bytes, at));
+        let form = u16_at(&self.bytes, at + 2);
+        (index < self.count && form <= FORM_INLINE_MAX).then(|| start..start + usize::from(form))
+    }
+
     /// What an entry holds.
     ///
     /// # Errors
@@ -371,7 +400,16 @@ impl Block {
         let Some(rest) = key.strip_prefix(prefix) else {
             return Err(if key < prefix { 0 } else { self.count });
         };
-        let (mut low, mut high) = (0, self.count);
+        let wanted = head(rest);
+        let mut low = self.heads.partition_point(|head| *head < wanted);
+        // Mostly one, or none.
+        let alike = self.heads.get(low..).unwrap_or_default();
+        let mut high = low
+            + match alike {
+                [first, ..] if *first != wanted => 0,
+                [_, second, ..] if *second != wanted => 1,
+                _ => alike.partition_point(|head| *head == wanted),
+            };
         while low < high {
             let middle = low + (high - low) / 2;
             match self.suffix(middle).cmp(rest) {

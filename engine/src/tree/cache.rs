@@ -35,7 +35,7 @@ struct ByBytes;
 
 impl Weighter<CacheKey, Arc<Block>> for ByBytes {
     fn weight(&self, _: &CacheKey, block: &Arc<Block>) -> u64 {
-        block.bytes_len() as u64 + ENTRY_BYTES
+        block.memory_bytes() as u64 + ENTRY_BYTES
     }
 }
 
@@ -99,6 +99,8 @@ impl Counters {
 pub(super) struct Cache {
     blocks: QuickCache<CacheKey, Arc<Block>, ByBytes, Fixed>,
     counters: Counters,
+    /// Asking `blocks` takes all of its locks.
+    capacity: u64,
 }
 
 impl Cache {
@@ -117,7 +119,8 @@ impl Cache {
             // The builder only refuses when a size is missing, and none is.
             Err(_) => QuickCache::with(items, weight, ByBytes, Fixed::default(), DefaultLifecycle::default()),
         };
-        Cache { blocks, counters: Counters::default() }
+        let capacity = blocks.capacity();
+        Cache { blocks, counters: Counters::default(), capacity }
     }
 
     pub(super) fn get(&self, ptr: &Ptr) -> Option<Arc<Block>> {
@@ -148,7 +151,7 @@ impl Cache {
     }
 
     pub(super) fn capacity(&self) -> u64 {
-        self.blocks.capacity()
+        self.capacity
     }
 
     pub(super) fn hits(&self) -> u64 {

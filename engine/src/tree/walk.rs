@@ -9,7 +9,7 @@ use super::ptr::Ptr;
 use super::{Error, Result, Root, TreeStore};
 use seawall_wal::Slice;
 use seawall_wal::disk::BLOCK_BYTES;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, OnceLock};
 
 /// Which end of a block to enter by.
@@ -140,6 +140,17 @@ impl Walker {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Steps over the next row, or back over the one before, if it is in the leaf at hand and its value with it. Gives
+    /// the leaf, the row's index and where its value is: no step that fails, and none that reads.
+    #[inline]
+    fn step_in_leaf(&mut self, forward: bool) -> Option<(&Arc<Block>, usize, Range<usize>)> {
+        let leaf = self.leaf.as_ref()?;
+        let row = if forward { self.gap } else { self.gap.checked_sub(1)? };
+        let value = leaf.inline_value(row)?;
+        self.gap = if forward { row + 1 } else { row };
+        Some((leaf, row, value))
     }
 
     /// Steps over the next row and gives its index in [`leaf`](Self::leaf).
@@ -279,6 +290,7 @@ impl TreeStore {
             is_placed: false,
             row: None,
             key: Vec::new(),
+            value: None,
             keys: None,
         }
     }
@@ -310,6 +322,20 @@ impl LeafKeys {
         }
         LeafKeys { leaf: Arc::clone(leaf), bytes, ends }
     }
+
+    /// Those of `leaf`, which mostly are at hand.
+    #[inline]
+    fn keep<'a>(kept: &'a mut Option<Arc<LeafKeys>>, leaf: &Arc<Block>) -> &'a Arc<LeafKeys> {
+        if kept.as_ref().is_none_or(|keys| !Arc::ptr_eq(&keys.leaf, leaf)) {
+            *kept = None;
+        }
+        kept.get_or_insert_with(|| Arc::new(LeafKeys::of(leaf)))
+    }
+
+    fn range(&self, row: usize) -> Range<usize> {
+        let start = row.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        start..self.ends.get(row).copied().unwrap_or(start)
+    }
 }
 
 /// A gap between the rows of one keyspace, as of one root. A fresh cursor stands before the first row.
@@ -327,6 +353,8 @@ pub struct TreeCursor {
     /// The row that was stepped over last, in the walker's leaf.
     row: Option<usize>,
     key: Vec<u8>,
+    /// Where the value of the row that was lent last is, if it stands in the leaf.
+    value: Option<Range<usize>>,
     keys: Option<Arc<LeafKeys>>,
 }
 
@@ -370,6 +398,34 @@ impl TreeCursor {
         let row = if forward { self.walker.next(&self.store)? } else { self.walker.prev(&self.store)? };
         self.row = row;
         Ok(row)
+    }
+
+    /// As [`next`](Self::next) and [`prev`](Self::prev), as long as nothing has to be read for it. `None` says nothing:
+    /// ask those.
+    #[inline]
+    pub(crate) fn step_in_leaf(&mut self, forward: bool) -> Option<(Slice, Slice)> {
+        let (leaf, row, value) = self.walker.step_in_leaf(forward)?;
+        self.row = Some(row);
+        let keys = LeafKeys::keep(&mut self.keys, leaf);
+        let value = Slice::within(Arc::<Block>::clone(leaf), value);
+        Some((Slice::within(Arc::<LeafKeys>::clone(keys), keys.range(row)), value))
+    }
+
+    /// As [`advance`](Self::advance) and [`retreat`](Self::retreat), as long as nothing has to be read for it, the value
+    /// included, which is then [`lent_value`](Self::lent_value). False says nothing: ask those.
+    #[inline]
+    pub(crate) fn lend_in_leaf(&mut self, forward: bool) -> bool {
+        let Some((leaf, row, value)) = self.walker.step_in_leaf(forward) else { return false };
+        leaf.key_into(row, &mut self.key);
+        (self.row, self.value) = (Some(row), Some(value));
+        true
+    }
+
+    /// The value of the row that [`lend_in_leaf`](Self::lend_in_leaf) stepped over.
+    #[inline]
+    pub(crate) fn lent_value(&self) -> &[u8] {
+        let bytes = self.walker.leaf().map_or(&[][..], |leaf| (**leaf).as_ref());
+        self.value.clone().and_then(|value| bytes.get(value)).unwrap_or_default()
     }
 
     /// Steps over the next row and gives it; `None` behind the last.
@@ -441,13 +497,8 @@ impl TreeCursor {
     /// The key of the row that was stepped over last, to keep. It shares its bytes with its leaf's other keys.
     pub fn key_slice(&mut self) -> Option<Slice> {
         let (row, leaf) = (self.row?, self.walker.leaf()?);
-        if self.keys.as_ref().is_none_or(|keys| !Arc::ptr_eq(&keys.leaf, leaf)) {
-            self.keys = Some(Arc::new(LeafKeys::of(leaf)));
-        }
-        let keys = self.keys.as_ref()?;
-        let start = row.checked_sub(1).and_then(|before| keys.ends.get(before)).copied().unwrap_or(0);
-        let end = keys.ends.get(row).copied().unwrap_or(start);
-        Some(Slice::within(Arc::<LeafKeys>::clone(keys), start..end))
+        let keys = LeafKeys::keep(&mut self.keys, leaf);
+        Some(Slice::within(Arc::<LeafKeys>::clone(keys), keys.range(row)))
     }
 
     /// The value of the row that was stepped over last.

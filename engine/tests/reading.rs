@@ -1,0 +1,141 @@
+//! Scans and cursors over a tree alone, over deltas alone, and over both, against a map: both ways, turning at will.
+//! A row that comes straight from a leaf takes another way than one that is merged or read, so rows of all kinds are
+//! mixed: large values beside small ones, and keys that differ behind their first four bytes only, or in length alone.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use seawall_engine::{Db, Keyspace, Readable, Scan, WriteBatch};
+use seawall_wal::SimDisk;
+use std::collections::BTreeMap;
+
+type Row = (Vec<u8>, Vec<u8>);
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        match self.below(8) {
+            0 => vec![0; self.below(8) as usize],
+            1 => [&b"same"[..], &vec![0; self.below(4) as usize]].concat(),
+            2 => self.below(3000).to_be_bytes()[5..].to_vec(),
+            _ => [&b"same"[..], &self.below(3000).to_be_bytes()].concat(),
+        }
+    }
+}
+
+fn fill(db: &Db, ks: &Keyspace, rows: &mut BTreeMap<Vec<u8>, Vec<u8>>, count: u64, random: &mut Random) {
+    let mut batch = WriteBatch::new();
+    for _ in 0..count {
+        let (key, len) = (random.key(), [9, 90, 0, 700, 3000][random.below(5) as usize % 5]);
+        if random.below(5) == 0 {
+            batch.remove(ks, &key);
+            rows.remove(&key);
+        } else {
+            let value = vec![random.below(256) as u8; len];
+            batch.insert(ks, &key, &value);
+            rows.insert(key, value);
+        }
+    }
+    db.write(batch).unwrap();
+}
+
+fn take(scan: &mut Scan, is_front: bool) -> Option<Row> {
+    let row = if is_front { scan.next() } else { scan.next_back() };
+    row.map(|row| row.unwrap()).map(|(key, value)| (key.to_vec(), value.to_vec()))
+}
+
+/// Runs from one end and then from the other, until they meet.
+fn check_scan(reader: &impl Readable, ks: &Keyspace, rows: &[Row], random: &mut Random) {
+    let (mut from, mut to) = (0, rows.len());
+    if random.below(2) == 0 && rows.len() > 10 {
+        from = random.below(rows.len() as u64 / 2) as usize;
+        to = from + random.below((rows.len() - from) as u64) as usize;
+    }
+    let mut scan = if to < rows.len() {
+        reader.range(ks, &rows[from].0[..]..&rows[to].0[..])
+    } else {
+        reader.range(ks, rows.get(from).map_or(&[][..], |row| &row.0[..])..)
+    };
+    let mut is_front = random.below(2) == 0;
+    loop {
+        for _ in 0..[1, 3, 40, 100_000][random.below(4) as usize] {
+            let expected =
+                if from == to { None } else { rows.get(if is_front { from } else { to - 1 }).cloned() };
+            assert_eq!(take(&mut scan, is_front), expected);
+            if expected.is_none() {
+                assert_eq!(take(&mut scan, !is_front), None);
+                return;
+            }
+            if is_front { from += 1 } else { to -= 1 }
+        }
+        is_front = !is_front;
+    }
+}
+
+/// Long runs of a cursor, turned round, with a look at the next row now and then.
+fn check_cursor(reader: &impl Readable, ks: &Keyspace, rows: &[Row], random: &mut Random) {
+    let mut cursor = reader.cursor(ks);
+    let mut gap = 0;
+    for _ in 0..20 {
+        if random.below(3) == 0 {
+            let key = random.key();
+            if random.below(2) == 0 {
+                cursor.seek(&key).unwrap();
+                gap = rows.partition_point(|row| row.0 < key);
+            } else {
+                cursor.seek_for_prev(&key).unwrap();
+                gap = rows.partition_point(|row| row.0 <= key);
+            }
+        }
+        let is_back = random.below(2) == 0;
+        for _ in 0..[1, 2, 50, 300][random.below(4) as usize] {
+            if random.below(40) == 0 {
+                let peeked = cursor.peek().unwrap().map(|(key, value)| (key.to_vec(), value.to_vec()));
+                assert_eq!(peeked.as_ref(), rows.get(gap));
+            }
+            let shown = if is_back { cursor.prev().unwrap() } else { cursor.next().unwrap() };
+            let shown = shown.map(|(key, value)| (key.to_vec(), value.to_vec()));
+            let expected = if is_back { gap.checked_sub(1) } else { Some(gap) };
+            assert_eq!(shown.as_ref(), expected.and_then(|index| rows.get(index)));
+            gap = if is_back { gap.saturating_sub(1) } else { (gap + 1).min(rows.len()) };
+        }
+    }
+}
+
+#[test]
+fn scans_and_cursors_agree_with_a_map_over_tree_and_deltas() {
+    for seed in 1..13 {
+        let disk = SimDisk::new(seed);
+        let mut random = Random(seed * 0x9e37_79b9);
+        let db = Db::builder("/store").disk(disk).background(false).open().unwrap();
+        let ks = db.keyspace("a").unwrap();
+        let mut model = BTreeMap::new();
+        if seed % 3 != 0 {
+            fill(&db, &ks, &mut model, 1500, &mut random);
+            db.checkpoint().unwrap();
+        }
+        if seed % 3 != 1 {
+            // Few: a scan is over deltas and tree first, and then over the tree alone.
+            fill(&db, &ks, &mut model, [5, 300][seed as usize % 2], &mut random);
+        }
+        let rows: Vec<Row> = model.into_iter().collect();
+        let (snapshot, tx) = (db.snapshot(), db.begin());
+        for _ in 0..12 {
+            check_scan(&snapshot, &ks, &rows, &mut random);
+            check_cursor(&snapshot, &ks, &rows, &mut random);
+        }
+        check_scan(&tx, &ks, &rows, &mut random);
+        check_cursor(&tx, &ks, &rows, &mut random);
+        for _ in 0..300 {
+            let key = random.key();
+            let expected = rows.binary_search_by(|row| row.0.cmp(&key)).ok().map(|index| &rows[index].1);
+            assert_eq!(snapshot.get(&ks, &key).unwrap().as_deref(), expected.map(|value| &value[..]));
+        }
+    }
+}
