@@ -26,8 +26,12 @@ pub fn txn_record(data: &[u8]) {
         let mut durable = Durable::default();
         durable.apply(&record);
         assert!(durable.iter().count() <= 1);
-        let (site, _) = Site::recover(Context::new(NodeId(0), u64::MAX), &durable, 0);
-        assert_eq!(site.is_idle(), durable.iter().count() == 0, "what is kept is taken up again");
+        let me = NodeId(0);
+        let (site, _) = Site::recover(Context::new(me, u64::MAX), &durable, 0);
+        // A coordinator that asks itself is answered at once, and may be through.
+        if record.txn.coordinator != me {
+            assert_eq!(site.is_idle(), durable.iter().count() == 0, "what is kept is taken up again");
+        }
     }
 }
 

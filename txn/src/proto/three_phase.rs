@@ -6,10 +6,10 @@
 //!                 │ a no, deadline                                 │ deadline, and one is there ▲                │ all
 //!                 └──► aborted, no record                          └────────────────────────────┘                ▼
 //!                                                                                                             dropped
-//! after a crash:  PreCommit found ──► Returned: others may have ended it; it asks, and follows
+//! after a crash:  PreCommit found ──► Returned: others may have ended it; it asks, writes the outcome down, and follows
 //! ```
 //!
-//! [`Coordinator::step`] → `start`, `vote`, `advance`, `decide`, `decided`, `tell`, `follow`.
+//! [`Coordinator::step`] → `start`, `vote`, `advance`, `decide`, `decided`, `tell`, `follow`, `followed`.
 //!
 //! Forced writes: prepare and second phase at each participant, second phase and decision at the coordinator: 2N+2.
 //!
@@ -32,6 +32,7 @@ pub mod termination;
 const PRE_COMMIT: Token = Token(1);
 const DECISION: Token = Token(2);
 const END: Token = Token(3);
+const FOLLOWED: Token = Token(4);
 
 /// The coordinator of one transaction.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +52,7 @@ enum State {
     Advancing { tell: BTreeSet<NodeId>, there: BTreeSet<NodeId> },
     Returned { tell: BTreeSet<NodeId> },
     Deciding { tell: BTreeSet<NodeId> },
+    Following { decision: Decision, tell: BTreeSet<NodeId> },
     Telling { decision: Decision, waiting: BTreeSet<NodeId> },
     Ended,
 }
@@ -70,6 +72,13 @@ impl Coordinator {
             Input::Message { from, body } => self.message(from, body, &mut out),
             Input::Persisted(PRE_COMMIT) => self.advance(&mut out),
             Input::Persisted(DECISION) => self.decided(&mut out),
+            Input::Persisted(FOLLOWED) => self.followed(&mut out),
+            Input::Refused(FOLLOWED) => {
+                if let State::Following { tell, .. } = &self.state {
+                    self.state = State::Returned { tell: tell.clone() };
+                    out.retry(&mut self.attempt, 0);
+                }
+            }
             Input::Refused(PRE_COMMIT) => {
                 if let State::PreCommitting { tell } = &self.state {
                     let tell: Vec<NodeId> = tell.iter().copied().collect();
@@ -234,8 +243,20 @@ impl Coordinator {
         self.tell(Decision::Commit, tell, out);
     }
 
-    /// Others have ended it meanwhile.
+    /// Others have ended it meanwhile. They keep the outcome until this node has it durably: an abort by forgetting
+    /// the second phase (T5).
     fn follow(&mut self, decision: Decision, tell: BTreeSet<NodeId>, out: &mut Out) {
+        let entry = match decision {
+            Decision::Commit => Entry::Committing { group: told(tell.iter().copied()), merged: false },
+            Decision::Abort => Entry::End(Role::Coordinator),
+        };
+        out.force(FOLLOWED, entry);
+        self.state = State::Following { decision, tell };
+    }
+
+    fn followed(&mut self, out: &mut Out) {
+        let State::Following { decision, tell } = &self.state else { return };
+        let (decision, tell) = (*decision, tell.clone());
         out.push(Effect::Outcome(decision));
         self.tell(decision, tell, out);
     }
@@ -272,7 +293,13 @@ impl Coordinator {
             State::Telling { decision, waiting } => {
                 out.send_all(waiting, &Body::Decide { decision: *decision, acknowledge: true });
             }
-            State::New | State::PreCommitting { .. } | State::Deciding { .. } | State::Ended => return,
+            State::New
+            | State::PreCommitting { .. }
+            | State::Deciding { .. }
+            | State::Following { .. }
+            | State::Ended => {
+                return;
+            }
         }
         out.retry(&mut self.attempt, 0);
     }
