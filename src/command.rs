@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod completions;
+mod compression;
 mod del;
 mod demo;
 mod dump;

@@ -43,6 +43,8 @@ pub mod wal {
     pub use seawall_wal::*;
 }
 
+pub mod observe;
+
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod torture;

@@ -5,30 +5,31 @@
 //! wait for.
 
 mod core;
+mod keyspace;
 
 pub(crate) use self::core::{Core, Handle};
+pub use self::keyspace::Keyspace;
 
 use crate::commit::batch::WriteBatch;
 use crate::commit::ticket::Ticket;
 use crate::commit::transaction::Transaction;
-use crate::key::KeyRange;
-use crate::keyspace::{Life, check_name};
+use crate::keyspace::check_name;
 use crate::options::{DbBuilder, TxOptions};
 use crate::read::scan::Own;
-use crate::read::view::{Readable, Snapshot};
+use crate::read::view::Snapshot;
 use crate::record::{CATALOGUE, CatalogueRow, KeyspaceOptions};
 use crate::stats::{Checkpoint, Progress, Stats, VerifyReport};
 use crate::{Error, Result, Scan};
-use seawall_wal::{Durability, Lsn, Recovery, Slice};
+use seawall_wal::{Durability, Lsn, Recovery};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// An open store. Clones share it; the last one's drop closes it.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> seawall_engine::Result<()> {
-/// let db = seawall_engine::Db::open("store")?;
+/// let db = seawall_engine::Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
 /// let accounts = db.keyspace("accounts")?;
 /// accounts.insert("ada", "100")?;
 /// db.transact(|tx| {
@@ -56,11 +57,31 @@ impl Db {
     ///
     /// # Errors
     /// As [`DbBuilder::open`].
+    ///
+    /// ```
+    /// # let dir = std::env::temp_dir().join(format!("seawall-open-{}", std::process::id()));
+    /// use seawall_engine::Db;
+    ///
+    /// let db = Db::open(&dir)?;
+    /// assert!(dir.join("data").exists());
+    /// # drop(db);
+    /// # std::fs::remove_dir_all(dir).unwrap();
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Db> {
         Db::builder(path.as_ref()).open()
     }
 
     /// To open a store with other choices.
+    ///
+    /// ```
+    /// use seawall_engine::Db;
+    ///
+    /// // In memory, on a simulated disk, as for a test.
+    /// let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).memory_budget(64 << 20).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn builder(path: impl Into<PathBuf>) -> DbBuilder {
         DbBuilder::new(path.into())
     }
@@ -69,6 +90,14 @@ impl Db {
     ///
     /// # Errors
     /// `ReadOnly` if it would have to be created, `Closed`, `Poisoned`, `NoSpace`, `TooLarge` for the name.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// let accounts = db.keyspace("accounts")?;
+    /// assert_eq!(accounts.name(), "accounts");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
         self.open_or_create(name, &KeyspaceOptions::default())
     }
@@ -79,6 +108,14 @@ impl Db {
     /// # Errors
     /// As [`keyspace`](Db::keyspace); `BadInput` for options that this version cannot keep to, and for others than the
     /// keyspace was made with.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, KeyspaceOptions};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// let plain = db.keyspace_with("plain", KeyspaceOptions::default())?;
+    /// assert_eq!(*plain.options(), KeyspaceOptions::default());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn keyspace_with(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
         options.check()?;
         let keyspace = self.open_or_create(name, &options)?;
@@ -113,6 +150,15 @@ impl Db {
     ///
     /// # Errors
     /// `Closed`, what reading can meet, and `BadInput` if it was made with options that this version cannot keep to.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// assert!(db.open_keyspace("rows")?.is_some());
+    /// assert!(db.open_keyspace("other")?.is_none());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn open_keyspace(&self, name: &str) -> Result<Option<Keyspace>> {
         self.core().check_open()?;
         check_name(name)?;
@@ -129,12 +175,31 @@ impl Db {
     ///
     /// # Errors
     /// `KeyspaceMissing` if it is gone already, and as [`Transaction::commit`].
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// db.drop_keyspace(rows)?;
+    /// assert!(db.open_keyspace("rows")?.is_none());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn drop_keyspace(&self, ks: Keyspace) -> Result<()> {
         self.transact(|transaction| transaction.drop_keyspace(&ks))
     }
 
     /// The names of all keyspaces, sorted; none if the store is closed or the catalogue cannot be read: where that
     /// matters, ask [`keyspace_names`](Db::keyspace_names).
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// db.keyspace("b")?;
+    /// db.keyspace("a")?;
+    /// assert_eq!(db.keyspaces(), ["a", "b"]);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn keyspaces(&self) -> Vec<String> {
         self.keyspace_names().unwrap_or_default()
     }
@@ -143,6 +208,14 @@ impl Db {
     ///
     /// # Errors
     /// `Closed`; `Io` and `Corruption` if the catalogue cannot be read.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// assert_eq!(db.keyspace_names()?, ["rows"]);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn keyspace_names(&self) -> Result<Vec<String>> {
         self.core().check_open()?;
         let row = CatalogueRow::new(CATALOGUE, KeyspaceOptions::default());
@@ -152,17 +225,49 @@ impl Db {
     }
 
     /// The store as it is now. Hold it no longer than needed: see [`Snapshot`].
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let before = db.snapshot();
+    /// rows.insert("a", "1")?;
+    /// assert!(before.get(&rows, "a")?.is_none());
+    /// assert!(db.snapshot().get(&rows, "a")?.is_some());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn snapshot(&self) -> Snapshot {
         let core = self.core();
         core.reads.snapshot(core.catalogue.instance(), false)
     }
 
     /// Begins a transaction with the store's defaults.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// tx.insert(&rows, "a", "1")?;
+    /// assert!(rows.get("a")?.is_none(), "seen by nobody else");
+    /// tx.commit()?;
+    /// assert!(rows.get("a")?.is_some());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn begin(&self) -> Transaction {
         self.begin_with(TxOptions::default())
     }
 
     /// Begins a transaction.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, TxOptions};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin_with(TxOptions { read_only: true, ..TxOptions::default() });
+    /// assert!(tx.insert(&rows, "a", "1").is_err());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn begin_with(&self, options: TxOptions) -> Transaction {
         Transaction::new(Arc::clone(&self.0), &options)
     }
@@ -175,10 +280,10 @@ impl Db {
     /// # Errors
     /// Those of `f` and of [`Transaction::commit`]; `Conflict`, `Deadlock` or `LockTimeout` if it lost every time.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> seawall_engine::Result<()> {
     /// # use seawall_engine::{Db, Readable};
-    /// # let db = Db::open("store")?;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
     /// # let counts = db.keyspace("counts")?;
     /// let count = db.transact(|tx| {
     ///     let old = tx.get(&counts, "visits")?.map_or(0, |old| old.len());
@@ -195,6 +300,15 @@ impl Db {
     ///
     /// # Errors
     /// As [`transact`](Db::transact).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, TxOptions};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let once = TxOptions { retries_max: Some(0), ..TxOptions::default() };
+    /// db.transact_with(once, |tx| tx.insert(&rows, "a", "1"))?;
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn transact_with<T>(
         &self,
         options: TxOptions,
@@ -210,7 +324,7 @@ impl Db {
     /// # Errors
     /// As [`transact`](Db::transact).
     ///
-    /// ```no_run
+    /// ```
     /// # use seawall_engine::{Db, Error, Readable};
     /// enum Refused {
     ///     Poor,
@@ -274,6 +388,17 @@ impl Db {
     ///
     /// # Errors
     /// As [`Transaction::commit`], without `Conflict`.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.insert(&rows, "a", "1").insert(&rows, "b", "2");
+    /// let lsn = db.write(batch)?;
+    /// assert!(lsn < db.write_pipelined(WriteBatch::new())?.wait()?);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn write(&self, batch: WriteBatch) -> Result<Lsn> {
         self.write_with(batch, self.core().options.durability)
     }
@@ -282,6 +407,17 @@ impl Db {
     ///
     /// # Errors
     /// As [`write`](Db::write).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Durability, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.insert(&rows, "a", "1");
+    /// db.write_with(batch, Durability::Memory)?; // lost with this process, until
+    /// db.sync()?;
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn write_with(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn> {
         let core = self.core();
         core.check_writable()?;
@@ -297,6 +433,22 @@ impl Db {
     ///
     /// # Errors
     /// As [`write`](Db::write).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tickets = Vec::new();
+    /// for n in 0..10_u8 {
+    ///     let mut batch = WriteBatch::new();
+    ///     batch.insert(&rows, [n], "v");
+    ///     tickets.push(db.write_pipelined(batch)?);
+    /// }
+    /// for ticket in tickets {
+    ///     ticket.wait()?;
+    /// }
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn write_pipelined(&self, batch: WriteBatch) -> Result<Ticket> {
         let core = self.core();
         core.check_writable()?;
@@ -311,6 +463,15 @@ impl Db {
     ///
     /// # Errors
     /// `Closed`, `ReadOnly`, `Poisoned`, and what the device says.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let lsn = rows.insert("a", "1")?;
+    /// assert!(db.sync()? > lsn);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn sync(&self) -> Result<Lsn> {
         let core = self.core();
         core.check_writable()?;
@@ -324,6 +485,17 @@ impl Db {
     /// # Errors
     /// `NoSpace`: nothing happened, and it may be tried again. After any other failure of a write or a sync, the
     /// store refuses writes.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// let made = db.checkpoint()?;
+    /// assert!(made.bytes > 0);
+    /// assert_eq!(db.checkpoint()?.bytes, 0, "nothing is left to do");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     #[doc(alias = "compact")]
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         self.core().check_writable()?;
@@ -334,25 +506,66 @@ impl Db {
     ///
     /// # Errors
     /// `Closed`, `Io`. What is damaged is in the report.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// db.checkpoint()?;
+    /// let report = db.verify(|progress| println!("{} of {}", progress.done, progress.total))?;
+    /// assert!(report.problems.is_empty(), "{:?}", report.problems);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<VerifyReport> {
         self.core().check_open()?;
         self.core().verify(&mut progress)
     }
 
     /// What recovery found when the store was opened.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// assert_eq!(db.recovery().records, 0, "a new store has nothing to recover");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn recovery(&self) -> &Recovery {
         self.core().log.recovery()
     }
 
     /// Figures of now.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// let stats = db.stats();
+    /// assert!(stats.commits > 0 && stats.log_bytes > 0);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn stats(&self) -> Stats {
         self.core().stats()
     }
 
-    /// After `NoSpace`: looks for room, and accepts writes again.
+    /// After `NoSpace`: looks for room, and accepts writes again. Also after the log found no room for what had its place
+    /// already, which file systems that copy on write may do and which poisons the store: what could not be written is
+    /// written in place, and commits of which `CommitUnknown` was told become visible.
     ///
     /// # Errors
-    /// `NoSpace` if there still is none; `Poisoned` if a write or a sync failed, and only reopening helps.
+    /// `NoSpace` if there still is none; `Poisoned` if another write, or a sync, failed, and only reopening helps.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// if let Err(seawall_engine::Error::NoSpace) = rows.insert("a", "1") {
+    ///     // Somebody has made room meanwhile.
+    ///     db.resume()?;
+    /// }
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn resume(&self) -> Result<()> {
         self.core().check_open()?;
         if self.core().options.read_only {
@@ -367,6 +580,17 @@ impl Db {
     ///
     /// # Errors
     /// What the last writes meet; `Closed` if it is closed already.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let other = db.clone();
+    /// db.close()?;
+    /// assert!(matches!(rows.get("a"), Err(seawall_engine::Error::Closed)));
+    /// assert!(matches!(other.close(), Err(seawall_engine::Error::Closed)));
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn close(self) -> Result<()> {
         self.0.close()
     }
@@ -377,94 +601,6 @@ const RETRIES_MAX_DEFAULT: u32 = 64;
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Db").field("path", &self.core().options.path).finish_non_exhaustive()
-    }
-}
-
-/// A named, ordered map in a store. Each call on it is a transaction of its own; to do several things together see
-/// [`Db::transact`], [`Db::snapshot`] and [`WriteBatch`]. A handle keeps the store open.
-#[derive(Clone)]
-pub struct Keyspace {
-    handle: Arc<Handle>,
-    life: Arc<Life>,
-}
-
-impl Keyspace {
-    pub(crate) fn new(handle: Arc<Handle>, life: Arc<Life>) -> Keyspace {
-        Keyspace { handle, life }
-    }
-
-    pub(crate) fn life(&self) -> &Arc<Life> {
-        &self.life
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        self.life.name()
-    }
-
-    /// What it was made with.
-    pub fn options(&self) -> &KeyspaceOptions {
-        self.life.options()
-    }
-
-    /// The value of a key, now.
-    ///
-    /// # Errors
-    /// `KeyspaceMissing`, `Closed`, and what reading can meet.
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Slice>> {
-        let core = self.handle.core();
-        core.check_open()?;
-        core.reads.get_now(&self.life, key.as_ref())
-    }
-
-    /// The key gets this value.
-    ///
-    /// # Errors
-    /// As [`Db::write`].
-    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Lsn> {
-        let mut batch = WriteBatch::new();
-        batch.put(&self.life, key.as_ref(), value.as_ref());
-        Db(Arc::clone(&self.handle)).write(batch)
-    }
-
-    /// The key is gone.
-    ///
-    /// # Errors
-    /// As [`Db::write`].
-    pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<Lsn> {
-        let mut batch = WriteBatch::new();
-        batch.delete(&self.life, key.as_ref());
-        Db(Arc::clone(&self.handle)).write(batch)
-    }
-
-    /// The rows of a range as they are now, from either end.
-    pub fn range(&self, range: impl KeyRange) -> Scan {
-        match self.handle.core().check_open() {
-            Ok(()) => self.snapshot().range(self, range),
-            Err(error) => Scan::failed(error),
-        }
-    }
-
-    /// The rows whose keys start with `prefix`, as they are now.
-    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Scan {
-        match self.handle.core().check_open() {
-            Ok(()) => self.snapshot().prefix(self, prefix),
-            Err(error) => Scan::failed(error),
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let core = self.handle.core();
-        core.reads.snapshot(core.catalogue.instance(), false)
-    }
-}
-
-impl std::fmt::Debug for Keyspace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keyspace")
-            .field("name", &self.name())
-            .field("id", &self.life.id())
-            .finish_non_exhaustive()
     }
 }
 

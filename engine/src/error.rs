@@ -14,6 +14,20 @@ use std::sync::Arc;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the store, to be matched on. `Display` is written for people and says what to do.
+///
+/// ```
+/// use seawall_engine::Error;
+///
+/// fn advice(error: &Error) -> &'static str {
+///     match error {
+///         Error::NoSpace => "make room, then call Db::resume",
+///         error if error.is_retryable() => "nothing happened: try again",
+///         error if error.is_outcome_unknown() => "open the store again, and look",
+///         _ => "see what it says",
+///     }
+/// }
+/// assert_eq!(advice(&Error::Conflict), "nothing happened: try again");
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -96,16 +110,34 @@ pub enum Error {
 
 impl Error {
     /// True if another transaction won: nothing happened.
+    ///
+    /// ```
+    /// use seawall_engine::Error;
+    ///
+    /// assert!(Error::Conflict.is_conflict() && !Error::Deadlock.is_conflict());
+    /// ```
     pub fn is_conflict(&self) -> bool {
         matches!(self, Error::Conflict)
     }
 
     /// True if nothing happened and trying again is right: a conflict, a deadlock, a lock that was not to be had in time.
+    ///
+    /// ```
+    /// use seawall_engine::Error;
+    ///
+    /// assert!(Error::LockTimeout.is_retryable() && !Error::NoSpace.is_retryable());
+    /// ```
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Conflict | Error::Deadlock | Error::LockTimeout)
     }
 
     /// True if the commit may or may not survive.
+    ///
+    /// ```
+    /// use seawall_engine::Error;
+    ///
+    /// assert!(Error::CommitUnknown { lsn: seawall_engine::Lsn(7) }.is_outcome_unknown());
+    /// ```
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Error::CommitUnknown { .. })
     }
@@ -211,6 +243,10 @@ impl std::fmt::Display for Error {
             Error::NoSpace => {
                 f.write_str("the disk is full: nothing was written; free some space and try again")
             }
+            Error::Poisoned(cause) if matches!(**cause, Error::NoSpace) => f.write_str(
+                "this store refuses writes since its log found no room on the disk: free some space, then call `resume`, \
+                 or reopen it",
+            ),
             Error::Poisoned(cause) => {
                 write!(
                     f,

@@ -18,6 +18,7 @@ mod commit;
 mod cover;
 mod db;
 mod delta;
+mod events;
 mod invariants;
 mod keyspace;
 mod life;

@@ -1,5 +1,6 @@
 //! What can be chosen when a store is opened, and when a transaction begins.
 
+use crate::events::Events;
 use crate::mutation::Mutation;
 use crate::record::PAYLOAD_BYTES_MAX;
 use crate::stats::EventListener;
@@ -12,6 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How far transactions are kept apart.
+///
+/// ```
+/// # use seawall_engine::{Db, Isolation, TxOptions};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// let loose = TxOptions { isolation: Some(Isolation::Snapshot), ..TxOptions::default() };
+/// let mut tx = db.begin_with(loose);
+/// tx.insert(&rows, "a", "1")?;
+/// tx.commit()?;
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Isolation {
@@ -55,6 +67,18 @@ const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
 const SNAPSHOT_AGE_MAX_DEFAULT: Duration = Duration::from_secs(600);
 
 /// How a store is opened: see [`Db::builder`].
+///
+/// ```
+/// # use seawall_engine::{Db, Durability};
+/// # use std::time::Duration;
+/// let db = Db::builder("/store")
+///     .disk(seawall_wal::SimDisk::new(1))
+///     .durability(Durability::Written)
+///     .checkpoint_interval(Duration::from_secs(10))
+///     .open()?;
+/// # drop(db);
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "nothing is opened before `open`"]
 pub struct DbBuilder {
@@ -109,7 +133,7 @@ pub(crate) struct Options {
     pub(crate) durable_write: Option<DurableWrite>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) events: Option<Arc<dyn EventListener>>,
+    pub(crate) events: Arc<Events>,
     pub(crate) background: bool,
     pub(crate) mutation: Option<Mutation>,
     pub(crate) on_stage: Option<StageHook>,
@@ -149,6 +173,13 @@ impl DbBuilder {
     }
 
     /// Whether a store that is not there is created. Default: true.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Error};
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let missing = Db::builder("/store").disk(disk).create(false).open();
+    /// assert!(matches!(missing, Err(Error::Io { .. })));
+    /// ```
     pub fn create(mut self, yes: bool) -> Self {
         self.create = yes;
         self
@@ -156,42 +187,101 @@ impl DbBuilder {
 
     /// Reads only: no file is written or synced, and writes get `ReadOnly`. The store must not be open for writing
     /// elsewhere. What a killed process had written and not synced is shown, though a power cut may still take it.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Error};
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// # Db::builder("/store").disk(disk.clone()).open()?.keyspace("rows")?;
+    /// let db = Db::builder("/store").disk(disk).read_only(true).open()?;
+    /// let rows = db.open_keyspace("rows")?.unwrap();
+    /// assert!(matches!(rows.insert("a", "1"), Err(Error::ReadOnly)));
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;
         self
     }
 
     /// How far commits must have come before they count. Default: [`Durability::Synced`].
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Durability};
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).durability(Durability::Written).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn durability(mut self, default: Durability) -> Self {
         self.durability = default;
         self
     }
 
     /// How far transactions are kept apart. Default: [`Isolation::Serializable`].
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Isolation};
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).isolation(Isolation::Snapshot).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn isolation(mut self, default: Isolation) -> Self {
         self.isolation = default;
         self
     }
 
     /// Bytes for deltas and block cache together, half for each. Default: 256 MiB.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).memory_budget(1 << 30).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.memory_budget = bytes;
         self
     }
 
     /// Bytes of log kept between checkpoints: bounds recovery. At least four segments. Default: 512 MiB.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).log_bytes_max(2 << 30).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn log_bytes_max(mut self, bytes: u64) -> Self {
         self.log_bytes_max = bytes;
         self
     }
 
     /// Bytes of a log file; fixed when the store is created. Default: 64 MiB.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).segment_bytes(16 << 20).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
     }
 
     /// How long a commit stays in the log alone, at most. Default: 60 s.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # use std::time::Duration;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).checkpoint_interval(Duration::from_secs(5)).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn checkpoint_interval(mut self, every: Duration) -> Self {
         self.checkpoint_interval = every;
         self
@@ -201,6 +291,15 @@ impl DbBuilder {
     /// what it holds back is needed: when deltas, those that only old snapshots hold included, outgrow their half of the
     /// memory budget, or a checkpoint finds the disk full. Its reads then answer `SnapshotTooOld`. Younger ones never
     /// give way; writers are slowed instead. Default: 10 minutes.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # use std::time::Duration;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).snapshot_age_max(Duration::from_secs(60)).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn snapshot_age_max(mut self, age: Duration) -> Self {
         self.snapshot_age_max = age;
         self
@@ -208,6 +307,15 @@ impl DbBuilder {
 
     /// Which way many operations at once are handed to the machine's disk; a disk that was given decides for itself.
     /// Default: what the machine allows.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # use seawall_wal::Io;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).io(Io::Blocking).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn io(mut self, backend: Io) -> Self {
         self.io = backend;
         self
@@ -215,30 +323,82 @@ impl DbBuilder {
 
     /// Whether a new store measures, for some 50 ms, by which way durable writes are the quickest on its device, and keeps
     /// the answer. Default: true; see [`seawall_wal::WalOptions::probe`].
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).probe(false).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn probe(mut self, yes: bool) -> Self {
         self.probe = yes;
         self
     }
 
     /// The way of writing durably, instead of what was measured when the store was created. A new store keeps it.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # use seawall_wal::disk::DurableWrite;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).durable_write(DurableWrite::WriteThenSync).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn durable_write(mut self, way: DurableWrite) -> Self {
         self.durable_write = Some(way);
         self
     }
 
     /// The disk; the machine's own by default.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// let disk = seawall_wal::SimDisk::new(7);
+    /// let db = Db::builder("/store").disk(disk.clone()).open()?;
+    /// db.keyspace("rows")?.insert("a", "1")?;
+    /// // What a power cut at this moment leaves.
+    /// let again = Db::builder("/store").disk(disk.crash_copy()).open()?;
+    /// assert!(again.keyspace("rows")?.get("a")?.is_some());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = Some(disk);
         self
     }
 
     /// Clock, randomness and threads; the machine's own by default.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).runtime(seawall_wal::OsRuntime::new()).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
         self.runtime = Some(runtime);
         self
     }
 
-    /// Who is told what happens in the background.
+    /// Who is told what happens in the background: see [`EventListener`].
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # use seawall_engine::{Event, EventListener};
+    /// # use std::sync::Arc;
+    /// struct Print;
+    /// impl EventListener for Print {
+    ///     fn event(&self, event: &Event) {
+    ///         eprintln!("{event:?}");
+    ///     }
+    /// }
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).events(Arc::new(Print)).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn events(mut self, listener: Arc<dyn EventListener>) -> Self {
         self.events = Some(listener);
         self
@@ -247,6 +407,16 @@ impl DbBuilder {
     /// Whether the store has threads of its own. Without, the caller makes the checkpoints, and tickets complete only
     /// when waited for: on a [`SimDisk`](seawall_wal::SimDisk) a run of one thread is then determined by its calls.
     /// Default: true.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).background(false).open()?;
+    /// let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// db.checkpoint()?; // nobody else makes one
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn background(mut self, yes: bool) -> Self {
         self.background = yes;
         self
@@ -278,6 +448,14 @@ impl DbBuilder {
     /// # Errors
     /// `Io` (with `NotFound` if there is none and none is to be created), `Locked`, `Corruption`, `FormatVersion`,
     /// `NoSpace`, `BadInput`.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn open(self) -> Result<Db> {
         crate::life::open::open(self.options()?)
     }
@@ -310,8 +488,8 @@ impl DbBuilder {
             probe: self.probe,
             durable_write: self.durable_write,
             disk,
+            events: Events::new(self.events, Arc::clone(&runtime)),
             runtime,
-            events: self.events,
             background: self.background && !self.read_only,
             mutation: self.mutation,
             on_stage: self.on_stage,

@@ -7,6 +7,20 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Figures of a store since it was opened.
+///
+/// ```
+/// # use seawall_engine::Db;
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// rows.insert("a", "1")?;
+/// let stats = db.stats();
+/// println!("{} commits for each flush", stats.commits as f64 / stats.syncs as f64);
+/// println!("99 of 100 took less than {} µs", stats.commit_us.quantile(0.99));
+/// for retainer in &stats.log_retained {
+///     println!("{} keeps {} bytes of log", retainer.who, retainer.bytes);
+/// }
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -22,7 +36,8 @@ pub struct Stats {
     pub log_payload_bytes: u64,
     /// Bytes of log kept.
     pub log_bytes: u64,
-    /// Bytes on disk: the data file and the log.
+    /// Bytes on disk, as the file system counts them: the data file and the log, with the files of the log that are
+    /// ready for later. Where that cannot be asked, the bytes that are used.
     pub disk_bytes: u64,
     /// Who keeps the log.
     pub log_retained: Vec<Retainer>,
@@ -51,6 +66,8 @@ pub struct Stats {
     pub checkpoint_lsn: Lsn,
     /// Everything below is visible.
     pub visible_lsn: Lsn,
+    /// Events that the listener was too slow for.
+    pub events_dropped: u64,
     /// Why writes are refused, if they are.
     pub poisoned: Option<String>,
     /// Time of a commit, from call to visible, in µs.
@@ -62,8 +79,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The figures in Prometheus' text exposition format: names begin with `seawall_`, counters end with `_total`, and
-    /// times are in microseconds unless the name says seconds.
+    /// The figures in Prometheus' text exposition format 0.0.4: names begin with `seawall_`, counters end with `_total`,
+    /// and times are in seconds. The histograms' buckets are powers of two of a microsecond.
     ///
     /// ```
     /// let text = seawall_engine::Stats::default().to_prometheus();
@@ -71,6 +88,43 @@ impl Stats {
     /// ```
     pub fn to_prometheus(&self) -> String {
         let mut out = String::new();
+        for (kind, (name, help, value)) in self.families() {
+            let _ = write!(
+                out,
+                "# HELP seawall_{name} {help}\n# TYPE seawall_{name} {kind}\nseawall_{name} {value}\n"
+            );
+        }
+        let age = self.oldest_snapshot_age.as_secs_f64();
+        let _ = write!(
+            out,
+            "# HELP seawall_oldest_snapshot_age_seconds Age of the oldest snapshot.\n\
+             # TYPE seawall_oldest_snapshot_age_seconds gauge\nseawall_oldest_snapshot_age_seconds {age}\n"
+        );
+        for (unit, help) in [
+            ("bytes", "Log kept, by who keeps it."),
+            ("age_seconds", "How long it has been kept, by who keeps it."),
+        ] {
+            let name = format!("seawall_log_retained_{unit}");
+            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+            for retainer in &self.log_retained {
+                let who = retainer.who.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                let value = if unit == "bytes" { retainer.bytes as f64 } else { retainer.age.as_secs_f64() };
+                let _ = writeln!(out, "{name}{{who=\"{who}\"}} {value}");
+            }
+        }
+        for (name, help, times) in [
+            ("commit_seconds", "Time of a commit, from call to visible.", &self.commit_us),
+            ("log_write_seconds", "Time of a group's durable write to the log.", &self.sync_us),
+            ("checkpoint_seconds", "Time of a checkpoint.", &self.checkpoint_us),
+        ] {
+            histogram(&mut out, name, help, times);
+        }
+        out
+    }
+
+    /// `counter` or `gauge`; name, help and value of each figure that is one number.
+    #[doc(hidden)]
+    pub fn families(&self) -> Vec<(&'static str, (&'static str, &'static str, u64))> {
         let counters = [
             ("commits_total", "Commits that wrote something.", self.commits),
             ("conflicts_total", "Transactions that lost against another.", self.conflicts),
@@ -81,6 +135,7 @@ impl Stats {
             ("cache_misses_total", "Blocks read from the data file.", self.cache_misses),
             ("checkpoints_total", "Checkpoints made.", self.checkpoints),
             ("checkpoint_bytes_total", "Bytes written by checkpoints.", self.checkpoint_bytes),
+            ("events_dropped_total", "Events that the listener was too slow for.", self.events_dropped),
         ];
         let gauges = [
             ("disk_bytes", "Bytes on disk.", self.disk_bytes),
@@ -94,44 +149,29 @@ impl Stats {
             ("visible_lsn", "Everything below is visible.", self.visible_lsn.0),
             ("poisoned", "1 if writes are refused.", u64::from(self.poisoned.is_some())),
         ];
-        let families = counters.iter().map(|c| ("counter", c)).chain(gauges.iter().map(|g| ("gauge", g)));
-        for (kind, (name, help, value)) in families {
-            let _ = write!(
-                out,
-                "# HELP seawall_{name} {help}\n# TYPE seawall_{name} {kind}\nseawall_{name} {value}\n"
-            );
-        }
-        let age = self.oldest_snapshot_age.as_secs_f64();
-        let _ = write!(
-            out,
-            "# HELP seawall_oldest_snapshot_age_seconds Age of the oldest snapshot.\n\
-             # TYPE seawall_oldest_snapshot_age_seconds gauge\nseawall_oldest_snapshot_age_seconds {age}\n"
-        );
-        let _ = out.write_str(
-            "# HELP seawall_log_retained_bytes Log kept, by who keeps it.\n# TYPE seawall_log_retained_bytes gauge\n",
-        );
-        for retainer in &self.log_retained {
-            let who = retainer.who.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = writeln!(out, "seawall_log_retained_bytes{{who=\"{who}\"}} {}", retainer.bytes);
-        }
-        for (name, help, histogram) in [
-            ("commit_microseconds", "Time of a commit.", &self.commit_us),
-            ("log_write_microseconds", "Time of a group's write to the log.", &self.sync_us),
-            ("checkpoint_microseconds", "Time of a checkpoint.", &self.checkpoint_us),
-        ] {
-            summary(&mut out, name, help, histogram);
-        }
-        out
+        let counters = counters.into_iter().map(|family| ("counter", family));
+        counters.chain(gauges.into_iter().map(|family| ("gauge", family))).collect()
     }
 }
 
-fn summary(out: &mut String, name: &str, help: &str, histogram: &HistogramSnapshot) {
-    let _ = write!(out, "# HELP seawall_{name} {help}\n# TYPE seawall_{name} summary\n");
-    for quantile in [0.5, 0.99, 0.999] {
-        let value = histogram.quantile(quantile);
-        let _ = writeln!(out, "seawall_{name}{{quantile=\"{quantile}\"}} {value}");
+/// Buckets end at 1 µs, 2 µs, 4 µs and so on up to this power of two, 134 s: always the same ones, as is expected of a
+/// histogram whose rates are asked for.
+const BUCKET_LAST: usize = 27;
+
+fn histogram(out: &mut String, name: &str, help: &str, times: &HistogramSnapshot) {
+    let _ = write!(out, "# HELP seawall_{name} {help}\n# TYPE seawall_{name} histogram\n");
+    let mut below = 0;
+    for power in 0..=BUCKET_LAST {
+        // Whole microseconds are kept: what took less than 2^power µs.
+        below += times.buckets.get(power).copied().unwrap_or(0);
+        let end = (1_u64 << power) as f64 / 1e6;
+        let _ = writeln!(out, "seawall_{name}_bucket{{le=\"{end}\"}} {below}");
     }
-    let _ = write!(out, "seawall_{name}_sum {}\nseawall_{name}_count {}\n", histogram.sum, histogram.count());
+    let (count, sum) = (times.count(), times.sum as f64 / 1e6);
+    let _ = write!(
+        out,
+        "seawall_{name}_bucket{{le=\"+Inf\"}} {count}\nseawall_{name}_sum {sum}\nseawall_{name}_count {count}\n"
+    );
 }
 
 /// The live counters behind [`Stats`].
@@ -144,6 +184,14 @@ pub(crate) struct Counters {
 }
 
 /// A finished checkpoint.
+///
+/// ```
+/// # use seawall_engine::{Checkpoint, Db};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// let Checkpoint { lsn, path, bytes } = db.checkpoint()?;
+/// println!("{} holds everything before {lsn}; {bytes} bytes were written", path.display());
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     /// Everything below is in the data file; recovery starts here.
@@ -155,6 +203,13 @@ pub struct Checkpoint {
 }
 
 /// How far a long operation is.
+///
+/// ```
+/// # use seawall_engine::{Db, Progress};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// db.verify(|progress: Progress| println!("{} of {} blocks", progress.done, progress.total))?;
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -165,6 +220,14 @@ pub struct Progress {
 }
 
 /// What [`Db::verify`](crate::Db::verify) found.
+///
+/// ```
+/// # use seawall_engine::{Db, VerifyReport};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// let report: VerifyReport = db.verify(|_| {})?;
+/// assert_eq!(report.problems, [""; 0]);
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -172,6 +235,12 @@ pub struct VerifyReport {
     pub blocks: u64,
     /// Rows in them.
     pub rows: u64,
+    /// Bytes of the leaves that hold them; those of compressed leaves as they were before.
+    pub leaf_bytes: u64,
+    /// Bytes that those leaves take in the file.
+    pub leaf_bytes_stored: u64,
+    /// Leaves that are compressed.
+    pub leaves_compressed: u64,
     /// Transactions in the log that were read and checked.
     pub log_records: u64,
     /// All that is wrong, in words; empty for a sound store.
@@ -181,6 +250,15 @@ pub struct VerifyReport {
 }
 
 /// Something that happened in the background.
+///
+/// ```
+/// use seawall_engine::Event;
+///
+/// fn is_alarming(event: &Event) -> bool {
+///     matches!(event, Event::Poisoned { .. } | Event::NoSpace)
+/// }
+/// assert!(is_alarming(&Event::NoSpace));
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
@@ -216,7 +294,10 @@ pub enum Event {
     NoSpace,
 }
 
-/// Is told of events, from whichever thread they happen on; must not block, and must not call the store.
+/// Is told of events, one after another, by a thread that does nothing else: a listener that takes long, or panics,
+/// holds nobody up. While it is busy up to 1,024 events wait; later ones are dropped, and counted in
+/// [`Stats::events_dropped`]. A store [without threads of its own](crate::DbBuilder::background) tells at once, on the
+/// thread on which it happens. A listener must not hold a handle of the store, which would then never close by itself.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("seawall-events-{}", std::process::id()));
@@ -245,24 +326,4 @@ pub trait EventListener: Send + Sync {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exposition_names_every_family_once() {
-        let retainer =
-            Retainer { who: "slot \"a\"".into(), lsn: Lsn(1), bytes: 7, age: Duration::from_secs(1) };
-        let stats = Stats { commits: 3, log_retained: vec![retainer], ..Stats::default() };
-        let text = stats.to_prometheus();
-        assert!(text.contains("\nseawall_commits_total 3\n"));
-        assert!(text.contains("seawall_log_retained_bytes{who=\"slot \\\"a\\\"\"} 7\n"));
-        let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
-        let mut unique = types.clone();
-        unique.sort_unstable();
-        unique.dedup();
-        assert_eq!(types.len(), unique.len());
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok()), "{line}");
-        }
-    }
-}
+mod tests;

@@ -25,6 +25,7 @@ mod block;
 mod bytes;
 mod cache;
 mod changes;
+mod codec;
 mod file;
 mod fold;
 mod freemap;

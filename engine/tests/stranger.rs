@@ -18,7 +18,9 @@ mod reader;
 
 use log::Files;
 use reader::Rows;
-use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result, WriteBatch};
+use seawall_engine::{
+    Compression, Db, DbBuilder, Durability, Error, Keyspace, KeyspaceOptions, Readable, Result, WriteBatch,
+};
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::Damage;
 use seawall_wal::runtime::Rng;
@@ -95,6 +97,12 @@ fn value(rng: &mut Rng) -> Vec<u8> {
     value
 }
 
+/// Some keyspaces are compressed.
+fn options(rng: &mut Rng) -> KeyspaceOptions {
+    let compression = if rng.chance(1, 3) { Compression::Lz4 } else { Compression::None };
+    KeyspaceOptions { compression, ..KeyspaceOptions::default() }
+}
+
 /// A store after some commits, checkpoints, dropped keyspaces and reopenings; ended by a power cut or a close.
 fn store(seed: u64) -> Arc<SimDisk> {
     let mut rng = Rng::new(seed);
@@ -103,7 +111,11 @@ fn store(seed: u64) -> Arc<SimDisk> {
         let db = builder(&disk).open().unwrap();
         for _ in 0..rng.below(30) {
             let names = ["rows", "others", "a third"];
-            let keyspace: Keyspace = db.keyspace(names[rng.below(3) as usize]).unwrap();
+            let name = names[rng.below(3) as usize];
+            let keyspace: Keyspace = match db.open_keyspace(name).unwrap() {
+                Some(keyspace) => keyspace,
+                None => db.keyspace_with(name, options(&mut rng)).unwrap(),
+            };
             let mut batch = WriteBatch::new();
             for _ in 0..1 + rng.below(40) {
                 match rng.below(20) {
@@ -163,17 +175,21 @@ fn a_tree_of_several_levels_is_read_alike() {
     let disk = SimDisk::new(2);
     let db = builder(&disk).memory_budget(64 << 20).open().unwrap();
     let keyspace = db.keyspace("deep").unwrap();
+    let lz4 = KeyspaceOptions { compression: Compression::Lz4, ..KeyspaceOptions::default() };
+    let dense = db.keyspace_with("dense", lz4).unwrap();
     for from in (0..20_000u32).step_by(500) {
         let mut batch = WriteBatch::new();
         for n in from..from + 500 {
-            batch.insert(&keyspace, n.wrapping_mul(2_654_435_761).to_be_bytes(), vec![n as u8; 100]);
+            let (key, value) = (n.wrapping_mul(2_654_435_761).to_be_bytes(), vec![n as u8; 100]);
+            batch.insert(&keyspace, key, &value).insert(&dense, key, value);
         }
         db.write_with(batch, Durability::Written).unwrap();
     }
     db.checkpoint().unwrap();
-    drop(keyspace);
+    drop((keyspace, dense));
     db.close().unwrap();
-    assert_eq!(same(&disk, "deep")["deep"].len(), 20_000);
+    let rows = same(&disk, "deep");
+    assert_eq!((rows["deep"].len(), rows["dense"] == rows["deep"]), (20_000, true));
 }
 
 /// A range of many leaves is removed, and freed unread: numbers of rows are bounds.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Every workload that fills has a fresh store, so that none pays for the one before; those that read share one that
-//! is loaded first. Every run is preceded by a look at the device: its rate is printed beside the store's.
+//! is loaded first, and so do those of YCSB that do not insert. Every run is preceded by a look at the device: its rate is printed beside the store's.
 
 use super::measure::device::{self, Device};
 use super::measure::machine::{Machine, Place};
@@ -31,6 +31,7 @@ mod report;
 mod stage;
 mod verdict;
 mod workload;
+mod ycsb;
 
 const LENGTH_MIN: Duration = Duration::from_millis(100);
 const LENGTH_MAX: Duration = Duration::from_secs(3600);
@@ -38,7 +39,8 @@ const LENGTH_MAX: Duration = Duration::from_secs(3600);
 /// Measures a store on this machine, beside the device that it stands on.
 ///
 /// Each workload runs with each number of threads. Those that write (fillsync, fillbatch, fillrandom) begin with an
-/// empty store each; those that read share one of --keys rows. What is printed: operations a second and their ratio to
+/// empty store each; those that read share one of --keys rows, and those of YCSB another; D and E, which
+/// insert, have one of their own each. What is printed: operations a second and their ratio to
 /// single durable 4 KiB writes of the device, measured in the same run; the median, 99th and 99.9th percentile and the
 /// longest time of an operation; commits that shared a flush; bytes written to the device for each byte of keys and
 /// values; processor time and context switches for each operation, those of this command included.
@@ -47,12 +49,14 @@ const LENGTH_MAX: Duration = Duration::from_secs(3600);
 With --rate the operations begin at fixed moments, whatever the store does (an open loop), and the time of each \
 counts from the moment at which it was meant to begin, so that a stall is seen by all that it would have held up.
 
-Keys have 16 bytes; values are random bytes. A run can be compared with an earlier one's `-o json`.
+Keys have 16 bytes; values are random bytes. YCSB's own rows have 1,000 bytes: --value-size 1000. Rows of several \
+gigabytes, or a small --memory, show a store that is larger than its memory. A run can be compared with an earlier one's `-o json`.
 
 Examples:
   seawall bench
   seawall bench /mnt/disk/try --workload fillsync --threads 1,16,64 --html report.html
   seawall bench --workload fillsync --threads 8 --rate 20000 --assert-p99 5ms
+  seawall bench --workload ycsb-a,ycsb-b,ycsb-c,ycsb-f,ycsb-d,ycsb-e --value-size 1000 --threads 16
   seawall bench -o json > before.json; seawall bench --compare before.json")]
 pub(crate) struct BenchArgs {
     /// Where to work: a new or empty directory on a real disk. A fresh one under the current directory without it
@@ -75,7 +79,7 @@ pub(crate) struct BenchArgs {
     /// Bytes of a value
     #[arg(long, default_value = "100", value_name = "BYTES", value_parser = units::bytes)]
     value_size: u64,
-    /// Keys that fillrandom chooses from, and rows that the store to be read has
+    /// Keys that fillrandom chooses from, and rows that the store to be read has at first
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
     keys: u64,
     /// Rows in one commit of fillbatch
@@ -84,6 +88,9 @@ pub(crate) struct BenchArgs {
     /// How far a commit must have come before it returns
     #[arg(long, value_enum, default_value = "synced", value_name = "LEVEL")]
     durability: Level,
+    /// The store's memory budget, for what is not in the data file yet and for its blocks
+    #[arg(long, default_value = "256M", value_name = "BYTES", value_parser = units::bytes)]
+    memory: u64,
     /// Open loop: begin so many operations a second, all threads together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     rate: Option<u64>,
@@ -193,7 +200,7 @@ fn measure(ui: &Ui, args: &BenchArgs, workplace: &Workplace) -> Outcome<Report> 
             rows.push(row);
         }
     }
-    let (io_backend, io_reason) = stage.close()?;
+    let ((io_backend, io_reason), loaded) = stage.close()?;
     rates.sort_unstable_by(f64::total_cmp);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     Ok(Report {
@@ -206,6 +213,7 @@ fn measure(ui: &Ui, args: &BenchArgs, workplace: &Workplace) -> Outcome<Report> 
         io_reason,
         device_writes_per_s: rates[rates.len() / 2],
         settings: args.settings(),
+        loaded,
         rows,
         comparison: Vec::new(),
     })
@@ -220,6 +228,7 @@ impl BenchArgs {
             keys: self.keys,
             batch: self.batch,
             durability: self.durability.name().to_owned(),
+            memory_bytes: self.memory,
             rate: self.rate,
         }
     }

@@ -1,5 +1,6 @@
 //! `seawall init`.
 
+use super::compression::CompressionArg;
 use super::{Failure, Outcome, Ui};
 use clap::Args;
 use seawall::Db;
@@ -10,7 +11,9 @@ use std::path::PathBuf;
 ///
 /// On a store that exists it changes nothing but the keyspaces asked for.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  seawall init db\n  seawall init db -k users -k orders")]
+#[command(
+    after_help = "Examples:\n  seawall init db\n  seawall init db -k users -k orders\n  seawall init db -k texts --compression lz4"
+)]
 pub(crate) struct InitArgs {
     /// The store's directory: new, empty, or a store already
     #[arg(value_name = "DB")]
@@ -18,6 +21,8 @@ pub(crate) struct InitArgs {
     /// A keyspace to create with it; may be given more than once
     #[arg(short, long, value_name = "NAME")]
     keyspace: Vec<String>,
+    #[command(flatten)]
+    compression: CompressionArg,
 }
 
 pub(crate) fn run(ui: &Ui, args: InitArgs) -> Outcome {
@@ -27,7 +32,7 @@ pub(crate) fn run(ui: &Ui, args: InitArgs) -> Outcome {
     let existed = args.db.join("data").exists();
     let db = Db::open(&args.db)?;
     for name in &args.keyspace {
-        db.keyspace(name)?;
+        args.compression.keyspace(&db, name)?;
     }
     let keyspaces = db.keyspace_names()?;
     db.close()?;

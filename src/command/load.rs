@@ -3,6 +3,7 @@
 //! Rows are committed in batches, each one transaction: after a failure, a kill or Ctrl-C there are the batches that
 //! were acknowledged, perhaps the one under way, whole, and nothing of any other.
 
+use super::compression::CompressionArg;
 use super::escape::Codec;
 use super::rows::{self, FileFormat, Next, Shape, Source};
 use super::store::{self, Place};
@@ -49,6 +50,8 @@ pub(crate) struct LoadArgs {
     /// The file's format, if its name does not say it
     #[arg(short, long, value_enum)]
     format: Option<FileFormat>,
+    #[command(flatten)]
+    compression: CompressionArg,
     /// Rows in one transaction
     #[arg(long, default_value_t = 10_000, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     batch: u64,
@@ -82,7 +85,7 @@ pub(crate) fn run(ui: &Ui, args: LoadArgs) -> Outcome {
     ui.catch_interrupts()?;
 
     let db = store::open_to_write(ui, &args.place.db)?;
-    let keyspace = db.keyspace(&args.place.keyspace)?;
+    let keyspace = args.compression.keyspace(&db, &args.place.keyspace)?;
     let mut load = Load::new(ui, db, keyspace, &args, bar);
     let outcome = load.all(&mut *source);
     load.bar.finish_and_clear();

@@ -1,5 +1,6 @@
 //! `seawall put`.
 
+use super::compression::CompressionArg;
 use super::store::{self, Place};
 use super::{Failure, Outcome, Ui};
 use clap::Args;
@@ -20,13 +21,15 @@ pub(crate) struct PutArgs {
     /// The value, escaped; `-` takes the bytes of standard input as they are
     #[arg(allow_hyphen_values = true)]
     value: String,
+    #[command(flatten)]
+    compression: CompressionArg,
 }
 
 pub(crate) fn run(ui: &Ui, args: PutArgs) -> Outcome {
     let key = ui.decode("key", &args.key)?;
     let value = if args.value == "-" { standard_input()? } else { ui.decode("value", &args.value)? };
     let db = store::open_to_write(ui, &args.place.db)?;
-    let lsn = db.keyspace(&args.place.keyspace)?.insert(&key, &value)?;
+    let lsn = args.compression.keyspace(&db, &args.place.keyspace)?.insert(&key, &value)?;
     ui.detail(|| format!("committed at LSN {lsn}"));
     Ok(db.close()?)
 }

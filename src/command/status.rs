@@ -1,5 +1,6 @@
 //! `seawall status`.
 
+use super::compression::Method;
 use super::store;
 use super::{Outcome, Ui};
 use clap::Args;
@@ -33,9 +34,17 @@ pub(crate) fn run(ui: &Ui, args: StatusArgs) -> Outcome {
         json!(format!("{} from LSN {} ({} bytes, {:.0?})", holder.who, holder.lsn, holder.bytes, holder.age))
     });
     let tail = recovery.dropped_tail.as_ref();
+    let mut compressed = serde_json::Map::new();
+    for name in db.keyspace_names()? {
+        // One that this build cannot keep is among the keyspaces all the same.
+        let keyspace = db.open_keyspace(&name).ok().flatten();
+        let method = keyspace.and_then(|keyspace| Method::of(keyspace.options().compression));
+        compressed.extend(method.map(|method| (name, json!(method.name()))));
+    }
     out.object(&[
         ("store", json!(args.db.display().to_string())),
         ("keyspaces", json!(db.keyspace_names()?)),
+        ("compressed", json!(compressed)),
         ("disk_bytes", json!(stats.disk_bytes)),
         ("replayed_records", json!(recovery.records)),
         ("replayed_bytes", json!(recovery.bytes)),

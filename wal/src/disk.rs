@@ -140,6 +140,15 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// What the system says.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 
+    /// Bytes of the file system's blocks that a file has. Figures alone rest on it.
+    ///
+    /// # Errors
+    /// `Unsupported` where that cannot be told, and what the system says.
+    fn allocated_bytes(&self, path: &Path) -> io::Result<u64> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The process that holds a lock on the file, where that can be told.
     fn lock_holder(&self, path: &Path) -> Option<u32>;
 

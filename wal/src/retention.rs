@@ -9,6 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Somebody who keeps the log from a position on.
+///
+/// ```
+/// # fn main() -> seawall_wal::Result<()> {
+/// # let wal = seawall_wal::Wal::options().disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open("/log")?;
+/// let pin = wal.pin("a reader of mine", wal.first_lsn())?;
+/// wal.append("record")?;
+/// for retainer in wal.retained() {
+///     println!("{} keeps {} bytes, and has for {:?}", retainer.who, retainer.bytes, retainer.age);
+/// }
+/// # drop(pin);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retainer {
     /// Who: `"checkpoint"`, a reader, a replica's slot, ….

@@ -5,6 +5,14 @@ use std::sync::Arc;
 
 /// Bytes that share their owner (a cached block, a log buffer): cheap to clone, no copy on read. Holding one keeps
 /// the whole owner in memory; [`detach`](Slice::detach) gives a copy that does not.
+///
+/// ```
+/// use seawall_wal::Slice;
+/// use std::sync::Arc;
+///
+/// let part = Slice::new(Arc::new(b"abcdef".to_vec()), 2..4);
+/// assert_eq!((&part[..], part.clone().len()), (&b"cd"[..], 2));
+/// ```
 #[derive(Clone)]
 pub struct Slice {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
@@ -26,6 +34,14 @@ impl Slice {
     }
 
     /// A copy that pins nothing but its own bytes.
+    ///
+    /// ```
+    /// # use seawall_wal::Slice;
+    /// # use std::sync::Arc;
+    /// let large = Arc::new(vec![7; 1 << 20]);
+    /// let kept = Slice::new(large.clone(), 0..10).detach();
+    /// assert_eq!((kept.len(), Arc::strong_count(&large)), (10, 1));
+    /// ```
     #[must_use]
     pub fn detach(&self) -> Slice {
         Slice::from(self.to_vec())

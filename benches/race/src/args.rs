@@ -30,13 +30,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
     pub(crate) reps: u16,
 
-    /// One repetition of one second, and an eighth of the log to reopen: to see that all works, not for figures
-    #[arg(long, conflicts_with_all = ["seconds", "reps", "log_bytes"])]
+    /// One repetition of one second, an eighth of the log to reopen, and a tenth of the rows: to see that all works, not for figures
+    #[arg(long, conflicts_with_all = ["seconds", "reps", "log_bytes", "rows", "update_seconds"])]
     pub(crate) quick: bool,
 
     /// Bytes of rows in the log that `reopen` opens; `recovery` opens a quarter of it
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..=1 << 36))]
     pub(crate) log_bytes: u64,
+
+    /// Rows of 16 + 100 bytes in the stores that are read from and updated
+    #[arg(long, value_name = "N", default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(10_000..=1_000_000_000))]
+    pub(crate) rows: u64,
+
+    /// Seconds of each window of durable updates, which is to hold several checkpoints
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
+    pub(crate) update_seconds: f64,
+
+    /// A cgroup of memory made for the race (version 1 or 2), which each child whose memory is less than its rows is put
+    /// into, limited to that memory and 64 MiB: instead of telling the kernel to forget their files again and again
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cgroup: Option<PathBuf>,
 
     /// Where the stores are made; a disk, not memory. Default: beside this program's build output
     #[arg(long, value_name = "DIR")]
@@ -84,6 +97,14 @@ impl Args {
 
     pub(crate) fn repetitions(&self) -> u16 {
         if self.quick { 1 } else { self.reps }
+    }
+
+    pub(crate) fn rows_there(&self) -> u64 {
+        if self.quick { self.rows / 10 } else { self.rows }
+    }
+
+    pub(crate) fn update_s(&self) -> f64 {
+        if self.quick { 3.0 } else { self.update_seconds }
     }
 
     /// Bytes of rows in the log of a store that is killed.

@@ -20,6 +20,8 @@ pub(crate) enum Condition {
     Checkpointing,
     /// Threads of this process that only compute, more than there are processors.
     Busy,
+    /// Transactions that are not validated against what others have written of what they read.
+    SnapshotIsolation,
 }
 
 impl Condition {
@@ -30,6 +32,7 @@ impl Condition {
             Condition::SmallSegments => " + rotations",
             Condition::Checkpointing => " + checkpoints",
             Condition::Busy => " + busy threads",
+            Condition::SnapshotIsolation => " + snapshot isolation",
         }
     }
 
@@ -47,6 +50,9 @@ impl Condition {
                 "8 threads of the same process that compute and never sleep; their time and their context switches are \
                  taken out of the row",
             ),
+            Condition::SnapshotIsolation => {
+                Some("`Isolation::Snapshot` instead of `Isolation::Serializable`")
+            }
         }
     }
 
@@ -57,6 +63,7 @@ impl Condition {
             Condition::SmallSegments => "rotating",
             Condition::Checkpointing => "checkpointing",
             Condition::Busy => "busy",
+            Condition::SnapshotIsolation => "snapshot",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Who runs, in what: one file for each.
 
+mod canopydb;
 mod device;
 mod fjall;
 mod lmdb;
@@ -56,6 +57,8 @@ pub(crate) enum Contender {
     Lmdb,
     /// SQLite, write-ahead log
     Sqlite,
+    /// canopydb
+    Canopydb,
 }
 
 /// How a row of the table is to be read.
@@ -80,6 +83,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) threads: usize,
     /// The store is to be filled and killed: nothing is to be put out of its log.
     pub(crate) is_filling: bool,
+    /// Of a store of many rows: bytes for its caches and buffers together.
+    pub(crate) memory: Option<u64>,
 }
 
 /// One open store. It lasts until its process ends.
@@ -94,6 +99,21 @@ pub(crate) trait Store: Send + Sync {
 
     fn get(&self, _key: &[u8]) -> Result<Option<Vec<u8>>> {
         Err("this contender does not run this workload".into())
+    }
+
+    /// Lets a thread read for as long as `work` takes, from one snapshot where there are snapshots.
+    fn read(&self, _work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        Err("this contender does not run this workload".into())
+    }
+
+    /// What was loaded goes where it is to stay: a checkpoint, a flush.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Closes it in good order.
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
     }
 
     /// Called now and then, for logs that would grow for ever.
@@ -115,11 +135,29 @@ pub(crate) trait Writer {
     fn commit(&mut self, rows: &[Row<'_>]) -> Result<()>;
 }
 
+/// Reads; what is found is shown where it lies, and copied by nobody who need not.
+pub(crate) trait Reader {
+    /// True if the key is there.
+    fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool>;
+
+    /// How many of the keys are there.
+    fn multi_get(&mut self, keys: &[[u8; KEY_BYTES]], found: &mut dyn FnMut(&[u8])) -> Result<usize> {
+        let mut count = 0;
+        for key in keys {
+            count += usize::from(self.get(key, found)?);
+        }
+        Ok(count)
+    }
+
+    /// Up to `rows` rows in key order, from a key or from the first on.
+    fn scan(&mut self, from: Option<&[u8]>, rows: usize, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<()>;
+}
+
 #[cfg(feature = "rocksdb")]
 use Contender::Rocksdb;
 use Contender::{
-    Device, Fjall, Lmdb, Okaywal, RaftEngine, Redb, Seawall, SeawallLog, SeawallNoIo, SeawallTasks, Sqlite,
-    Surrealkv, SurrealkvTasks,
+    Canopydb, Device, Fjall, Lmdb, Okaywal, RaftEngine, Redb, Seawall, SeawallLog, SeawallNoIo, SeawallTasks,
+    Sqlite, Surrealkv, SurrealkvTasks,
 };
 
 /// Who runs a workload under what, in the order in which they are interleaved.
@@ -128,6 +166,7 @@ pub(crate) fn field(workload: Workload) -> Vec<Entrant> {
         Workload::Rotations => Condition::SmallSegments,
         Workload::Checkpoint => Condition::Checkpointing,
         Workload::Busy => Condition::Busy,
+        Workload::Disjoint => Condition::SnapshotIsolation,
         _ => Condition::Usual,
     };
     let mut field = Vec::new();
@@ -160,6 +199,7 @@ fn contenders(workload: Workload) -> &'static [Contender] {
             Redb,
             Lmdb,
             Sqlite,
+            Canopydb,
         ],
         Workload::Written => &[
             Seawall,
@@ -170,6 +210,7 @@ fn contenders(workload: Workload) -> &'static [Contender] {
             Fjall,
             Lmdb,
             Sqlite,
+            Canopydb,
         ],
         Workload::Memory => &[
             Seawall,
@@ -189,10 +230,41 @@ fn contenders(workload: Workload) -> &'static [Contender] {
             Rocksdb,
             Fjall,
             Sqlite,
+            Canopydb,
         ],
         Workload::Rotations => &[Device, SeawallLog],
         Workload::Checkpoint | Workload::Busy => &[Device, Seawall],
-        Workload::Recovery => &[Seawall],
+        Workload::Recovery | Workload::Disjoint => &[Seawall],
+        Workload::MultiGet4x => &[
+            Device,
+            Seawall,
+            Surrealkv,
+            #[cfg(feature = "rocksdb")]
+            Rocksdb,
+            Fjall,
+            Redb,
+            Lmdb,
+            Sqlite,
+            Canopydb,
+        ],
+        Workload::Load
+        | Workload::Get
+        | Workload::FullScan
+        | Workload::Ranges
+        | Workload::ColdOpen
+        | Workload::Get4x
+        | Workload::Updates5x
+        | Workload::Updates10x => &[
+            Seawall,
+            Surrealkv,
+            #[cfg(feature = "rocksdb")]
+            Rocksdb,
+            Fjall,
+            Redb,
+            Lmdb,
+            Sqlite,
+            Canopydb,
+        ],
     }
 }
 
@@ -240,6 +312,7 @@ impl Contender {
             Redb => redb::MODE,
             Lmdb => lmdb::MODE,
             Sqlite => sqlite::MODE,
+            Canopydb => canopydb::MODE,
         }
     }
 
@@ -260,6 +333,7 @@ impl Contender {
             Redb => redb::open(setup),
             Lmdb => lmdb::open(setup),
             Sqlite => sqlite::open(setup),
+            Canopydb => canopydb::open(setup),
         }
     }
 }
@@ -295,6 +369,7 @@ pub(crate) fn versions() -> Vec<(&'static str, String)> {
         "redb",
         "heed",
         "rusqlite",
+        "canopydb",
     ];
     crates.into_iter().filter_map(|name| Some((name, version(LOCK, name)?))).collect()
 }

@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) dir: PathBuf,
     /// Whose time is not the contender's.
     pub(crate) burners: Vec<ThreadId>,
+    /// Where rows that are there are to be changed: how many there are.
+    pub(crate) rows_there: Option<u64>,
 }
 
 /// What a child measured.

@@ -11,7 +11,9 @@
 //! meter       CPU, context switches, device bytes and flushes of that window
 //! histogram   latencies
 //! child       one measurement, in a process and a directory of its own
+//! cgroup      a limit for memory, the page cache included
 //! reopen      fill, be killed, open again · cold: the files without the kernel's cache
+//! shelf       a store of many rows, loaded once for all that is read and changed on it
 //! parent      plans, interleaves, spawns, collects
 //! summary     medians, honesty, best peer · targets: what is asked of seawall
 //! table       the report for people · benchmarks: the same as docs/benchmarks.md
@@ -20,6 +22,7 @@
 
 mod args;
 mod benchmarks;
+mod cgroup;
 mod child;
 mod cold;
 mod condition;
@@ -32,6 +35,7 @@ mod parent;
 mod reopen;
 mod rows;
 mod seen;
+mod shelf;
 mod summary;
 mod table;
 mod targets;

@@ -180,6 +180,19 @@ fn usage() -> Result<libc::rusage> {
     }
 }
 
+/// The most memory that this process has from here on is what [`peak_bytes`] says.
+pub(crate) fn forget_peak() -> Result<()> {
+    // 5: "reset the peak resident set size", proc(5).
+    Ok(fs::write("/proc/self/clear_refs", "5")?)
+}
+
+pub(crate) fn peak_bytes() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    Ok(kib.ok_or("/proc/self/status has no VmHWM")? << 10)
+}
+
 /// Writes back what the file system holds, so that it does not fall into somebody's window.
 pub(crate) fn settle(dir: &Path) -> Result<()> {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;

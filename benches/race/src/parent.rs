@@ -8,11 +8,13 @@ use crate::drive::Measured;
 use crate::machine::{self, Machine};
 use crate::reopen::FILLED;
 use crate::seen::Seen;
+use crate::shelf::{Delivery, Order};
 use crate::summary::Race;
-use crate::workload::Workload;
-use crate::{Result, benchmarks, cold, meter, table};
+use crate::workload::{Shelf, Workload};
+use crate::{Result, benchmarks, cgroup, cold, meter, table};
 use clap::ValueEnum;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -161,31 +163,101 @@ fn run_all(args: &Args, cases: &[Case], ground: &Ground, mut json: Option<&mut F
     let total: usize =
         cases.iter().map(|case| case.field.len()).sum::<usize>() * usize::from(args.repetitions());
     let mut records = Vec::with_capacity(total);
-    for case in cases {
+    let mut keep = |record: Record| -> Result<()> {
+        records.push(record.clone());
+        eprintln!("[{}/{total}] {}", records.len(), table::progress(&record));
+        if let Some(json) = json.as_mut() {
+            writeln!(json, "{}", serde_json::to_string(&record)?)?;
+        }
+        Ok(())
+    };
+    for case in cases.iter().filter(|case| case.workload.shelf().is_none()) {
         for repetition in 1..=args.repetitions() {
             for &entrant in &case.field {
-                let outcome = run_one(args, case, entrant, ground);
-                let (measured, error) = match outcome {
-                    Ok(measured) => (Some(measured), None),
-                    Err(error) => (None, Some(error.to_string())),
-                };
-                let record = Record {
-                    workload: case.workload,
-                    threads: case.threads,
-                    entrant,
-                    repetition,
-                    measured,
-                    error,
-                };
-                records.push(record.clone());
-                eprintln!("[{}/{total}] {}", records.len(), table::progress(&record));
-                if let Some(json) = json.as_mut() {
-                    writeln!(json, "{}", serde_json::to_string(&record)?)?;
+                let outcome = run_one(args, case, entrant, ground).map_err(|error| error.to_string());
+                keep(Record::new(case.workload, case.threads, entrant, repetition, outcome))?;
+            }
+        }
+    }
+    for shelf in Shelf::ALL {
+        let cases: Vec<&Case> = cases.iter().filter(|case| case.workload.shelf() == Some(shelf)).collect();
+        let mut field: Vec<Entrant> = Vec::new();
+        for entrant in cases.iter().flat_map(|case| &case.field) {
+            if !field.contains(entrant) {
+                field.push(*entrant);
+            }
+        }
+        for repetition in 1..=args.repetitions() {
+            for &entrant in &field {
+                let asked = cases.iter().filter(|case| case.field.contains(&entrant));
+                let asked: Vec<(Workload, u16)> = asked.map(|case| (case.workload, case.threads)).collect();
+                let (rows, update_s, cases) = (args.rows_there(), args.update_s(), asked.clone());
+                let order = Order { shelf, rows, update_s, own_bytes: 0, cases };
+                let delivery = run_shelf(args, entrant, order, ground).unwrap_or_else(|error| {
+                    asked.iter().map(|case| (case.0, case.1, Err(error.to_string()))).collect()
+                });
+                for (workload, threads, outcome) in delivery {
+                    keep(Record::new(workload, threads, entrant, repetition, outcome))?;
                 }
             }
         }
     }
     Ok(records)
+}
+
+impl Record {
+    fn new(
+        workload: Workload,
+        threads: u16,
+        entrant: Entrant,
+        repetition: u16,
+        outcome: std::result::Result<Measured, String>,
+    ) -> Record {
+        let (measured, error) = match outcome {
+            Ok(measured) => (Some(measured), None),
+            Err(error) => (None, Some(error)),
+        };
+        Record { workload, threads, entrant, repetition, measured, error }
+    }
+}
+
+/// How long a child may load and measure.
+const SHELF_PATIENCE: Duration = Duration::from_secs(7200);
+
+/// Loads a store, measures all that is ordered on it, and opens it again if that is.
+fn run_shelf(args: &Args, entrant: Entrant, order: Order, ground: &Ground) -> Result<Delivery> {
+    let opens = order.cases.iter().any(|(workload, _)| *workload == Workload::ColdOpen);
+    let bytes = order.rows * crate::shelf::ROW_BYTES;
+    let limit = order.shelf.memory(bytes).saturating_add(cgroup::BESIDE_BYTES);
+    let job = Job {
+        entrant,
+        workload: Workload::Load,
+        threads: 1,
+        window_s: args.window_s(),
+        dir: ground.dir.join(format!("{:?}-{}", order.shelf, entrant.dir_name()).to_lowercase()),
+        phase: Phase::Shelf,
+        log_bytes: 0,
+        order: Some(order.clone()),
+        cgroup: args.cgroup.clone().filter(|_| limit < bytes).map(|dir| (dir, limit)),
+    };
+    fs::create_dir(&job.dir)?;
+    let outcome = if entrant.contender == Contender::Device {
+        finish(&Job { phase: Phase::ShelfOpen, ..job.clone() }, SHELF_PATIENCE)
+            .map(|measured| vec![(Workload::MultiGet4x, 1, Ok(measured))])
+    } else {
+        finish(&job, SHELF_PATIENCE).and_then(|mut delivery: Delivery| {
+            if opens {
+                meter::settle(&job.dir)?;
+                cold::forget(&job.dir)?;
+                let opened = finish(&Job { phase: Phase::ShelfOpen, ..job.clone() }, SHELF_PATIENCE);
+                delivery.push((Workload::ColdOpen, 1, opened.map_err(|error| error.to_string())));
+            }
+            Ok(delivery)
+        })
+    };
+    fs::remove_dir_all(&job.dir)?;
+    meter::settle(&ground.dir)?;
+    outcome
 }
 
 fn run_one(args: &Args, case: &Case, entrant: Entrant, ground: &Ground) -> Result<Measured> {
@@ -198,6 +270,8 @@ fn run_one(args: &Args, case: &Case, entrant: Entrant, ground: &Ground) -> Resul
         dir: ground.dir.join(name),
         phase: Phase::Measure,
         log_bytes: args.log_bytes_of(case.workload),
+        order: None,
+        cgroup: None,
     };
     fs::create_dir(&job.dir)?;
     let outcome = measure(&job);
@@ -219,9 +293,9 @@ fn measure(job: &Job) -> Result<Measured> {
         return finish(&Job { phase: Phase::Reopen, ..job.clone() }, patience);
     }
     cold::forget(&job.dir)?;
-    let read = finish(&Job { phase: Phase::Read, ..job.clone() }, patience)?;
+    let read: Measured = finish(&Job { phase: Phase::Read, ..job.clone() }, patience)?;
     cold::forget(&job.dir)?;
-    let opened = finish(&Job { phase: Phase::Reopen, ..job.clone() }, patience)?;
+    let opened: Measured = finish(&Job { phase: Phase::Reopen, ..job.clone() }, patience)?;
     let seen =
         Seen { read_bytes_per_s: read.seen.read_bytes_per_s, log_bytes: filled.log_bytes, ..opened.seen };
     Ok(Measured { seen, ..opened })
@@ -237,14 +311,16 @@ fn fill_and_kill(job: &Job, patience: Duration) -> Result<Seen> {
     Ok(serde_json::from_str(&filled.map_err(|error| format!("{error}{}", last_words(job)))?)?)
 }
 
-fn finish(job: &Job, patience: Duration) -> Result<Measured> {
+/// Lets a child come to its end, and gives what it found.
+fn finish<T: DeserializeOwned>(job: &Job, patience: Duration) -> Result<T> {
     let mut child = spawn(job)?;
     let result = line(&mut child, RESULT, patience);
     if result.is_err() {
         child.kill()?;
     }
-    child.wait()?;
-    let result = result.map_err(|error| format!("{error}{}", last_words(job)))?;
+    let status = child.wait()?;
+    // Whoever was killed says nothing; how it ended does.
+    let result = result.map_err(|error| format!("{error} ({status}){}", last_words(job)))?;
     Ok(serde_json::from_str(&result)?)
 }
 
@@ -278,9 +354,18 @@ fn line(child: &mut Child, begins: &'static str, patience: Duration) -> Result<S
     })
 }
 
+fn is_full(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir).is_ok_and(|space| space.f_bavail * space.f_frsize < 1 << 20)
+}
+
 /// What a failed child said last.
 fn last_words(job: &Job) -> String {
     let text = fs::read_to_string(job.dir.join("stderr")).unwrap_or_default();
     let last = text.lines().rev().find(|line| !line.trim().is_empty());
-    last.map(|line| format!(": {}", line.strip_prefix("race: ").unwrap_or(line))).unwrap_or_default()
+    match last {
+        Some(line) => format!(": {}", line.strip_prefix("race: ").unwrap_or(line)),
+        // It could not even say so.
+        None if is_full(&job.dir) => ": the disk is full".to_owned(),
+        None => String::new(),
+    }
 }

@@ -1,5 +1,6 @@
 //! Rows: 16-byte keys in random order that never repeat, and values that do not compress.
 
+use crate::shelf;
 use crate::workload::KEY_BYTES;
 
 /// One row to put.
@@ -51,9 +52,11 @@ pub(crate) fn mix(i: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The rows that one thread puts: every `threads`-th of all.
+/// The rows that one thread puts: every `threads`-th of all; or random ones of those that are there.
 pub(crate) struct Share<'a> {
     rows: &'a Rows,
+    rows_there: Option<u64>,
+    thread: usize,
     next: u64,
     step: u64,
     rows_per_commit: usize,
@@ -62,14 +65,23 @@ pub(crate) struct Share<'a> {
 
 impl<'a> Share<'a> {
     pub(crate) fn new(rows: &'a Rows, thread: usize, threads: usize, rows_per_commit: usize) -> Share<'a> {
-        Share { rows, next: thread as u64, step: threads as u64, rows_per_commit, commit: Vec::new() }
+        let (next, step) = (thread as u64, threads as u64);
+        Share { rows, rows_there: None, thread, next, step, rows_per_commit, commit: Vec::new() }
+    }
+
+    /// Changes random ones of so many rows, if that is some.
+    pub(crate) fn of_rows_there(self, rows_there: Option<u64>) -> Share<'a> {
+        Share { rows_there, ..self }
     }
 
     /// The rows of the next commit.
     pub(crate) fn commit(&mut self) -> &[Row<'a>] {
         self.commit.clear();
         for _ in 0..self.rows_per_commit {
-            self.commit.push(self.rows.row(self.next));
+            self.commit.push(match self.rows_there {
+                Some(count) => shelf::update(self.rows, count, self.thread, self.next),
+                None => self.rows.row(self.next),
+            });
             self.next += self.step;
         }
         &self.commit

@@ -20,6 +20,15 @@ pub(crate) struct Seen {
     /// How quickly the killed store's files can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) read_bytes_per_s: Option<f64>,
+    /// The most memory that the process had at a time (`VmHWM`): its own, and of files that it has mapped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_bytes: Option<u64>,
+    /// What it was given for its caches and buffers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) budget_bytes: Option<u64>,
+    /// Blocks of all its files, for each byte of keys and values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk_bytes_per_byte: Option<f64>,
 }
 
 impl Seen {
@@ -32,6 +41,7 @@ impl Seen {
             checkpoint_s: self.checkpoint_s.zip(before.checkpoint_s).map(|(after, before)| after - before),
             log_bytes: None,
             read_bytes_per_s: None,
+            ..Seen::default()
         }
     }
 }

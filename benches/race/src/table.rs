@@ -33,6 +33,12 @@ pub(crate) const HEAD: [&str; 15] = [
 pub(crate) fn unit(workload: Workload) -> &'static str {
     match workload {
         workload if workload.is_opening() => "seconds until the first read",
+        Workload::ColdOpen => "milliseconds until the first read",
+        Workload::FullScan => "M rows/s",
+        Workload::Load | Workload::Updates5x | Workload::Updates10x => "k rows/s",
+        Workload::Get | Workload::Get4x | Workload::MultiGet4x => "k reads/s",
+        Workload::Ranges => "k ranges/s",
+        Workload::Disjoint => "k transactions/s",
         workload if workload.is_in_bytes() => "MB/s",
         Workload::Log | Workload::TicketsLog128 | Workload::Rotations => "k records/s",
         _ => "k puts/s",
@@ -49,6 +55,10 @@ pub(crate) fn title(table: &Table) -> String {
 fn rate(workload: Workload, rate: f64) -> String {
     match workload {
         workload if workload.is_opening() => format!("{:.3}", 1.0 / rate),
+        Workload::ColdOpen => format!("{:.1}", 1e3 / rate),
+        Workload::FullScan => format!("{:.2}", rate / 1e6),
+        // Whole ranges; what is counted are rows.
+        Workload::Ranges => format!("{:.1}", rate / 100.0 / 1e3),
         workload if workload.is_in_bytes() => format!("{:.0}", rate * workload.commit_bytes() as f64 / 1e6),
         _ if rate >= 1e5 => format!("{:.0}", rate / 1e3),
         _ => format!("{:.1}", rate / 1e3),
@@ -139,6 +149,9 @@ fn remark(table: &Table, row: &Row) -> String {
 fn happened(workload: Workload, row: &Row) -> Option<String> {
     let seen = row.seen;
     match workload {
+        Workload::Reopen if row.contender == Contender::Sqlite => {
+            Some("a sixteenth of the rows, and no peer for it".to_owned())
+        }
         Workload::Rotations => Some(format!("{} rotations", seen.rotations?)),
         Workload::Checkpoint => {
             let share = seen.checkpoint_s? / row.seconds * 100.0;
@@ -149,6 +162,20 @@ fn happened(workload: Workload, row: &Row) -> Option<String> {
             seen.log_bytes? as f64 / 1e6,
             seen.read_bytes_per_s? / 1e6
         )),
+        workload if workload.shelf().is_some() => {
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let mut text = Vec::new();
+            if workload.updates() && row.contender == Contender::Seawall {
+                text.push(format!("{} checkpoints", seen.checkpoints?));
+            }
+            if let Some((peak, given)) = seen.memory_bytes.zip(seen.budget_bytes) {
+                text.push(format!("memory {:.0} MiB of {:.0}", mib(peak), mib(given)));
+            }
+            if let Some(disk) = seen.disk_bytes_per_byte {
+                text.push(format!("disk {disk:.2} B/B"));
+            }
+            Some(text.join(", ")).filter(|text| !text.is_empty())
+        }
         _ => None,
     }
 }

@@ -5,6 +5,8 @@ use crate::contenders::Contender;
 use crate::summary::{Race, Row};
 use crate::workload::Workload;
 
+mod shelves;
+
 /// One thing asked, and what came out.
 pub(crate) struct Target {
     pub(crate) asked: String,
@@ -85,6 +87,7 @@ pub(crate) fn targets(race: &Race) -> Vec<Target> {
     ));
     ahead(race, &mut targets);
     beside(race, &mut targets);
+    shelves::targets(race, &mut targets);
     targets
 }
 

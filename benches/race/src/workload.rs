@@ -47,8 +47,61 @@ pub(crate) enum Workload {
     Checkpoint,
     /// Durable puts of 100-byte values by one committer, alone and beside 8 threads that only compute
     Busy,
+    /// The same rows in random order, 10,000 a commit, durable; the rows of the workloads below
+    Load,
+    /// Random point reads, all rows in memory
+    Get,
+    /// All rows in key order, all in memory
+    FullScan,
+    /// 100 rows in key order from a random one on, all in memory
+    Ranges,
+    /// Opening a store that was closed, files not in the cache, until the first row is read
+    ColdOpen,
+    /// Random point reads, four times the memory in rows
+    #[value(name = "get-4x")]
+    #[serde(rename = "get-4x")]
+    Get4x,
+    /// Random point reads, 100 keys a call, four times the memory in rows; the device's own rate of 4 KiB at depth 32
+    #[value(name = "multi-get-4x")]
+    #[serde(rename = "multi-get-4x")]
+    MultiGet4x,
+    /// Durable updates of one random row each, five times the memory in rows
+    #[value(name = "updates-5x")]
+    #[serde(rename = "updates-5x")]
+    Updates5x,
+    /// The same, ten times the memory in rows
+    #[value(name = "updates-10x")]
+    #[serde(rename = "updates-10x")]
+    Updates10x,
+    /// Transactions that read a row of their own and write it, committed in memory: serializable, and with snapshot isolation
+    Disjoint,
     /// Opening with default options after SIGKILL: a quarter of `reopen`'s log, rows of 100 bytes, files not in the cache
     Recovery,
+}
+
+/// A store of many rows, and what it may keep in memory: loaded once for all workloads on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Shelf {
+    /// Memory for twice the rows.
+    Warm,
+    /// Memory for a quarter, a fifth, a tenth of the rows.
+    Fourfold,
+    Fivefold,
+    Tenfold,
+}
+
+impl Shelf {
+    pub(crate) const ALL: [Shelf; 4] = [Shelf::Warm, Shelf::Fourfold, Shelf::Fivefold, Shelf::Tenfold];
+
+    /// Bytes of memory for a store of so many bytes of keys and values.
+    pub(crate) fn memory(self, rows_bytes: u64) -> u64 {
+        match self {
+            Shelf::Warm => rows_bytes * 2,
+            Shelf::Fourfold => rows_bytes / 4,
+            Shelf::Fivefold => rows_bytes / 5,
+            Shelf::Tenfold => rows_bytes / 10,
+        }
+    }
 }
 
 /// What a commit's return promises.
@@ -77,8 +130,14 @@ impl Workload {
             | Workload::Sequential1m
             | Workload::Sequential4m
             | Workload::Reopen
+            | Workload::Get
+            | Workload::FullScan
+            | Workload::Ranges
+            | Workload::ColdOpen
+            | Workload::Get4x
+            | Workload::MultiGet4x
             | Workload::Recovery => Level::Written,
-            Workload::Memory => Level::Memory,
+            Workload::Memory | Workload::Disjoint => Level::Memory,
             _ => Level::Synced,
         }
     }
@@ -92,6 +151,10 @@ impl Workload {
             Workload::Written | Workload::Memory => &[1, 4],
             Workload::Log => &[1, 4, 16, 64, 128],
             Workload::Checkpoint => &[16],
+            Workload::Get => &[1, 2],
+            Workload::Get4x => &[1, 16],
+            Workload::Updates5x | Workload::Updates10x => &[64],
+            Workload::Disjoint => &[16, 64],
             _ => &[1],
         }
     }
@@ -102,7 +165,11 @@ impl Workload {
     }
 
     pub(crate) fn rows_per_commit(self) -> usize {
-        if self == Workload::Batch { 100 } else { 1 }
+        match self {
+            Workload::Batch => 100,
+            Workload::Load => 10_000,
+            _ => 1,
+        }
     }
 
     pub(crate) fn value_bytes(self) -> usize {
@@ -134,6 +201,24 @@ impl Workload {
     /// What is timed is opening a store that was killed.
     pub(crate) fn is_opening(self) -> bool {
         matches!(self, Workload::Reopen | Workload::Recovery)
+    }
+
+    /// The store that it runs on, if that is one of many rows.
+    pub(crate) fn shelf(self) -> Option<Shelf> {
+        match self {
+            Workload::Load | Workload::Get | Workload::FullScan | Workload::Ranges | Workload::ColdOpen => {
+                Some(Shelf::Warm)
+            }
+            Workload::Get4x | Workload::MultiGet4x => Some(Shelf::Fourfold),
+            Workload::Updates5x => Some(Shelf::Fivefold),
+            Workload::Updates10x => Some(Shelf::Tenfold),
+            _ => None,
+        }
+    }
+
+    /// Durable updates of rows that are there.
+    pub(crate) fn updates(self) -> bool {
+        matches!(self, Workload::Updates5x | Workload::Updates10x)
     }
 
     /// What is counted: rows, but bytes where bytes are the point.

@@ -15,9 +15,9 @@ use std::sync::Arc;
 /// What is wrong with an operation (a key that is too long, say) is told by the write of the batch, of which nothing
 /// then happens.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> seawall_engine::Result<()> {
-/// # let db = seawall_engine::Db::open("store")?;
+/// # let db = seawall_engine::Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
 /// let users = db.keyspace("users")?;
 /// let mut batch = seawall_engine::WriteBatch::new();
 /// batch.insert(&users, "ada", "1815").remove(&users, "bob");
@@ -34,17 +34,48 @@ pub struct WriteBatch {
 
 impl WriteBatch {
     /// An empty batch.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// let batch = WriteBatch::new();
+    /// assert!(batch.is_empty());
+    /// db.write(batch)?; // nothing happens
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn new() -> WriteBatch {
         WriteBatch::default()
     }
 
     /// The key gets this value.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.insert(&rows, "a", "1").insert(&rows, "a", "2");
+    /// db.write(batch)?;
+    /// assert_eq!(rows.get("a")?.as_deref(), Some(&b"2"[..]));
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn insert(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
         self.put(ks.life(), key.as_ref(), value.as_ref());
         self
     }
 
     /// The key is gone, whether it was there or not.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.insert(&rows, "a", "1").remove(&rows, "a");
+    /// db.write(batch)?;
+    /// assert!(rows.get("a")?.is_none());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn remove(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>) -> &mut Self {
         self.delete(ks.life(), key.as_ref());
         self
@@ -53,9 +84,9 @@ impl WriteBatch {
     /// All rows of the range are gone, those that this batch has put there before included: one operation, however many
     /// rows. A range without keys, one whose start lies after its end among them, clears nothing.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> seawall_engine::Result<()> {
-    /// # let db = seawall_engine::Db::open("store")?;
+    /// # let db = seawall_engine::Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
     /// let cache = db.keyspace("cache")?;
     /// let mut batch = seawall_engine::WriteBatch::new();
     /// batch.remove_range(&cache, ..).insert(&cache, "emptied", "just now");
@@ -76,9 +107,9 @@ impl WriteBatch {
     /// [`Transaction::add_i64`](crate::Transaction::add_i64). What others write to the row at the same time takes
     /// place before this or after it.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> seawall_engine::Result<()> {
-    /// # let db = seawall_engine::Db::open("store")?;
+    /// # let db = seawall_engine::Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
     /// let counters = db.keyspace("counters")?;
     /// let mut batch = seawall_engine::WriteBatch::new();
     /// batch.add_i64(&counters, "visits", 1).add_i64(&counters, "bytes", 1800);
@@ -94,21 +125,62 @@ impl WriteBatch {
     }
 
     /// The number of operations.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.insert(&rows, "a", "1").remove(&rows, "b");
+    /// assert_eq!(batch.len(), 2);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.builder.len()
     }
 
     /// True if there is nothing to write.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.remove(&rows, "a");
+    /// assert!(!batch.is_empty());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The size of the log record, in bytes.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.insert(&rows, "a", [0; 1000]);
+    /// assert!(batch.byte_len() > 1000);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn byte_len(&self) -> usize {
         self.builder.byte_len()
     }
 
     /// Forgets all operations, and keeps the memory.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.insert(&rows, "a", "1");
+    /// batch.clear();
+    /// assert!(batch.is_empty());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn clear(&mut self) {
         self.builder.clear();
         self.touched.clear();

@@ -80,6 +80,17 @@ enum State {
 ///
 /// As a `Future` it needs no particular executor. With a store that runs without background threads, only
 /// [`wait`](Ticket::wait) and [`wait_timeout`](Ticket::wait_timeout) drive it.
+///
+/// ```
+/// # use seawall_engine::{Db, WriteBatch};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// let mut batch = WriteBatch::new();
+/// batch.insert(&rows, "a", "1");
+/// let ticket = db.write_pipelined(batch)?;
+/// assert!(ticket.lsn() < ticket.wait()? || rows.get("a")?.is_some());
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[must_use = "the commit is not known to be durable until the ticket resolves"]
 pub struct Ticket(State);
 
@@ -93,6 +104,18 @@ impl Ticket {
     }
 
     /// Where the commit's record stands in the log.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # let mut batch = WriteBatch::new();
+    /// # batch.insert(&rows, "a", "1");
+    /// let ticket = db.write_pipelined(batch)?;
+    /// let place = ticket.lsn();
+    /// assert_eq!(ticket.wait()?, place);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn lsn(&self) -> Lsn {
         match &self.0 {
             State::Nothing(lsn) => *lsn,
@@ -104,6 +127,18 @@ impl Ticket {
     ///
     /// # Errors
     /// `CommitUnknown` if the log failed before that.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # let mut batch = WriteBatch::new();
+    /// # batch.insert(&rows, "a", "1");
+    /// let ticket = db.write_pipelined(batch)?;
+    /// ticket.wait()?; // visible, and on the device
+    /// assert!(rows.get("a")?.is_some());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn wait(self) -> Result<Lsn> {
         match &self.0 {
             State::Nothing(lsn) => Ok(*lsn),
@@ -117,6 +152,19 @@ impl Ticket {
     ///
     /// # Errors
     /// `CommitUnknown` if the log failed.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # let mut batch = WriteBatch::new();
+    /// # batch.insert(&rows, "a", "1");
+    /// let ticket = db.write_pipelined(batch)?;
+    /// while ticket.wait_timeout(std::time::Duration::from_millis(100))?.is_none() {
+    ///     println!("not yet");
+    /// }
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Lsn>> {
         match &self.0 {
             State::Nothing(lsn) => Ok(Some(*lsn)),
@@ -125,6 +173,19 @@ impl Ticket {
     }
 
     /// `f` is called once, from the thread that completes the commit, or at once; it must not block.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # let mut batch = WriteBatch::new();
+    /// # batch.insert(&rows, "a", "1");
+    /// let ticket = db.write_pipelined(batch)?;
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// ticket.on_done(move |done| sender.send(done.is_ok()).unwrap());
+    /// assert!(receiver.recv().unwrap());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn on_done(self, f: impl FnOnce(Result<Lsn>) + Send + 'static) {
         match &self.0 {
             State::Nothing(lsn) => f(Ok(*lsn)),

@@ -40,10 +40,10 @@ const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 ///
 /// [`Db::transact`](crate::Db::transact) runs one with retries.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> seawall_engine::Result<()> {
 /// # use seawall_engine::{Db, Readable};
-/// # let db = Db::open("store")?;
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
 /// # let on_call = db.keyspace("on-call")?;
 /// let mut tx = db.begin();
 /// // Somebody must stay: whoever else leaves at the same time has read what this one writes, and gets a conflict.
@@ -85,6 +85,19 @@ struct Mark {
 }
 
 /// A point in a transaction that [`Transaction::rollback_to`] goes back to.
+///
+/// ```
+/// # use seawall_engine::Db;
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// let mut tx = db.begin();
+/// let savepoint = tx.savepoint();
+/// tx.insert(&rows, "a", "1")?;
+/// tx.rollback_to(&savepoint)?;
+/// tx.commit()?;
+/// assert!(rows.get("a")?.is_none());
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Savepoint {
     transaction: u64,
@@ -128,6 +141,17 @@ impl Transaction {
     ///
     /// # Errors
     /// `TooLarge`, `KeyspaceMissing`, `ReadOnly`, `Closed`.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// tx.insert(&rows, "a", "1")?;
+    /// assert!(tx.get(&rows, "a")?.is_some(), "it sees its own writes");
+    /// tx.commit()?;
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn insert(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         check_value(value.as_ref())?;
         self.write(ks, key.as_ref(), Some(value.as_ref()))
@@ -137,6 +161,18 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`insert`](Transaction::insert).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// let mut tx = db.begin();
+    /// tx.remove(&rows, "a")?;
+    /// tx.commit()?;
+    /// assert!(rows.get("a")?.is_none());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn remove(&mut self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<()> {
         self.write(ks, key.as_ref(), None)
     }
@@ -146,9 +182,9 @@ impl Transaction {
     ///
     /// It conflicts with whatever another has written in the range since this transaction began.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> seawall_engine::Result<()> {
-    /// # let db = seawall_engine::Db::open("store")?;
+    /// # let db = seawall_engine::Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
     /// let events = db.keyspace("events")?;
     /// db.transact(|tx| tx.remove_range(&events, .."2026-01-01"))?;
     /// # Ok(()) }
@@ -175,9 +211,9 @@ impl Transaction {
     /// an add that was committed since, and an add with any such write. An add that is refused, or taken back by a
     /// savepoint, counts as a read of the row.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> seawall_engine::Result<()> {
-    /// # let db = seawall_engine::Db::open("store")?;
+    /// # let db = seawall_engine::Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
     /// let counters = db.keyspace("counters")?;
     /// db.transact(|tx| tx.add_i64(&counters, "visits", 1))?;
     /// let visits = counters.get("visits")?.map(|value| value.to_vec().try_into());
@@ -220,6 +256,19 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`insert`](Transaction::insert) and [`Readable::get`].
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// let mut tx = db.begin();
+    /// assert!(tx.compare_and_set(&rows, "a", Some(b"1"), Some(b"2"))?);
+    /// assert!(!tx.compare_and_set(&rows, "a", Some(b"1"), None)?);
+    /// tx.commit()?;
+    /// assert_eq!(rows.get("a")?.as_deref(), Some(&b"2"[..]));
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn compare_and_set(
         &mut self,
         ks: &Keyspace,
@@ -240,6 +289,17 @@ impl Transaction {
     /// # Errors
     /// `BadInput` if there is one of that name, or for options that this version cannot keep to; `TooLarge` for a name
     /// over 255 bytes; `ReadOnly`, `Closed`.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, KeyspaceOptions};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// let mut tx = db.begin();
+    /// let names = tx.create_keyspace("names", KeyspaceOptions::default())?;
+    /// tx.insert(&names, "a", "1")?;
+    /// tx.commit()?; // the keyspace, and what is in it
+    /// assert!(db.open_keyspace("names")?.is_some());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn create_keyspace(&mut self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
         self.check_writable()?;
         check_name(name)?;
@@ -257,6 +317,18 @@ impl Transaction {
     ///
     /// # Errors
     /// `KeyspaceMissing`, `ReadOnly`, `Closed`.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// tx.drop_keyspace(&rows)?;
+    /// assert!(db.open_keyspace("rows")?.is_some(), "until it commits");
+    /// tx.commit()?;
+    /// assert!(db.open_keyspace("rows")?.is_none());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn drop_keyspace(&mut self, ks: &Keyspace) -> Result<()> {
         self.check_writable()?;
         self.check_keyspace(ks.life())?;
@@ -271,6 +343,20 @@ impl Transaction {
     }
 
     /// Remembers the present state.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// tx.insert(&rows, "a", "1")?;
+    /// let savepoint = tx.savepoint();
+    /// tx.insert(&rows, "b", "2")?;
+    /// tx.rollback_to(&savepoint)?;
+    /// tx.commit()?;
+    /// assert!(rows.get("a")?.is_some() && rows.get("b")?.is_none());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn savepoint(&mut self) -> Savepoint {
         self.savepoints_made += 1;
         self.own.keeps_undo = true;
@@ -287,6 +373,19 @@ impl Transaction {
     ///
     /// # Errors
     /// `BadInput` if the savepoint is gone, or another transaction's.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// let first = tx.savepoint();
+    /// tx.remove_range(&rows, ..)?;
+    /// tx.rollback_to(&first)?;
+    /// tx.rollback_to(&first)?; // again, if need be
+    /// tx.commit()?;
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn rollback_to(&mut self, savepoint: &Savepoint) -> Result<()> {
         let position = self
             .savepoints
@@ -308,6 +407,17 @@ impl Transaction {
     }
 
     /// How far the commit must have come before it counts; the store's default otherwise.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Durability};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// tx.insert(&rows, "a", "1")?;
+    /// tx.set_durability(Durability::Written);
+    /// tx.commit()?;
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn set_durability(&mut self, durability: Durability) -> &mut Self {
         self.durability = durability;
         self
@@ -316,6 +426,22 @@ impl Transaction {
     /// It can no longer commit: something that it wrote, or read and is to be validated for, was changed by another since
     /// it began, its snapshot had to give way, or the store refuses writes. A long transaction may ask now and then,
     /// instead of finding out at its end.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// let mut slow = db.begin();
+    /// slow.get(&rows, "a")?;
+    /// rows.insert("a", "2")?;
+    /// slow.insert(&rows, "b", "3")?;
+    /// if slow.is_doomed() {
+    ///     // No need to do the rest.
+    /// }
+    /// assert!(slow.commit().unwrap_err().is_conflict());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn is_doomed(&self) -> bool {
         let core = self.core();
         if core.check_open().is_err() || self.doom.is_some() {
@@ -336,6 +462,17 @@ impl Transaction {
     /// # Errors
     /// `Conflict`, `Deadlock`: another won, nothing happened. `SnapshotTooOld`, `NoSpace`, `TooLarge`, `KeyspaceMissing`, `Closed`, `Poisoned`:
     /// nothing happened. `CommitUnknown`: it may or may not survive; ask again after reopening.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// tx.insert(&rows, "a", "1")?;
+    /// let lsn = tx.commit()?; // on the device
+    /// assert!(db.sync()? > lsn);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn commit(self) -> Result<Lsn> {
         self.core().check_open()?;
         self.check_doom()?;
@@ -354,6 +491,18 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`commit`](Transaction::commit); `CommitUnknown` comes from the ticket.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// tx.insert(&rows, "a", "1")?;
+    /// let ticket = tx.commit_pipelined()?;
+    /// // Something else, while the device writes.
+    /// ticket.wait()?;
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn commit_pipelined(mut self) -> Result<Ticket> {
         self.core().check_open()?;
         self.check_doom()?;
@@ -369,6 +518,17 @@ impl Transaction {
     }
 
     /// Forgets all writes; so does dropping it.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// tx.insert(&rows, "a", "1")?;
+    /// tx.rollback();
+    /// assert!(rows.get("a")?.is_none());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn rollback(self) {}
 
     fn write(&mut self, ks: &Keyspace, key: &[u8], value: Option<&[u8]>) -> Result<()> {

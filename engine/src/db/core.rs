@@ -55,10 +55,8 @@ impl Core {
         self.options.path.join(crate::life::open::DATA_NAME)
     }
 
-    pub(crate) fn tell(&self, event: &Event) {
-        if let Some(listener) = &self.options.events {
-            listener.event(event);
-        }
+    pub(crate) fn tell(&self, event: Event) {
+        self.options.events.tell(event);
     }
 
     /// Commits and waits until that is visible.
@@ -113,7 +111,7 @@ impl Core {
         if matches!(placed, Err(Error::NoSpace)) {
             // A checkpoint may give log back.
             self.fold.request(&*self.runtime);
-            self.tell(&Event::NoSpace);
+            self.tell(Event::NoSpace);
         }
         let pending = placed.inspect_err(|_| self.note_failure())?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -182,11 +180,11 @@ impl Core {
             self.fold.pace.hurry();
             self.fold.request(&*self.runtime);
             if self.fold.wait_for_end(&*self.runtime)? {
-                self.tell(&Event::NoSpace);
+                self.tell(Event::NoSpace);
                 return Err(Error::NoSpace);
             }
         }
-        self.tell(&Event::WriteStall { took: self.runtime.now().saturating_sub(start) });
+        self.tell(Event::WriteStall { took: self.runtime.now().saturating_sub(start) });
         Ok(())
     }
 
@@ -200,8 +198,18 @@ impl Core {
         if let Some(cause) = self.sequencer.failure()
             && !self.fold.has_told_failure.swap(true, Ordering::AcqRel)
         {
-            self.tell(&Event::Poisoned { why: cause.to_string() });
+            self.tell(Event::Poisoned { why: cause.to_string() });
         }
+    }
+
+    /// Blocks of all files, where the disk tells; a file of the log may go away meanwhile.
+    fn allocated_bytes(&self) -> Option<u64> {
+        let disk = &self.options.disk;
+        let data = disk.allocated_bytes(&self.data_path()).ok()?;
+        let log_dir = self.options.path.join(crate::life::open::LOG_NAME);
+        let names = disk.list(&log_dir).ok()?;
+        let log = names.iter().filter_map(|name| disk.allocated_bytes(&log_dir.join(name)).ok());
+        Some(log.fold(data, u64::saturating_add))
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -214,7 +222,7 @@ impl Core {
             log_device_bytes: log.device_bytes,
             log_payload_bytes: log.payload_bytes,
             log_bytes,
-            disk_bytes: tree.file_bytes.saturating_add(log_bytes),
+            disk_bytes: self.allocated_bytes().unwrap_or(tree.file_bytes.saturating_add(log_bytes)),
             log_retained: self.log.retained(),
             oldest_snapshot_age: self.reads.oldest_age(),
             delta_bytes: self.reads.memory(),
@@ -228,6 +236,7 @@ impl Core {
             checkpoint_bytes: tree.fold_bytes,
             checkpoint_lsn: self.reads.view().root.superblock.checkpoint_lsn,
             visible_lsn: self.reads.visible(),
+            events_dropped: self.options.events.dropped(),
             poisoned: self.sequencer.failure().map(|cause| cause.to_string()),
             commit_us: self.counters.commit_us.snapshot(),
             sync_us: log.write_us,

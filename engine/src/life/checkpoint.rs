@@ -20,13 +20,14 @@ use crate::mutation::Mutation;
 use crate::options::StageHook;
 use crate::read::scan::Merge;
 use crate::read::view::{DeltaBytes, Reads};
+use crate::record::{CATALOGUE, CatalogueRow, Compression};
 use crate::stats::{Checkpoint, Event};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
-use crate::tree::{Change, Superblock};
+use crate::tree::{Change, Root, Superblock};
 use crate::{Error, Result};
 use seawall_wal::latch::{Latch, LatchGuard};
 use seawall_wal::{Lsn, Runtime};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,12 +163,12 @@ impl Core {
                     let took = self.runtime.now().saturating_sub(start);
                     self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                     self.counters.checkpoint_us.record_duration(took);
-                    self.tell(&Event::CheckpointDone { lsn: checkpoint.lsn, took });
+                    self.tell(Event::CheckpointDone { lsn: checkpoint.lsn, took });
                 }
             }
             Err(Error::NoSpace) => {
                 self.fold.note_end(&*self.runtime, true);
-                self.tell(&Event::NoSpace);
+                self.tell(Event::NoSpace);
             }
             Err(error) => {
                 self.poison(error);
@@ -236,12 +237,12 @@ impl Core {
     fn give_way(&self, is_short: impl FnMut() -> bool) -> bool {
         let age = self.reads.expire(self.options.snapshot_age_max, is_short);
         if let Some(age) = age {
-            self.tell(&Event::SnapshotOld { age });
+            self.tell(Event::SnapshotOld { age });
         }
         age.is_some()
     }
 
-    fn log_is_sound(&self) -> bool {
+    pub(crate) fn log_is_sound(&self) -> bool {
         !matches!(self.log.make_room(0), Err(Error::Poisoned(_)))
     }
 
@@ -308,6 +309,7 @@ pub(crate) fn fold_below(
     let dropped: BTreeSet<u32> = deltas.iter().flat_map(|delta| delta.dropped().into_keys()).collect();
     let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
     let keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
+    let compressions = compressions(reads, &view.root, &deltas, end)?;
     let mut fold = reads.store.begin_fold(&view.root)?;
     if let Some(hook) = on_stage {
         fold.on_stage(move |stage| hook(stage));
@@ -329,12 +331,41 @@ pub(crate) fn fold_below(
         if reads.errs_by(Mutation::FoldUncleared) {
             cleared.clear();
         }
-        fold.apply_over(keyspace, cleared, changes)?;
+        let compression = compressions.get(&keyspace).copied().unwrap_or_default();
+        fold.apply_over(keyspace, compression, cleared, changes)?;
     }
     invariants::checkpoint_is_covered(end, reads.visible());
     let root = fold.finish(set)?;
     reads.folded(end, root);
     Ok(())
+}
+
+/// Which keyspaces are compressed, and how: what the catalogue says in the tree, and in the deltas over it.
+fn compressions(
+    reads: &Arc<Reads>,
+    root: &Arc<Root>,
+    deltas: &[Arc<Delta>],
+    end: Lsn,
+) -> Result<BTreeMap<u32, Compression>> {
+    let mut found = BTreeMap::new();
+    let mut note = |row: &[u8]| {
+        if let Some(row) = CatalogueRow::decode(row)
+            && row.options.compression != Compression::None
+        {
+            found.insert(row.id, row.options.compression);
+        }
+    };
+    let mut in_tree = reads.store.cursor(root, CATALOGUE);
+    while let Some((_, row)) = in_tree.next()? {
+        note(&row);
+    }
+    let mut in_deltas = Merge::of_deltas(reads, deltas, CATALOGUE, end);
+    while let Some((_, version)) = in_deltas.next_found()? {
+        if let Some(row) = reads.row_of(version)? {
+            note(&row);
+        }
+    }
+    Ok(found)
 }
 
 fn change_of(reads: &Reads, version: Version) -> Result<Change> {

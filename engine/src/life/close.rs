@@ -21,6 +21,7 @@ impl Handle {
         let finished = if core.options.read_only { Ok(()) } else { core.finish() };
         let closed = core.log.close();
         core.note_failure();
+        core.options.events.end();
         finished.and(closed)
     }
 
@@ -52,6 +53,7 @@ impl Drop for Handle {
             core.is_closed.store(true, Ordering::Release);
             core.sequencer.close();
             self.stop_threads();
+            core.options.events.end();
             return;
         }
         // Nobody is there to be told: whoever wants to know calls `close`.
@@ -79,12 +81,22 @@ impl Core {
         }
     }
 
-    /// After `NoSpace`: looks for room, and sets waiting checkpoints going again.
+    /// After `NoSpace`: looks for room, and sets waiting checkpoints going again. If the log itself had found none, it goes
+    /// on first, and what had its place with it.
     pub(crate) fn resume(&self) -> Result<()> {
-        if let Some(cause) = self.sequencer.failure() {
+        if let Some(cause) = self.sequencer.failure().filter(|_| !self.sequencer.lacks_room()) {
             return Err(Error::Poisoned(cause));
         }
-        self.log.resume()?;
+        let resumed = self.log.resume();
+        if self.sequencer.lacks_room() && self.log_is_sound() {
+            self.fold.has_told_failure.store(false, Ordering::Release);
+            self.sequencer.resume();
+        }
+        if let Err(Error::Poisoned(cause)) = self.log.make_room(0) {
+            // It failed in another way, or again; what was told of that was not heard.
+            self.sequencer.fail(cause);
+        }
+        resumed?;
         if self.options.background {
             self.fold.request(&*self.runtime);
         }

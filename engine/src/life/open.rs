@@ -42,7 +42,7 @@ use std::time::Duration;
 /// The data file.
 pub(crate) const DATA_NAME: &str = "data";
 const DATA_NEW_NAME: &str = "data.new";
-const LOG_NAME: &str = "log";
+pub(crate) const LOG_NAME: &str = "log";
 /// A write of the log that takes so long is an event.
 const SLOW_SYNC: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
 
@@ -164,8 +164,9 @@ impl Opener<'_> {
         if let Some(way) = self.options.durable_write {
             log = log.durable_write(way);
         }
-        if let Some(listener) = self.options.events.clone() {
-            let tell = move |took| listener.event(&Event::SlowSync { took });
+        if self.options.events.has_listener() {
+            let events = Arc::clone(&self.options.events);
+            let tell = move |took| events.tell(Event::SlowSync { took });
             log = log.on_slow_write(SLOW_SYNC, Arc::new(tell));
         }
         if let Some(superblock) = of {
@@ -285,12 +286,12 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     });
     let handle = Arc::new(Handle::new(Arc::clone(&core)));
     if core.options.background {
+        let starting = |source| Error::io("start a thread for", &core.options.path, None, source);
+        core.options.events.start().map_err(starting)?;
         let (folder, pace) = (Arc::clone(&core), Arc::clone(&core.fold.pace));
         let spawn = |name, body| -> Result<()> {
             let thread = core.runtime.spawn(name, body);
-            let thread =
-                thread.map_err(|source| Error::io("start a thread for", &core.options.path, None, source))?;
-            handle.threads.lock().push(thread);
+            handle.threads.lock().push(thread.map_err(starting)?);
             Ok(())
         };
         spawn("seawall-pace", Box::new(move || pace.give_turns()))?;

@@ -12,7 +12,14 @@ impl Core {
     pub(crate) fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport> {
         let view = self.reads.view();
         let tree = self.store.verify(&view.root, &mut |done, total| progress(Progress { done, total }))?;
-        let mut report = VerifyReport { blocks: tree.blocks, rows: tree.rows, ..VerifyReport::default() };
+        let mut report = VerifyReport {
+            blocks: tree.blocks,
+            rows: tree.rows,
+            leaf_bytes: tree.leaf_bytes,
+            leaf_bytes_stored: tree.leaf_bytes_stored,
+            leaves_compressed: tree.leaves_compressed,
+            ..VerifyReport::default()
+        };
         report.problems = tree.problems;
         if tree.problems_unlisted > 0 {
             report.problems.push(format!("and {} more problems in the data file", tree.problems_unlisted));

@@ -35,6 +35,22 @@ impl Gap {
 ///
 /// [`next`](Cursor::next) steps over the row behind the place and shows it, [`prev`](Cursor::prev) steps back over
 /// the row in front of it: so `next` and then `prev` show the same row twice.
+///
+/// ```
+/// # use seawall_engine::{Db, Readable};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// for key in ["a", "b", "c"] {
+///     rows.insert(key, "v")?;
+/// }
+/// let mut cursor = db.snapshot().cursor(&rows);
+/// cursor.seek("b")?;
+/// while let Some((key, value)) = cursor.next()? {
+///     println!("{} {}", key.escape_ascii(), value.escape_ascii());
+/// }
+/// assert_eq!(cursor.prev()?, Some((&b"c"[..], &b"v"[..])));
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 pub struct Cursor {
     origin: error::Result<Origin, Option<Error>>,
     gap: Gap,
@@ -69,6 +85,19 @@ impl Cursor {
     ///
     /// # Errors
     /// If the keyspace is missing, or the transaction has ended.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # for key in ["a", "c"] {
+    /// #     rows.insert(key, "v")?;
+    /// # }
+    /// let mut cursor = db.snapshot().cursor(&rows);
+    /// cursor.seek("b")?;
+    /// assert_eq!(cursor.next()?.unwrap().0, b"c");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
         self.go(Gap::Before(Slice::from(key.as_ref().to_vec())))
     }
@@ -77,6 +106,19 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`seek`](Cursor::seek).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # for key in ["a", "c"] {
+    /// #     rows.insert(key, "v")?;
+    /// # }
+    /// let mut cursor = db.snapshot().cursor(&rows);
+    /// cursor.seek_for_prev("b")?;
+    /// assert_eq!(cursor.prev()?.unwrap().0, b"a");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn seek_for_prev(&mut self, key: impl AsRef<[u8]>) -> Result<()> {
         self.go(Gap::After(Slice::from(key.as_ref().to_vec())))
     }
@@ -85,6 +127,19 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`seek`](Cursor::seek).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # for key in ["a", "c"] {
+    /// #     rows.insert(key, "v")?;
+    /// # }
+    /// let mut cursor = db.snapshot().cursor(&rows);
+    /// cursor.seek_first()?;
+    /// assert_eq!(cursor.next()?.unwrap().0, b"a");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn seek_first(&mut self) -> Result<()> {
         self.go(Gap::First)
     }
@@ -93,6 +148,19 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`seek`](Cursor::seek).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # for key in ["a", "c"] {
+    /// #     rows.insert(key, "v")?;
+    /// # }
+    /// let mut cursor = db.snapshot().cursor(&rows);
+    /// cursor.seek_last()?;
+    /// assert_eq!(cursor.prev()?.unwrap().0, b"c");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn seek_last(&mut self) -> Result<()> {
         self.go(Gap::Last)
     }
@@ -101,6 +169,20 @@ impl Cursor {
     ///
     /// # Errors
     /// `KeyspaceMissing`, `SnapshotTooOld`, `BadInput` once the transaction has ended, `Io` and `Corruption` from the data file.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # for key in ["a", "c"] {
+    /// #     rows.insert(key, "v")?;
+    /// # }
+    /// let mut cursor = db.snapshot().cursor(&rows);
+    /// assert_eq!(cursor.next()?.unwrap().0, b"a");
+    /// assert_eq!(cursor.next()?.unwrap().0, b"c");
+    /// assert!(cursor.next()?.is_none());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     #[expect(clippy::should_implement_trait, reason = "it lends its rows, which no Iterator can")]
     pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.check()?;
@@ -118,6 +200,20 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`next`](Cursor::next).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # for key in ["a", "c"] {
+    /// #     rows.insert(key, "v")?;
+    /// # }
+    /// let mut cursor = db.snapshot().cursor(&rows);
+    /// assert!(cursor.prev()?.is_none(), "it begins before all rows");
+    /// cursor.next()?;
+    /// assert_eq!(cursor.prev()?.unwrap().0, b"a");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn prev(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.check()?;
         if self.peeked.take().is_some() {
@@ -135,6 +231,19 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`next`](Cursor::next).
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// # for key in ["a", "c"] {
+    /// #     rows.insert(key, "v")?;
+    /// # }
+    /// let mut cursor = db.snapshot().cursor(&rows);
+    /// assert_eq!(cursor.peek()?.unwrap().0, b"a");
+    /// assert_eq!(cursor.next()?.unwrap().0, b"a");
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn peek(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.check()?;
         if self.peeked.is_none() {

@@ -434,6 +434,21 @@ impl Origin {
 ///
 /// It owns what it reads from, so it may outlive the snapshot or transaction that it came from, and keeps alive what
 /// those kept alive, until it is dropped or meets an error.
+///
+/// ```
+/// # use seawall_engine::Db;
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// for n in 0..5_u8 {
+///     rows.insert([n], "v")?;
+/// }
+/// let mut scan = rows.range(..);
+/// // From both ends, until they meet.
+/// assert_eq!(scan.next().unwrap()?.0, [0]);
+/// assert_eq!(scan.next_back().unwrap()?.0, [4]);
+/// assert_eq!(scan.count(), 3);
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 pub struct Scan {
     origin: Result<Origin, Option<Error>>,
     range: OwnedRange,
@@ -472,6 +487,17 @@ impl Scan {
     }
 
     /// The keys alone.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// rows.insert("a", "1")?;
+    /// rows.insert("b", "2")?;
+    /// let keys: Result<Vec<_>, _> = rows.range(..).keys().rev().collect();
+    /// assert_eq!(keys?, ["b", "a"]);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn keys(self) -> impl DoubleEndedIterator<Item = Result<Slice>> + Send + 'static {
         self.map(|row| row.map(|(key, _)| key))
     }

@@ -278,16 +278,45 @@ impl Reads {
 /// on disk what was replaced since, so drop it when you are done: once it is older than
 /// [`snapshot_age_max`](crate::DbBuilder::snapshot_age_max) it has to give way where memory or disk is short, and reads
 /// answer `SnapshotTooOld`.
+///
+/// ```
+/// # use seawall_engine::{Db, Readable};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// rows.insert("a", "1")?;
+/// let snapshot = db.snapshot();
+/// rows.remove("a")?;
+/// assert!(snapshot.get(&rows, "a")?.is_some());
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Snapshot(Arc<Hold>);
 
 impl Snapshot {
     /// The position up to which this snapshot sees the log: commits below it, none at or above.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let before = db.snapshot();
+    /// rows.insert("a", "1")?;
+    /// assert!(before.lsn() < db.snapshot().lsn());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn lsn(&self) -> Lsn {
         self.0.lsn
     }
 
     /// How long ago it was taken.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// let snapshot = db.snapshot();
+    /// assert!(snapshot.age() < std::time::Duration::from_secs(60));
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
     pub fn age(&self) -> Duration {
         self.0.reads.runtime.now().saturating_sub(self.0.since)
     }
@@ -344,6 +373,22 @@ impl std::fmt::Debug for Snapshot {
 }
 
 /// Reading, by [`Snapshot`] and [`Transaction`](crate::Transaction) alike: write read helpers once.
+///
+/// ```
+/// # use seawall_engine::{Db, Keyspace, Readable, Result};
+/// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// fn total(reader: &impl Readable, rows: &Keyspace) -> Result<usize> {
+///     reader.range(rows, ..).map(|row| Ok(row?.1.len())).sum()
+/// }
+/// rows.insert("a", "123")?;
+/// let mut tx = db.begin();
+/// tx.insert(&rows, "b", "45")?;
+/// assert_eq!((total(&db.snapshot(), &rows)?, total(&tx, &rows)?), (3, 5));
+/// assert!(tx.contains_key(&rows, "b")?);
+/// assert_eq!(tx.multi_get(&rows, &["a", "c"])?[0].as_deref(), Some(&b"123"[..]));
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
 pub trait Readable {
     /// The value of a key. Sharing its memory with a cache or a delta: [`Slice::detach`] it to keep it for long.
     ///

@@ -10,20 +10,16 @@
 
 use super::block::Block;
 use super::changes::Feed;
-use super::many::{Id, id};
+use super::many::{BUF_BYTES_MAX, DEPTH, Id, Reader, id};
 use super::ptr::Ptr;
 use super::{Result, TreeStore};
-use seawall_wal::AlignedBuf;
-use seawall_wal::disk::{Completion, Op, Queue};
+use seawall_wal::disk::{Completion, Op};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-/// Reads in flight at once.
-const DEPTH: usize = 32;
-
 /// The length of a read that takes in several leaves, in bytes, at most.
-const STRETCH_BYTES: u64 = 128 << 10;
+const STRETCH_BYTES: u64 = BUF_BYTES_MAX as u64;
 
 /// Leaves ahead of the merge, at most; more are sent for when half of them are used up.
 const LEAVES_MAX: usize = if cfg!(test) { 6 } else { 512 };
@@ -33,8 +29,8 @@ pub(super) struct Ahead {
     store: Arc<TreeStore>,
     keyspace: u32,
     root: Ptr,
-    /// None where the tree is a single leaf, or once the queue has failed.
-    queue: Option<Box<dyn Queue>>,
+    /// None where the tree is a single leaf, or once its queue has failed.
+    reader: Option<Reader>,
     /// The block above the leaf found last, and the key at which its part of the tree ends.
     above: Option<(Arc<Block>, Option<Vec<u8>>)>,
     /// In key order, all that were found and not taken.
@@ -44,24 +40,22 @@ pub(super) struct Ahead {
     arrived: BTreeMap<Id, Result<Arc<Block>>>,
     /// By its token, what a read in flight brings.
     flying: BTreeMap<u64, Vec<Ptr>>,
-    spare: Vec<AlignedBuf>,
 }
 
 impl Ahead {
     pub(super) fn new(store: &Arc<TreeStore>, keyspace: u32, root: Option<Ptr>) -> Option<Ahead> {
         let root = root.filter(|root| root.level > 0)?;
-        let queue = store.disk.queue(DEPTH).ok();
+        let reader = store.readers.take(&*store.disk);
         Some(Ahead {
             store: Arc::clone(store),
             keyspace,
             root,
-            queue,
+            reader,
             above: None,
             leaves: VecDeque::new(),
             unsent: VecDeque::new(),
             arrived: BTreeMap::new(),
             flying: BTreeMap::new(),
-            spare: Vec::new(),
         })
     }
 
@@ -85,7 +79,7 @@ impl Ahead {
     }
 
     fn look_ahead(&mut self, feed: &mut dyn Feed) {
-        while self.queue.is_some() && self.leaves.len() < LEAVES_MAX {
+        while self.reader.is_some() && self.leaves.len() < LEAVES_MAX {
             let Some(key) = feed.scout() else { break };
             // The merge will meet the error, and say so.
             let Ok(leaf) = self.leaf_of(key) else { break };
@@ -121,7 +115,7 @@ impl Ahead {
 
     /// Sends for leaves while half of the reads that may be in flight are not.
     fn send(&mut self) {
-        let Some(queue) = self.queue.as_mut().filter(|_| self.flying.len() <= DEPTH / 2) else { return };
+        let Some(reader) = self.reader.as_mut().filter(|_| self.flying.len() <= DEPTH / 2) else { return };
         let (mut ops, mut stretches) = (Vec::new(), Vec::new());
         while self.flying.len() + ops.len() < DEPTH
             && let Some(stretch) = next_stretch(&mut self.unsent)
@@ -129,11 +123,7 @@ impl Ahead {
             let (offset, end) =
                 (stretch.first().map_or(0, |ptr| ptr.offset), stretch.last().map_or(0, Ptr::end));
             let len = (end - offset) as usize;
-            let buf = match self.spare.pop() {
-                Some(buf) if buf.len() >= len => Ok(buf),
-                _ => AlignedBuf::zeroed(len.next_power_of_two()),
-            };
-            let Ok(buf) = buf else { break };
+            let Ok(buf) = reader.buf(len.next_power_of_two()) else { break };
             let file = Arc::clone(&self.store.file);
             ops.push(Op::Read { file, offset, buf, len, from_device: false });
             stretches.push(stretch);
@@ -141,7 +131,7 @@ impl Ahead {
         if ops.is_empty() {
             return;
         }
-        match queue.submit(ops) {
+        match reader.queue.submit(ops) {
             Ok(first) => self.flying.extend((first..).zip(stretches)),
             Err(_) => self.give_up(),
         }
@@ -149,7 +139,7 @@ impl Ahead {
 
     /// From here on leaves are read when they are needed.
     fn give_up(&mut self) {
-        self.queue = None;
+        self.reader = None;
         self.leaves.clear();
         self.unsent.clear();
         self.flying.clear();
@@ -157,7 +147,7 @@ impl Ahead {
 
     fn reap(&mut self) {
         let mut done = Vec::new();
-        let reaped = self.queue.as_mut().map_or(Ok(()), |queue| queue.reap(1, &mut done));
+        let reaped = self.reader.as_mut().map_or(Ok(()), |reader| reader.queue.reap(1, &mut done));
         for Completion { token, result, buf, .. } in done {
             let (Some(stretch), Some(buf)) = (self.flying.remove(&token), buf) else { continue };
             let start = stretch.first().map_or(0, |first| first.offset);
@@ -169,18 +159,25 @@ impl Ahead {
                     Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
                     Err(error) => Err(crate::error::same_io(error)),
                 };
-                let block = self.store.verify_read(&ptr, bytes, read).and_then(|()| {
-                    let block = Block::parse(bytes.to_vec(), ptr, self.keyspace);
-                    block.map(Arc::new).map_err(|flaw| self.store.corruption(ptr.offset, flaw))
-                });
+                let verified = self.store.verify_read(&ptr, bytes, read);
+                let block = verified.and_then(|()| self.store.parse(bytes.to_vec(), &ptr, self.keyspace));
                 self.arrived.insert(id(&ptr), block);
             }
-            if self.spare.len() < DEPTH {
-                self.spare.push(buf);
+            if let Some(reader) = &mut self.reader {
+                reader.keep(buf);
             }
         }
         if reaped.is_err() {
             self.give_up();
+        }
+    }
+}
+
+impl Drop for Ahead {
+    /// What was sent for in vain, if a fold is given up, goes with its queue.
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take_if(|_| self.flying.is_empty()) {
+            self.store.readers.give_back(reader);
         }
     }
 }

@@ -16,6 +16,7 @@
 #![warn(clippy::indexing_slicing)]
 
 use super::bytes::{array_at, put, u16_at, u32_at, u64_at};
+use super::codec::decompress;
 use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -59,7 +60,13 @@ pub(super) struct Header {
     pub(super) birth: u64,
     pub(super) offset: u64,
     pub(super) used: u32,
+    /// How what is behind the header was compressed, and its length before; none where it was not.
+    pub(super) packed: Option<(u8, u32)>,
 }
+
+/// The longest leaf or inner block before it is compressed, and after: two separators of the greatest length fit with room
+/// to spare.
+pub(super) const BLOCK_BYTES_MAX: usize = 1 << 20;
 
 impl Header {
     pub(super) fn encode(&self, block: &mut [u8]) {
@@ -71,7 +78,9 @@ impl Header {
         put(block, 16, &self.birth.to_le_bytes());
         put(block, 24, &self.offset.to_le_bytes());
         put(block, 32, &self.used.to_le_bytes());
-        put(block, 36, &[0; 4]);
+        // Lengths are below 2^24.
+        let (codec, plain) = self.packed.unwrap_or_default();
+        put(block, 36, &(u32::from(codec) << 24 | plain).to_le_bytes());
     }
 
     //= docs/format/data.md#block-header
@@ -89,6 +98,10 @@ impl Header {
             birth: u64_at(block, 16),
             offset: u64_at(block, 24),
             used: u32_at(block, 32),
+            packed: match u32_at(block, 36) {
+                0 => None,
+                packed => Some(((packed >> 24) as u8, packed & 0xff_ffff)),
+            },
         };
         if array_at(block, 4) != [ptr.kind as u8, ptr.level] {
             let [kind, level] = array_at(block, 4);
@@ -106,11 +119,29 @@ impl Header {
         if header.keyspace != keyspace {
             return Err(format!("a block of keyspace {} in keyspace {keyspace}", header.keyspace));
         }
-        if header.used as usize > block.len() || u32_at(block, 36) != 0 {
+        if header.used as usize > block.len() || (header.used as usize) < HEADER_BYTES {
             return Err(format!("the header claims {} bytes of {}", header.used, block.len()));
+        }
+        if let Some((codec, plain)) = header.packed
+            && (ptr.kind != BlockKind::Leaf || codec == 0 || HEADER_BYTES + plain as usize > BLOCK_BYTES_MAX)
+        {
+            return Err(format!("the header claims {plain} bytes compressed by method {codec}"));
         }
         Ok(header)
     }
+}
+
+//= docs/format/data.md#compressed-leaves
+/// The block before it was compressed; its header then says so.
+fn unpacked(bytes: Vec<u8>, header: &mut Header) -> Result<Vec<u8>, Flaw> {
+    let Some((codec, plain)) = header.packed.take() else { return Ok(bytes) };
+    let mut block = vec![0; HEADER_BYTES + plain as usize];
+    let packed = bytes.get(HEADER_BYTES..header.used as usize).unwrap_or_default();
+    let (head, rest) = block.split_at_mut(HEADER_BYTES);
+    decompress(codec, packed, rest)?;
+    header.used = (HEADER_BYTES + rest.len()) as u32;
+    header.encode(head);
+    Ok(block)
 }
 
 /// What an entry holds beside its key.
@@ -163,8 +194,9 @@ impl Block {
     //= docs/format/data.md#leaves-and-inner-blocks
     /// A leaf or an inner block, whose checksum the caller has verified.
     pub(super) fn parse(bytes: Vec<u8>, ptr: Ptr, keyspace: u32) -> Result<Block, Flaw> {
-        let header = Header::decode(&bytes, &ptr, keyspace)?;
-        let wide = bytes.len() > NARROW_BYTES_MAX;
+        let mut header = Header::decode(&bytes, &ptr, keyspace)?;
+        let bytes = unpacked(bytes, &mut header)?;
+        let wide = bytes.len().next_multiple_of(TARGET_BYTES) > NARROW_BYTES_MAX;
         let count = header.count as usize;
         let slots = HEADER_BYTES + usize::from(header.prefix_bytes);
         let slots_end = count.checked_mul(if wide { 4 } else { 2 }).and_then(|slot| slot.checked_add(slots));
@@ -245,9 +277,14 @@ impl Block {
         self.ptr.level
     }
 
-    /// Bytes that the block takes in memory and in the file.
+    /// Bytes that the block takes in memory, and in the file if it is not compressed.
     pub(super) fn bytes_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Whether it is smaller in the file than in memory.
+    pub(super) fn is_compressed(&self) -> bool {
+        self.bytes.len() > self.ptr.bytes as usize
     }
 
     /// Bytes that hold something.

@@ -3,7 +3,7 @@
 //! Nothing that has not passed all of these is ever handed out. A read cut short by the file's end is damage, not a
 //! system error: the superblock says how long the file must be.
 
-use super::block::{Block, Payload};
+use super::block::{BLOCK_BYTES_MAX, Block, Payload};
 use super::ptr::{BlockKind, FIRST_BLOCK, Flaw, Ptr};
 use super::{Error, Result, TreeStore};
 use seawall_wal::Slice;
@@ -11,9 +11,6 @@ use seawall_wal::disk::read_exact_at;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Two separators of the greatest length fit with room to spare; a longer tree block is a lie.
-const TREE_BLOCK_BYTES_MAX: u32 = 1 << 20;
 
 /// Larger values are read anew each time: one of them would push out too many blocks.
 const VALUE_CACHED_MAX: u32 = 64 << 10;
@@ -43,7 +40,7 @@ impl TreeStore {
         let is_tree = matches!(ptr.kind, BlockKind::Leaf | BlockKind::Inner);
         if ptr.offset < FIRST_BLOCK
             || ptr.end() > self.end.load(Ordering::Acquire)
-            || (is_tree && ptr.bytes > TREE_BLOCK_BYTES_MAX)
+            || (is_tree && ptr.bytes as usize > BLOCK_BYTES_MAX)
         {
             let what = format!("a pointer names {} bytes here, which cannot be", ptr.bytes);
             return Err(self.corruption(ptr.offset, what));
@@ -73,8 +70,16 @@ impl TreeStore {
 
     /// A tree block from the file, whatever the cache has.
     pub(super) fn read_block(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
-        let block = Block::parse(self.read_verified(ptr)?, *ptr, keyspace);
-        block.map(Arc::new).map_err(|flaw| self.corruption(ptr.offset, flaw))
+        self.parse(self.read_verified(ptr)?, ptr, keyspace)
+    }
+
+    /// Verified bytes as the block that they are, of a tree or a value's.
+    pub(super) fn parse(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+        let block = match ptr.kind {
+            BlockKind::Value => Block::value(bytes, *ptr, keyspace),
+            _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw))?,
+        };
+        Ok(Arc::new(block))
     }
 
     /// A tree block from the cache or the file.
@@ -133,11 +138,7 @@ impl TreeStore {
 
     /// Verified bytes as a block, for a reader: it enters the cache, unless it is a value that is too long.
     pub(super) fn take_in(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
-        let block = match ptr.kind {
-            BlockKind::Value => Block::value(bytes, *ptr, keyspace),
-            _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw))?,
-        };
-        let block = Arc::new(block);
+        let block = self.parse(bytes, ptr, keyspace)?;
         if ptr.kind != BlockKind::Value || ptr.bytes <= VALUE_CACHED_MAX {
             self.cache.insert(&block);
         }

@@ -13,13 +13,14 @@ use super::block::{Block, Payload};
 use super::changes::{Change, Changes, Feed};
 use super::freemap;
 use super::merge::merge;
-use super::pack::Packer;
+use super::pack::{Packed, Packer};
 use super::ptr::{BlockKind, GRID, Ptr};
 use super::space::{Dead, Extent};
 use super::superblock::{SLOT_BYTES, Superblock};
 use super::write::{Writer, Written};
 use super::{Error, Latest, ROOTS_KEYSPACE, Result, Root, TreeRoot, TreeStore};
 use crate::cover::Span;
+use crate::record::Compression;
 use seawall_wal::Slice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -111,14 +112,16 @@ impl Fold {
         keyspace: u32,
         changes: impl Iterator<Item = Result<(K, Change)>>,
     ) -> Result<()> {
-        self.apply_over(keyspace, Vec::new(), changes)
+        self.apply_over(keyspace, Compression::None, Vec::new(), changes)
     }
 
     /// As [`apply`](Self::apply), after all rows of the spans are gone, which come in key order, none touching another. What lies wholly in
-    /// one of them is not read, but for the blocks that lead to it.
+    /// one of them is not read, but for the blocks that lead to it. Leaves that are written are compressed so, whatever
+    /// the others are.
     pub(crate) fn apply_over<K: AsRef<[u8]>>(
         &mut self,
         keyspace: u32,
+        compression: Compression,
         cleared: Vec<Span>,
         changes: impl Iterator<Item = Result<(K, Change)>>,
     ) -> Result<()> {
@@ -132,7 +135,8 @@ impl Fold {
                 return Ok(());
             }
             fold.changed.insert(keyspace);
-            match merge(fold, keyspace, fold.trees.get(&keyspace).copied(), cleared, &mut changes)? {
+            let tree = fold.trees.get(&keyspace).copied();
+            match merge(fold, keyspace, compression, tree, cleared, &mut changes)? {
                 Some(tree) => fold.trees.insert(keyspace, tree),
                 None => fold.trees.remove(&keyspace),
             };
@@ -263,13 +267,19 @@ impl Fold {
         level: u8,
         count: usize,
         keyspace: u32,
-        is_warm: bool,
+        leaf: LeafKind,
     ) -> Result<Ptr> {
-        let (bytes, birth) = (packer.block_bytes(count), self.building);
-        let cached = level > 0 || is_warm;
+        let (plain_bytes, birth) = (packer.block_bytes(count), self.building);
+        let cached = level > 0 || leaf.is_warm;
+        let compression = if level == 0 { leaf.compression } else { Compression::None };
+        let packed = packer.compress(compression, count, keyspace, birth);
+        let bytes = packed.as_ref().map_or(plain_bytes, Packed::block_bytes);
         let mut copy = Vec::new();
         let written = self.writer.block(bytes, |offset, out| {
-            packer.encode(count, keyspace, birth, offset, out);
+            match &packed {
+                Some(packed) => packed.encode(offset, out),
+                None => packer.encode(count, keyspace, birth, offset, out),
+            }
             if cached {
                 copy.extend_from_slice(out);
             }
@@ -330,7 +340,8 @@ impl Fold {
         let rows = self.base.trees.len() as u64;
         let old = old.map(|ptr| TreeRoot { ptr, rows, payload_bytes: 0, is_bound: false, extents: 0 });
         let mut changes = Changes::new(changes.into_iter())?;
-        Ok(merge(self, ROOTS_KEYSPACE, old, Vec::new(), &mut changes)?.map(|tree| tree.ptr))
+        Ok(merge(self, ROOTS_KEYSPACE, Compression::None, old, Vec::new(), &mut changes)?
+            .map(|tree| tree.ptr))
     }
 
     /// Writes the free map as it will be once this generation is published; also gives the bytes in use by then.
@@ -434,6 +445,14 @@ impl Fold {
         store.is_folding.store(false, Ordering::Release);
         Ok(root)
     }
+}
+
+/// How a leaf is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeafKind {
+    pub(super) compression: Compression,
+    /// The one it takes the place of was in the cache.
+    pub(super) is_warm: bool,
 }
 
 /// What leaves held.

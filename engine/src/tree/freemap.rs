@@ -59,6 +59,7 @@ pub(super) fn encode(free: &[Extent], dead: &[Dead], birth: u64, offset: u64, ou
         birth,
         offset,
         used: at as u32,
+        packed: None,
     };
     header.encode(out);
     true

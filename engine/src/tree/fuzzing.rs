@@ -9,6 +9,7 @@ use super::ptr::{BlockKind, FIRST_BLOCK, GRID, PTR_BYTES, Ptr};
 use super::space::{Dead, Extent, Space};
 use super::superblock::{SLOT_BYTES, Slot, Superblock};
 use super::{ROOTS_KEYSPACE, TreeRoot};
+use crate::record::Compression;
 use seawall_wal::fuzzing::Input;
 use std::collections::BTreeMap;
 
@@ -37,6 +38,10 @@ pub(crate) fn block(data: &[u8]) {
     let mut map = if how & 4 == 0 { free_map(&mut input) } else { bytes };
     patch(&mut map, &mut input);
     look_at_map(&map);
+    let leaf = compressed(&mut input);
+    if let Ok(block) = Block::parse(leaf.clone(), ptr_to(leaf.len(), BlockKind::Leaf, 0), KEYSPACE) {
+        look(&block);
+    }
     if let Ok(ptr) = Ptr::decode(data) {
         assert_eq!(Ptr::decode(&ptr.encode()), Ok(ptr));
     }
@@ -89,6 +94,23 @@ fn packed(input: &mut Input<'_>, level: u8) -> Vec<u8> {
     packer.encode(rows.len(), KEYSPACE, BIRTH, OFFSET, &mut bytes);
     let ptr = ptr_to(bytes.len(), BlockKind::of_level(level), level);
     assert!(Block::parse(bytes.clone(), ptr, KEYSPACE).is_ok(), "a block that was packed does not parse");
+    patch(&mut bytes, input);
+    bytes
+}
+
+/// A leaf of rows that are much alike, compressed as folds do it, then patched.
+fn compressed(input: &mut Input<'_>) -> Vec<u8> {
+    let mut packer = Packer::new(0);
+    let (count, len) = (100 + input.below(100), input.below(90));
+    for n in 0..count {
+        packer.push(&(n as u32).to_be_bytes(), len as u16, &vec![n as u8; len]);
+    }
+    let Some(packed) = packer.compress(Compression::Lz4, count, KEYSPACE, BIRTH) else { return Vec::new() };
+    let mut bytes = vec![0; packed.block_bytes()];
+    packed.encode(OFFSET, &mut bytes);
+    let ptr = ptr_to(bytes.len(), BlockKind::Leaf, 0);
+    let whole = Block::parse(bytes.clone(), ptr, KEYSPACE);
+    assert!(whole.is_ok_and(|block| block.count() == count), "a leaf that was compressed does not parse");
     patch(&mut bytes, input);
     bytes
 }

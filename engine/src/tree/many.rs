@@ -9,14 +9,14 @@ use super::file::ValuePlace;
 use super::ptr::Ptr;
 use super::{Result, Root, TreeStore};
 use parking_lot::Mutex;
-use seawall_wal::disk::{Completion, Op, Queue};
+use seawall_wal::disk::{Completion, Disk, Op, Queue};
 use seawall_wal::{AlignedBuf, Slice};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 /// Blocks in flight at once, for one reader.
-const DEPTH: usize = 32;
+pub(super) const DEPTH: usize = 32;
 
 /// Bytes of blocks in flight, at most, unless a single one is larger.
 const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
@@ -27,32 +27,52 @@ const KEYS_MAX: usize = 1024;
 /// Idle queues kept for the next reader.
 const IDLE_MAX: usize = 4;
 
-/// The length of buffers that a queue keeps: of one block of the usual length.
+/// The length of buffers that a queue keeps while it is idle: of one block of the usual length.
 const BUF_BYTES: usize = 4096;
+
+/// The length of the longest buffers that are used more than once.
+pub(super) const BUF_BYTES_MAX: usize = 128 << 10;
 
 /// Queues that are not in use; a reader takes one, and gives it back empty.
 #[derive(Debug, Default)]
 pub(super) struct Readers(Mutex<Vec<Reader>>);
 
+impl Readers {
+    /// One that is idle, or a new one; none if there are none to be had.
+    pub(super) fn take(&self, disk: &dyn Disk) -> Option<Reader> {
+        let idle = self.0.lock().pop();
+        idle.or_else(|| Some(Reader { queue: disk.queue(DEPTH).ok()?, spare: Vec::new() }))
+    }
+
+    /// Keeps one for the next reader. Nothing may be in flight.
+    pub(super) fn give_back(&self, mut reader: Reader) {
+        reader.spare.retain(|buf| buf.len() == BUF_BYTES);
+        let mut idle = self.0.lock();
+        if idle.len() < IDLE_MAX {
+            idle.push(reader);
+        }
+    }
+}
+
+/// A queue, and buffers for what it reads.
 #[derive(Debug)]
-struct Reader {
-    queue: Box<dyn Queue>,
+pub(super) struct Reader {
+    pub(super) queue: Box<dyn Queue>,
     spare: Vec<AlignedBuf>,
 }
 
 impl Reader {
-    fn buf(&mut self, bytes: usize) -> io::Result<AlignedBuf> {
-        match self.spare.pop() {
-            Some(buf) if buf.len() >= bytes => Ok(buf),
-            other => {
-                self.spare.extend(other);
-                AlignedBuf::zeroed(bytes)
-            }
+    /// A buffer of at least so many bytes.
+    pub(super) fn buf(&mut self, bytes: usize) -> io::Result<AlignedBuf> {
+        match self.spare.iter().rposition(|buf| buf.len() >= bytes) {
+            Some(index) => Ok(self.spare.swap_remove(index)),
+            None => AlignedBuf::zeroed(bytes),
         }
     }
 
-    fn keep(&mut self, buf: AlignedBuf) {
-        if buf.len() == BUF_BYTES && self.spare.len() < DEPTH {
+    /// Takes a buffer back.
+    pub(super) fn keep(&mut self, buf: AlignedBuf) {
+        if buf.len() <= BUF_BYTES_MAX && self.spare.len() < DEPTH {
             self.spare.push(buf);
         }
     }
@@ -164,22 +184,14 @@ impl TreeStore {
 
     /// Reads blocks with several in flight, and takes them out of `missing`.
     fn read_many(&self, missing: &mut BTreeMap<Id, Ptr>, keyspace: u32, blocks: &mut Blocks) {
-        let idle = self.readers.0.lock().pop();
-        let fresh = || {
-            let queue = self.disk.queue(DEPTH).ok()?;
-            Some(Reader { queue, spare: Vec::new() })
-        };
-        let Some(mut reader) = idle.or_else(fresh) else { return };
+        let Some(mut reader) = self.readers.take(&*self.disk) else { return };
         let all: Vec<Ptr> = missing.values().copied().collect();
         let mut take = |ptr: &Ptr, block| {
             missing.remove(&id(ptr));
             blocks.insert(id(ptr), block);
         };
         if self.read_all(&mut reader, &all, keyspace, &mut take).is_ok() {
-            let mut idle = self.readers.0.lock();
-            if idle.len() < IDLE_MAX {
-                idle.push(reader);
-            }
+            self.readers.give_back(reader);
         }
     }
 

@@ -15,23 +15,26 @@
 //! inherits the bound of the block: at the left edge of the tree that is the empty key.
 
 use super::ahead::Ahead;
-use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_EXTENT, Payload, VALUE_INLINE_MAX};
+use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_EXTENT, Payload};
 use super::changes::{Change, Feed};
-use super::fold::Fold;
+use super::codec::{inline_max, leaf_bytes};
+use super::fold::{Fold, LeafKind};
 use super::pack::{Ending, Packer, separator};
 use super::ptr::{MAX_LEVEL, Ptr};
 use super::{Error, Result, TreeRoot};
 use crate::cover::Span;
 use crate::number::{NUMBER_BYTES, flawed, number_of};
+use crate::record::Compression;
 use std::sync::Arc;
 
-/// Merges changes into a tree and gives the new one, `None` if it has no rows left.
+/// Merges changes into a tree, whose new leaves are compressed so, and gives the new one, `None` if it has no rows left.
 ///
 /// # Errors
 /// Those of reading and writing; the fold can then only be given up.
 pub(super) fn merge(
     fold: &mut Fold,
     keyspace: u32,
+    compression: Compression,
     tree: Option<TreeRoot>,
     cleared: Vec<Span>,
     feed: &mut dyn Feed,
@@ -44,7 +47,8 @@ pub(super) fn merge(
         cleared,
         cleared_at: 0,
         keyspace,
-        packers: vec![Packer::new(0)],
+        compression,
+        packers: vec![Packer::of(0, leaf_bytes(compression))],
         bound: Vec::new(),
         ending: Ending::Growing,
         is_warm: false,
@@ -79,6 +83,7 @@ struct Merge<'a> {
     /// The first of them that does not end before the place in hand.
     cleared_at: usize,
     keyspace: u32,
+    compression: Compression,
     /// By level.
     packers: Vec<Packer>,
     /// The separator of the next leaf to be written.
@@ -267,7 +272,7 @@ impl Merge<'_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         self.rows += 1;
         self.payload_bytes += (key.len() + value.len()) as u64;
-        if value.len() <= VALUE_INLINE_MAX {
+        if value.len() <= inline_max(self.compression) {
             return self.row(key, value.len() as u16, value);
         }
         let ptr = self.fold.write_value(value)?;
@@ -316,10 +321,11 @@ impl Merge<'_> {
 
     /// Writes the first `count` entries of a level as a block and hands its pointer up.
     fn emit(&mut self, level: u8, count: usize) -> Result<()> {
-        let (keyspace, is_warm) = (self.keyspace, self.is_warm);
+        let leaf = LeafKind { compression: self.compression, is_warm: self.is_warm };
+        let keyspace = self.keyspace;
         self.packer(level)?;
         let Some(packer) = self.packers.get_mut(usize::from(level)) else { return Ok(()) };
-        let ptr = self.fold.write_entries(packer, level, count, keyspace, is_warm)?;
+        let ptr = self.fold.write_entries(packer, level, count, keyspace, leaf)?;
         let bound = if level == 0 {
             let last = packer.key(count.saturating_sub(1));
             let next = if packer.len() > count { separator(last, packer.key(count)) } else { Vec::new() };
@@ -373,7 +379,8 @@ impl Merge<'_> {
         let Some((bound, ptr)) = self.pop_left(level)? else { return Ok(()) };
         let (block, was_cached) = self.fold.store().load_once(&ptr, self.keyspace)?;
         self.fold.kill(&ptr);
-        let mut joined = Packer::new(level);
+        let mut joined =
+            if level == 0 { Packer::of(0, leaf_bytes(self.compression)) } else { Packer::new(level) };
         let mut key = Vec::new();
         for index in 0..block.count() {
             block.key_into(index, &mut key);

@@ -6,11 +6,13 @@
 
 use super::block::{ENTRY_HEADER_BYTES, FORM_CHILD, HEADER_BYTES, Header, NARROW_BYTES_MAX, TARGET_BYTES};
 use super::bytes::put;
+use super::codec;
 use super::ptr::{BlockKind, Ptr};
+use crate::record::Compression;
 use seawall_wal::disk::BLOCK_BYTES;
 
-/// Below this a block is underfull and takes its neighbour in.
-pub(super) const UNDERFULL_BYTES: usize = TARGET_BYTES / 4;
+/// Below this part of its size a block is underfull and takes its neighbour in.
+const UNDERFULL_PART: usize = 4;
 
 /// How a run of entries ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Packer {
     level: u8,
+    /// The size that blocks are packed to. Larger only if a single entry does not fit.
+    target_bytes: usize,
     arena: Vec<u8>,
     arena_start: u64,
     raw_start: u64,
@@ -43,8 +47,14 @@ pub(super) struct Packer {
 }
 
 impl Packer {
+    /// For blocks of one size.
     pub(super) fn new(level: u8) -> Packer {
-        Packer { level, ..Packer::default() }
+        Packer::of(level, TARGET_BYTES)
+    }
+
+    /// For blocks of `target_bytes`.
+    pub(super) fn of(level: u8, target_bytes: usize) -> Packer {
+        Packer { level, target_bytes, ..Packer::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -127,7 +137,8 @@ impl Packer {
     }
 
     pub(super) fn is_underfull(&self) -> bool {
-        !self.is_empty() && (self.used_by_all() < UNDERFULL_BYTES || self.len() < self.entries_min())
+        !self.is_empty()
+            && (self.used_by_all() < self.target_bytes / UNDERFULL_PART || self.len() < self.entries_min())
     }
 
     /// An inner block with a single child helps nobody.
@@ -138,7 +149,7 @@ impl Packer {
     /// How many entries fit in the next block: at least the minimum, whatever their size.
     fn fitting(&self) -> usize {
         let least = self.entries_min().min(self.len());
-        let capacity = TARGET_BYTES.max(self.block_bytes(least));
+        let capacity = self.target_bytes.max(self.block_bytes(least));
         let (mut low, mut high) = (least, self.len());
         while low < high {
             let middle = low + (high - low).div_ceil(2);
@@ -153,7 +164,7 @@ impl Packer {
 
     /// How many entries to let go now that more may follow; `None` while the choice is better kept open.
     pub(super) fn ripe(&self) -> Option<usize> {
-        if self.used_by_all() <= 2 * TARGET_BYTES {
+        if self.used_by_all() <= 2 * self.target_bytes {
             return None;
         }
         let count = self.fitting();
@@ -215,8 +226,40 @@ impl Packer {
             birth,
             offset,
             used: at as u32,
+            packed: None,
         };
         header.encode(out);
+    }
+
+    /// The block of the first `count` entries, compressed; `None` if it is to be written as it is, since it would not save
+    /// a block of the grid.
+    pub(super) fn compress(
+        &self,
+        compression: Compression,
+        count: usize,
+        keyspace: u32,
+        birth: u64,
+    ) -> Option<Packed> {
+        if compression == Compression::None {
+            return None;
+        }
+        let mut plain = vec![0; self.block_bytes(count)];
+        self.encode(count, keyspace, birth, 0, &mut plain);
+        let used = self.used(count);
+        let (codec, bytes) = codec::compress(compression, plain.get(HEADER_BYTES..used)?)?;
+        let header = Header {
+            kind: BlockKind::Leaf,
+            level: self.level,
+            prefix_bytes: super::bytes::u16_at(&plain, 6),
+            count: count as u32,
+            keyspace,
+            birth,
+            offset: 0,
+            used: (HEADER_BYTES + bytes.len()) as u32,
+            packed: Some((codec, (used - HEADER_BYTES) as u32)),
+        };
+        let packed = Packed { header, bytes };
+        (packed.block_bytes() < plain.len()).then_some(packed)
     }
 
     /// Forgets the first `count` entries; they are in a block.
@@ -227,6 +270,28 @@ impl Packer {
         let keep = self.entries.first().map_or(self.arena.len(), |first| self.start(first));
         self.arena.drain(..keep);
         self.arena_start += keep as u64;
+    }
+}
+
+/// A compressed leaf that has no place yet.
+#[derive(Debug)]
+pub(super) struct Packed {
+    header: Header,
+    bytes: Vec<u8>,
+}
+
+impl Packed {
+    pub(super) fn block_bytes(&self) -> usize {
+        (HEADER_BYTES + self.bytes.len()).next_multiple_of(BLOCK_BYTES)
+    }
+
+    /// Writes the block for its place into `out`, whose length is [`block_bytes`](Self::block_bytes).
+    pub(super) fn encode(&self, offset: u64, out: &mut [u8]) {
+        Header { offset, ..self.header }.encode(out);
+        put(out, HEADER_BYTES, &self.bytes);
+        if let Some(rest) = out.get_mut(HEADER_BYTES + self.bytes.len()..) {
+            rest.fill(0);
+        }
     }
 }
 

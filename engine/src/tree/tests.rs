@@ -11,7 +11,7 @@ mod readers;
 mod shape;
 
 use super::{Change, Fold, Root, Superblock, TreeCursor, TreeReport, TreeStore};
-use crate::{Error, Result};
+use crate::{Compression, Error, Result};
 use disk::MemFile;
 use seawall_wal::{SimDisk, Slice};
 use std::collections::BTreeMap;
@@ -67,9 +67,18 @@ fn apply(fold: &mut Fold, changes: &Changes) -> Result<()> {
                 value.as_ref().map_or(Change::Remove, |value| Change::Put(Slice::from(value.clone())));
             Ok((key, change))
         });
-        fold.apply(*keyspace, rows)?;
+        fold.apply_over(*keyspace, layout(*keyspace, rows.len()), Vec::new(), rows)?;
     }
     Ok(())
+}
+
+/// One of three keyspaces is compressed, another now and then: leaves of both kinds stand side by side.
+fn layout(keyspace: u32, changes: usize) -> Compression {
+    match keyspace % 3 {
+        2 => Compression::Lz4,
+        0 if changes.is_multiple_of(2) => Compression::Lz4,
+        _ => Compression::None,
+    }
 }
 
 fn fold(store: &Arc<TreeStore>, root: &Arc<Root>, changes: &Changes) -> Result<Arc<Root>> {

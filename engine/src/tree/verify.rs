@@ -29,9 +29,13 @@ pub struct TreeReport {
     pub keyspaces: u64,
     /// Height of the highest tree, in blocks from root to leaf.
     pub height: u64,
-    /// Bytes of the keyspaces' leaves.
+    /// Bytes of the keyspaces' leaves, those that are compressed as they were before.
     pub leaf_bytes: u64,
-    /// Bytes of those leaves that hold something.
+    /// Bytes that the leaves take in the file.
+    pub leaf_bytes_stored: u64,
+    /// Leaves that are compressed.
+    pub leaves_compressed: u64,
+    /// Bytes of the leaves, not compressed, that hold something.
     pub leaf_bytes_used: u64,
     /// What is wrong, for people; empty if all is well.
     pub problems: Vec<String>,
@@ -182,6 +186,8 @@ impl Verifier<'_> {
         if keyspace != ROOTS_KEYSPACE {
             self.report.leaf_bytes += leaf.bytes_len() as u64;
             self.report.leaf_bytes_used += leaf.used_len() as u64;
+            self.report.leaf_bytes_stored += u64::from(leaf.ptr().bytes);
+            self.report.leaves_compressed += u64::from(leaf.is_compressed());
         }
         for index in 0..leaf.count() {
             let payload = match leaf.payload(index) {

@@ -152,6 +152,45 @@ struct Tree<'a> {
     used: Vec<(u64, u64)>,
 }
 
+/// The block format of LZ4: a token, literals, then a match that copies from what is there already.
+fn lz4(packed: &[u8], plain: usize) -> Result<Vec<u8>> {
+    let mut out: Vec<u8> = Vec::new();
+    let mut at = 0;
+    let length = |nibble: usize, at: &mut usize| -> Result<usize> {
+        let mut length = nibble;
+        if nibble == 15 {
+            loop {
+                let more = usize::from(field::<1>(packed, *at)?[0]);
+                *at += 1;
+                length += more;
+                if more < 255 {
+                    break;
+                }
+            }
+        }
+        Ok(length)
+    };
+    while at < packed.len() {
+        let token = usize::from(packed[at]);
+        at += 1;
+        let literals = length(token >> 4, &mut at)?;
+        out.extend_from_slice(bytes_at(packed, at, literals)?);
+        at += literals;
+        if at == packed.len() {
+            break;
+        }
+        let back = u16_at(packed, at)?;
+        at += 2;
+        let matched = length(token & 15, &mut at)? + 4;
+        demand(back > 0 && back <= out.len() && out.len() + matched <= plain, "a match outside the block")?;
+        for _ in 0..matched {
+            out.push(out[out.len() - back]);
+        }
+    }
+    demand(out.len() == plain, "a compressed leaf of another length")?;
+    Ok(out)
+}
+
 impl<'a> Tree<'a> {
     fn block(&mut self, pointer: &Pointer, birth_max: u64) -> Result<&'a [u8]> {
         demand(pointer.birth <= birth_max, "a block younger than what names it")?;
@@ -162,21 +201,26 @@ impl<'a> Tree<'a> {
         Ok(block)
     }
 
-    fn header(block: &[u8], pointer: &Pointer, keyspace: u32) -> Result<usize> {
+    /// The bytes in use, and the method and length of what was compressed.
+    fn header(block: &[u8], pointer: &Pointer, keyspace: u32) -> Result<(usize, usize, usize)> {
         let repeats = &block[..4] == b"SwBk"
             && block[4] == pointer.kind
             && block[5] == pointer.level
             && u32_at(block, 12)? == keyspace
             && u64_at(block, 16)? == pointer.birth
-            && u64_at(block, 24)? == pointer.offset
-            && u32_at(block, 36)? == 0;
+            && u64_at(block, 24)? == pointer.offset;
         demand(repeats, "a block's header is not what its pointer says")?;
         let used = u32_at(block, 32)? as usize;
         demand(
             used <= block.len() && block[used..].iter().all(|b| *b == 0),
             "what lies behind a block's used bytes",
         )?;
-        Ok(used)
+        let packed = u32_at(block, 36)? as usize;
+        demand(
+            packed == 0 || pointer.kind == 1 && packed >> 24 == 1,
+            "a block compressed by another method",
+        )?;
+        Ok((used, packed >> 24, packed & 0xFF_FFFF))
     }
 
     /// The rows of a tree, from keys at `low` on and below `high`.
@@ -188,13 +232,20 @@ impl<'a> Tree<'a> {
         (low, high): (&[u8], Option<&[u8]>),
         rows: &mut Rows,
     ) -> Result<()> {
-        let block = self.block(pointer, birth_max)?;
-        let used = Tree::header(block, pointer, keyspace)?;
+        let stored = self.block(pointer, birth_max)?;
+        let (mut used, method, plain) = Tree::header(stored, pointer, keyspace)?;
+        let mut whole = stored.to_vec();
+        if method != 0 {
+            whole.truncate(40);
+            whole.extend(lz4(&stored[40..used], plain)?);
+            used = whole.len();
+        }
+        let block = &whole[..];
         let prefix_len = u16_at(block, 6)?;
         let count = u32_at(block, 8)? as usize;
         demand(count > 0, "an empty block")?;
         let prefix = bytes_at(block, 40, prefix_len)?;
-        let width = if block.len() <= 65_536 { 2 } else { 4 };
+        let width = if block.len().next_multiple_of(4096) <= 65_536 { 2 } else { 4 };
         let mut next = 40 + prefix_len + count * width;
         let mut entries: Vec<(Vec<u8>, usize, usize)> = Vec::new();
         for i in 0..count {
@@ -257,7 +308,7 @@ impl<'a> Tree<'a> {
     /// Free, dead and used extents cover the file exactly once.
     fn free_map(&mut self, pointer: &Pointer, birth_max: u64) -> Result<()> {
         let block = self.block(pointer, birth_max)?;
-        Tree::header(block, pointer, FREE_MAP)?;
+        demand(Tree::header(block, pointer, FREE_MAP)?.1 == 0, "a compressed free map")?;
         let (free, dead) = (u64_at(block, 40)? as usize, u64_at(block, 48)? as usize);
         demand(u32_at(block, 8)? as usize == free + dead, "the free map's count")?;
         let mut extents = self.used.clone();
@@ -374,7 +425,8 @@ pub fn read(data: &[u8], log_files: &Files) -> Result<BTreeMap<String, Rows>> {
     for (name, row) in catalogue {
         let name = String::from_utf8(name).map_err(|_| Refusal::Damage("a name".to_owned()))?;
         let is_bare = row.len() == 8 && row[..4] == [1, 0, 0, 0];
-        let is_plain = row.len() == 16 && row[..4] == [2, 0, 0, 0] && u64_at(&row, 8)? == 0;
+        let is_plain =
+            row.len() == 16 && row[0] == 2 && row[1] <= 1 && row[2..4] == [0, 0] && u64_at(&row, 8)? == 0;
         demand(is_bare || is_plain, "a catalogue row of another format, or with other options")?;
         named.insert(name, all.remove(&u32_at(&row, 4)?).unwrap_or_default());
     }

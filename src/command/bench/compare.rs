@@ -30,6 +30,7 @@ pub(super) fn check(settings: &Settings, earlier: &Report, file: &Path) -> Outco
         ("--value-size", settings.value_bytes.to_string(), then.value_bytes.to_string()),
         ("--keys", settings.keys.to_string(), then.keys.to_string()),
         ("--batch", settings.batch.to_string(), then.batch.to_string()),
+        ("--memory", settings.memory_bytes.to_string(), then.memory_bytes.to_string()),
         ("--durability", settings.durability.clone(), then.durability.clone()),
         ("--rate", rate(settings), rate(then)),
     ];

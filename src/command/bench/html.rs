@@ -57,12 +57,14 @@ fn summary(report: &Report) -> String {
     for rows in by_workload(&report.rows) {
         text += "<tbody>\n";
         for row in rows {
-            text += "<tr>";
-            for (column, cell) in row.cells().iter().enumerate() {
-                let tag = if column == 0 { "th" } else { "td" };
-                let _ = write!(text, "<{tag}>{}</{tag}>", escape(cell));
+            for (number, line) in row.lines().iter().enumerate() {
+                text += if number == 0 { "<tr>" } else { "<tr class=\"part\">" };
+                for (column, cell) in line.iter().enumerate() {
+                    let tag = if column == 0 { "th" } else { "td" };
+                    let _ = write!(text, "<{tag}>{}</{tag}>", escape(cell.trim_start()));
+                }
+                text += "</tr>\n";
             }
-            text += "</tr>\n";
         }
         text += "</tbody>\n";
     }
@@ -101,11 +103,12 @@ fn card(row: &Row, times: &chart::LogAxis) -> String {
     figure(show_us(row.latency.p99_us), "p99");
     figure(show_us(row.latency.p999_us), "p99.9");
     figure(show_us(row.latency.max_us), "longest");
-    for (latency, name) in [(&row.read_latency, "of reads"), (&row.write_latency, "of writes")] {
-        if let Some(latency) = latency {
-            figure(show_us(latency.p50_us), &format!("p50 {name}"));
-            figure(show_us(latency.p99_us), &format!("p99 {name}"));
-        }
+    for part in row.parts() {
+        figure(show_us(part.latency.p50_us), &format!("{}, p50", part.kind));
+        figure(show_us(part.latency.p99_us), &format!("{}, p99", part.kind));
+    }
+    if row.conflicts > 0 {
+        figure(show_count(row.conflicts as f64), "conflicts, run again");
     }
     if row.unserved > 0 {
         figure(show_count(row.unserved as f64), "due and never begun");

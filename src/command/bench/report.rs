@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Moves when a field changes its meaning.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// The whole document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub(super) struct Report {
     /// Single durable 4 KiB writes, one at a time: the median of what was measured before each run.
     pub(super) device_writes_per_s: f64,
     pub(super) settings: Settings,
+    /// The stores that were filled before they were measured.
+    pub(super) loaded: Vec<Loaded>,
     pub(super) rows: Vec<Row>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) comparison: Vec<Compared>,
@@ -41,6 +43,8 @@ pub(super) struct Settings {
     pub(super) keys: u64,
     pub(super) batch: u64,
     pub(super) durability: String,
+    /// The store's memory budget.
+    pub(super) memory_bytes: u64,
     /// Operations begun a second in an open loop.
     pub(super) rate: Option<u64>,
 }
@@ -49,6 +53,29 @@ impl Settings {
     pub(super) fn row_bytes(&self) -> u64 {
         self.key_bytes + self.value_bytes
     }
+}
+
+/// A store's rows, committed in batches that the kernel had and then put into the data file: YCSB's load phase.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Loaded {
+    /// The directory's name, with `--keep`.
+    pub(super) store: String,
+    pub(super) rows: u64,
+    pub(super) seconds: f64,
+    pub(super) rows_per_s: f64,
+    /// Of the data file, in use.
+    pub(super) data_bytes: u64,
+    pub(super) data_bytes_per_user_byte: f64,
+}
+
+/// The operations of one kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct OfKind {
+    pub(super) kind: String,
+    pub(super) ops: u64,
+    pub(super) ops_per_s: f64,
+    #[serde(flatten)]
+    pub(super) latency: Quantiles,
 }
 
 /// One workload with one number of threads. In the workloads that fill, an operation is a commit.
@@ -64,13 +91,16 @@ pub(super) struct Row {
     pub(super) rows_per_s: f64,
     #[serde(flatten)]
     pub(super) latency: Quantiles,
-    /// Where there are both, each by itself.
-    pub(super) read_latency: Option<Quantiles>,
-    pub(super) write_latency: Option<Quantiles>,
+    /// Each kind of operation by itself.
+    pub(super) kinds: Vec<OfKind>,
     /// Due in an open loop, and never begun; their waiting is in the distribution.
     pub(super) unserved: u64,
+    /// Transactions that lost against another, and were run again.
+    pub(super) conflicts: u64,
     pub(super) commits_per_sync: Option<f64>,
     pub(super) device_bytes_per_user_byte: Option<f64>,
+    /// Data file and log, at the end.
+    pub(super) store_bytes: u64,
     pub(super) cpu_us_per_op: f64,
     pub(super) voluntary_switches_per_op: Option<f64>,
     pub(super) involuntary_switches_per_op: Option<f64>,
@@ -81,7 +111,7 @@ pub(super) struct Row {
     pub(super) ops_per_100_ms: Vec<u64>,
 }
 
-const HEAD: [&str; 13] = [
+const HEAD: [&str; 14] = [
     "WORKLOAD",
     "THREADS",
     "OPS/S",
@@ -93,6 +123,7 @@ const HEAD: [&str; 13] = [
     "MAX",
     "COMMITS/SYNC",
     "WRITE AMP",
+    "STORE",
     "CPU/OP",
     "SWITCHES/OP",
 ];
@@ -138,7 +169,8 @@ impl Report {
             Some(rate) => format!("open loop, {} operations a second", show_count(rate as f64)),
             None => "closed loop".to_owned(),
         };
-        vec![
+        let memory = show_bytes(settings.memory_bytes);
+        let mut facts = vec![
             ("machine", self.machine.line()),
             ("disk", self.place.line()),
             ("I/O", format!("{}: {}", self.io_backend, self.io_reason)),
@@ -151,7 +183,13 @@ impl Report {
                 format!("keys of {} B, values of {}", settings.key_bytes, show_bytes(settings.value_bytes)),
             ),
             ("commits", format!("{}; {pace}, {} s each", settings.durability, settings.duration_s)),
-        ]
+            (
+                "memory",
+                format!("a budget of {memory} for what is not in the data file yet and for its blocks"),
+            ),
+        ];
+        facts.extend(self.loaded.iter().map(|loaded| ("loaded", loaded.line())));
+        facts
     }
 
     fn table(&self) -> String {
@@ -163,6 +201,21 @@ impl Report {
             text += &format!("\n{}", super::compare::table(&self.comparison));
         }
         text
+    }
+}
+
+impl Loaded {
+    /// In one line.
+    pub(super) fn line(&self) -> String {
+        format!(
+            "{}: {} rows in {:.1} s, {} rows/s; {} in the data file, {:.2} bytes for each byte of keys and values",
+            self.store,
+            show_count(self.rows as f64),
+            self.seconds,
+            show_count(self.rows_per_s),
+            show_bytes(self.data_bytes),
+            self.data_bytes_per_user_byte
+        )
     }
 }
 
@@ -182,22 +235,26 @@ impl Row {
         )
     }
 
-    /// Of the table: one, and where there are reads and writes one more of each.
-    fn lines(&self) -> Vec<Vec<String>> {
+    /// The kinds of its operations, where there are several.
+    pub(super) fn parts(&self) -> &[OfKind] {
+        if self.kinds.len() > 1 { &self.kinds } else { &[] }
+    }
+
+    /// Of the table: one, and one more of each kind where there are several.
+    pub(super) fn lines(&self) -> Vec<Vec<String>> {
         let mut lines = vec![self.cells()];
-        for (name, latency) in [("  reads", &self.read_latency), ("  writes", &self.write_latency)] {
-            if let Some(latency) = latency {
-                let mut cells = vec![name.to_owned()];
-                cells.resize(5, String::new());
-                cells.extend(times(latency));
-                lines.push(cells);
-            }
+        for part in self.parts() {
+            let mut cells = vec![format!("  {}", part.kind), String::new(), show_count(part.ops_per_s)];
+            cells.resize(5, String::new());
+            cells.extend(times(&part.latency));
+            cells.resize(HEAD.len(), String::new());
+            lines.push(cells);
         }
         lines
     }
 
     /// In the order of the table's heading.
-    pub(super) fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<String> {
         let optional = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), show_ratio);
         let switches = self.voluntary_switches_per_op.zip(self.involuntary_switches_per_op);
         let mut cells = vec![
@@ -211,6 +268,7 @@ impl Row {
         cells.extend([
             optional(self.commits_per_sync),
             optional(self.device_bytes_per_user_byte),
+            show_bytes(self.store_bytes),
             show_us(self.cpu_us_per_op),
             switches.map_or_else(|| "-".to_owned(), |(own, forced)| format!("{own:.2} + {forced:.2}")),
         ]);
@@ -236,6 +294,7 @@ pub(super) fn columns() -> impl Iterator<Item = (&'static str, &'static str)> {
         "the longest",
         "commits that shared one flush of the device",
         "bytes given to the device, by log and checkpoints, for each byte of keys and values",
+        "data file and log on disk, at the end",
         "processor time of the whole process, this command's own included",
         "context switches: those of threads that waited, and those that were forced",
     ])
@@ -261,11 +320,12 @@ pub(super) fn test_row(workload: &str, threads: u32, ops_per_s: f64, p99_us: f64
         ops_per_s,
         rows_per_s: ops_per_s,
         latency,
-        read_latency: None,
-        write_latency: None,
+        kinds: Vec::new(),
         unserved: 0,
+        conflicts: 0,
         commits_per_sync: Some(1.0),
         device_bytes_per_user_byte: Some(30.0),
+        store_bytes: 1 << 20,
         cpu_us_per_op: 10.0,
         voluntary_switches_per_op: Some(1.0),
         involuntary_switches_per_op: None,

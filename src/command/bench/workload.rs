@@ -1,12 +1,13 @@
 //! What is done again and again: one closure for each thread, and what each of its calls is.
 
 use super::report::Settings;
+use super::ycsb::{self, Chooser, Inserted, Letter, scattered};
 use crate::command::measure::drive::{Done, Kind};
 use crate::command::measure::random::Random;
 use crate::command::measure::units::{show_bytes, show_count};
 use crate::command::{Failure, Outcome};
 use clap::ValueEnum;
-use seawall::{Db, Keyspace, Scan, WriteBatch};
+use seawall::{Db, Error, Keyspace, Readable, Scan, TxOptions, WriteBatch};
 
 /// Keys are numbers of 16 digits, so their order is that of the numbers.
 pub(super) const KEY_BYTES: usize = 16;
@@ -38,6 +39,28 @@ pub(super) enum Workload {
     Scan,
     /// Nine reads of a random key to each commit of one
     Mixed,
+    /// YCSB A: half reads, half updates; some rows far more often than others, as in B, C, E and F
+    YcsbA,
+    /// YCSB B: 95 % reads, 5 % updates
+    YcsbB,
+    /// YCSB C: reads only
+    YcsbC,
+    /// YCSB D: 95 % reads of rows that are mostly the latest, 5 % inserts
+    YcsbD,
+    /// YCSB E: 95 % scans of 1 to 100 rows, 5 % inserts
+    YcsbE,
+    /// YCSB F: half reads, half transactions that read a row, change it and write it
+    YcsbF,
+}
+
+/// The store that a workload begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stock {
+    Empty,
+    /// Keys are the numbers below --keys, loaded in their order.
+    Ordered,
+    /// Keys and order of YCSB.
+    Scattered,
 }
 
 impl Workload {
@@ -50,12 +73,38 @@ impl Workload {
             Workload::Readseq => "readseq",
             Workload::Scan => "scan",
             Workload::Mixed => "mixed",
+            Workload::YcsbA => "ycsb-a",
+            Workload::YcsbB => "ycsb-b",
+            Workload::YcsbC => "ycsb-c",
+            Workload::YcsbD => "ycsb-d",
+            Workload::YcsbE => "ycsb-e",
+            Workload::YcsbF => "ycsb-f",
         }
     }
 
-    /// Needs rows to be there.
-    pub(super) fn reads(self) -> bool {
-        !matches!(self, Workload::Fillsync | Workload::Fillbatch | Workload::Fillrandom)
+    pub(super) fn letter(self) -> Option<Letter> {
+        match self {
+            Workload::YcsbA => Some(Letter::A),
+            Workload::YcsbB => Some(Letter::B),
+            Workload::YcsbC => Some(Letter::C),
+            Workload::YcsbD => Some(Letter::D),
+            Workload::YcsbE => Some(Letter::E),
+            Workload::YcsbF => Some(Letter::F),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stock(self) -> Stock {
+        match self {
+            Workload::Fillsync | Workload::Fillbatch | Workload::Fillrandom => Stock::Empty,
+            Workload::Readrandom | Workload::Readseq | Workload::Scan | Workload::Mixed => Stock::Ordered,
+            _ => Stock::Scattered,
+        }
+    }
+
+    /// It leaves the rows that it found, though maybe with other values: the next workload may have the same store.
+    pub(super) fn keeps_rows(self) -> bool {
+        self.stock() != Stock::Empty && !self.letter().is_some_and(Letter::inserts)
     }
 
     /// In words, for a report.
@@ -72,6 +121,23 @@ impl Workload {
             Workload::Readseq => format!("the next {SEQUENCE_ROWS} rows of {keys} in key order"),
             Workload::Scan => format!("{SCAN_ROWS} rows in key order, from one of {keys} keys at random on"),
             Workload::Mixed => format!("{} random reads to each commit of a random row", MIXED_WRITES - 1),
+            Workload::YcsbA => format!("half reads, half updates of {keys} rows of {value}, zipfian"),
+            Workload::YcsbB => format!("95 % reads, 5 % updates of {keys} rows of {value}, zipfian"),
+            Workload::YcsbC => format!("reads of {keys} rows of {value}, zipfian"),
+            Workload::YcsbD => {
+                format!(
+                    "95 % reads, 5 % inserts; {keys} rows of {value} at first, mostly the latest are read"
+                )
+            }
+            Workload::YcsbE => format!(
+                "95 % scans of 1 to {} rows, 5 % inserts; {keys} rows of {value} at first, zipfian",
+                ycsb::SCAN_ROWS_MAX
+            ),
+            Workload::YcsbF => {
+                format!(
+                    "half reads, half transactions that read and change one of {keys} rows of {value}, zipfian"
+                )
+            }
         }
     }
 }
@@ -108,34 +174,47 @@ impl Values {
 
 /// What a thread works with.
 pub(super) struct Worker<'a> {
-    pub(super) db: &'a Db,
-    pub(super) keyspace: &'a Keyspace,
-    pub(super) values: &'a Values,
-    pub(super) keys: u64,
-    pub(super) batch: u64,
+    db: &'a Db,
+    keyspace: &'a Keyspace,
+    values: &'a Values,
+    inserted: &'a Inserted,
+    keys: u64,
+    batch: u64,
     random: Random,
     /// The next number of a thread that fills in order.
     next: u64,
     scan: Option<Scan>,
+    chooser: Option<Chooser>,
+}
+
+/// What all threads work with.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) db: &'a Db,
+    pub(super) keyspace: &'a Keyspace,
+    pub(super) values: &'a Values,
+    pub(super) inserted: &'a Inserted,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(
-        db: &'a Db,
-        keyspace: &'a Keyspace,
-        values: &'a Values,
+        ground: Ground<'a>,
+        workload: Workload,
         settings: &Settings,
         thread: u32,
     ) -> Worker<'a> {
+        let Ground { db, keyspace, values, inserted } = ground;
         Worker {
             db,
             keyspace,
             values,
+            inserted,
             keys: settings.keys,
             batch: settings.batch,
             random: Random::seeded(u64::from(thread) << 32),
             next: u64::from(thread) * THREAD_RANGE,
             scan: None,
+            chooser: workload.letter().map(|letter| Chooser::new(letter, settings.keys)),
         }
     }
 
@@ -151,14 +230,15 @@ impl<'a> Worker<'a> {
                 let number = self.random.below(self.keys);
                 self.put(number)
             }
-            Workload::Readrandom => self.get(),
+            Workload::Readrandom => self.get_any(),
             Workload::Readseq => self.next_rows(),
             Workload::Scan => self.some_rows(),
             Workload::Mixed if self.random.below(MIXED_WRITES) == 0 => {
                 let number = self.random.below(self.keys);
                 self.put(number)
             }
-            Workload::Mixed => self.get(),
+            Workload::Mixed => self.get_any(),
+            _ => self.ycsb(),
         }
     }
 
@@ -179,13 +259,70 @@ impl<'a> Worker<'a> {
         Ok(Done { kind: Kind::Write, rows: self.batch })
     }
 
-    fn get(&mut self) -> Outcome<Done> {
+    fn get_any(&mut self) -> Outcome<Done> {
         let number = self.random.below(self.keys);
-        match self.keyspace.get(key(number))? {
+        self.get(key(number))
+    }
+
+    fn get(&self, key: [u8; KEY_BYTES]) -> Outcome<Done> {
+        match self.keyspace.get(key)? {
             Some(value) if value.len() == self.values.bytes => Ok(Done { kind: Kind::Read, rows: 1 }),
-            Some(value) => Err(Failure::error(format!("row {number} has a value of {} bytes", value.len()))),
-            None => Err(Failure::error(format!("row {number} is not there"))),
+            Some(value) => Err(wrong(&key, &format!("has a value of {} bytes", value.len()))),
+            None => Err(wrong(&key, "is not there")),
         }
+    }
+
+    fn ycsb(&mut self) -> Outcome<Done> {
+        let chooser = self.chooser.as_mut().ok_or_else(|| Failure::error("nothing chooses the rows"))?;
+        let kind = chooser.kind(&mut self.random);
+        let rows = match kind {
+            Kind::Insert => {
+                let number = self.inserted.take();
+                self.keyspace.insert(scattered(number), self.values.get(self.random.bits()))?;
+                self.inserted.done(number);
+                1
+            }
+            _ => {
+                let row = scattered(chooser.row(&mut self.random, self.inserted));
+                match kind {
+                    Kind::Read => self.get(row)?.rows,
+                    Kind::Scan => self.scan_from(row)?,
+                    Kind::ReadModifyWrite => self.modify(row)?,
+                    _ => {
+                        self.keyspace.insert(row, self.values.get(self.random.bits()))?;
+                        1
+                    }
+                }
+            }
+        };
+        Ok(Done { kind, rows })
+    }
+
+    /// From a row that is there on.
+    fn scan_from(&mut self, key: [u8; KEY_BYTES]) -> Outcome<u64> {
+        let most = 1 + self.random.below(ycsb::SCAN_ROWS_MAX);
+        let mut scan = self.keyspace.range(key..);
+        match scan.next().transpose()? {
+            Some((first, _)) if *first == key => {}
+            _ => return Err(wrong(&key, "is not the first from itself on")),
+        }
+        Ok(1 + count(&mut scan, most as usize - 1)?)
+    }
+
+    /// One transaction, run again where another has changed the row in the meantime.
+    fn modify(&mut self, key: [u8; KEY_BYTES]) -> Outcome<u64> {
+        let (keyspace, fresh) = (self.keyspace, self.values.get(self.random.bits()));
+        let part = fresh.get(..fresh.len().div_ceil(10)).unwrap_or_default();
+        let options = TxOptions { retries_max: Some(u32::MAX), ..TxOptions::default() };
+        self.db.transact_with(options, |tx| {
+            let missing = || Error::BadInput(format!("row {} is not there", key.escape_ascii()));
+            let mut value = tx.get(keyspace, key)?.ok_or_else(missing)?.to_vec();
+            if let Some(start) = value.get_mut(..part.len()) {
+                start.copy_from_slice(part);
+            }
+            tx.insert(keyspace, key, value)
+        })?;
+        Ok(1)
     }
 
     fn next_rows(&mut self) -> Outcome<Done> {
@@ -207,6 +344,10 @@ impl<'a> Worker<'a> {
         }
         Ok(Done { kind: Kind::Read, rows })
     }
+}
+
+fn wrong(key: &[u8], what: &str) -> Failure {
+    Failure::error(format!("row {} {what}", key.escape_ascii()))
 }
 
 fn count(scan: &mut Scan, most: usize) -> Outcome<u64> {

@@ -28,7 +28,7 @@ pub(super) fn measure(ui: &Ui, db: &Db, threads: u32, device_syncs_per_s: f64) -
     })?;
     let syncs = db.stats().syncs.saturating_sub(before.syncs).max(1);
     let commits_per_s = driven.per_second(driven.ops());
-    let quantiles = driven.written.latency.quantiles();
+    let quantiles = driven.latency()?.quantiles();
     Ok(Puts {
         threads,
         commits_per_s,

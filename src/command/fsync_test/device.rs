@@ -166,7 +166,7 @@ impl Target {
                 Ok(Done::WRITE)
             })
         })?;
-        let figures = Figures::of(driven.ops(), driven.elapsed, &driven.written.latency, bytes);
+        let figures = Figures::of(driven.ops(), driven.elapsed, &driven.latency()?, bytes);
         Ok(row(None, Some(figures)))
     }
 

@@ -89,7 +89,7 @@ fn row(ui: &Ui, wal: &Wal, threads: u32, length: Duration, device_writes_per_s: 
     Ok(Row {
         committers: threads,
         commits_per_s,
-        latency: driven.written.latency.quantiles(),
+        latency: driven.latency()?.quantiles(),
         commits_per_sync: driven.ops() as f64 / syncs as f64,
         device_writes_per_s,
         ratio_to_device: commits_per_s / device_writes_per_s.max(1e-9),

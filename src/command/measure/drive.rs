@@ -32,11 +32,37 @@ pub(crate) struct Done {
     pub(crate) rows: u64,
 }
 
-/// Reads and writes differ so much that one distribution of both says little.
+/// Operations of different kinds differ so much that one distribution of all says little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Read,
+    Scan,
     Write,
+    Insert,
+    Update,
+    ReadModifyWrite,
+}
+
+impl Kind {
+    /// In the order in which they are told.
+    pub(crate) const ALL: [Kind; 6] =
+        [Kind::Read, Kind::Scan, Kind::Write, Kind::Insert, Kind::Update, Kind::ReadModifyWrite];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Read => "read",
+            Kind::Scan => "scan",
+            Kind::Write => "write",
+            Kind::Insert => "insert",
+            Kind::Update => "update",
+            Kind::ReadModifyWrite => "read-modify-write",
+        }
+    }
+
+    /// It ends with a commit.
+    pub(crate) fn writes(self) -> bool {
+        !matches!(self, Kind::Read | Kind::Scan)
+    }
 }
 
 impl Done {
@@ -52,15 +78,40 @@ pub(crate) struct Side {
     pub(crate) latency: Latency,
 }
 
-impl Side {
-    fn new() -> Outcome<Side> {
-        Ok(Side { ops: 0, rows: 0, latency: Latency::new()? })
+/// The operations of each kind; those that were not done take no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Sides([Option<Box<Side>>; Kind::ALL.len()]);
+
+impl Sides {
+    fn at(&mut self, kind: Kind) -> Outcome<&mut Side> {
+        let [read, scan, write, insert, update, modify] = &mut self.0;
+        let side = match kind {
+            Kind::Read => read,
+            Kind::Scan => scan,
+            Kind::Write => write,
+            Kind::Insert => insert,
+            Kind::Update => update,
+            Kind::ReadModifyWrite => modify,
+        };
+        match side {
+            Some(side) => Ok(side),
+            none => Ok(none.insert(Box::new(Side { ops: 0, rows: 0, latency: Latency::new()? }))),
+        }
     }
 
-    fn merge(&mut self, other: &Side) -> Outcome {
-        self.ops += other.ops;
-        self.rows += other.rows;
-        self.latency.merge(&other.latency)
+    /// Those that were done, in the order of [`Kind::ALL`].
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Kind, &Side)> {
+        Kind::ALL.into_iter().zip(&self.0).filter_map(|(kind, side)| Some((kind, side.as_deref()?)))
+    }
+
+    fn merge(&mut self, other: &Sides) -> Outcome {
+        for (kind, from) in other.all() {
+            let side = self.at(kind)?;
+            side.ops += from.ops;
+            side.rows += from.rows;
+            side.latency.merge(&from.latency)?;
+        }
+        Ok(())
     }
 }
 
@@ -68,8 +119,7 @@ impl Side {
 #[derive(Debug)]
 pub(crate) struct Driven {
     pub(crate) elapsed: Duration,
-    pub(crate) read: Side,
-    pub(crate) written: Side,
+    pub(crate) sides: Sides,
     pub(crate) series: Series,
     pub(crate) usage: Usage,
     /// Due in an open loop, and never begun: their waiting is in the distributions.
@@ -78,11 +128,16 @@ pub(crate) struct Driven {
 
 impl Driven {
     pub(crate) fn ops(&self) -> u64 {
-        self.read.ops + self.written.ops
+        self.sides.all().map(|(_, side)| side.ops).sum()
     }
 
     pub(crate) fn rows(&self) -> u64 {
-        self.read.rows + self.written.rows
+        self.sides.all().map(|(_, side)| side.rows).sum()
+    }
+
+    /// Rows that commits wrote.
+    pub(crate) fn rows_written(&self) -> u64 {
+        self.sides.all().filter(|(kind, _)| kind.writes()).map(|(_, side)| side.rows).sum()
     }
 
     pub(crate) fn per_second(&self, count: u64) -> f64 {
@@ -93,10 +148,12 @@ impl Driven {
         amount / self.ops().max(1) as f64
     }
 
-    /// Of reads and writes together.
+    /// Of operations of all kinds together.
     pub(crate) fn latency(&self) -> Outcome<Latency> {
-        let mut all = self.read.latency.clone();
-        all.merge(&self.written.latency)?;
+        let mut all = Latency::new()?;
+        for (_, side) in self.sides.all() {
+            all.merge(&side.latency)?;
+        }
         Ok(all)
     }
 }
@@ -122,8 +179,7 @@ where
             let (gate, stop, stopped) = (&gate, &stop, &stopped);
             let spawned = Builder::new().spawn_scoped(scope, move || {
                 let start = *gate.read().unwrap_or_else(PoisonError::into_inner);
-                let done =
-                    Tally::new(load, thread).and_then(|tally| tally.run(start, load, stopped, &mut work));
+                let done = Tally::new(load, thread).run(start, load, stopped, &mut work);
                 if done.is_err() {
                     stop.store(true, Ordering::Relaxed);
                 }
@@ -158,8 +214,7 @@ where
 fn sum(load: &Load, tallies: Vec<Tally>, usage: impl FnOnce(Option<Switches>) -> Usage) -> Outcome<Driven> {
     let mut driven = Driven {
         elapsed: load.length,
-        read: Side::new()?,
-        written: Side::new()?,
+        sides: Sides::default(),
         series: Series::new(load.length),
         usage: Usage::default(),
         unserved: 0,
@@ -167,8 +222,7 @@ fn sum(load: &Load, tallies: Vec<Tally>, usage: impl FnOnce(Option<Switches>) ->
     let mut gone = Some(Switches::default());
     for tally in tallies {
         driven.elapsed = driven.elapsed.max(tally.ended);
-        driven.read.merge(&tally.read)?;
-        driven.written.merge(&tally.written)?;
+        driven.sides.merge(&tally.sides)?;
         driven.series.merge(&tally.series);
         driven.unserved += tally.unserved;
         gone = gone.zip(tally.switches).map(|(mut sum, switches)| {
@@ -186,25 +240,23 @@ struct Tally {
     schedule: Option<Schedule>,
     begun: u64,
     ended: Duration,
-    read: Side,
-    written: Side,
+    sides: Sides,
     series: Series,
     switches: Option<Switches>,
     unserved: u64,
 }
 
 impl Tally {
-    fn new(load: &Load, thread: u32) -> Outcome<Tally> {
-        Ok(Tally {
+    fn new(load: &Load, thread: u32) -> Tally {
+        Tally {
             schedule: load.rate.map(|rate| Schedule::new(rate, load.threads, thread)),
             begun: 0,
             ended: Duration::ZERO,
-            read: Side::new()?,
-            written: Side::new()?,
+            sides: Sides::default(),
             series: Series::new(load.length),
             switches: None,
             unserved: 0,
-        })
+        }
     }
 
     fn run(
@@ -222,7 +274,7 @@ impl Tally {
             self.begun += 1;
             let done = work()?;
             let ended = start.elapsed();
-            let side = self.side(done.kind);
+            let side = self.sides.at(done.kind)?;
             side.ops += 1;
             side.rows += done.rows;
             side.latency.record(ended.saturating_sub(begun));
@@ -233,7 +285,7 @@ impl Tally {
         if let Some(schedule) = self.schedule.filter(|_| !stopped()) {
             self.unserved = schedule.due_before(load.length).saturating_sub(self.begun);
             for (waited, stands_for) in schedule.waits(self.begun, load.length) {
-                self.side(last).latency.record_n(waited, stands_for);
+                self.sides.at(last)?.latency.record_n(waited, stands_for);
             }
         }
         self.switches = Switches::of_this_thread();
@@ -255,13 +307,6 @@ impl Tally {
             }
         }
     }
-
-    fn side(&mut self, kind: Kind) -> &mut Side {
-        match kind {
-            Kind::Read => &mut self.read,
-            Kind::Write => &mut self.written,
-        }
-    }
 }
 
 /// Linux lets a sleep last 50 µs longer than asked, so that wake-ups can be gathered. In an open loop that would count
@@ -276,7 +321,7 @@ fn wake_on_time() {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
     use super::*;
     use crate::command::ui::test_ui;
@@ -299,12 +344,17 @@ mod tests {
         let driven = driven.unwrap();
         assert_eq!(driven.ops(), made.into_inner());
         assert!(driven.ops() > 0);
-        assert_eq!((driven.read.rows, driven.written.rows), (driven.read.ops * 10, driven.written.ops));
-        assert_eq!(driven.rows(), driven.read.rows + driven.written.rows);
+        let sides: Vec<(Kind, u64, u64)> =
+            driven.sides.all().map(|(kind, side)| (kind, side.ops, side.rows)).collect();
+        let [(Kind::Read, reads, read_rows), (Kind::Write, writes, written_rows)] = sides[..] else {
+            panic!("{sides:?}");
+        };
+        assert_eq!((read_rows, written_rows), (reads * 10, writes));
+        assert_eq!((driven.rows(), driven.rows_written()), (read_rows + written_rows, written_rows));
         assert!(driven.elapsed >= load.length && driven.latency().unwrap().quantiles().p50_us >= 990.0);
         let counted: u64 = driven.series.into_counts().iter().sum();
         // Those under way at the end are in no slot.
-        assert!(counted <= driven.read.ops + driven.written.ops);
+        assert!(counted <= reads + writes);
         assert_eq!(driven.unserved, 0);
     }
 
@@ -323,11 +373,8 @@ mod tests {
         let held = held.unwrap();
         assert_eq!((held.ops(), held.unserved), (2, 38));
         // Due every 2.5 ms, so that half of all have waited for 50 ms or more.
-        assert!(
-            held.written.latency.quantiles().p50_us >= 45_000.0,
-            "{:?}",
-            held.written.latency.quantiles()
-        );
+        let found = held.latency().unwrap().quantiles();
+        assert!(found.p50_us >= 45_000.0, "{found:?}");
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl Random {
         self.bits().checked_rem(end).unwrap_or(0)
     }
 
+    /// A number from 0 up to, and without, 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// Bytes that no compression makes smaller.
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> = Vec::with_capacity(count.next_multiple_of(8));

@@ -2,7 +2,10 @@
 
 use super::KEYSPACES;
 use super::model::{Change, History};
-use seawall_engine::{Db, Durability, Error, Keyspace, Lsn, Readable, Ticket, Transaction, WriteBatch};
+use seawall_engine::{
+    Compression, Db, Durability, Error, Keyspace, KeyspaceOptions, Lsn, Readable, Ticket, Transaction,
+    WriteBatch,
+};
 use seawall_wal::runtime::{Rng, SimRuntime};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -72,7 +75,8 @@ impl Client {
         if let Some(ks) = self.db.open_keyspace(name)? {
             return Ok(ks);
         }
-        let made = self.db.keyspace(name);
+        let options = self.options();
+        let made = self.db.keyspace_with(name, options);
         let changes = vec![Change::Create(name.to_owned())];
         match &made {
             Ok(_) => {
@@ -83,6 +87,15 @@ impl Client {
             Err(_) => {}
         }
         made
+    }
+
+    /// Some keyspaces are compressed.
+    fn options(&mut self) -> KeyspaceOptions {
+        if !self.rng.chance(1, 4) {
+            return KeyspaceOptions::default();
+        }
+        self.hit("keyspace compressed");
+        KeyspaceOptions { compression: Compression::Lz4, ..KeyspaceOptions::default() }
     }
 
     fn keyspace(&mut self) -> Result<Keyspace, Error> {
@@ -288,7 +301,7 @@ impl Client {
             changes.push(Change::Drop(name.to_owned()));
         }
         if makes {
-            let ks = tx.create_keyspace(name, Default::default())?;
+            let ks = tx.create_keyspace(name, self.options())?;
             changes.push(Change::Create(name.to_owned()));
             for _ in 0..self.rng.below(4) {
                 let (key, value) = self.row();

@@ -201,6 +201,11 @@ impl Disk for OsDisk {
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
+    fn allocated_bytes(&self, path: &Path) -> io::Result<u64> {
+        // In units of 512 bytes, whatever the file system's blocks are.
+        Ok(u64::try_from(rustix::fs::stat(path)?.st_blocks).unwrap_or(0).saturating_mul(512))
+    }
+
     fn lock_holder(&self, path: &Path) -> Option<u32> {
         lock::holder(path)
     }

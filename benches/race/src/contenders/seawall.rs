@@ -1,20 +1,21 @@
 //! seawall's engine through its public face.
 
-use super::{Setup, Store, Writer};
+use super::{Reader, Setup, Store, Writer};
 use crate::Result;
 use crate::condition::Condition;
 use crate::drive::{self, Committing, Measured, Plan};
 use crate::rows::{Row, Rows, mix};
 use crate::seen::Seen;
-use crate::workload::{Level, Workload};
-use seawall::{Db, Durability, Keyspace, WriteBatch};
+use crate::workload::{KEY_BYTES, Level, Workload};
+use seawall::{Db, Durability, Isolation, Keyspace, Readable, Snapshot, TxOptions, WriteBatch};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
 pub(super) const MODE_THREADS: &str = "`Keyspace::insert`, `Db::write` for batches, `Db::write_pipelined` for tickets; \
      the store's defaults. Durable: `Synced`, log files recycled, made before the window by filling the log and a \
-     checkpoint; `written`: `Written`; `memory`: `Memory`";
+     checkpoint; `written`: `Written`; `memory`: `Memory`. Where memory is given it is the `memory_budget`; reads: one snapshot a thread, a \
+     `Cursor` for scans, `multi_get`";
 pub(super) const MODE_TASKS: &str = "the same, but every commit is a `Db::write_pipelined` whose ticket is awaited by \
      a task of a tokio runtime with as many threads as there are processors";
 
@@ -33,6 +34,8 @@ struct Seawall {
     store: Arc<Opened>,
     /// For committers that are tasks.
     runtime: Option<Runtime>,
+    /// Commits are transactions that read first.
+    disjoint: Option<Isolation>,
 }
 
 struct Opened {
@@ -59,16 +62,23 @@ pub(super) fn open(setup: &Setup<'_>, tasks: bool) -> Result<Box<dyn Store>> {
         let interval = if setup.condition == Condition::Checkpointing { ALL_THE_TIME } else { day };
         options = options.memory_budget(2 << 30).log_bytes_max(64 << 30).checkpoint_interval(interval);
     }
+    if let Some(memory) = setup.memory {
+        options = options.memory_budget(memory as usize);
+    }
     let db = options.open()?;
     let rows = db.keyspace("rows")?;
     if setup.workload == Workload::Checkpoint {
         fill_tree(&db, &rows, setup.workload)?;
     }
-    if setup.level == Level::Synced {
+    if setup.level == Level::Synced && setup.memory.is_none() {
         fill_log(&db, &rows)?;
     }
     let runtime = tasks.then(|| tokio::runtime::Builder::new_multi_thread().build()).transpose()?;
-    Ok(Box::new(Seawall { store: Arc::new(Opened { db, rows }), runtime }))
+    let disjoint = (setup.workload == Workload::Disjoint).then_some(match setup.condition {
+        Condition::SnapshotIsolation => Isolation::Snapshot,
+        _ => Isolation::Serializable,
+    });
+    Ok(Box::new(Seawall { store: Arc::new(Opened { db, rows }), runtime, disjoint }))
 }
 
 /// One key again and again, so that little is left in the tree.
@@ -115,7 +125,23 @@ impl Committing for Opened {
 
 impl Store for Seawall {
     fn writer(&self, _thread: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(Committer(&self.store)))
+        Ok(match self.disjoint {
+            Some(isolation) => Box::new(ReadAndWrite { store: &self.store, isolation }),
+            None => Box::new(Committer(&self.store)),
+        })
+    }
+
+    fn read(&self, work: &mut dyn FnMut(&mut dyn Reader) -> Result<()>) -> Result<()> {
+        work(&mut Reading { snapshot: self.store.db.snapshot(), rows: &self.store.rows })
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.store.db.checkpoint()?;
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(self.store.db.clone().close()?)
     }
 
     fn sync(&self) -> Result<()> {
@@ -147,6 +173,57 @@ impl Store for Seawall {
             return drive::tickets(self, plan, issue, |ticket| Ok(ticket.wait().map(drop)?));
         }
         drive::threads(self, plan)
+    }
+}
+
+struct Reading<'a> {
+    snapshot: Snapshot,
+    rows: &'a Keyspace,
+}
+
+impl Reader for Reading<'_> {
+    fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        Ok(self.snapshot.get(self.rows, key)?.map(|value| found(&value)).is_some())
+    }
+
+    fn multi_get(&mut self, keys: &[[u8; KEY_BYTES]], found: &mut dyn FnMut(&[u8])) -> Result<usize> {
+        let values = self.snapshot.multi_get(self.rows, keys)?;
+        Ok(values.iter().flatten().map(|value| found(value)).count())
+    }
+
+    fn scan(&mut self, from: Option<&[u8]>, rows: usize, row: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        let mut cursor = self.snapshot.cursor(self.rows);
+        match from {
+            Some(key) => cursor.seek(key)?,
+            None => cursor.seek_first()?,
+        }
+        let mut left = rows;
+        while left > 0
+            && let Some((key, value)) = cursor.next()?
+        {
+            row(key, value);
+            left -= 1;
+        }
+        Ok(())
+    }
+}
+
+/// Transactions on rows that no other thread has.
+struct ReadAndWrite<'a> {
+    store: &'a Opened,
+    isolation: Isolation,
+}
+
+impl Writer for ReadAndWrite<'_> {
+    fn commit(&mut self, rows: &[Row<'_>]) -> Result<()> {
+        let options = TxOptions { isolation: Some(self.isolation), ..TxOptions::default() };
+        let mut transaction = self.store.db.begin_with(options);
+        for row in rows {
+            transaction.get(&self.store.rows, row.key)?;
+            transaction.insert(&self.store.rows, row.key, row.value)?;
+        }
+        transaction.commit()?;
+        Ok(())
     }
 }
 

@@ -30,7 +30,8 @@ pub(crate) fn threads(store: &dyn Store, plan: &Plan) -> Result<Measured> {
         thread::scope(|scope| {
             let committers: Vec<_> = (0..plan.threads)
                 .map(|thread| {
-                    let share = Share::new(&rows, thread, plan.threads, plan.workload.rows_per_commit());
+                    let share = Share::new(&rows, thread, plan.threads, plan.workload.rows_per_commit())
+                        .of_rows_there(plan.rows_there);
                     let meeting = &meeting;
                     scope.spawn(move || committer(store, plan, thread, share, meeting))
                 })
@@ -45,7 +46,10 @@ pub(crate) fn threads(store: &dyn Store, plan: &Plan) -> Result<Measured> {
                 .into_iter()
                 .map(|committer| committer.join().map_err(|_| "a committer panicked")?)
                 .collect();
-            let cost = meter.and_then(|meter| meter.stop());
+            // What a window's commits have left with the kernel is a part of what they cost, where that is long enough
+            // to be told from what was there before.
+            let written = if plan.rows_there.is_some() { meter::settle(&plan.dir) } else { Ok(()) };
+            let cost = written.and(meter).and_then(|meter| meter.stop());
             let seen = store.seen().since(before);
             let measured = plan.measured(start, &tallies.into_iter().collect::<Result<Vec<_>>>()?, cost?);
             Ok(Measured { seen, ..measured })

@@ -60,9 +60,9 @@ impl Transaction {
     /// All three [`is_retryable`](Error::is_retryable). `TooLarge` if the locks take more memory than a transaction may,
     /// `ReadOnly`, `Closed`, `KeyspaceMissing`, and what reading can meet.
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> seawall_engine::Result<()> {
-    /// # let db = seawall_engine::Db::open("store")?;
+    /// # let db = seawall_engine::Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
     /// # let queue = db.keyspace("queue")?;
     /// // Takes a number, as many others do at this moment.
     /// let mine = db.transact(|tx| {

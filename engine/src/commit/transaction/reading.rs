@@ -21,9 +21,9 @@ impl Transaction {
     /// # Errors
     /// As [`get`](Readable::get).
     ///
-    /// ```no_run
+    /// ```
     /// # fn main() -> seawall_engine::Result<()> {
-    /// # let db = seawall_engine::Db::open("store")?;
+    /// # let db = seawall_engine::Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
     /// # let visits = db.keyspace("visits")?;
     /// let mut tx = db.begin();
     /// let about = tx.get_untracked(&visits, "total")?.unwrap_or(b"none".to_vec().into());
