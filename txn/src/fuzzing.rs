@@ -1,0 +1,46 @@
+//! What the fuzz targets run: plain functions of bytes, which ordinary tests replay over a committed corpus.
+
+use crate::proto::Context;
+use crate::{Durable, Input, Message, NodeId, Record, Site, Xid};
+
+/// A message: what decodes encodes to the same bytes, fits its limit, and moves no node to panic.
+pub fn txn_message(data: &[u8]) {
+    if let Ok(message) = Message::decode(data) {
+        assert_eq!(message.encode(), data, "a message that comes back");
+        let me = message.to;
+        let mut site = Site::new(Context::new(me, message.txn.epoch));
+        let key = crate::Key { txn: message.txn, role: crate::Role::Participant };
+        site.step(0, key, Input::Join);
+        for (_, effect) in site.receive(1, message) {
+            if let crate::Effect::Send(answer) = effect {
+                assert!(answer.encode().len() <= Message::BYTES_MAX, "T9");
+            }
+        }
+    }
+}
+
+/// A record: what decodes encodes to the same bytes, and can be recovered from.
+pub fn txn_record(data: &[u8]) {
+    if let Ok(record) = Record::decode(data) {
+        assert_eq!(record.encode(), data, "a record that comes back");
+        let mut durable = Durable::default();
+        durable.apply(&record);
+        assert!(durable.iter().count() <= 1);
+        let me = NodeId(0);
+        let (site, _) = Site::recover(Context::new(me, u64::MAX), &durable, 0);
+        // A coordinator that asks itself is answered at once, and may be through.
+        if record.txn.coordinator != me {
+            assert_eq!(site.is_idle(), durable.iter().count() == 0, "what is kept is taken up again");
+        }
+    }
+}
+
+/// A transaction id of XA's shape.
+pub fn txn_xid(data: &[u8]) {
+    if let Ok(xid) = Xid::decode(data) {
+        assert_eq!(xid.encode(), data, "an xid that comes back");
+        if let Some((txn, participant)) = xid.branch() {
+            assert_eq!(Xid::of_branch(txn, participant), xid);
+        }
+    }
+}

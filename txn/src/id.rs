@@ -1,0 +1,88 @@
+//! Names: of nodes, transactions and ballots. Pure.
+
+use std::fmt;
+
+/// A node: a store, a daemon, a foreign database. Given out by whoever puts the system together, and never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n{}", self.0)
+    }
+}
+
+/// A transaction across stores: who coordinates it, in which of its incarnations, and which one it is of that
+/// incarnation. It is never reused: an incarnation's epoch is durable before it gives out its first transaction.
+///
+/// ```
+/// use seawall_txn::{NodeId, TxnId};
+/// let txn = TxnId { coordinator: NodeId(7), epoch: 2, sequence: 40 };
+/// assert_eq!(txn.to_string(), "n7/2/40");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxnId {
+    /// The node that began it.
+    pub coordinator: NodeId,
+    /// That node's incarnation: it grows with each start.
+    pub epoch: u64,
+    /// Counted within the incarnation.
+    pub sequence: u64,
+}
+
+impl fmt::Display for TxnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.coordinator, self.epoch, self.sequence)
+    }
+}
+
+/// A ballot of Paxos Commit. Ballot 0 belongs to the participants, each of which proposes its own vote in it; every
+/// other belongs to the node in its name, so that no two leaders ever share one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ballot {
+    /// Compared first; 0 only in ballot 0.
+    pub round: u32,
+    /// Who leads it.
+    pub leader: NodeId,
+}
+
+impl Ballot {
+    /// The participants' own.
+    pub const ZERO: Ballot = Ballot { round: 0, leader: NodeId(0) };
+
+    /// Whether it is the participants' own.
+    pub fn is_zero(self) -> bool {
+        self.round == 0
+    }
+}
+
+/// Who takes part in a transaction, in ascending order: it travels with what must outlive its sender.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group {
+    /// The stores that the transaction wrote to, or read from.
+    pub participants: Vec<NodeId>,
+    /// For Paxos Commit: 2F+1 nodes; the first F+1 are enough while all is well. Otherwise empty.
+    pub acceptors: Vec<NodeId>,
+}
+
+impl Group {
+    /// The most participants of one transaction.
+    pub const PARTICIPANTS_MAX: usize = 1024;
+    /// The most acceptors of one transaction.
+    pub const ACCEPTORS_MAX: usize = 15;
+
+    /// How many acceptors make a majority: F+1.
+    pub fn majority(&self) -> usize {
+        self.acceptors.len() / 2 + 1
+    }
+
+    /// Those acceptors that are asked first.
+    pub fn first_acceptors(&self) -> &[NodeId] {
+        self.acceptors.get(..self.majority()).unwrap_or(&self.acceptors)
+    }
+
+    /// A node's place among the participants; behind them all if it is none.
+    pub(crate) fn rank(&self, node: NodeId) -> u64 {
+        self.participants.iter().position(|&other| other == node).unwrap_or(self.participants.len()) as u64
+    }
+}

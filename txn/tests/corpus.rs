@@ -1,0 +1,172 @@
+//! The fuzz targets over their committed corpus, and over mutations of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test fails by panicking, and reads the repository's files"
+)]
+
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
+use replay::replay;
+use seawall_txn::{
+    Accepted, Ballot, Body, Decision, Entry, Group, Message, NodeId, Protocol, Record, Role, Stage, TxnId,
+    Value, Vote, Xid, fuzzing,
+};
+use std::sync::Arc;
+
+#[test]
+fn txn_message() {
+    replay("txn_message", 20_000, fuzzing::txn_message);
+}
+
+#[test]
+fn txn_record() {
+    replay("txn_record", 20_000, fuzzing::txn_record);
+}
+
+#[test]
+fn txn_xid() {
+    replay("txn_xid", 20_000, fuzzing::txn_xid);
+}
+
+const TXN: TxnId = TxnId { coordinator: NodeId(1), epoch: 2, sequence: 3 };
+
+fn group() -> Arc<Group> {
+    Arc::new(Group {
+        participants: vec![NodeId(4), NodeId(5)],
+        acceptors: vec![NodeId(1), NodeId(4), NodeId(6)],
+    })
+}
+
+fn messages() -> Vec<Body> {
+    let ballot = Ballot { round: 1, leader: NodeId(4) };
+    let values = vec![(NodeId(4), Value::Prepared), (NodeId(5), Value::Aborted)];
+    vec![
+        Body::Prepare { protocol: Protocol::TwoPhase, group: group() },
+        Body::Prepare { protocol: Protocol::PaxosCommit, group: group() },
+        Body::CommitOnePhase,
+        Body::Vote(Vote::ReadOnly),
+        Body::Decide { decision: Decision::Commit, acknowledge: true },
+        Body::Ack { heuristic: Some(Decision::Abort) },
+        Body::Finished(Decision::Commit),
+        Body::Forget,
+        Body::Inquire(Protocol::ThreePhase),
+        Body::Ask { of: Role::Participant, by: Role::Acceptor },
+        Body::Answer {
+            to: Role::Participant,
+            of: Role::Coordinator,
+            stage: Stage::PreCommitted,
+            operational: true,
+        },
+        Body::PreCommit(Role::Coordinator),
+        Body::PreCommitted(Role::Participant),
+        Body::Phase1a { ballot, group: group() },
+        Body::Phase1b {
+            ballot,
+            accepted: vec![Accepted { instance: NodeId(4), ballot: Ballot::ZERO, value: Value::Prepared }],
+        },
+        Body::Phase2a { ballot, values: values.clone(), group: group() },
+        Body::Phase2b { ballot: Ballot::ZERO, values },
+        Body::Outbid { promised: ballot },
+        Body::ForgetVotes,
+        Body::Learned(Decision::Abort),
+        Body::Heard,
+        Body::Fenced { epoch: 9 },
+    ]
+}
+
+fn records() -> Vec<Entry> {
+    vec![
+        Entry::Prepared { protocol: Protocol::TwoPhase, group: group() },
+        Entry::PreCommitted { group: group() },
+        Entry::Finished { decision: Decision::Commit, retained: true },
+        Entry::Heuristic { decision: Decision::Abort },
+        Entry::CoordinatorPreCommit { group: group() },
+        Entry::Committing { group: group(), merged: true },
+        Entry::Acceptor {
+            group: group(),
+            promised: Ballot { round: 2, leader: NodeId(5) },
+            accepted: vec![Accepted { instance: NodeId(4), ballot: Ballot::ZERO, value: Value::Prepared }],
+        },
+        Entry::End(Role::Acceptor),
+    ]
+}
+
+#[test]
+fn what_is_encoded_decodes_and_nothing_shorter_does() {
+    for body in messages() {
+        let message = Message { txn: TXN, from: NodeId(4), to: NodeId(1), epoch: 7, body };
+        let bytes = message.encode();
+        assert_eq!(Message::decode(&bytes), Ok(message));
+        assert!((0..bytes.len()).all(|length| Message::decode(&bytes[..length]).is_err()));
+        assert!(Message::decode(&[&bytes[..], &[0]].concat()).is_err());
+        assert!(Message::decode(&[&[2], &bytes[1..]].concat()).is_err(), "another version");
+    }
+    for entry in records() {
+        let record = Record { txn: TXN, entry };
+        let bytes = record.encode();
+        assert_eq!(Record::decode(&bytes), Ok(record));
+        assert!((0..bytes.len()).all(|length| Record::decode(&bytes[..length]).is_err()));
+        assert!(Record::decode(&[&bytes[..], &[0]].concat()).is_err());
+    }
+    assert!(Message::decode(&vec![1; Message::BYTES_MAX + 1]).is_err());
+    assert!(Record::decode(&vec![1; Record::BYTES_MAX + 1]).is_err());
+}
+
+/// The largest that there can be is within the limits.
+#[test]
+fn everyone_fits_into_a_message() {
+    let participants: Vec<NodeId> = (0..Group::PARTICIPANTS_MAX as u64).map(NodeId).collect();
+    let acceptors = (0..Group::ACCEPTORS_MAX as u64).map(NodeId).collect();
+    let ballot = Ballot { round: 1, leader: NodeId(1) };
+    let accepted: Vec<Accepted> =
+        participants.iter().map(|&instance| Accepted { instance, ballot, value: Value::Prepared }).collect();
+    let values = participants.iter().map(|&node| (node, Value::Prepared)).collect();
+    let group = Arc::new(Group { participants, acceptors });
+    let record = Record {
+        txn: TXN,
+        entry: Entry::Acceptor { group: group.clone(), promised: ballot, accepted: accepted.clone() },
+    };
+    assert_eq!(Record::decode(&record.encode()), Ok(record));
+    for body in [Body::Phase2a { ballot, values, group }, Body::Phase1b { ballot, accepted }] {
+        let message = Message { txn: TXN, from: NodeId(4), to: NodeId(1), epoch: 7, body };
+        assert_eq!(Message::decode(&message.encode()), Ok(message));
+    }
+}
+
+#[test]
+#[ignore = "writes the corpus"]
+fn write_corpus() {
+    let message = |body: Body| Message { txn: TXN, from: NodeId(4), to: NodeId(1), epoch: 7, body }.encode();
+    let all: Vec<(String, Vec<u8>)> = messages()
+        .into_iter()
+        .map(message)
+        .enumerate()
+        .map(|(i, bytes)| (format!("message-{i:02}"), bytes))
+        .collect();
+    replay::write(
+        "txn_message",
+        &all.iter().map(|(name, bytes)| (&name[..], bytes.clone())).collect::<Vec<_>>(),
+    );
+    let record = |entry: Entry| Record { txn: TXN, entry }.encode();
+    let all: Vec<(String, Vec<u8>)> = records()
+        .into_iter()
+        .map(record)
+        .enumerate()
+        .map(|(i, bytes)| (format!("record-{i:02}"), bytes))
+        .collect();
+    replay::write(
+        "txn_record",
+        &all.iter().map(|(name, bytes)| (&name[..], bytes.clone())).collect::<Vec<_>>(),
+    );
+    let foreign = Xid::new(0, b"global", b"branch").unwrap();
+    replay::write(
+        "txn_xid",
+        &[("foreign", foreign.encode()), ("own", Xid::of_branch(TXN, NodeId(4)).encode())],
+    );
+}
