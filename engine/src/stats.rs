@@ -1,5 +1,6 @@
 //! Figures and events: what a store has done, and what it does in the background. Nothing that decides rests on them.
 
+use crate::MemoryStats;
 use seawall_wal::{Histogram, HistogramSnapshot, Lsn, Retainer};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub struct Stats {
     pub log_retained: Vec<Retainer>,
     /// How long the oldest snapshot or transaction has been there.
     pub oldest_snapshot_age: Duration,
+    /// Memory, by what it is for.
+    pub memory: MemoryStats,
     /// Memory of deltas, in bytes: active, frozen, and pinned.
     pub delta_bytes: u64,
     /// The part of it that is in the data file already, and that snapshots, scans, or the validation of transactions
@@ -107,6 +110,7 @@ impl Stats {
             "# HELP seawall_oldest_snapshot_age_seconds Age of the oldest snapshot.\n\
              # TYPE seawall_oldest_snapshot_age_seconds gauge\nseawall_oldest_snapshot_age_seconds {age}\n"
         );
+        self.memory_text(&mut out);
         let _ = out.write_str(
             "# HELP seawall_log_retained_bytes Log kept, by who keeps it.\n# TYPE seawall_log_retained_bytes gauge\n",
         );
@@ -122,6 +126,21 @@ impl Stats {
             summary(&mut out, name, help, histogram);
         }
         out
+    }
+
+    fn memory_text(&self, out: &mut String) {
+        let (budget, total) = (self.memory.budget, self.memory.total());
+        let _ = write!(
+            out,
+            "# HELP seawall_memory_budget_bytes What all memory is kept within.\n\
+             # TYPE seawall_memory_budget_bytes gauge\nseawall_memory_budget_bytes {budget}\n\
+             # HELP seawall_memory_total_bytes All memory that is counted.\n\
+             # TYPE seawall_memory_total_bytes gauge\nseawall_memory_total_bytes {total}\n\
+             # HELP seawall_memory_bytes Memory, by what it is for.\n# TYPE seawall_memory_bytes gauge\n"
+        );
+        for (name, _, bytes) in self.memory.parts() {
+            let _ = writeln!(out, "seawall_memory_bytes{{part=\"{name}\"}} {bytes}");
+        }
     }
 }
 

@@ -88,6 +88,17 @@ pub struct TreeStore {
     is_sync_early: AtomicBool,
     warning: Option<String>,
     totals: Totals,
+    memory: Memory,
+}
+
+/// Memory beside the cache's, in bytes.
+#[derive(Debug, Default)]
+struct Memory {
+    /// What a fold may work in.
+    buffers_max: AtomicU64,
+    /// What it does.
+    fold_buffers: Arc<AtomicU64>,
+    space_map: AtomicU64,
 }
 
 /// The newest published state, and how far into the file the one before it reaches.
@@ -245,6 +256,26 @@ impl TreeStore {
     /// A test's deliberate mistake: a fold syncs before all of its blocks are written.
     pub(crate) fn sync_early(&self) {
         self.is_sync_early.store(true, Ordering::Relaxed);
+    }
+
+    /// The cache's budget from now on.
+    pub(crate) fn set_cache_bytes(&self, bytes: u64) {
+        self.cache.set_capacity(bytes);
+    }
+
+    /// What a fold may work in, from the next one on.
+    pub(crate) fn set_buffer_bytes(&self, bytes: u64) {
+        self.memory.buffers_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What the fold in hand works in.
+    pub(crate) fn fold_buffer_bytes(&self) -> u64 {
+        self.memory.fold_buffers.load(Ordering::Relaxed)
+    }
+
+    /// What is known of free and dead space takes so much, about.
+    pub(crate) fn space_map_bytes(&self) -> u64 {
+        self.memory.space_map.load(Ordering::Relaxed)
     }
 
     /// Its place, for messages.

@@ -417,7 +417,12 @@ impl Fold {
         store.totals.folds.fetch_add(1, Ordering::Relaxed);
         store.totals.fold_bytes.fetch_add(bytes, Ordering::Relaxed);
         store.totals.fold_bytes_last.store(bytes, Ordering::Relaxed);
-        let buried = store.space.lock().bury(std::mem::take(&mut self.dead));
+        let buried = {
+            let mut space = store.space.lock();
+            let buried = space.bury(std::mem::take(&mut self.dead));
+            store.memory.space_map.store(space.memory_bytes(), Ordering::Relaxed);
+            buried
+        };
         buried.map_err(|flaw| store.fail(store.corruption(0, flaw)))?;
         let latest = {
             let mut latest = store.latest.lock();

@@ -38,6 +38,10 @@ pub(super) struct Dead {
 /// turn a checkpoint's large writes into many small ones.
 const HOLE_BYTES_MIN: u64 = 16 << 10;
 
+/// What a free extent takes in its two trees, and a dead one in its list.
+const FREE_MEMORY: u64 = 64;
+const DEAD_MEMORY: u64 = 48;
+
 /// A free share of the file of one in this many makes holes worth filling.
 const HOLE_SHARE: u64 = 5;
 
@@ -243,6 +247,11 @@ impl Space {
             self.free_bytes -= self.end - end;
             self.end = end;
         }
+    }
+
+    /// Memory that the map takes, about.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        (self.free.len() as u64 * FREE_MEMORY) + (self.dead_count() as u64 * DEAD_MEMORY)
     }
 
     /// Number of free extents.
