@@ -349,10 +349,12 @@ impl Db {
         self.core().stats()
     }
 
-    /// After `NoSpace`: looks for room, and accepts writes again.
+    /// After `NoSpace`: looks for room, and accepts writes again. Also after the log found no room for what had its place
+    /// already, which file systems that copy on write may do and which poisons the store: what could not be written is
+    /// written in place, and commits of which `CommitUnknown` was told become visible.
     ///
     /// # Errors
-    /// `NoSpace` if there still is none; `Poisoned` if a write or a sync failed, and only reopening helps.
+    /// `NoSpace` if there still is none; `Poisoned` if another write, or a sync, failed, and only reopening helps.
     pub fn resume(&self) -> Result<()> {
         self.core().check_open()?;
         if self.core().options.read_only {

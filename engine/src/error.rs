@@ -211,6 +211,10 @@ impl std::fmt::Display for Error {
             Error::NoSpace => {
                 f.write_str("the disk is full: nothing was written; free some space and try again")
             }
+            Error::Poisoned(cause) if matches!(**cause, Error::NoSpace) => f.write_str(
+                "this store refuses writes since its log found no room on the disk: free some space, then call `resume`, \
+                 or reopen it",
+            ),
             Error::Poisoned(cause) => {
                 write!(
                     f,

@@ -312,6 +312,64 @@ fn a_full_disk_promises_nothing_loses_nothing_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_log_that_found_no_room_goes_on_in_place() {
+    use seawall_wal::disk::sim::{Fault, Op};
+    let disk = SimDisk::new(3);
+    let seen = Arc::new(Seen::default());
+    let db = builder(&disk).events(seen.clone()).open().unwrap();
+    let ks = db.keyspace("k").unwrap();
+    ks.insert("a", "1").unwrap();
+    let mut batch = WriteBatch::new();
+    batch.insert(&ks, "memory", "1");
+    db.write_with(batch, Durability::Memory).unwrap();
+    let mut late = db.begin();
+    assert_eq!(late.get(&ks, "b").unwrap(), None);
+    late.insert(&ks, "late", "1").unwrap();
+    disk.fail(Fault::full(Op::WriteDurable).path_contains(".log").forever());
+    disk.fail(Fault::full(Op::Write).path_contains(".log").forever());
+    let unknown = ks.insert("b", "2").unwrap_err();
+    assert!(unknown.is_outcome_unknown(), "{unknown}");
+    let refused = ks.insert("c", "3").unwrap_err();
+    assert!(matches!(&refused, Error::Poisoned(cause) if matches!(**cause, Error::NoSpace)), "{refused}");
+    assert!(refused.to_string().contains("resume"), "{refused}");
+    assert_eq!(ks.get("memory").unwrap().unwrap(), "1", "what was shown stays");
+    assert_eq!(ks.get("b").unwrap(), None);
+    for _ in 0..2 {
+        assert!(matches!(db.resume(), Err(Error::NoSpace)));
+        assert!(matches!(db.checkpoint(), Err(Error::Poisoned(_))));
+    }
+    disk.clear_faults();
+    db.resume().unwrap();
+    // Whose outcome was open is there, and those who did not see it are in conflict with it.
+    assert_eq!(ks.get("b").unwrap().unwrap(), "2");
+    assert!(late.commit().unwrap_err().is_conflict());
+    ks.insert("c", "3").unwrap();
+    let check = |db: &Db| {
+        let ks = db.keyspace("k").unwrap();
+        let found: Vec<_> = ks.range(..).map(|row| row.unwrap().0.to_vec()).collect();
+        assert_eq!(found, [&b"a"[..], b"b", b"c", b"memory"]);
+    };
+    check(&db);
+    check(&open(&disk.crash_copy()));
+    db.checkpoint().unwrap();
+    // And again: it may happen more than once, and is told each time.
+    disk.fail(Fault::full(Op::WriteDurable).path_contains(".log"));
+    assert!(ks.insert("a", "2").unwrap_err().is_outcome_unknown());
+    db.resume().unwrap();
+    assert_eq!(ks.get("a").unwrap().unwrap(), "2");
+    assert_eq!(seen.0.lock().unwrap().iter().filter(|event| event.starts_with("Poisoned")).count(), 2);
+    // But not beside a failure that only reopening mends.
+    disk.fail(Fault::full(Op::WriteDurable).path_contains(".log"));
+    assert!(ks.insert("a", "3").unwrap_err().is_outcome_unknown());
+    disk.fail(Fault::eio(Op::WriteDurable).path_contains(".log"));
+    assert!(matches!(db.resume(), Err(Error::Poisoned(_))));
+    assert!(matches!(db.resume(), Err(Error::Poisoned(cause)) if !matches!(*cause, Error::NoSpace)));
+    let survived = disk.crash();
+    drop((ks, db));
+    check(&open(&survived));
+}
+
+#[test]
 fn a_failed_sync_poisons_writes_and_leaves_reads() {
     let disk = SimDisk::new(3);
     let seen = Arc::new(Seen::default());

@@ -69,6 +69,8 @@ pub fn required() -> Vec<String> {
         "keyspace made in a transaction",
         "keyspace dropped in a transaction",
         "recovery folded",
+        "resumed",
+        "resumed after a failed write",
     ];
     disk.iter()
         .map(|name| format!("disk: {name}"))
@@ -173,13 +175,18 @@ impl Torture {
     fn plan_faults(&mut self, life: u64) {
         let within = if life == 0 { 80 } else { 250 };
         let at = 1 + self.rng.below(within);
-        match self.rng.below(14) {
+        self.disk.set_copy_on_write(self.rng.chance(1, 8));
+        match self.rng.below(15) {
             0..=5 => self.disk.fail(Fault::power_cut().at_call(at)),
             6 => self.disk.fail(Fault::eio(Op::Any).at_call(at).once()),
             7 => self.disk.fail(Fault::dropped_sync().at_call(1 + at / 20).once()),
             8 => self.disk.fail(Fault::eio(Op::WriteDurable).at_call(1 + at / 6).once()),
             9 => self.disk.fail(Fault::short(Op::Write).at_call(1 + at / 6).once()),
             10 => self.disk.set_capacity((5 + self.rng.below(10)) * SEGMENT_BYTES),
+            11 => {
+                let op = if self.rng.chance(2, 3) { Op::WriteDurable } else { Op::Write };
+                self.disk.fail(Fault::full(op).path_contains(".log").at_call(1 + at / 12));
+            }
             _ => {}
         }
     }
@@ -285,13 +292,7 @@ impl Torture {
                     self.compare_old(&snapshot, &handles, &expected)?;
                 }
                 5 if self.rng.chance(1, 3) => self.verify(db)?,
-                6 if self.history().no_space => {
-                    self.disk.set_capacity(u64::MAX);
-                    if db.resume().is_ok() {
-                        self.history().no_space = false;
-                        self.report.hit("engine: resumed");
-                    }
-                }
+                6 | 9 => self.resume(db),
                 _ => client.step()?,
             }
             if !self.disk.has_power() {
@@ -305,6 +306,27 @@ impl Torture {
             }
         }
         Ok(())
+    }
+
+    /// Makes room, and asks the store to go on.
+    fn resume(&mut self, db: &Db) {
+        let (no_space, has_failed) = {
+            let history = self.history();
+            (history.no_space, history.has_failed)
+        };
+        if !no_space && !has_failed {
+            return;
+        }
+        self.disk.set_capacity(u64::MAX);
+        if db.resume().is_err() {
+            return;
+        }
+        self.history().no_space = false;
+        self.report.hit("engine: resumed");
+        if has_failed {
+            self.history().went_on();
+            self.report.hit("engine: resumed after a failed write");
+        }
     }
 
     /// What it shows stays, whatever was dropped since.
@@ -409,7 +431,7 @@ impl Torture {
         let (poisoned, no_space) = {
             let mut history = self.history();
             let seen = (history.poisoned, history.no_space);
-            (history.poisoned, history.no_space) = (false, false);
+            (history.poisoned, history.no_space, history.has_failed) = (false, false, false);
             seen
         };
         self.report.add("engine: poisoned", u64::from(poisoned));

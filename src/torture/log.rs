@@ -59,6 +59,7 @@ pub fn required() -> Vec<String> {
         "poisoned",
         "no space",
         "resumed",
+        "resumed after a failed write",
         "rewritten",
         "several threads",
         "cut",
@@ -155,13 +156,18 @@ impl Torture {
         let within = if life == 0 { 60 } else { 150 };
         let at = 1 + self.rng.below(within);
         let log = ".log";
-        match self.rng.below(12) {
+        self.disk.set_copy_on_write(self.rng.chance(1, 8));
+        match self.rng.below(13) {
             0..=4 => self.disk.fail(Fault::power_cut().at_call(at)),
             5 => self.disk.fail(Fault::eio(Op::Any).at_call(at).once()),
             6 => self.disk.fail(Fault::dropped_sync().path_contains(log).at_call(1 + at / 12).once()),
             7 => self.disk.fail(Fault::eio(Op::WriteDurable).at_call(1 + at / 6).once()),
             8 => self.disk.fail(Fault::short(Op::Write).at_call(1 + at / 6).once()),
             9 => self.disk.set_capacity((3 + self.rng.below(8)) * SEGMENT_BYTES),
+            10 => {
+                let op = if self.rng.chance(2, 3) { Op::WriteDurable } else { Op::Write };
+                self.disk.fail(Fault::full(op).at_call(1 + at / 6));
+            }
             _ => {}
         }
     }
@@ -285,15 +291,7 @@ impl Torture {
                 3..=5 => client.note(&wal.step().map(|_| ()))?,
                 7 if self.rng.chance(1, 2) => self.cut(wal, &mut client, &mut follower)?,
                 8 | 9 => self.follow(wal, &mut follower)?,
-                6 => {
-                    if self.model().no_space {
-                        self.disk.set_capacity(u64::MAX);
-                        if wal.resume().is_ok() {
-                            self.model().no_space = false;
-                            self.report.hit("log: resumed");
-                        }
-                    }
-                }
+                6 => self.resume(wal),
                 _ => client.step()?,
             }
             if !self.disk.has_power() {
@@ -301,6 +299,28 @@ impl Torture {
             }
         }
         Ok(())
+    }
+
+    /// Makes room, and asks the log to go on.
+    fn resume(&mut self, wal: &Wal) {
+        let has_failed = matches!(wal.make_room(0), Err(Error::Poisoned(_)));
+        if !self.model().no_space && !has_failed {
+            return;
+        }
+        self.disk.set_capacity(u64::MAX);
+        if wal.resume().is_err() {
+            return;
+        }
+        self.report.hit("log: resumed");
+        let mut model = self.model();
+        model.no_space = false;
+        if has_failed {
+            // All that has its place, whatever was said of it.
+            let end = model.records.keys().next_back().map_or(Lsn::ZERO, |last| last.plus(1));
+            (model.durable, model.written, model.poisoned) = (model.durable.max(end), end, false);
+            drop(model);
+            self.report.hit("log: resumed after a failed write");
+        }
     }
 
     fn follow(&mut self, wal: &Wal, follower: &mut Option<Follower>) -> Result<(), String> {

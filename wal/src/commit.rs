@@ -14,12 +14,14 @@
 //!
 //! ```text
 //!  idle --lead--> in flight --finish--> idle | in flight (leads again)
-//!                     `--fail--> failed, for good
+//!                     |--fail--> failed, for good
+//!                     `--fail_for_room--> failed --resume--> idle
 //! ```
 //!
 //! - **W6** Marks only grow: durable ≤ written ≤ reserved; durable and written only move to ends of whole records.
 //! - **W7** A commit is acknowledged only when everything before it, and it itself, reached what each asked for.
-//! - **W8** After a failed write nothing is acknowledged any more, and nothing is written.
+//! - **W8** After a failed write nothing is acknowledged any more, and nothing is written; unless room was all that was
+//!   missing, and what found none is written after all.
 //! - **W10** A log is cut only while nothing is placed, gathered or in flight; what is placed behind a cut stands behind
 //!   everything that was.
 
@@ -48,6 +50,7 @@ mod end;
 pub(crate) mod explored;
 mod gather;
 mod lead;
+mod room;
 mod word;
 
 use gather::Gather;
@@ -93,6 +96,11 @@ pub(crate) trait Sink: Send + Sync {
     /// Writes batches in order; makes them, and all written before, durable if asked. `claim` is what is durable
     /// now. Called by one thread at a time.
     fn write(&self, batches: &mut [Batch], durable: bool, claim: Lsn) -> Result<Written>;
+
+    /// After a failed [`write`](Sink::write): where it may go on with the same frames, if nothing but room was missing.
+    fn unwritten(&self) -> Option<Lsn> {
+        None
+    }
 }
 
 /// A place in the log's order, and what has to happen before it counts.
@@ -133,6 +141,8 @@ struct State {
     ready_end: Lsn,
     pool: Vec<AlignedBuf>,
     failure: Option<Arc<Error>>,
+    /// The failure was a lack of room, and the frames that found none are the first of `sealed`.
+    lacks_room: bool,
     /// Nothing new is taken.
     closed: bool,
     /// Nothing is published any more either.
@@ -225,6 +235,7 @@ impl<S: Sink> Committer<S> {
                 ready_end: base,
                 pool: Vec::new(),
                 failure: None,
+                lacks_room: false,
                 closed: false,
                 ended: false,
                 paused: false,

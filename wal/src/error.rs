@@ -121,6 +121,10 @@ impl std::fmt::Display for Error {
             Error::NoSpace => {
                 write!(f, "the disk is full: nothing was written; free some space and try again")
             }
+            Error::Poisoned(cause) if matches!(**cause, Error::NoSpace) => f.write_str(
+                "this log refuses writes since one of its own found no room on the disk: free some space, then call \
+                 `resume`, or reopen it",
+            ),
             Error::Poisoned(cause) => {
                 write!(f, "this log refuses writes since an earlier failure; reopen it. The failure: {cause}")
             }

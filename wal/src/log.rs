@@ -320,16 +320,17 @@ impl Wal {
         self.0.inner.geometry.segment_bytes
     }
 
-    /// After [`Error::NoSpace`]: tries to make room again.
+    /// After [`Error::NoSpace`]: tries to make room again. After a write of the log that failed for want of room, which
+    /// file systems that copy on write may do: writes after all what found none, in place, and accepts records again. What
+    /// had its place then counts, also where [`Error::CommitUnknown`] was told of it. Followers that ended begin anew.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] if there is still none; [`Error::Poisoned`] after a failed write, which takes reopening.
+    /// [`Error::NoSpace`] if there is still none; [`Error::Poisoned`] after any other failed write, and after a failed
+    /// sync, which take reopening.
     pub fn resume(&self) -> Result<()> {
         let inner = &self.0.inner;
         inner.check_writable()?;
-        if let Some(failure) = inner.committer.failure() {
-            return Err(Error::Poisoned(failure));
-        }
+        inner.committer.resume()?;
         let wanted = inner.geometry.segment_bytes as usize / 2;
         inner.make_room(wanted.min(crate::batch::single_bytes_max(inner.geometry)))
     }
@@ -451,6 +452,7 @@ impl Inner {
             carried: AtomicU64::new(0),
             signals: keeper.clone(),
             mutation: options.mutation,
+            unwritten: Mutex::new(None),
             reheads: Mutex::new(reuse.then_some(found.last_predecessor)),
         };
         // A log that is written again goes on in a segment of its own: what was dropped can never come back.

@@ -33,11 +33,13 @@ pub enum Mutation {
     CutWithoutAnchor,
     /// A follower shows what is written.
     FollowPastDurable,
+    /// A log that found no room goes on behind the frame that it could not write.
+    ForgetUnwritten,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 14] = [
+    pub const ALL: [Mutation; 15] = [
         Mutation::BelieveAnyTail,
         Mutation::DurableWriteAsBarrier,
         Mutation::HeaderEarly,
@@ -52,6 +54,7 @@ impl Mutation {
         Mutation::CutLazily,
         Mutation::CutWithoutAnchor,
         Mutation::FollowPastDurable,
+        Mutation::ForgetUnwritten,
     ];
 
     /// Its name on the command line.
@@ -71,6 +74,7 @@ impl Mutation {
             Mutation::CutLazily => "cut-lazily",
             Mutation::CutWithoutAnchor => "cut-without-anchor",
             Mutation::FollowPastDurable => "follow-past-durable",
+            Mutation::ForgetUnwritten => "forget-unwritten",
         }
     }
 

@@ -122,6 +122,11 @@ impl Spares {
         if is_next { state.ready.pop_front().map(|(_, file)| file) } else { None }
     }
 
+    /// Takes back a file that was handed out and holds nothing of the log yet.
+    pub(crate) fn put_back(&self, number: u64, file: Arc<dyn DiskFile>) {
+        self.state.lock().ready.push_front((number, file));
+    }
+
     /// Makes files ready until positions before `end` have one. Returns the new end.
     ///
     /// # Errors

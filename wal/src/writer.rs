@@ -11,8 +11,8 @@
 use crate::Lsn;
 use crate::buf::AlignedBuf;
 use crate::commit::{Batch, Sink, Written};
-use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Queue};
-use crate::error::{Error, Result};
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, DurableWrite, Queue};
+use crate::error::{Error, Result, is_disk_full};
 use crate::frame;
 use crate::keeper::Signals;
 use crate::mutation::Mutation;
@@ -47,6 +47,30 @@ pub(crate) struct Live {
     pub(crate) unsynced: bool,
 }
 
+/// Where the chain of frames stands.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    checksum: u32,
+    end: Lsn,
+    whole_end: Lsn,
+}
+
+impl Live {
+    fn chain(&self) -> Chain {
+        Chain { checksum: self.checksum, end: self.end, whole_end: self.whole_end }
+    }
+
+    /// What was written since is not there, as far as the chain is concerned.
+    fn go_back(&mut self, chain: Chain) {
+        (self.checksum, self.end, self.whole_end) = (chain.checksum, chain.end, chain.whole_end);
+    }
+}
+
+/// Whether a durable write that found no room has not failed as a sync: what it did not write is all that is missing.
+fn writes_in_one_step(file: &dyn DiskFile) -> bool {
+    matches!(file.durable_write(), None | Some(DurableWrite::DirectDsync))
+}
+
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) dir: PathBuf,
@@ -67,6 +91,8 @@ pub(crate) struct Writer {
     pub(crate) carried: AtomicU64,
     pub(crate) signals: Signals,
     pub(crate) mutation: Option<Mutation>,
+    /// After a write that failed: the first frame that is not in its file, if nothing but room was missing.
+    pub(crate) unwritten: Mutex<Option<Lsn>>,
     /// The predecessor of a last segment without a frame, which gets a new header instead of a successor.
     pub(crate) reheads: Mutex<Option<Option<Predecessor>>>,
 }
@@ -74,10 +100,15 @@ pub(crate) struct Writer {
 impl Sink for Writer {
     fn write(&self, batches: &mut [Batch], durable: bool, claim: Lsn) -> Result<Written> {
         let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
+        *self.unwritten.lock() = None;
         let result = self.write_all(&mut live, batches, durable, claim);
         *self.live.lock() = Some(live);
         self.signals.poke(&*self.runtime);
         result
+    }
+
+    fn unwritten(&self) -> Option<Lsn> {
+        *self.unwritten.lock()
     }
 }
 
@@ -112,6 +143,7 @@ impl Writer {
 
     /// Writes one batch; durably if it stands `alone` and nothing before it in the file is still volatile.
     fn write_one(&self, live: &mut Live, batch: &mut Batch, alone: bool, claim: Lsn) -> Result<()> {
+        let before = live.chain();
         let (header, len) = self.finish_frame(live, batch, claim);
         let bytes = batch.buf.get(..len).unwrap_or_default();
         let offset = self.geometry.offset(batch.base);
@@ -127,7 +159,19 @@ impl Writer {
             live.unsynced = true;
             live.file.write_at(bytes, offset)
         };
-        written.map_err(|source| self.error("write", live.number, Some(offset), source))?;
+        if let Err(source) = written {
+            if is_disk_full(&source) && (!alone || writes_in_one_step(&*live.file)) {
+                let mut from = batch.base;
+                if self.mutation == Some(Mutation::ForgetUnwritten) {
+                    self.note_written(live, batch, &header, len, claim);
+                    from = from.plus(len as u64);
+                } else {
+                    live.go_back(before);
+                }
+                *self.unwritten.lock() = Some(from);
+            }
+            return Err(self.error("write", live.number, Some(offset), source));
+        }
         self.note_written(live, batch, &header, len, claim);
         Ok(())
     }
@@ -182,7 +226,15 @@ impl Writer {
             cut: None,
         };
         let durable = live.whole_end;
-        let (salt, checksum) = self.begin_segment(&*file, number, Some(predecessor), durable)?;
+        let (salt, checksum) = match self.begin_segment(&*file, number, Some(predecessor), durable) {
+            Err(Error::NoSpace) if writes_in_one_step(&*file) => {
+                // No frame is behind it: the header may be written again, whatever is there of this one.
+                self.spares.put_back(number, file);
+                *self.unwritten.lock() = Some(self.geometry.first_frame(number));
+                return Err(Error::NoSpace);
+            }
+            begun => begun?,
+        };
         let mut segments = self.segments.lock();
         if let Some(last) = segments.get_mut(&live.number) {
             last.end = Some(live.end);

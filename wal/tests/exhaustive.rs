@@ -31,7 +31,7 @@ use seawall_wal::disk::sim::{CrashStyle, Fault, NameHabit, Op};
 use seawall_wal::mutation::Mutation;
 use std::panic::catch_unwind;
 use std::sync::Arc;
-use workload::{DIR, Step, WORKLOADS, Workload, options, play};
+use workload::{DIR, RESUMED, RESUMES, Step, WORKLOADS, Workload, options, play};
 
 const HABITS: [NameHabit; 2] = [NameHabit::Strict, NameHabit::Ext4];
 /// The random ones differ each time.
@@ -196,6 +196,22 @@ fn every_call_fails() {
         let calls = fail_in_every_way(workload).unwrap();
         println!("{}: {calls} calls", workload.name);
     }
+}
+
+/// The disk is full at each call that can tell, once or twice, and the client asks the log to go on.
+#[test]
+fn every_call_finds_no_room_and_the_log_goes_on() {
+    RESUMES.set(true);
+    for workload in &WORKLOADS {
+        fail_everywhere(workload, "full, then room", |at| Fault::full(Op::Any).at_call(at)).unwrap();
+    }
+    assert!(RESUMED.get() > 30, "only {} logs went on", RESUMED.get());
+    workload::MISTAKE.set(Some(Mutation::ForgetUnwritten));
+    let is_noticed = WORKLOADS.iter().any(|workload| {
+        let found = catch_unwind(|| fail_everywhere(workload, "", |at| Fault::full(Op::Any).at_call(at)));
+        !matches!(found, Ok(Ok(_)))
+    });
+    assert!(is_noticed, "frames that found no room are forgotten, and nobody notices");
 }
 
 /// Each step that is left out, and each check that looks away, is noticed.

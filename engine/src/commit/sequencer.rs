@@ -64,6 +64,8 @@ pub(crate) struct State {
     /// A transaction whose snapshot is below cannot be validated any more.
     pub(crate) floor: Lsn,
     refusal: Option<Refusal>,
+    /// Something failed that only reopening mends.
+    is_beyond_resuming: bool,
     /// A test's deliberate mistake.
     mistake: Option<Mutation>,
 }
@@ -120,6 +122,7 @@ impl Sequencer {
             folded: Lsn::ZERO,
             floor: Lsn::ZERO,
             refusal: None,
+            is_beyond_resuming: false,
             mistake: None,
         };
         let sequencer = Arc::new(Sequencer {
@@ -519,18 +522,22 @@ impl Sequencer {
     fn failed(&self, error: Error) {
         // What the log reached before it failed stays visible.
         self.advance();
-        self.fail(self.cause_of(error));
+        if let Some(cause) = self.cause_of(error) {
+            self.fail(cause);
+        }
     }
 
-    /// The log says of a commit only that its outcome is unknown; of its own state it says why.
-    fn cause_of(&self, error: Error) -> Arc<Error> {
+    /// The log says of a commit only that its outcome is unknown; of its own state it says why. None if it has gone on
+    /// since, and the commit with it.
+    fn cause_of(&self, error: Error) -> Option<Arc<Error>> {
         match error {
-            Error::Poisoned(cause) => cause,
+            Error::Poisoned(cause) => Some(cause),
             Error::CommitUnknown { .. } => match self.log.make_room(0) {
-                Err(Error::Poisoned(cause)) => cause,
-                _ => Arc::new(error),
+                Err(Error::Poisoned(cause)) => Some(cause),
+                Ok(()) | Err(Error::NoSpace) => None,
+                Err(_) => Some(Arc::new(error)),
             },
-            other => Arc::new(other),
+            other => Some(Arc::new(other)),
         }
     }
 
@@ -554,10 +561,15 @@ impl Sequencer {
     pub(crate) fn fail(&self, cause: Arc<Error>) -> bool {
         let lost: Vec<Arc<Pending>> = {
             let mut state = self.state.lock();
-            if matches!(state.refusal, Some(Refusal::Poisoned(_))) {
+            let is_first = !matches!(state.refusal, Some(Refusal::Poisoned(_)));
+            let is_beyond_resuming = !matches!(*cause, Error::NoSpace);
+            if is_first || (is_beyond_resuming && !state.is_beyond_resuming) {
+                state.refusal = Some(Refusal::Poisoned(cause));
+            }
+            state.is_beyond_resuming |= is_beyond_resuming;
+            if !is_first {
                 return false;
             }
-            state.refusal = Some(Refusal::Poisoned(cause));
             self.is_refusing.store(true, Ordering::Release);
             for pending in &state.pending {
                 pending.flags.fetch_or(LOST, Ordering::SeqCst);
@@ -573,6 +585,30 @@ impl Sequencer {
             pending.listener.tell(|| self.settled(&pending));
         }
         true
+    }
+
+    /// Whether writes are refused only because the log found no room for what has its place.
+    pub(crate) fn lacks_room(&self) -> bool {
+        let state = self.state.lock();
+        matches!(state.refusal, Some(Refusal::Poisoned(_))) && !state.is_beyond_resuming
+    }
+
+    /// The log has written after all what found no room: pending commits, whose outcome was not known, go on, and writes
+    /// are accepted again.
+    pub(crate) fn resume(&self) {
+        {
+            let mut state = self.state.lock();
+            if state.is_beyond_resuming || !matches!(state.refusal, Some(Refusal::Poisoned(_))) {
+                return;
+            }
+            for pending in &state.pending {
+                pending.flags.fetch_and(!LOST, Ordering::SeqCst);
+            }
+            state.refusal = None;
+            self.is_refusing.store(false, Ordering::Release);
+        }
+        self.advance();
+        self.announce();
     }
 
     /// Why writes are refused, if a failure is the reason.

@@ -255,7 +255,7 @@ impl Core {
         age.is_some()
     }
 
-    fn log_is_sound(&self) -> bool {
+    pub(crate) fn log_is_sound(&self) -> bool {
         !matches!(self.log.make_room(0), Err(Error::Poisoned(_)))
     }
 

@@ -79,12 +79,22 @@ impl Core {
         }
     }
 
-    /// After `NoSpace`: looks for room, and sets waiting checkpoints going again.
+    /// After `NoSpace`: looks for room, and sets waiting checkpoints going again. If the log itself had found none, it goes
+    /// on first, and what had its place with it.
     pub(crate) fn resume(&self) -> Result<()> {
-        if let Some(cause) = self.sequencer.failure() {
+        if let Some(cause) = self.sequencer.failure().filter(|_| !self.sequencer.lacks_room()) {
             return Err(Error::Poisoned(cause));
         }
-        self.log.resume()?;
+        let resumed = self.log.resume();
+        if self.sequencer.lacks_room() && self.log_is_sound() {
+            self.fold.has_told_failure.store(false, Ordering::Release);
+            self.sequencer.resume();
+        }
+        if let Err(Error::Poisoned(cause)) = self.log.make_room(0) {
+            // It failed in another way, or again; what was told of that was not heard.
+            self.sequencer.fail(cause);
+        }
+        resumed?;
         if self.options.background {
             self.fold.request(&*self.runtime);
         }

@@ -44,6 +44,8 @@ pub(super) struct History {
     written: Lsn,
     next: u64,
     pub(super) poisoned: bool,
+    /// The outcome of a commit is open, or writes are refused.
+    pub(super) has_failed: bool,
     pub(super) no_space: bool,
     pub(super) said: Vec<String>,
 }
@@ -85,6 +87,13 @@ impl History {
     pub(super) fn promise_all(&mut self, end: Lsn) {
         self.durable = self.durable.max(end);
         self.written = self.written.max(end);
+    }
+
+    /// The engine goes on after its log found no room: all that has its place counts, whatever was said of it.
+    pub(super) fn went_on(&mut self) {
+        self.commits.iter_mut().for_each(|commit| commit.is_known = true);
+        self.promise_all(self.attempted());
+        (self.poisoned, self.has_failed) = (false, false);
     }
 
     /// What was only written may be gone.
@@ -136,6 +145,7 @@ impl History {
             Error::NoSpace => self.no_space = true,
             Error::Poisoned(_) | Error::CommitUnknown { .. } | Error::Io { .. } => {
                 self.poisoned = true;
+                self.has_failed |= !matches!(error, Error::Io { .. });
                 self.forget_written();
             }
             error => return Err(format!("a call failed with: {error}")),

@@ -54,7 +54,10 @@ impl<S: Sink> Committer<S> {
                     Written { end: group.last().map_or(self.written(), Batch::end), durable }
                 }
                 Err(error) => {
-                    self.fail(error);
+                    match self.sink.unwritten() {
+                        Some(from) => self.fail_for_room(error, group, from),
+                        None => self.fail(error),
+                    }
                     guard.finished = true;
                     return;
                 }
@@ -94,7 +97,7 @@ impl<S: Sink> Committer<S> {
     }
 
     /// Publishes what was written. True if the leader goes on.
-    fn finish(
+    pub(super) fn finish(
         &self,
         group: Vec<Batch>,
         written: Written,
@@ -147,7 +150,7 @@ impl<S: Sink> Committer<S> {
 
     /// Tells the engine above, wakes all whose commits were just published, and runs their callbacks. A leader that
     /// goes on leaves the waking of many to the first of them.
-    fn announce(&self, done: &[Done], goes_on: bool) {
+    pub(super) fn announce(&self, done: &[Done], goes_on: bool) {
         #[cfg(seawall_shuttle)]
         if self.announce_wrongly(done) {
             return;
@@ -170,11 +173,16 @@ impl<S: Sink> Committer<S> {
     pub(crate) fn fail(&self, error: Error) {
         {
             let mut state = self.state.lock();
-            if state.failure.is_none() {
+            if state.failure.is_none() || state.lacks_room {
                 state.failure = Some(Arc::new(error));
             }
+            state.lacks_room = false;
             state.in_flight = false;
         }
+        self.tell_failure();
+    }
+
+    pub(super) fn tell_failure(&self) {
         #[cfg(seawall_shuttle)]
         if self.errs(Misorder::FailSilently) {
             return;
@@ -188,7 +196,7 @@ impl<S: Sink> Committer<S> {
     }
 }
 
-fn commits<'a>(group: impl IntoIterator<Item = &'a Batch>) -> u32 {
+pub(super) fn commits<'a>(group: impl IntoIterator<Item = &'a Batch>) -> u32 {
     group.into_iter().map(|batch| batch.commits).sum()
 }
 
@@ -197,9 +205,9 @@ fn done(group: &[Batch]) -> Vec<Done> {
 }
 
 /// A leader that panics must not leave the others asleep for ever.
-struct LeadGuard<'a, S: Sink> {
-    committer: &'a Committer<S>,
-    finished: bool,
+pub(super) struct LeadGuard<'a, S: Sink> {
+    pub(super) committer: &'a Committer<S>,
+    pub(super) finished: bool,
 }
 
 impl<S: Sink> Drop for LeadGuard<'_, S> {

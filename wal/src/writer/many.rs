@@ -9,7 +9,7 @@ use crate::Lsn;
 use crate::buf::AlignedBuf;
 use crate::commit::Batch;
 use crate::disk::{Completion, Op};
-use crate::error::Result;
+use crate::error::{Result, is_disk_full};
 use crate::frame;
 use crate::mutation::Mutation;
 use crate::segment::Geometry;
@@ -38,8 +38,10 @@ impl Writer {
         let mut failure = None;
         let mut first_token = None;
         let mut done: Vec<Completion> = Vec::with_capacity(batches.len());
+        let mut chains = Vec::with_capacity(batches.len());
         live.unsynced = true;
         for batch in batches.iter_mut() {
+            chains.push(live.chain());
             let (header, len) = self.finish_frame(live, batch, claim);
             let offset = self.geometry.offset(batch.base);
             let empty = AlignedBuf::zeroed(0)
@@ -67,18 +69,30 @@ impl Writer {
         if let Err(source) = queue.reap(in_flight, &mut done) {
             return Err(self.error("write", live.number, None, source));
         }
+        // The first that lacked room, while nothing else has failed.
+        let mut unwritten = None;
+        let mut lacked_room_only = failure.is_none();
         for Completion { token, result, buf, .. } in done {
-            let index = token - first_token.unwrap_or_default();
-            let Some(batch) = batches.get_mut(index as usize) else { continue };
-            if let Some(buf) = buf {
-                batch.buf = buf;
+            let index = (token - first_token.unwrap_or_default()) as usize;
+            let Some(batch) = batches.get_mut(index) else { continue };
+            match buf {
+                Some(buf) => batch.buf = buf,
+                None => lacked_room_only = false,
             }
             if let Err(source) = result {
+                lacked_room_only &= is_disk_full(&source);
+                unwritten = unwritten.into_iter().chain([index]).min();
                 let offset = self.geometry.offset(batch.base);
                 failure.get_or_insert(self.error("write", live.number, Some(offset), source));
             }
         }
         *self.queue.lock() = Some(queue);
+        if let Some(index) = unwritten.filter(|_| lacked_room_only)
+            && let (Some(batch), Some(chain)) = (batches.get(index), chains.get(index))
+        {
+            live.go_back(*chain);
+            *self.unwritten.lock() = Some(batch.base);
+        }
         failure.map_or(Ok(()), Err)
     }
 

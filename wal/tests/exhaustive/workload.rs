@@ -148,6 +148,9 @@ pub(crate) const WORKLOADS: [Workload; 11] = [
 thread_local! {
     /// What the logs of this test do wrong on purpose.
     pub(crate) static MISTAKE: Cell<Option<Mutation>> = const { Cell::new(None) };
+    /// Whether the client asks a log that has failed to go on; and how often one did.
+    pub(crate) static RESUMES: Cell<bool> = const { Cell::new(false) };
+    pub(crate) static RESUMED: Cell<u64> = const { Cell::new(0) };
 }
 
 pub(crate) fn options(disk: &Arc<SimDisk>) -> WalOptions {
@@ -262,7 +265,20 @@ fn take(wal: &Wal, step: Step, model: &mut Model) -> Result<(), String> {
         Step::Idle => wal.step().and_then(|_| wal.step()).map(|_| ()),
         Step::Reopen => Ok(()),
     };
-    noted(outcome, model).map(|_| ())
+    if noted(outcome, model)?.is_err() && RESUMES.get() {
+        resume(wal, model)?;
+    }
+    Ok(())
+}
+
+/// Asks a log that may have failed to go on. If it does, all that had its place is on the device.
+fn resume(wal: &Wal, model: &mut Model) -> Result<(), String> {
+    let had_failed = matches!(wal.make_room(0), Err(Error::Poisoned(_)));
+    if noted(wal.resume(), model)?.is_ok() && had_failed {
+        model.promised(Durability::Synced);
+        RESUMED.set(RESUMED.get() + 1);
+    }
+    Ok(())
 }
 
 /// Whether it went well, unless it failed in a way that nobody could take.
