@@ -105,12 +105,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(budget: u64) -> Memory {
-        Memory {
-            budget,
-            transactions: Arc::default(),
-            tickets: Arc::default(),
-            cache_max: AtomicU64::new(0),
-        }
+        Memory { budget, transactions: Arc::default(), tickets: Arc::default(), cache_max: AtomicU64::new(0) }
     }
 
     pub(crate) fn budget(&self) -> u64 {

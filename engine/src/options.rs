@@ -76,6 +76,7 @@ pub struct DbBuilder {
     background: bool,
     mutation: Option<Mutation>,
     replay_bytes: Option<u64>,
+    deltas_bytes: Option<u64>,
     on_stage: Option<StageHook>,
 }
 
@@ -92,6 +93,8 @@ pub(crate) struct Options {
     pub(crate) memory_budget: u64,
     /// Of a delta while the log is replayed, if it is not to be what the budget has for deltas.
     pub(crate) replay_bytes_max: Option<u64>,
+    /// Of deltas while the store is open, if it is to be less than what the budget has for them.
+    pub(crate) deltas_bytes_max: Option<u64>,
     pub(crate) log_bytes_max: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) checkpoint_interval: Duration,
@@ -137,6 +140,7 @@ impl DbBuilder {
             background: true,
             mutation: None,
             replay_bytes: None,
+            deltas_bytes: None,
             on_stage: None,
         }
     }
@@ -263,6 +267,13 @@ impl DbBuilder {
         self
     }
 
+    /// What deltas may take, if it is to be less than what the memory budget has for them.
+    #[doc(hidden)]
+    pub fn deltas_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.deltas_bytes = bytes;
+        self
+    }
+
     /// Calls `hook` with the name of each stage of a checkpoint as it is passed.
     #[doc(hidden)]
     pub fn on_stage(mut self, hook: Arc<dyn Fn(&'static str) + Send + Sync>) -> Self {
@@ -295,6 +306,7 @@ impl DbBuilder {
             isolation: self.isolation,
             memory_budget: memory_budget as u64,
             replay_bytes_max: self.replay_bytes,
+            deltas_bytes_max: self.deltas_bytes,
             log_bytes_max: self.log_bytes_max.max(self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN)),
             segment_bytes: self.segment_bytes,
             checkpoint_interval: self.checkpoint_interval,

@@ -23,8 +23,16 @@ pub struct Stats {
     pub log_payload_bytes: u64,
     /// Bytes of log kept.
     pub log_bytes: u64,
-    /// Bytes on disk: the data file and the log.
+    /// Bytes on disk: the data file, without its holes, and the log.
     pub disk_bytes: u64,
+    /// Length of the data file, holes included.
+    pub data_file_bytes: u64,
+    /// Bytes of the data file that were given back to the file system, as far as is known.
+    pub hole_bytes: u64,
+    /// Pieces of the data file that were given back: holes made, and tails cut off.
+    pub space_returned: u64,
+    /// Bytes of the data file that were replaced, and that snapshots still lead to.
+    pub dead_bytes: u64,
     /// Who keeps the log.
     pub log_retained: Vec<Retainer>,
     /// How long the oldest snapshot or transaction has been there.
@@ -46,6 +54,8 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Bytes of the data file that checkpoints may use.
     pub free_bytes: u64,
+    /// Commits that were slowed because folding, or an old snapshot, held memory back.
+    pub commits_slowed: u64,
     /// Checkpoints made.
     pub checkpoints: u64,
     /// Bytes that they wrote.
@@ -82,6 +92,8 @@ impl Stats {
             ("log_payload_bytes_total", "Bytes commits placed in the log.", self.log_payload_bytes),
             ("cache_hits_total", "Blocks found in the cache.", self.cache_hits),
             ("cache_misses_total", "Blocks read from the data file.", self.cache_misses),
+            ("commits_slowed_total", "Commits slowed for want of memory.", self.commits_slowed),
+            ("space_returned_total", "Pieces of the data file given back.", self.space_returned),
             ("checkpoints_total", "Checkpoints made.", self.checkpoints),
             ("checkpoint_bytes_total", "Bytes written by checkpoints.", self.checkpoint_bytes),
         ];
@@ -93,6 +105,9 @@ impl Stats {
             ("cache_bytes", "Memory of the block cache.", self.cache_bytes),
             ("data_live_bytes", "Bytes of the data file in use.", self.live_bytes),
             ("data_free_bytes", "Bytes of the data file free.", self.free_bytes),
+            ("data_dead_bytes", "Bytes of the data file held by snapshots.", self.dead_bytes),
+            ("data_hole_bytes", "Bytes of the data file given back.", self.hole_bytes),
+            ("data_file_bytes", "Length of the data file.", self.data_file_bytes),
             ("checkpoint_lsn", "Everything below is in the data file.", self.checkpoint_lsn.0),
             ("visible_lsn", "Everything below is visible.", self.visible_lsn.0),
             ("poisoned", "1 if writes are refused.", u64::from(self.poisoned.is_some())),

@@ -29,6 +29,7 @@ mod file;
 mod fold;
 mod freemap;
 pub(crate) mod fuzzing;
+mod give_back;
 mod many;
 mod merge;
 mod open;
@@ -86,6 +87,8 @@ pub struct TreeStore {
     /// The failure after which nothing may be published any more (T2).
     failure: Mutex<Option<Arc<Error>>>,
     is_sync_early: AtomicBool,
+    is_unrepeated: AtomicBool,
+    is_punching_early: AtomicBool,
     warning: Option<String>,
     totals: Totals,
     memory: Memory,
@@ -115,6 +118,7 @@ struct Totals {
     folds: AtomicU64,
     fold_bytes: AtomicU64,
     fold_bytes_last: AtomicU64,
+    returned: AtomicU64,
 }
 
 /// A published state of all keyspaces; immutable. While it lives, none of its blocks is used again.
@@ -245,12 +249,26 @@ pub struct TreeStats {
     pub fold_bytes: u64,
     /// Bytes that the last of them wrote.
     pub fold_bytes_last: u64,
+    /// Bytes of the free ones that were given back to the file system and are holes in the file, as far as is known.
+    pub hole_bytes: u64,
+    /// Pieces that were given back since the file was opened: holes made, and tails cut off.
+    pub returned: u64,
 }
 
 impl TreeStore {
     /// A test's deliberate mistake: space is reused while older roots still need it.
     pub(crate) fn reuse_early(&self) {
         self.space.lock().reuse_early = true;
+    }
+
+    /// A test's deliberate mistake: the superblock is not repeated, and what was replaced is used again all the same.
+    pub(crate) fn leave_unrepeated(&self) {
+        self.is_unrepeated.store(true, Ordering::Relaxed);
+    }
+
+    /// A test's deliberate mistake: holes are made where superblocks and readers still lead.
+    pub(crate) fn punch_early(&self) {
+        self.is_punching_early.store(true, Ordering::Relaxed);
     }
 
     /// A test's deliberate mistake: a fold syncs before all of its blocks are written.
@@ -303,6 +321,8 @@ impl TreeStore {
         stats.live_bytes = space.live_bytes();
         stats.free_bytes = space.free_bytes();
         stats.dead_bytes = space.dead_bytes();
+        stats.hole_bytes = space.hole_bytes();
+        stats.returned = self.totals.returned.load(Ordering::Relaxed);
         stats
     }
 

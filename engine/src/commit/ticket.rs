@@ -73,7 +73,11 @@ impl Listener {
 enum State {
     /// There was nothing to write.
     Nothing(Lsn),
-    Pending(Arc<Sequencer>, Arc<Pending>, #[allow(dead_code, reason = "held for what its drop gives back")] Charge),
+    Pending(
+        Arc<Sequencer>,
+        Arc<Pending>,
+        #[allow(dead_code, reason = "held for what its drop gives back")] Charge,
+    ),
 }
 
 /// A commit's receipt: it has its place in the order, and is visible and durable once the ticket resolves.

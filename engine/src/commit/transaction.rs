@@ -102,8 +102,7 @@ impl Transaction {
         let isolation = options.isolation.unwrap_or(core.options.isolation);
         let snapshot = core.reads.snapshot(core.catalogue.instance(), !is_read_only);
         let memory = &core.memory;
-        let reads =
-            ReadLog::new(memory.transaction_max(), memory.transactions_max(), &memory.transactions);
+        let reads = ReadLog::new(memory.transaction_max(), memory.transactions_max(), &memory.transactions);
         let charge = Charge::none(&core.memory.transactions);
         let lock_charge = Charge::none(&core.memory.transactions);
         Transaction {

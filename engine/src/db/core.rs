@@ -178,7 +178,8 @@ impl Core {
 
     /// Bytes for deltas at present.
     pub(crate) fn deltas_max(&self) -> u64 {
-        self.memory.deltas_max(self.store.space_map_bytes())
+        let max = self.memory.deltas_max(self.store.space_map_bytes());
+        self.options.deltas_bytes_max.map_or(max, |own| own.min(max))
     }
 
     fn memory_stats(&self, log_buffers: u64, cache: u64) -> MemoryStats {
@@ -209,7 +210,11 @@ impl Core {
             log_device_bytes: log.device_bytes,
             log_payload_bytes: log.payload_bytes,
             log_bytes,
-            disk_bytes: tree.file_bytes.saturating_add(log_bytes),
+            disk_bytes: tree.file_bytes.saturating_sub(tree.hole_bytes).saturating_add(log_bytes),
+            data_file_bytes: tree.file_bytes,
+            hole_bytes: tree.hole_bytes,
+            space_returned: tree.returned,
+            dead_bytes: tree.dead_bytes,
             log_retained: self.log.retained(),
             oldest_snapshot_age: self.reads.oldest_age(),
             memory: self.memory_stats(log.buffer_bytes, tree.cache_bytes),
@@ -220,6 +225,7 @@ impl Core {
             cache_misses: tree.cache_misses,
             live_bytes: tree.live_bytes,
             free_bytes: tree.free_bytes,
+            commits_slowed: self.fold.throttle.slowed.load(Ordering::Relaxed),
             checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
             checkpoint_bytes: tree.fold_bytes,
             checkpoint_lsn: self.reads.view().root.superblock.checkpoint_lsn,

@@ -199,25 +199,28 @@ impl Core {
             return Ok(Checkpoint { lsn: end, path, bytes: 0 });
         }
         let before = self.store.stats().fold_bytes;
+        let is_pressed = view.frozen.iter().any(|delta| delta.bytes() >= self.deltas_max() / 2);
         let (next_keyspace, now_us) = (self.catalogue.next_id(), self.runtime.wall_clock_us());
         if self.options.has(Mutation::ReleaseEarly) {
             self.log.release_before(end)?;
         }
         let replay = if self.options.has(Mutation::ReplayLate) { self.log.barrier()? } else { end };
         let mut turns = self.fold.pace.turns();
-        let versions = view.frozen.iter().filter(|delta| delta.end() <= end).map(|delta| delta.versions()).sum();
+        let versions =
+            view.frozen.iter().filter(|delta| delta.end() <= end).map(|delta| delta.versions()).sum();
         self.fold.throttle.begin(&*self.runtime, versions);
         let mut on_change = || {
             self.fold.throttle.merged(1);
             turns.step();
         };
-        let folded = fold_below(&self.reads, end, self.options.on_stage.clone(), &mut on_change, |superblock| {
-            superblock.checkpoint_lsn = replay;
-            superblock.applied_lsn = replay;
-            superblock.next_keyspace = next_keyspace;
-            superblock.visible_time_us = superblock.visible_time_us.max(now_us);
-        });
-        self.fold.throttle.end(folded.is_ok());
+        let folded =
+            fold_below(&self.reads, end, self.options.on_stage.clone(), &mut on_change, |superblock| {
+                superblock.checkpoint_lsn = replay;
+                superblock.applied_lsn = replay;
+                superblock.next_keyspace = next_keyspace;
+                superblock.visible_time_us = superblock.visible_time_us.max(now_us);
+            });
+        self.fold.throttle.end(&*self.runtime, folded.is_ok());
         folded?;
         // What snapshots do not hold goes.
         drop(view);
@@ -225,6 +228,8 @@ impl Core {
         self.share_memory(self.reads.memory());
         self.release_log(end)?;
         let bytes = self.store.stats().fold_bytes.saturating_sub(before);
+        // Writers that press on need as much again for the next one.
+        self.store.release_space(if is_pressed { bytes } else { 0 })?;
         Ok(Checkpoint { lsn: end, path, bytes })
     }
 
@@ -347,6 +352,8 @@ pub(crate) fn fold_below(
     }
     invariants::checkpoint_is_covered(end, reads.visible());
     let root = fold.finish(set)?;
+    // What this checkpoint has replaced is free for the next one.
+    let root = reads.store.repeat(&root)?;
     reads.folded(end, root);
     Ok(())
 }

@@ -265,8 +265,14 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     if let Some(room) = memory.cache_room(memory.deltas_max(0), 0) {
         files.store.set_cache_bytes(room);
     }
-    let replaying =
-        Replay { options: &options, memory: &memory, reads: &reads, catalogue: &catalogue, log: &log, applied };
+    let replaying = Replay {
+        options: &options,
+        memory: &memory,
+        reads: &reads,
+        catalogue: &catalogue,
+        log: &log,
+        applied,
+    };
     let end = replaying.run(replay)?;
     reads.set_visible(end);
     let sequencer =
@@ -274,6 +280,12 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     sequencer.err_by(options.mutation);
     if options.has(Mutation::ReuseEarly) {
         files.store.reuse_early();
+    }
+    if options.has(Mutation::RepeatUnwritten) {
+        files.store.leave_unrepeated();
+    }
+    if options.has(Mutation::PunchEarly) {
+        files.store.punch_early();
     }
     if options.has(Mutation::SyncEarly) {
         files.store.sync_early();

@@ -1,10 +1,10 @@
 //! How writers are slowed when folding lags: so that a delta never runs full while the one before it is being folded.
 //!
 //! ```text
-//! room for the active delta ▲                          ╱ what writers may have filled: in step with the fold
+//! room for the active delta ▲                          ╱ the line: in step with the fold
 //!                           │                    ╱─────
-//!                           │     slack    ╱───── ▒▒▒▒▒  beyond: one after another, at the pace that comes out even
-//!                           │        ╱─────
+//!                           │              ╱─────  around it, one after another, at the pace that comes out even:
+//!                           │        ╱─────        twice that a band below the line, half of it a band above
 //!                           └──────────────────────────► rows folded
 //! ```
 //!
@@ -27,8 +27,8 @@ pub(crate) const HELD_MAX: Duration = Duration::from_millis(80);
 const MERGE_SHARE: f64 = 0.9;
 /// Writers aim at filling this share of the deltas' room by the end of a fold.
 const FILL_SHARE: f64 = 0.95;
-/// So much of the room may be filled ahead of the fold.
-const SLACK_SHARE: f64 = 0.0625;
+/// The share of the room that the pace is changed over.
+const BAND_SHARE: f64 = 0.04;
 /// What a version takes in a delta beside the payload, about.
 const VERSION_BYTES: u64 = 80;
 const COMMIT_BYTES: u64 = 72;
@@ -42,8 +42,9 @@ pub(crate) struct Throttle {
     versions: AtomicU64,
     /// Rows that it has merged.
     merged: AtomicU64,
-    /// Rows for each 1024 versions, in the fold before.
+    /// Rows for each 1024 versions, in the fold before; and the µs that it took for as many.
     rows_per_1024: AtomicU64,
+    us_per_1024: AtomicU64,
     next: Mutex<Duration>,
     /// Commits that waited for their slot.
     pub(crate) slowed: AtomicU64,
@@ -63,24 +64,32 @@ impl Throttle {
     }
 
     /// No fold is in hand any more. One that was given up says nothing of the next one's rows.
-    pub(crate) fn end(&self, is_whole: bool) {
+    pub(crate) fn end(&self, runtime: &dyn Runtime, is_whole: bool) {
         let (versions, merged) = (self.versions.load(Ordering::Relaxed), self.merged.load(Ordering::Relaxed));
         if is_whole && versions > 0 {
             self.rows_per_1024.store((merged * 1024 / versions).clamp(1, 1024), Ordering::Relaxed);
+            let took = (runtime.now().as_micros() as u64).saturating_sub(self.begun.load(Ordering::Relaxed));
+            self.us_per_1024.store(took.saturating_mul(1024) / versions, Ordering::Relaxed);
         }
         self.begun.store(0, Ordering::Release);
     }
 
-    /// The share of the fold in hand that is done, and for how long it has been running.
-    fn progress(&self, now: Duration) -> Option<(f64, Duration)> {
+    /// The share of the fold in hand that is done, and the seconds that the rest will take.
+    fn progress(&self, now: Duration) -> Option<(f64, f64)> {
         let begun = Some(self.begun.load(Ordering::Acquire)).filter(|begun| *begun > 0)?;
         let share = match self.rows_per_1024.load(Ordering::Relaxed) {
             0 => 1.0,
             rows => rows as f64 / 1024.0,
         };
-        let rows = (self.versions.load(Ordering::Relaxed) as f64 * share).max(1.0);
-        let done = (self.merged.load(Ordering::Relaxed) as f64 / rows).min(1.0) * MERGE_SHARE;
-        Some((done, now.saturating_sub(Duration::from_micros(begun))))
+        let versions = self.versions.load(Ordering::Relaxed) as f64;
+        let done =
+            (self.merged.load(Ordering::Relaxed) as f64 / (versions * share).max(1.0)).min(1.0) * MERGE_SHARE;
+        let took = now.saturating_sub(Duration::from_micros(begun)).as_secs_f64().max(0.001);
+        // A fold that has just begun says little of itself: the one before says more.
+        let before = versions / 1024.0 * self.us_per_1024.load(Ordering::Relaxed) as f64 / 1e6;
+        let (trust, by_itself) = ((done * 4.0).min(1.0), took / done.max(0.001));
+        let whole = if before > 0.0 { by_itself * trust + before * (1.0 - trust) } else { by_itself };
+        Some((done, whole * (1.0 - done)))
     }
 
     /// How long to wait, to come out at `rate` bytes a second together with all others who are slowed.
@@ -105,22 +114,21 @@ struct Fill {
 }
 
 /// The rate, in bytes a second, that all writers together are to be slowed to; none if they need not be.
-fn pace(fill: Fill, progress: Option<(f64, Duration)>) -> Option<f64> {
+fn pace(fill: Fill, progress: Option<(f64, f64)>) -> Option<f64> {
     let room = fill.room as f64;
     let (used, frozen) = (fill.used as f64, fill.used.saturating_sub(fill.active) as f64);
-    let Some((done, took)) = progress else {
+    let Some((done, left)) = progress else {
         // One is about to begin.
-        return (used >= room * (1.0 - SLACK_SHARE)).then_some(room);
+        return (used >= room * FILL_SHARE).then_some(room);
     };
     let goal = room * FILL_SHARE;
-    // Half of the room is what a fold is begun at: what comes in until then is no hurry.
-    let allowed = frozen + (goal - frozen).max(0.0) * done + room * SLACK_SHARE;
-    if used <= allowed {
+    let line = frozen + (goal - frozen).max(0.0) * done;
+    let above = (used - line) / (room * BAND_SHARE);
+    if above < -1.0 {
         return None;
     }
-    let took = took.as_secs_f64().max(0.001);
-    let left = took * (1.0 - done) / done.max(0.001);
-    Some((goal - used).max(room / 512.0) / left.clamp(0.005, 60.0))
+    let even = (goal - used).max(room / 512.0) / left.clamp(0.005, 60.0);
+    Some(even * 0.5_f64.powf(above.min(2.0)))
 }
 
 impl Core {
@@ -159,6 +167,7 @@ impl Core {
         let Some(over) = pinned.checked_sub(max / 2) else { return };
         self.fold.request_tidying(&*self.runtime);
         let share = (over as f64 / (max / 2).max(1) as f64).min(1.0);
+        self.fold.throttle.slowed.fetch_add(1, Ordering::Relaxed);
         self.pause(HELD_MAX.mul_f64(share * share));
     }
 
@@ -195,27 +204,27 @@ mod tests {
 
     const ROOM: u64 = 100 << 20;
 
-    fn pace_at(used: u64, active: u64, done: f64, took_ms: u64) -> Option<f64> {
+    fn pace_at(used: u64, active: u64, done: f64, left: f64) -> Option<f64> {
         let (used, active) = (used << 20, active << 20);
-        pace(Fill { used, active, room: ROOM }, Some((done, Duration::from_millis(took_ms))))
+        pace(Fill { used, active, room: ROOM }, Some((done, left)))
     }
 
     #[test]
     fn who_is_in_step_with_the_fold_is_not_slowed() {
-        assert_eq!(pace_at(52, 2, 0.0, 0), None, "it has only begun");
-        assert_eq!(pace_at(70, 20, 0.5, 500), None);
-        assert_eq!(pace_at(94, 44, 1.0, 900), None, "as full as it may be, and done");
+        assert_eq!(pace_at(60, 10, 0.5, 1.0), None);
+        assert_eq!(pace_at(90, 40, 1.0, 0.0), None, "nearly as full as it may be, and done");
         assert_eq!(pace(Fill { used: ROOM / 2, active: ROOM / 2, room: ROOM }, None), None);
     }
 
     #[test]
     fn who_is_ahead_of_the_fold_gets_what_is_left_over_the_time_that_is_left() {
-        let rate = pace_at(85, 35, 0.5, 1000).unwrap_or_default();
-        let (left, time) = (10.0 * f64::from(1 << 20), 1.0);
-        assert!((rate / (left / time) - 1.0).abs() < 0.01, "{rate}");
-        let fuller = pace_at(92, 42, 0.5, 1000).unwrap_or_default();
+        // The line is at 50 + 22.5.
+        let below = pace_at(70, 20, 0.5, 1.0).unwrap_or_default();
+        let rate = pace_at(73, 23, 0.5, 1.0).unwrap_or_default();
+        assert!((rate / (22.0 * f64::from(1 << 20)) - 0.92).abs() < 0.01 && below > rate * 1.4, "{rate}");
+        let fuller = pace_at(92, 42, 0.5, 1.0).unwrap_or_default();
         assert!(fuller < rate / 3.0 && fuller > 0.0, "{fuller} after {rate}");
-        let full = pace_at(99, 49, 0.5, 1000).unwrap_or_default();
+        let full = pace_at(99, 49, 0.5, 1.0).unwrap_or_default();
         assert!(full > 0.0 && full <= fuller, "never at all, and never more: {full}");
         assert!(pace(Fill { used: ROOM - 1, active: ROOM - 1, room: ROOM }, None).is_some());
     }
@@ -241,7 +250,7 @@ mod tests {
             let (done, _) = throttle.progress(runtime.now()).unwrap_or_default();
             assert!((done / MERGE_SHARE - expected).abs() < 0.01, "{done}");
             throttle.merged(100 - merged);
-            throttle.end(true);
+            throttle.end(&*runtime, true);
         }
         assert!(throttle.progress(runtime.now()).is_none());
     }

@@ -21,8 +21,8 @@
 use crate::cover::Span;
 use crate::delta::Delta;
 use crate::keyspace::Life;
-use crate::record::{CATALOGUE, WriteSet};
 use crate::memory::Charge;
+use crate::record::{CATALOGUE, WriteSet};
 use crate::sync::Mutex;
 use crate::{Error, Result};
 use seawall_wal::{Lsn, Slice};

@@ -87,6 +87,8 @@ impl TreeStore {
             }),
             failure: Mutex::new(None),
             is_sync_early: AtomicBool::new(false),
+            is_unrepeated: AtomicBool::new(false),
+            is_punching_early: AtomicBool::new(false),
             warning,
             totals: Totals::default(),
             memory: Memory::default(),

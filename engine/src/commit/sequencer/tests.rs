@@ -262,7 +262,8 @@ fn a_failed_log_leaves_what_it_reached_and_loses_the_rest() {
     let told = Arc::new(Mutex::new(None));
     world.sequencer.notify(&c);
     let result = Arc::clone(&told);
-    Ticket::pending(Arc::clone(&world.sequencer), Arc::clone(&c), uncharged()).on_done(move |r| *result.lock() = Some(r));
+    Ticket::pending(Arc::clone(&world.sequencer), Arc::clone(&c), uncharged())
+        .on_done(move |r| *result.lock() = Some(r));
     world.log.state.lock().reached = a.end().0;
     world.log.change(|state| state.has_failed = true);
     assert!(matches!(world.settled(&a), Some(Ok(_))));
