@@ -421,7 +421,7 @@ impl Db {
     pub fn write_with(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn> {
         let core = self.core();
         core.check_writable()?;
-        let (set, touched) = batch.finish(core.catalogue.instance(), core.options.transaction_bytes_max)?;
+        let (set, touched) = batch.finish(core.catalogue.instance(), core.memory.transaction_max())?;
         if set.is_empty() {
             return Ok(core.reads.visible());
         }
@@ -452,7 +452,7 @@ impl Db {
     pub fn write_pipelined(&self, batch: WriteBatch) -> Result<Ticket> {
         let core = self.core();
         core.check_writable()?;
-        let (set, touched) = batch.finish(core.catalogue.instance(), core.options.transaction_bytes_max)?;
+        let (set, touched) = batch.finish(core.catalogue.instance(), core.memory.transaction_max())?;
         if set.is_empty() {
             return Ok(Ticket::nothing(core.reads.visible()));
         }

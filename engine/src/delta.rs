@@ -56,6 +56,8 @@ pub(crate) struct Delta {
     extras: AtomicU8,
     /// Of the payloads.
     bytes: AtomicU64,
+    /// Put in so far.
+    versions: AtomicU64,
     end: AtomicU64,
     dropped: Mutex<BTreeMap<u32, Lsn>>,
     /// Set when it is folded: there its bytes count for as long as anybody holds it.
@@ -70,6 +72,7 @@ impl Default for Delta {
             removals: Removals::default(),
             extras: AtomicU8::new(0),
             bytes: AtomicU64::new(0),
+            versions: AtomicU64::new(0),
             end: AtomicU64::new(Lsn::MAX.0),
             dropped: Mutex::new(BTreeMap::new()),
             pinned: OnceLock::new(),
@@ -123,6 +126,7 @@ impl Delta {
             self.dropped.lock().extend(set.dropped().iter().map(|id| (*id, lsn)));
         }
         self.bytes.fetch_add(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
+        self.versions.fetch_add(set.rows().len() as u64, Atomic::Relaxed);
         if !set.removed().is_empty() {
             self.extras.fetch_or(CLEARS, Atomic::Release);
             self.removals.insert(set.removed(), lsn.0);
@@ -152,6 +156,11 @@ impl Delta {
             0 => 0,
             bytes => bytes + self.rows.bytes() + self.adds().map_or(0, Rows::bytes) + self.removals.bytes(),
         }
+    }
+
+    /// How many versions were put in, about.
+    pub(crate) fn versions(&self) -> u64 {
+        self.versions.load(Atomic::Relaxed)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

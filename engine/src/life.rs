@@ -4,4 +4,5 @@ pub(crate) mod checkpoint;
 pub(crate) mod close;
 pub(crate) mod open;
 pub(crate) mod pace;
+pub(crate) mod throttle;
 pub(crate) mod verify;

@@ -11,6 +11,10 @@ pub enum Mutation {
     FoldUnfrozen,
     /// Space is reused while the older superblock, or a snapshot, still needs it.
     ReuseEarly,
+    /// The superblock is not repeated in the other slot, and space that the one there leads to is used again.
+    RepeatUnwritten,
+    /// Holes are made in the file where a superblock or a snapshot still leads.
+    PunchEarly,
     /// The log is released before the superblock says that it is not needed.
     ReleaseEarly,
     /// Transactions are not validated.
@@ -53,10 +57,12 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 22] = [
+    pub const ALL: [Mutation; 24] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
+        Mutation::RepeatUnwritten,
+        Mutation::PunchEarly,
         Mutation::ReleaseEarly,
         Mutation::SkipValidation,
         Mutation::ReplayLate,
@@ -97,6 +103,8 @@ impl Mutation {
             Mutation::FoldUnsynced => "fold-unsynced",
             Mutation::FoldUnfrozen => "fold-unfrozen",
             Mutation::ReuseEarly => "reuse-early",
+            Mutation::RepeatUnwritten => "repeat-unwritten",
+            Mutation::PunchEarly => "punch-early",
             Mutation::ReleaseEarly => "release-early",
             Mutation::SkipValidation => "skip-validation",
             Mutation::ReplayLate => "replay-late",

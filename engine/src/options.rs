@@ -2,7 +2,6 @@
 
 use crate::events::Events;
 use crate::mutation::Mutation;
-use crate::record::PAYLOAD_BYTES_MAX;
 use crate::stats::EventListener;
 use crate::{Db, Error, Result};
 use seawall_wal::disk::DurableWrite;
@@ -101,6 +100,7 @@ pub struct DbBuilder {
     background: bool,
     mutation: Option<Mutation>,
     replay_bytes: Option<u64>,
+    deltas_bytes: Option<u64>,
     on_stage: Option<StageHook>,
 }
 
@@ -114,15 +114,11 @@ pub(crate) struct Options {
     pub(crate) read_only: bool,
     pub(crate) durability: Durability,
     pub(crate) isolation: Isolation,
-    /// Bytes for the block cache.
-    pub(crate) cache_bytes: usize,
-    /// Bytes for deltas, active, frozen and pinned; beyond it writers wait for the fold.
-    pub(crate) delta_bytes_max: u64,
-    /// Of a delta while the log is replayed.
-    pub(crate) replay_bytes_max: u64,
-    /// Bytes for folded deltas that old transactions are validated against.
-    pub(crate) retained_bytes_max: u64,
-    pub(crate) transaction_bytes_max: usize,
+    pub(crate) memory_budget: u64,
+    /// Of a delta while the log is replayed, if it is not to be what the budget has for deltas.
+    pub(crate) replay_bytes_max: Option<u64>,
+    /// Of deltas while the store is open, if it is to be less than what the budget has for them.
+    pub(crate) deltas_bytes_max: Option<u64>,
     pub(crate) log_bytes_max: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) checkpoint_interval: Duration,
@@ -168,6 +164,7 @@ impl DbBuilder {
             background: true,
             mutation: None,
             replay_bytes: None,
+            deltas_bytes: None,
             on_stage: None,
         }
     }
@@ -230,7 +227,11 @@ impl DbBuilder {
         self
     }
 
-    /// Bytes for deltas and block cache together, half for each. Default: 256 MiB.
+    /// Bytes of memory for everything that the store holds: rows that are not in the data file yet, the block cache,
+    /// transactions, tickets, buffers; [`Stats::memory`](crate::Stats::memory) has the parts. Deltas and cache share what the
+    /// rest leaves: the cache gives way as deltas grow, down to a quarter, and gets it back. Beyond the deltas' share writers are
+    /// slowed; a transaction that would take more than a quarter of the budget, or with all others more than half, gets
+    /// `TooLarge`. At least 1 MiB, below 8 MiB the buffers of a checkpoint may go beyond it. Default: 256 MiB.
     ///
     /// ```
     /// # use seawall_engine::Db;
@@ -436,6 +437,13 @@ impl DbBuilder {
         self
     }
 
+    /// What deltas may take, if it is to be less than what the memory budget has for them.
+    #[doc(hidden)]
+    pub fn deltas_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.deltas_bytes = bytes;
+        self
+    }
+
     /// Calls `hook` with the name of each stage of a checkpoint as it is passed.
     #[doc(hidden)]
     pub fn on_stage(mut self, hook: Arc<dyn Fn(&'static str) + Send + Sync>) -> Self {
@@ -474,12 +482,9 @@ impl DbBuilder {
             read_only: self.read_only,
             durability: self.durability,
             isolation: self.isolation,
-            cache_bytes: memory_budget / 2,
-            delta_bytes_max: (memory_budget / 2) as u64,
-            replay_bytes_max: self.replay_bytes.unwrap_or((memory_budget / 2) as u64),
-            retained_bytes_max: (memory_budget / 4) as u64,
-            // Half of what a record may hold, for what encoding adds.
-            transaction_bytes_max: (memory_budget / 4).min(PAYLOAD_BYTES_MAX / 2),
+            memory_budget: memory_budget as u64,
+            replay_bytes_max: self.replay_bytes,
+            deltas_bytes_max: self.deltas_bytes,
             log_bytes_max: self.log_bytes_max.max(self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN)),
             segment_bytes: self.segment_bytes,
             checkpoint_interval: self.checkpoint_interval,

@@ -463,6 +463,10 @@ impl Builder {
         if let Some(field) = self.bytes.get_mut(4..HEADER_BYTES) {
             field.copy_from_slice(&count.to_le_bytes());
         }
+        // A large payload was moved as it grew, and lives for long.
+        if self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8 {
+            self.bytes.shrink_to_fit();
+        }
         WriteSet::new(Arc::new(self.bytes), self.ops)
     }
 }

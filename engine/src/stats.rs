@@ -1,5 +1,6 @@
 //! Figures and events: what a store has done, and what it does in the background. Nothing that decides rests on them.
 
+use crate::MemoryStats;
 use seawall_wal::{Histogram, HistogramSnapshot, Lsn, Retainer};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -39,10 +40,20 @@ pub struct Stats {
     /// Bytes on disk, as the file system counts them: the data file and the log, with the files of the log that are
     /// ready for later. Where that cannot be asked, the bytes that are used.
     pub disk_bytes: u64,
+    /// Length of the data file, holes included.
+    pub data_file_bytes: u64,
+    /// Bytes of the data file that were given back to the file system, as far as is known.
+    pub hole_bytes: u64,
+    /// Pieces of the data file that were given back: holes made, and tails cut off.
+    pub space_returned: u64,
+    /// Bytes of the data file that were replaced, and that snapshots still lead to.
+    pub dead_bytes: u64,
     /// Who keeps the log.
     pub log_retained: Vec<Retainer>,
     /// How long the oldest snapshot or transaction has been there.
     pub oldest_snapshot_age: Duration,
+    /// Memory, by what it is for.
+    pub memory: MemoryStats,
     /// Memory of deltas, in bytes: active, frozen, and pinned.
     pub delta_bytes: u64,
     /// The part of it that is in the data file already, and that snapshots, scans, or the validation of transactions
@@ -58,6 +69,8 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Bytes of the data file that checkpoints may use.
     pub free_bytes: u64,
+    /// Commits that were slowed because folding, or an old snapshot, held memory back.
+    pub commits_slowed: u64,
     /// Checkpoints made.
     pub checkpoints: u64,
     /// Bytes that they wrote.
@@ -100,6 +113,7 @@ impl Stats {
             "# HELP seawall_oldest_snapshot_age_seconds Age of the oldest snapshot.\n\
              # TYPE seawall_oldest_snapshot_age_seconds gauge\nseawall_oldest_snapshot_age_seconds {age}\n"
         );
+        self.memory_text(&mut out);
         for (unit, help) in [
             ("bytes", "Log kept, by who keeps it."),
             ("age_seconds", "How long it has been kept, by who keeps it."),
@@ -133,6 +147,8 @@ impl Stats {
             ("log_payload_bytes_total", "Bytes commits placed in the log.", self.log_payload_bytes),
             ("cache_hits_total", "Blocks found in the cache.", self.cache_hits),
             ("cache_misses_total", "Blocks read from the data file.", self.cache_misses),
+            ("commits_slowed_total", "Commits slowed for want of memory.", self.commits_slowed),
+            ("space_returned_total", "Pieces of the data file given back.", self.space_returned),
             ("checkpoints_total", "Checkpoints made.", self.checkpoints),
             ("checkpoint_bytes_total", "Bytes written by checkpoints.", self.checkpoint_bytes),
             ("events_dropped_total", "Events that the listener was too slow for.", self.events_dropped),
@@ -145,12 +161,30 @@ impl Stats {
             ("cache_bytes", "Memory of the block cache.", self.cache_bytes),
             ("data_live_bytes", "Bytes of the data file in use.", self.live_bytes),
             ("data_free_bytes", "Bytes of the data file free.", self.free_bytes),
+            ("data_dead_bytes", "Bytes of the data file held by snapshots.", self.dead_bytes),
+            ("data_hole_bytes", "Bytes of the data file given back.", self.hole_bytes),
+            ("data_file_bytes", "Length of the data file.", self.data_file_bytes),
             ("checkpoint_lsn", "Everything below is in the data file.", self.checkpoint_lsn.0),
             ("visible_lsn", "Everything below is visible.", self.visible_lsn.0),
             ("poisoned", "1 if writes are refused.", u64::from(self.poisoned.is_some())),
         ];
         let counters = counters.into_iter().map(|family| ("counter", family));
         counters.chain(gauges.into_iter().map(|family| ("gauge", family))).collect()
+    }
+
+    fn memory_text(&self, out: &mut String) {
+        let (budget, total) = (self.memory.budget, self.memory.total());
+        let _ = write!(
+            out,
+            "# HELP seawall_memory_budget_bytes What all memory is kept within.\n\
+             # TYPE seawall_memory_budget_bytes gauge\nseawall_memory_budget_bytes {budget}\n\
+             # HELP seawall_memory_total_bytes All memory that is counted.\n\
+             # TYPE seawall_memory_total_bytes gauge\nseawall_memory_total_bytes {total}\n\
+             # HELP seawall_memory_bytes Memory, by what it is for.\n# TYPE seawall_memory_bytes gauge\n"
+        );
+        for (name, _, bytes) in self.memory.parts() {
+            let _ = writeln!(out, "seawall_memory_bytes{{part=\"{name}\"}} {bytes}");
+        }
     }
 }
 

@@ -30,6 +30,7 @@ mod file;
 mod fold;
 mod freemap;
 pub(crate) mod fuzzing;
+mod give_back;
 mod many;
 mod merge;
 mod open;
@@ -87,8 +88,21 @@ pub struct TreeStore {
     /// The failure after which nothing may be published any more (T2).
     failure: Mutex<Option<Arc<Error>>>,
     is_sync_early: AtomicBool,
+    is_unrepeated: AtomicBool,
+    is_punching_early: AtomicBool,
     warning: Option<String>,
     totals: Totals,
+    memory: Memory,
+}
+
+/// Memory beside the cache's, in bytes.
+#[derive(Debug, Default)]
+struct Memory {
+    /// What a fold may work in.
+    buffers_max: AtomicU64,
+    /// What it does.
+    fold_buffers: Arc<AtomicU64>,
+    space_map: AtomicU64,
 }
 
 /// The newest published state, and how far into the file the one before it reaches.
@@ -105,6 +119,7 @@ struct Totals {
     folds: AtomicU64,
     fold_bytes: AtomicU64,
     fold_bytes_last: AtomicU64,
+    returned: AtomicU64,
 }
 
 /// A published state of all keyspaces; immutable. While it lives, none of its blocks is used again.
@@ -235,6 +250,10 @@ pub struct TreeStats {
     pub fold_bytes: u64,
     /// Bytes that the last of them wrote.
     pub fold_bytes_last: u64,
+    /// Bytes of the free ones that were given back to the file system and are holes in the file, as far as is known.
+    pub hole_bytes: u64,
+    /// Pieces that were given back since the file was opened: holes made, and tails cut off.
+    pub returned: u64,
 }
 
 impl TreeStore {
@@ -243,9 +262,39 @@ impl TreeStore {
         self.space.lock().reuse_early = true;
     }
 
+    /// A test's deliberate mistake: the superblock is not repeated, and what was replaced is used again all the same.
+    pub(crate) fn leave_unrepeated(&self) {
+        self.is_unrepeated.store(true, Ordering::Relaxed);
+    }
+
+    /// A test's deliberate mistake: holes are made where superblocks and readers still lead.
+    pub(crate) fn punch_early(&self) {
+        self.is_punching_early.store(true, Ordering::Relaxed);
+    }
+
     /// A test's deliberate mistake: a fold syncs before all of its blocks are written.
     pub(crate) fn sync_early(&self) {
         self.is_sync_early.store(true, Ordering::Relaxed);
+    }
+
+    /// The cache's budget from now on.
+    pub(crate) fn set_cache_bytes(&self, bytes: u64) {
+        self.cache.set_capacity(bytes);
+    }
+
+    /// What a fold may work in, from the next one on.
+    pub(crate) fn set_buffer_bytes(&self, bytes: u64) {
+        self.memory.buffers_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What the fold in hand works in.
+    pub(crate) fn fold_buffer_bytes(&self) -> u64 {
+        self.memory.fold_buffers.load(Ordering::Relaxed)
+    }
+
+    /// What is known of free and dead space takes so much, about.
+    pub(crate) fn space_map_bytes(&self) -> u64 {
+        self.memory.space_map.load(Ordering::Relaxed)
     }
 
     /// Its place, for messages.
@@ -273,6 +322,8 @@ impl TreeStore {
         stats.live_bytes = space.live_bytes();
         stats.free_bytes = space.free_bytes();
         stats.dead_bytes = space.dead_bytes();
+        stats.hole_bytes = space.hole_bytes();
+        stats.returned = self.totals.returned.load(Ordering::Relaxed);
         stats
     }
 

@@ -139,12 +139,12 @@ fn a_snapshot_that_had_to_give_way_is_told_with_its_age() {
         .open()
         .unwrap();
     let ks = db.keyspace("k").unwrap();
-    fill(&db, &ks, 300 << 10);
+    fill(&db, &ks, 700 << 10);
     let old = db.snapshot();
     db.checkpoint().unwrap();
     runtime.advance(Duration::from_secs(120));
     let young = db.snapshot();
-    fill(&db, &ks, 300 << 10);
+    fill(&db, &ks, 700 << 10);
     db.checkpoint().unwrap();
     let age = told.wait_for(|event| match event {
         Event::SnapshotOld { age } => Some(*age),

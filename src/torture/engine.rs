@@ -71,6 +71,10 @@ pub fn required() -> Vec<String> {
         "recovery folded",
         "compressed leaf",
         "keyspace compressed",
+        "folded under memory pressure",
+        "writers slowed",
+        "free space used again",
+        "free space returned",
         "resumed",
         "resumed after a failed write",
     ];
@@ -93,6 +97,8 @@ struct Torture {
     replay_bytes: Option<u64>,
     /// Small enough, mostly, for blocks to be read from the disk again.
     memory_budget: usize,
+    /// Small enough, at times, for writers to be slowed and folds to press.
+    deltas_bytes: Option<u64>,
     was_created: bool,
     traced: usize,
 }
@@ -135,6 +141,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         threads,
         replay_bytes: None,
         memory_budget: 1 << 20,
+        deltas_bytes: None,
         was_created: false,
         traced: 0,
     };
@@ -200,6 +207,7 @@ impl Torture {
             .segment_bytes(SEGMENT_BYTES)
             .memory_budget(self.memory_budget)
             .replay_bytes(self.replay_bytes)
+            .deltas_bytes(self.deltas_bytes)
             .disk(disk)
             .runtime(self.runtime.clone())
             .background(self.threads)
@@ -212,6 +220,7 @@ impl Torture {
         for attempt in 0..14 {
             self.memory_budget = if self.threads || !self.rng.chance(1, 3) { 1 << 20 } else { 16 << 20 };
             self.replay_bytes = self.rng.chance(1, 3).then_some(20_000);
+            self.deltas_bytes = (self.threads && self.rng.chance(1, 2)).then_some(40_000);
             match self.builder().open() {
                 Ok(db) => {
                     self.was_created = true;
@@ -357,9 +366,14 @@ impl Torture {
 
     fn checkpoint(&mut self, db: &Db) -> Result<(), String> {
         let attempted = self.history().attempted();
+        let before = db.stats();
         match db.checkpoint() {
-            Ok(_) => {
+            Ok(checkpoint) => {
                 self.history().promise_all(attempted);
+                let is_longer = db.stats().data_file_bytes > before.data_file_bytes;
+                if checkpoint.bytes > 0 && before.free_bytes > 0 && !is_longer {
+                    self.report.hit("engine: free space used again");
+                }
                 self.report.hit("engine: checkpoint");
                 Ok(())
             }
@@ -431,6 +445,12 @@ impl Torture {
 
     /// Ends a life: power cut, kill, or clean close.
     fn end(&mut self, db: Db) -> Result<(), String> {
+        let stats = db.stats();
+        self.report.add("engine: writers slowed", stats.commits_slowed);
+        self.report.add("engine: free space returned", stats.space_returned);
+        if self.deltas_bytes.is_some() {
+            self.report.add("engine: folded under memory pressure", stats.checkpoints);
+        }
         let (poisoned, no_space) = {
             let mut history = self.history();
             let seen = (history.poisoned, history.no_space);

@@ -104,6 +104,8 @@ pub struct WalStats {
     pub write_us: HistogramSnapshot,
     /// Records in a group.
     pub group_size: HistogramSnapshot,
+    /// Memory of batches on their way, or kept for the next, in bytes.
+    pub buffer_bytes: u64,
 }
 
 /// The live counters behind [`WalStats`].
@@ -120,6 +122,8 @@ pub(crate) struct Counters {
     pub(crate) seals: AtomicU64,
     pub(crate) write_us: Histogram,
     pub(crate) group_size: Histogram,
+    pub(crate) batch_bytes_max: AtomicU64,
+    pub(crate) buffer_bytes: AtomicU64,
     pub(crate) slow_write: Option<SlowWrite>,
 }
 
@@ -158,6 +162,7 @@ impl Counters {
             seals: get(&self.seals),
             write_us: self.write_us.snapshot(),
             group_size: self.group_size.snapshot(),
+            buffer_bytes: get(&self.buffer_bytes),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::commit::explored::{Misorder, errs};
 use crate::commit::locks::Held;
 use crate::commit::pending::Pending;
 use crate::commit::sequencer::Sequencer;
+use crate::memory::Charge;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::{Error, Result};
 use seawall_wal::Lsn;
@@ -72,7 +73,11 @@ impl Listener {
 enum State {
     /// There was nothing to write.
     Nothing(Lsn),
-    Pending(Arc<Sequencer>, Arc<Pending>),
+    Pending(
+        Arc<Sequencer>,
+        Arc<Pending>,
+        #[allow(dead_code, reason = "held for what its drop gives back")] Charge,
+    ),
 }
 
 /// A commit's receipt: it has its place in the order, and is visible and durable once the ticket resolves.
@@ -99,8 +104,9 @@ impl Ticket {
         Ticket(State::Nothing(lsn))
     }
 
-    pub(crate) fn pending(sequencer: Arc<Sequencer>, pending: Arc<Pending>) -> Ticket {
-        Ticket(State::Pending(sequencer, pending))
+    /// What it keeps in memory is charged for as long as it lives.
+    pub(crate) fn pending(sequencer: Arc<Sequencer>, pending: Arc<Pending>, charge: Charge) -> Ticket {
+        Ticket(State::Pending(sequencer, pending, charge))
     }
 
     /// Where the commit's record stands in the log.
@@ -119,7 +125,7 @@ impl Ticket {
     pub fn lsn(&self) -> Lsn {
         match &self.0 {
             State::Nothing(lsn) => *lsn,
-            State::Pending(_, pending) => pending.lsn(),
+            State::Pending(_, pending, _) => pending.lsn(),
         }
     }
 
@@ -142,7 +148,7 @@ impl Ticket {
     pub fn wait(self) -> Result<Lsn> {
         match &self.0 {
             State::Nothing(lsn) => Ok(*lsn),
-            State::Pending(sequencer, pending) => {
+            State::Pending(sequencer, pending, _) => {
                 sequencer.wait(pending, None).unwrap_or(Err(Error::CommitUnknown { lsn: pending.lsn() }))
             }
         }
@@ -168,7 +174,7 @@ impl Ticket {
     pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Lsn>> {
         match &self.0 {
             State::Nothing(lsn) => Ok(Some(*lsn)),
-            State::Pending(sequencer, pending) => sequencer.wait(pending, Some(limit)).transpose(),
+            State::Pending(sequencer, pending, _) => sequencer.wait(pending, Some(limit)).transpose(),
         }
     }
 
@@ -189,7 +195,7 @@ impl Ticket {
     pub fn on_done(self, f: impl FnOnce(Result<Lsn>) + Send + 'static) {
         match &self.0 {
             State::Nothing(lsn) => f(Ok(*lsn)),
-            State::Pending(sequencer, pending) => {
+            State::Pending(sequencer, pending, _) => {
                 #[cfg(seawall_shuttle)]
                 if errs(Misorder::WantLate) && sequencer.settled(pending).is_none() {
                     pending.listener.want(|slot| slot.on_done = Some(Box::new(f)));
@@ -210,7 +216,7 @@ impl Future for Ticket {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &self.0 {
             State::Nothing(lsn) => Poll::Ready(Ok(*lsn)),
-            State::Pending(sequencer, pending) => {
+            State::Pending(sequencer, pending, _) => {
                 #[cfg(seawall_shuttle)]
                 if errs(Misorder::WantLate) && sequencer.settled(pending).is_none() {
                     pending.listener.want(|slot| slot.waker = Some(context.waker().clone()));

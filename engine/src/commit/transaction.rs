@@ -13,6 +13,7 @@ use crate::db::{Core, Handle};
 use crate::delta::Version;
 use crate::key::{KeyRange, check_key, check_value};
 use crate::keyspace::{Life, check_name};
+use crate::memory::{CHARGE_STEP, Charge, Memory};
 use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::{Isolation, TxOptions};
 use crate::read::track::ReadLog;
@@ -67,6 +68,9 @@ pub struct Transaction {
     lock_timeout: Option<Duration>,
     doom: Option<Doom>,
     own: OwnWrites,
+    /// For what it writes.
+    charge: Charge,
+    lock_charge: Charge,
     touched: BTreeMap<u32, Arc<Life>>,
     created: Vec<Arc<Life>>,
     dropped: Vec<Arc<Life>>,
@@ -110,7 +114,10 @@ impl Transaction {
         let is_read_only = options.read_only || core.options.read_only;
         let isolation = options.isolation.unwrap_or(core.options.isolation);
         let snapshot = core.reads.snapshot(core.catalogue.instance(), !is_read_only);
-        let reads = ReadLog::new(core.options.transaction_bytes_max);
+        let memory = &core.memory;
+        let reads = ReadLog::new(memory.transaction_max(), memory.transactions_max(), &memory.transactions);
+        let charge = Charge::none(&core.memory.transactions);
+        let lock_charge = Charge::none(&core.memory.transactions);
         Transaction {
             durability: options.durability.unwrap_or(core.options.durability),
             number: core.runtime.random(),
@@ -124,6 +131,8 @@ impl Transaction {
             lock_timeout: options.lock_timeout,
             doom: None,
             own: OwnWrites::default(),
+            charge,
+            lock_charge,
             touched: BTreeMap::new(),
             created: Vec::new(),
             dropped: Vec::new(),
@@ -201,6 +210,7 @@ impl Transaction {
         self.check_room(cost_of_clear(&span))?;
         self.touched.entry(life.id()).or_insert_with(|| Arc::clone(life));
         self.own.clear(life.id(), &span);
+        self.charge.set(self.own.bytes() as u64);
         Ok(())
     }
 
@@ -543,12 +553,12 @@ impl Transaction {
         self.check_room(cost(key, version.byte_len()))?;
         self.touched.entry(life.id()).or_insert_with(|| Arc::clone(life));
         self.own.set(life.id(), key, version);
+        self.charge.set(self.own.bytes() as u64);
         Ok(())
     }
 
     fn check_room(&self, more: usize) -> Result<()> {
-        let (bytes, max) = (self.own.bytes() + more, self.core().options.transaction_bytes_max);
-        if bytes > max { Err(too_large(bytes, max)) } else { Ok(()) }
+        check_share(&self.core().memory, self.own.bytes() + more, &self.charge)
     }
 
     /// Drops first, so that a name can be dropped and made anew in one transaction.
@@ -585,6 +595,22 @@ impl Transaction {
         self.core().check_open()?;
         if self.is_read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
+}
+
+/// `TooLarge` if a transaction that holds so much would have more than its share of the memory budget, or all of them
+/// together more than theirs.
+fn check_share(memory: &Memory, bytes: usize, charge: &Charge) -> Result<()> {
+    let max = memory.transaction_max();
+    if bytes > max {
+        return Err(too_large(bytes, max));
+    }
+    let (all, all_max) = (charge.all() - charge.bytes() + bytes as u64, memory.transactions_max());
+    // What is too little to be charged is always there.
+    if all > all_max && bytes as u64 > CHARGE_STEP {
+        let what = "what all transactions that are open hold in memory";
+        return Err(Error::TooLarge { what, len: all, max: all_max });
+    }
+    Ok(())
 }
 
 fn contains(lives: &[Arc<Life>], life: &Arc<Life>) -> bool {

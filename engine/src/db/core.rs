@@ -8,6 +8,7 @@ use crate::commit::ticket::Ticket;
 use crate::commit::validate::Seen;
 use crate::keyspace::{Catalogue, Life};
 use crate::life::checkpoint::FoldState;
+use crate::memory::{Charge, Memory, MemoryStats};
 use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::Options;
 use crate::read::track::ReadSet;
@@ -33,20 +34,20 @@ pub(crate) struct Core {
     pub(crate) store: Arc<TreeStore>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) fold: FoldState,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) counters: Counters,
     pub(crate) is_closed: AtomicBool,
 }
 
-/// Writers begin to be slowed when deltas fill this share of their budget, in percent.
-const SLOW_FROM_PERCENT: u64 = 75;
-const SLOW_DELAY_MAX: Duration = Duration::from_millis(2);
+/// What a ticket takes beside its commit's payload, about.
+const TICKET_BYTES: u64 = 320;
 
 impl Core {
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    pub(super) fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
         if self.options.read_only { Err(Error::ReadOnly) } else { self.sequencer.check() }
     }
@@ -90,7 +91,9 @@ impl Core {
             pending.listener.keep(locks, || self.sequencer.settled(&pending));
         }
         self.sequencer.notify(&pending);
-        Ok(Ticket::pending(Arc::clone(&self.sequencer), pending))
+        let bytes = pending.set().map_or(0, |set| set.payload().len() as u64);
+        let charge = Charge::of(&self.memory.tickets, bytes + TICKET_BYTES);
+        Ok(Ticket::pending(Arc::clone(&self.sequencer), pending, charge))
     }
 
     fn place(
@@ -102,7 +105,7 @@ impl Core {
     ) -> Result<Arc<Pending>> {
         self.check_writable()?;
         let deltas = self.reads.deltas();
-        self.throttle(deltas.bytes)?;
+        self.throttle(&deltas, &set)?;
         let placed = if set.is_blind && set.has_adds() {
             self.place_adds(&set, touched, durability)
         } else {
@@ -118,13 +121,8 @@ impl Core {
         if self.needs_fold(&deltas) {
             self.fold.request(&*self.runtime);
         }
+        self.share_memory(deltas.total());
         Ok(pending)
-    }
-
-    /// Whether writers are slowed for want of memory.
-    pub(crate) fn is_short_of_memory(&self) -> bool {
-        let used = self.reads.delta_bytes().saturating_add(self.reads.pinned_bytes());
-        used >= self.options.delta_bytes_max / 100 * SLOW_FROM_PERCENT
     }
 
     /// A batch's adds need rows that hold numbers, or nothing: that is looked at in a snapshot, and again if another has
@@ -155,40 +153,7 @@ impl Core {
         }
     }
 
-    /// Slows a writer down when folding lags, or old snapshots hold memory back: by a delay that grows with the deltas;
-    /// at the budget until a checkpoint ends, if one would help. Before its place is taken, never after.
-    fn throttle(&self, unfolded: u64) -> Result<()> {
-        let pinned = self.reads.pinned_bytes();
-        let (used, max) = (unfolded.saturating_add(pinned), self.options.delta_bytes_max);
-        let slow_from = max / 100 * SLOW_FROM_PERCENT;
-        if used < slow_from || !self.options.background {
-            return Ok(());
-        }
-        self.fold.pace.hurry();
-        if pinned > 0 {
-            self.fold.request_tidying(&*self.runtime);
-        }
-        if unfolded < max {
-            let share = (used - slow_from) as f64 / (max - slow_from).max(1) as f64;
-            self.pause(SLOW_DELAY_MAX.mul_f64(share.min(1.0)));
-            return Ok(());
-        }
-        let start = self.runtime.now();
-        while self.reads.delta_bytes() >= max {
-            self.check_writable()?;
-            // A checkpoint that ended meanwhile may have called all to calm.
-            self.fold.pace.hurry();
-            self.fold.request(&*self.runtime);
-            if self.fold.wait_for_end(&*self.runtime)? {
-                self.tell(Event::NoSpace);
-                return Err(Error::NoSpace);
-            }
-        }
-        self.tell(Event::WriteStall { took: self.runtime.now().saturating_sub(start) });
-        Ok(())
-    }
-
-    pub(super) fn pause(&self, time: Duration) {
+    pub(crate) fn pause(&self, time: Duration) {
         let word = AtomicU32::new(0);
         self.runtime.wait(&word, 0, Some(time));
     }
@@ -212,6 +177,37 @@ impl Core {
         Some(log.fold(data, u64::saturating_add))
     }
 
+    /// Gives the cache what the deltas leave.
+    pub(crate) fn share_memory(&self, deltas: u64) {
+        if let Some(room) = self.memory.cache_room(deltas, self.store.space_map_bytes()) {
+            self.store.set_cache_bytes(room);
+        }
+    }
+
+    /// Bytes for deltas at present.
+    pub(crate) fn deltas_max(&self) -> u64 {
+        let max = self.memory.deltas_max(self.store.space_map_bytes());
+        self.options.deltas_bytes_max.map_or(max, |own| own.min(max))
+    }
+
+    fn memory_stats(&self, log_buffers: u64, cache: u64) -> MemoryStats {
+        let deltas = self.reads.deltas();
+        MemoryStats {
+            budget: self.memory.budget(),
+            deltas_active: deltas.active,
+            deltas_frozen: deltas.bytes.saturating_sub(deltas.active),
+            deltas_pinned: deltas.pinned,
+            cache,
+            transactions: self.memory.transactions.load(Ordering::Relaxed),
+            tickets: self.memory.tickets.load(Ordering::Relaxed),
+            log_buffers,
+            fold_buffers: self.store.fold_buffer_bytes(),
+            space_map: self.store.space_map_bytes(),
+            deltas_max: self.deltas_max(),
+            cache_max: self.memory.cache_max(),
+        }
+    }
+
     pub(super) fn stats(&self) -> Stats {
         let (log, tree) = (self.log.stats(), self.store.stats());
         let log_bytes = self.log.log_bytes();
@@ -222,9 +218,16 @@ impl Core {
             log_device_bytes: log.device_bytes,
             log_payload_bytes: log.payload_bytes,
             log_bytes,
-            disk_bytes: self.allocated_bytes().unwrap_or(tree.file_bytes.saturating_add(log_bytes)),
+            disk_bytes: self
+                .allocated_bytes()
+                .unwrap_or(tree.file_bytes.saturating_sub(tree.hole_bytes).saturating_add(log_bytes)),
+            data_file_bytes: tree.file_bytes,
+            hole_bytes: tree.hole_bytes,
+            space_returned: tree.returned,
+            dead_bytes: tree.dead_bytes,
             log_retained: self.log.retained(),
             oldest_snapshot_age: self.reads.oldest_age(),
+            memory: self.memory_stats(log.buffer_bytes, tree.cache_bytes),
             delta_bytes: self.reads.memory(),
             delta_pinned_bytes: self.reads.pinned_bytes(),
             cache_bytes: tree.cache_bytes,
@@ -232,6 +235,7 @@ impl Core {
             cache_misses: tree.cache_misses,
             live_bytes: tree.live_bytes,
             free_bytes: tree.free_bytes,
+            commits_slowed: self.fold.throttle.slowed.load(Ordering::Relaxed),
             checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
             checkpoint_bytes: tree.fold_bytes,
             checkpoint_lsn: self.reads.view().root.superblock.checkpoint_lsn,

@@ -16,6 +16,7 @@ use crate::db::Core;
 use crate::delta::{Delta, Version};
 use crate::invariants;
 use crate::life::pace::Pace;
+use crate::life::throttle::Throttle;
 use crate::mutation::Mutation;
 use crate::options::StageHook;
 use crate::read::scan::Merge;
@@ -36,6 +37,7 @@ pub(crate) struct FoldState {
     /// One checkpoint at a time; also taken by whoever must not meet one.
     pub(crate) latch: Latch,
     pub(crate) pace: Arc<Pace>,
+    pub(crate) throttle: Throttle,
     /// Changes when a checkpoint is asked for, or the thread is to end.
     wake: AtomicU32,
     is_requested: AtomicBool,
@@ -61,6 +63,7 @@ impl FoldState {
         FoldState {
             latch: Latch::new(Arc::clone(runtime)),
             pace: Arc::new(Pace::new(Arc::clone(runtime))),
+            throttle: Throttle::default(),
             wake: AtomicU32::new(0),
             is_requested: AtomicBool::new(false),
             is_tidying_requested: AtomicBool::new(false),
@@ -117,7 +120,7 @@ impl Core {
     }
 
     pub(crate) fn needs_fold(&self, deltas: &DeltaBytes) -> bool {
-        deltas.active >= self.options.delta_bytes_max / 2
+        deltas.active >= self.deltas_max() / 2
             || self.reads.visible().0.saturating_sub(deltas.folded.0) >= self.options.log_bytes_max
     }
 
@@ -197,21 +200,37 @@ impl Core {
             return Ok(Checkpoint { lsn: end, path, bytes: 0 });
         }
         let before = self.store.stats().fold_bytes;
+        let is_pressed = view.frozen.iter().any(|delta| delta.bytes() >= self.deltas_max() / 2);
         let (next_keyspace, now_us) = (self.catalogue.next_id(), self.runtime.wall_clock_us());
         if self.options.has(Mutation::ReleaseEarly) {
             self.log.release_before(end)?;
         }
         let replay = if self.options.has(Mutation::ReplayLate) { self.log.barrier()? } else { end };
         let mut turns = self.fold.pace.turns();
-        fold_below(&self.reads, end, self.options.on_stage.clone(), &mut || turns.step(), |superblock| {
-            superblock.checkpoint_lsn = replay;
-            superblock.applied_lsn = replay;
-            superblock.next_keyspace = next_keyspace;
-            superblock.visible_time_us = superblock.visible_time_us.max(now_us);
-        })?;
-        self.sequencer.folded(end, self.options.retained_bytes_max);
+        let versions =
+            view.frozen.iter().filter(|delta| delta.end() <= end).map(|delta| delta.versions()).sum();
+        self.fold.throttle.begin(&*self.runtime, versions);
+        let mut on_change = || {
+            self.fold.throttle.merged(1);
+            turns.step();
+        };
+        let folded =
+            fold_below(&self.reads, end, self.options.on_stage.clone(), &mut on_change, |superblock| {
+                superblock.checkpoint_lsn = replay;
+                superblock.applied_lsn = replay;
+                superblock.next_keyspace = next_keyspace;
+                superblock.visible_time_us = superblock.visible_time_us.max(now_us);
+            });
+        self.fold.throttle.end(&*self.runtime, folded.is_ok());
+        folded?;
+        // What snapshots do not hold goes.
+        drop(view);
+        self.sequencer.folded(end, self.memory.retained_max());
+        self.share_memory(self.reads.memory());
         self.release_log(end)?;
         let bytes = self.store.stats().fold_bytes.saturating_sub(before);
+        // Writers that press on need as much again for the next one.
+        self.store.release_space(if is_pressed { bytes } else { 0 })?;
         Ok(Checkpoint { lsn: end, path, bytes })
     }
 
@@ -225,11 +244,11 @@ impl Core {
 
     /// Gives up memory that nobody needs any more, or that old snapshots have held for long enough.
     fn tidy(&self) {
-        self.sequencer.prune(self.options.retained_bytes_max);
+        self.sequencer.prune(self.memory.retained_max());
         self.give_way(|| {
             // Whoever has just given way may have been all that kept deltas for validation.
-            self.sequencer.prune(self.options.retained_bytes_max);
-            self.reads.memory() >= self.options.delta_bytes_max
+            self.sequencer.prune(self.memory.retained_max());
+            self.reads.memory() >= self.deltas_max()
         });
     }
 
@@ -336,6 +355,8 @@ pub(crate) fn fold_below(
     }
     invariants::checkpoint_is_covered(end, reads.visible());
     let root = fold.finish(set)?;
+    // What this checkpoint has replaced is free for the next one.
+    let root = reads.store.repeat(&root)?;
     reads.folded(end, root);
     Ok(())
 }

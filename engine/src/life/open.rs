@@ -23,6 +23,7 @@ use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
 use crate::life::checkpoint::FoldState;
+use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::read::view::{Reads, View};
@@ -105,8 +106,8 @@ impl Opener<'_> {
     }
 
     fn open_tree(&self, file: Arc<dyn DiskFile>, path: &Path) -> Result<(Arc<TreeStore>, Arc<Root>)> {
-        let Options { disk, cache_bytes, read_only, .. } = self.options;
-        TreeStore::open(Arc::clone(disk), file, path, *cache_bytes, *read_only)
+        let Options { disk, memory_budget, read_only, .. } = self.options;
+        TreeStore::open(Arc::clone(disk), file, path, *memory_budget as usize, *read_only)
     }
 
     fn recover(&self, file: Arc<dyn DiskFile>) -> Result<Files> {
@@ -259,7 +260,20 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         reads.err_by(mutation);
     }
     let log = files.log;
-    let replaying = Replay { options: &options, reads: &reads, catalogue: &catalogue, log: &log, applied };
+    let memory = Arc::new(Memory::new(options.memory_budget));
+    files.store.set_buffer_bytes(memory.buffers());
+    // While the log is replayed, the deltas are about to take all that they may.
+    if let Some(room) = memory.cache_room(memory.deltas_max(0), 0) {
+        files.store.set_cache_bytes(room);
+    }
+    let replaying = Replay {
+        options: &options,
+        memory: &memory,
+        reads: &reads,
+        catalogue: &catalogue,
+        log: &log,
+        applied,
+    };
     let end = replaying.run(replay)?;
     reads.set_visible(end);
     let sequencer =
@@ -267,6 +281,12 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     sequencer.err_by(options.mutation);
     if options.has(Mutation::ReuseEarly) {
         files.store.reuse_early();
+    }
+    if options.has(Mutation::RepeatUnwritten) {
+        files.store.leave_unrepeated();
+    }
+    if options.has(Mutation::PunchEarly) {
+        files.store.punch_early();
     }
     if options.has(Mutation::SyncEarly) {
         files.store.sync_early();
@@ -280,10 +300,12 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         reads,
         store: files.store,
         catalogue,
+        memory,
         counters: Counters::default(),
         is_closed: AtomicBool::new(false),
         options,
     });
+    core.share_memory(core.reads.memory());
     let handle = Arc::new(Handle::new(Arc::clone(&core)));
     if core.options.background {
         let starting = |source| Error::io("start a thread for", &core.options.path, None, source);
@@ -303,6 +325,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
 /// Redo: every transaction in the log from the checkpoint on, in order.
 struct Replay<'a> {
     options: &'a Options,
+    memory: &'a Memory,
     reads: &'a Arc<Reads>,
     catalogue: &'a Arc<Catalogue>,
     log: &'a Arc<dyn CommitLog>,
@@ -317,11 +340,13 @@ impl Replay<'_> {
         let mut active = Arc::clone(&self.reads.view().active);
         let mut gathered = Gathered::default();
         let mut frame = from;
+        let own_max = self.options.replay_bytes_max;
+        let bytes_max = own_max.unwrap_or_else(|| self.memory.deltas_max(self.reads.store.space_map_bytes()));
         self.log.replay(from, &mut |record| {
             // A replay position is a frame's beginning.
             let is_boundary = std::mem::replace(&mut frame, record.frame) < record.frame;
             let bytes = active.bytes() + gathered.bytes();
-            if is_boundary && !is_full && bytes >= self.options.replay_bytes_max {
+            if is_boundary && !is_full && bytes >= bytes_max {
                 active.absorb(&mut gathered);
                 match self.fold(record.frame, from) {
                     // A store on a full disk opens and reads: the rest stays in memory until there is room.

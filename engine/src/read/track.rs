@@ -21,6 +21,7 @@
 use crate::cover::Span;
 use crate::delta::Delta;
 use crate::keyspace::Life;
+use crate::memory::Charge;
 use crate::record::{CATALOGUE, WriteSet};
 use crate::sync::Mutex;
 use crate::{Error, Result};
@@ -28,6 +29,7 @@ use seawall_wal::{Lsn, Slice};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// What a point or a span costs beside its keys, about.
 const NODE_BYTES: usize = 80;
@@ -285,15 +287,19 @@ struct Live {
     passed: Option<(Edge, Option<Edge>)>,
 }
 
-#[derive(Default)]
 struct State {
     set: ReadSet,
     live: BTreeMap<u64, Live>,
     next: u64,
     is_closed: bool,
+    charge: Charge,
 }
 
 impl State {
+    fn new(charge: Charge) -> State {
+        State { set: ReadSet::default(), live: BTreeMap::new(), next: 0, is_closed: false, charge }
+    }
+
     /// What the scans have passed so far goes into the set; they go on.
     fn settle(&mut self) {
         for live in self.live.values_mut() {
@@ -308,11 +314,24 @@ impl State {
 pub(crate) struct ReadLog {
     state: Mutex<State>,
     bytes_max: usize,
+    /// Of all transactions together.
+    all_max: u64,
 }
 
 impl ReadLog {
-    pub(crate) fn new(bytes_max: usize) -> Arc<ReadLog> {
-        Arc::new(ReadLog { state: Mutex::new(State::default()), bytes_max })
+    pub(crate) fn new(bytes_max: usize, all_max: u64, part: &Arc<AtomicU64>) -> Arc<ReadLog> {
+        let state = State::new(Charge::none(part));
+        Arc::new(ReadLog { state: Mutex::new(state), bytes_max, all_max })
+    }
+
+    /// Sees to it that the set is within its share of memory; rather too much is known to have been read than too little.
+    fn fit(&self, state: &mut State) {
+        state.set.fit(self.bytes_max);
+        state.charge.set(state.set.bytes as u64);
+        if state.charge.bytes() > 0 && state.charge.all() > self.all_max {
+            state.set.fit(state.set.bytes / 2);
+            state.charge.set(state.set.bytes as u64);
+        }
     }
 
     /// A row was asked for, and so its keyspace was.
@@ -322,7 +341,7 @@ impl ReadLog {
             state.set.add_point(CATALOGUE, life.name().as_bytes());
         }
         state.set.add_point(life.id(), key);
-        state.set.fit(self.bytes_max);
+        self.fit(&mut state);
     }
 
     /// Something of a keyspace was read; which rows is not known any more.
@@ -334,7 +353,7 @@ impl ReadLog {
     pub(crate) fn note_name(&self, name: &str) {
         let mut state = self.state.lock();
         state.set.add_point(CATALOGUE, name.as_bytes());
-        state.set.fit(self.bytes_max);
+        self.fit(&mut state);
     }
 
     /// The set as it is now. A copy: whoever compares it meets the sequencer, and holds no lock on the way.
@@ -388,7 +407,7 @@ impl Track {
             Some(passed) => {
                 let (from, to) = std::mem::replace(passed, (from, to));
                 state.set.add_span(live.keyspace, &from, to.as_ref());
-                state.set.fit(self.log.bytes_max);
+                self.log.fit(state);
             }
             passed => *passed = Some((from, to)),
         }
@@ -404,7 +423,7 @@ impl Drop for Track {
             && !state.is_closed
         {
             state.set.add_span(keyspace, &from, to.as_ref());
-            state.set.fit(self.log.bytes_max);
+            self.log.fit(state);
         }
     }
 }

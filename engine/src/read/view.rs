@@ -55,6 +55,8 @@ pub(crate) struct DeltaBytes {
     pub(crate) bytes: u64,
     /// Memory of the active one.
     pub(crate) active: u64,
+    /// Memory of those that are folded, and still held.
+    pub(crate) pinned: u64,
     /// The position that the tree has reached.
     pub(crate) folded: Lsn,
 }
@@ -157,6 +159,7 @@ impl Reads {
         DeltaBytes {
             bytes: view.deltas().map(|delta| delta.bytes()).sum(),
             active: view.active.bytes(),
+            pinned: self.pinned_bytes(),
             folded: view.root.superblock.checkpoint_lsn,
         }
     }

@@ -8,15 +8,17 @@
 //! What is read is checked like any block. An error is kept until the leaf's turn; if there is no queue to be had, or a
 //! leaf was not foreseen, it is read when it is needed.
 
-use super::block::Block;
+use super::block::{Block, TARGET_BYTES};
 use super::changes::Feed;
 use super::many::{BUF_BYTES_MAX, DEPTH, Id, Reader, id};
 use super::ptr::Ptr;
 use super::{Result, TreeStore};
+use crate::memory::Charge;
 use seawall_wal::disk::{Completion, Op};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The length of a read that takes in several leaves, in bytes, at most.
 const STRETCH_BYTES: u64 = BUF_BYTES_MAX as u64;
@@ -40,12 +42,15 @@ pub(super) struct Ahead {
     arrived: BTreeMap<Id, Result<Arc<Block>>>,
     /// By its token, what a read in flight brings.
     flying: BTreeMap<u64, Vec<Ptr>>,
+    leaves_max: usize,
+    charge: Charge,
 }
 
 impl Ahead {
     pub(super) fn new(store: &Arc<TreeStore>, keyspace: u32, root: Option<Ptr>) -> Option<Ahead> {
         let root = root.filter(|root| root.level > 0)?;
         let reader = store.readers.take(&*store.disk);
+        let leaves_max = store.memory.buffers_max.load(Ordering::Relaxed) as usize / 4 / TARGET_BYTES;
         Some(Ahead {
             store: Arc::clone(store),
             keyspace,
@@ -56,12 +61,14 @@ impl Ahead {
             unsent: VecDeque::new(),
             arrived: BTreeMap::new(),
             flying: BTreeMap::new(),
+            leaves_max: leaves_max.clamp(LEAVES_MAX / 16, LEAVES_MAX),
+            charge: Charge::none(&store.memory.fold_buffers),
         })
     }
 
     /// The leaf, if it was foreseen; waits until it is there. Sends for more.
     pub(super) fn take(&mut self, ptr: &Ptr, feed: &mut dyn Feed) -> Option<Result<Arc<Block>>> {
-        if self.leaves.len() <= LEAVES_MAX / 2 {
+        if self.leaves.len() <= self.leaves_max / 2 {
             self.look_ahead(feed);
         }
         self.send();
@@ -79,7 +86,7 @@ impl Ahead {
     }
 
     fn look_ahead(&mut self, feed: &mut dyn Feed) {
-        while self.reader.is_some() && self.leaves.len() < LEAVES_MAX {
+        while self.reader.is_some() && self.leaves.len() < self.leaves_max {
             let Some(key) = feed.scout() else { break };
             // The merge will meet the error, and say so.
             let Ok(leaf) = self.leaf_of(key) else { break };
@@ -170,6 +177,8 @@ impl Ahead {
         if reaped.is_err() {
             self.give_up();
         }
+        let spare = self.reader.as_ref().map_or(0, Reader::spare_bytes);
+        self.charge.set((spare + self.arrived.len() * (TARGET_BYTES + 200)) as u64);
     }
 }
 

@@ -150,6 +150,11 @@ impl Cache {
         self.blocks.weight()
     }
 
+    /// What is beyond it goes at once.
+    pub(super) fn set_capacity(&self, bytes: u64) {
+        self.blocks.set_capacity(bytes);
+    }
+
     pub(super) fn capacity(&self) -> u64 {
         self.capacity
     }

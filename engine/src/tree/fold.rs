@@ -218,7 +218,7 @@ impl Fold {
             }
             fold.passed("blocks synced");
             let superblock = fold.next_superblock(set, roots, free_map, live_bytes);
-            fold.publish(&superblock)?;
+            fold.store.write_superblock(&superblock)?;
             fold.passed("superblock written");
             fold.settle(superblock)
         })
@@ -410,16 +410,6 @@ impl Fold {
         }
     }
 
-    /// Writes the superblock. Once begun, nobody knows which generation the disk holds until this has succeeded.
-    fn publish(&self, superblock: &Superblock) -> Result<()> {
-        let mut slot = self.store.zeroed(SLOT_BYTES)?;
-        super::bytes::put(&mut slot, 0, &superblock.encode());
-        let offset = Superblock::slot_offset(superblock.generation);
-        let written = self.store.file.write_durable_at(&slot, offset);
-        written
-            .map_err(|error| self.store.fail(self.store.io("write of the superblock", Some(offset), error)))
-    }
-
     /// The new generation is on the device: now in memory too.
     fn settle(&mut self, superblock: Superblock) -> Result<Arc<Root>> {
         self.is_done = true;
@@ -428,7 +418,12 @@ impl Fold {
         store.totals.folds.fetch_add(1, Ordering::Relaxed);
         store.totals.fold_bytes.fetch_add(bytes, Ordering::Relaxed);
         store.totals.fold_bytes_last.store(bytes, Ordering::Relaxed);
-        let buried = store.space.lock().bury(std::mem::take(&mut self.dead));
+        let buried = {
+            let mut space = store.space.lock();
+            let buried = space.bury(std::mem::take(&mut self.dead));
+            store.memory.space_map.store(space.memory_bytes(), Ordering::Relaxed);
+            buried
+        };
         buried.map_err(|flaw| store.fail(store.corruption(0, flaw)))?;
         let latest = {
             let mut latest = store.latest.lock();
@@ -495,9 +490,6 @@ impl Drop for Fold {
     }
 }
 
-/// Free space kept inside the file, so that a checkpoint can run on a full disk, in bytes.
-const RESERVE_BYTES: u64 = 16 << 20;
-
 impl TreeStore {
     /// Keeps a reserve inside the file, and gives back what is far beyond it. Best effort: the generation stands.
     fn trim(&self, latest: Latest) {
@@ -505,7 +497,7 @@ impl TreeStore {
             let space = self.space.lock();
             (space.end(), space.free_bytes(), space.live_bytes(), space.used_end())
         };
-        let reserve = RESERVE_BYTES.min(live / 2).next_multiple_of(GRID);
+        let reserve = super::give_back::RESERVE_BYTES.min(live / 2).next_multiple_of(GRID);
         if free < reserve {
             // An error other than a full disk is remembered by `grow_by`.
             let _ = self.grow_by(reserve - free);

@@ -6,7 +6,7 @@ use super::ptr::{FIRST_BLOCK, GRID, Ptr};
 use super::space::Space;
 use super::superblock::{FORMAT_VERSION, Refusal, SLOT_BYTES, Superblock};
 use super::walk::Walker;
-use super::{Error, Latest, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoot, TreeStore, freemap};
+use super::{Error, Latest, Memory, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoot, TreeStore, freemap};
 use parking_lot::Mutex;
 use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;
@@ -87,10 +87,14 @@ impl TreeStore {
             }),
             failure: Mutex::new(None),
             is_sync_early: AtomicBool::new(false),
+            is_unrepeated: AtomicBool::new(false),
+            is_punching_early: AtomicBool::new(false),
             warning,
             totals: Totals::default(),
+            memory: Memory::default(),
         };
         let space = store.load_space(&superblock, end)?;
+        store.memory.space_map.store(space.memory_bytes(), Ordering::Relaxed);
         *store.space.lock() = space;
         let store = Arc::new(store);
         let trees = store.load_roots(&superblock)?;

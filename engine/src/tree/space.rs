@@ -38,6 +38,10 @@ pub(super) struct Dead {
 /// turn a checkpoint's large writes into many small ones.
 const HOLE_BYTES_MIN: u64 = 16 << 10;
 
+/// What a free extent takes in its two trees, and a dead one in its list.
+const FREE_MEMORY: u64 = 64;
+const DEAD_MEMORY: u64 = 48;
+
 /// A free share of the file of one in this many makes holes worth filling.
 const HOLE_SHARE: u64 = 5;
 
@@ -52,6 +56,9 @@ pub(super) struct Space {
     dead: BTreeMap<u64, Vec<Dead>>,
     dead_bytes: u64,
     pins: BTreeMap<u64, usize>,
+    /// Free extents, or parts of them, that are holes in the file: by offset, apart from each other.
+    holes: BTreeMap<u64, u64>,
+    hole_bytes: u64,
     /// A test's deliberate mistake: S1 and S2 are ignored.
     pub(super) reuse_early: bool,
 }
@@ -211,6 +218,7 @@ impl Space {
             self.list(offset + taken, bytes - taken);
         }
         self.free_bytes -= taken;
+        self.fill_holes(Extent { offset, bytes: taken });
         Some(Extent { offset, bytes: taken })
     }
 
@@ -241,7 +249,61 @@ impl Space {
                 self.list(offset, end - offset);
             }
             self.free_bytes -= self.end - end;
+            self.fill_holes(Extent { offset: end, bytes: self.end - end });
             self.end = end;
+        }
+    }
+
+    /// Memory that the map takes, about.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        (self.free.len() as u64 * FREE_MEMORY) + (self.dead_count() as u64 * DEAD_MEMORY)
+    }
+
+    /// The free extents of at least `bytes_min`, largest first.
+    pub(super) fn largest_free(&self, bytes_min: u64) -> impl Iterator<Item = Extent> + '_ {
+        let large = self.by_size.range((bytes_min, 0)..).rev();
+        large.map(|(bytes, offset)| Extent { offset: *offset, bytes: *bytes })
+    }
+
+    /// Bytes of free space that are holes.
+    pub(super) fn hole_bytes(&self) -> u64 {
+        self.hole_bytes
+    }
+
+    /// This free extent is a hole now.
+    pub(super) fn note_hole(&mut self, extent: Extent) {
+        self.fill_holes(extent);
+        self.holes.insert(extent.offset, extent.bytes);
+        self.hole_bytes += extent.bytes;
+    }
+
+    /// Bytes of holes in an extent.
+    pub(super) fn holes_within(&self, extent: Extent) -> u64 {
+        self.holes_over(extent)
+            .map(|hole| hole.end().min(extent.end()) - hole.offset.max(extent.offset))
+            .sum()
+    }
+
+    fn holes_over(&self, extent: Extent) -> impl Iterator<Item = Extent> + '_ {
+        let before =
+            self.holes.range(..extent.offset).next_back().map_or(extent.offset, |(offset, _)| *offset);
+        let holes = self.holes.range(before..extent.end());
+        let holes = holes.map(|(offset, bytes)| Extent { offset: *offset, bytes: *bytes });
+        holes.filter(move |hole| hole.end() > extent.offset)
+    }
+
+    /// No part of this is a hole any more.
+    fn fill_holes(&mut self, extent: Extent) {
+        let over: Vec<Extent> = self.holes_over(extent).collect();
+        for hole in over {
+            self.holes.remove(&hole.offset);
+            self.hole_bytes -= hole.bytes;
+            for (from, to) in [(hole.offset, extent.offset), (extent.end(), hole.end())] {
+                if from < to {
+                    self.holes.insert(from, to - from);
+                    self.hole_bytes += to - from;
+                }
+            }
         }
     }
 
@@ -336,6 +398,20 @@ mod tests {
             space.add_free(extent(20 + 3 * block, 2)).unwrap();
         }
         assert_eq!(space.take(GRID, 100 * GRID, false), Some(extent(77, 2)));
+    }
+
+    #[test]
+    fn holes_are_filled_by_what_is_taken_from_them() {
+        let mut space = of_blocks(100, &[extent(10, 20), extent(50, 4)]);
+        space.note_hole(extent(12, 4));
+        space.note_hole(extent(20, 8));
+        space.note_hole(extent(14, 4));
+        assert_eq!(space.hole_bytes(), 14 * GRID);
+        assert_eq!(space.holes_within(extent(13, 10)), (5 + 3) * GRID);
+        assert_eq!(space.take(15 * GRID, 15 * GRID, true), Some(extent(10, 15)));
+        assert_eq!((space.hole_bytes(), space.holes_within(extent(0, 100))), (3 * GRID, 3 * GRID));
+        assert_eq!(space.take(5 * GRID, 5 * GRID, true), Some(extent(25, 5)));
+        assert_eq!(space.hole_bytes(), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod clears;
 mod crash;
 mod damage;
 mod disk;
+mod give_back;
 mod many;
 mod model;
 mod readers;

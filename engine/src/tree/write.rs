@@ -7,6 +7,7 @@
 use super::ptr::GRID;
 use super::space::Extent;
 use super::{Error, Result, TreeStore};
+use crate::memory::Charge;
 use seawall_wal::AlignedBuf;
 use seawall_wal::disk::{Completion, Op, Queue};
 use seawall_wal::error::is_disk_full;
@@ -54,11 +55,17 @@ pub(super) struct Writer {
     /// Kept for the free map.
     map: Option<Extent>,
     bytes: u64,
+    in_flight_max: usize,
+    charge: Charge,
 }
 
 impl Writer {
     pub(super) fn new(store: Arc<TreeStore>) -> Writer {
+        let memory = &store.memory;
+        let in_flight_max = memory.buffers_max.load(Ordering::Relaxed) as usize / 2;
         Writer {
+            in_flight_max: in_flight_max.clamp(2 * RUN_BYTES, IN_FLIGHT_BYTES_MAX),
+            charge: Charge::none(&memory.fold_buffers),
             store,
             queue: None,
             flying: BTreeMap::new(),
@@ -183,7 +190,7 @@ impl Writer {
 
     /// Hands a write over, to blocks that no superblock leads to.
     fn submit(&mut self, buf: AlignedBuf, len: usize, offset: u64) -> Result<()> {
-        while !self.flying.is_empty() && self.flying_bytes + buf.len() > IN_FLIGHT_BYTES_MAX {
+        while !self.flying.is_empty() && self.flying_bytes + buf.len() > self.in_flight_max {
             self.reap(1)?;
         }
         let store = &self.store;
@@ -196,6 +203,7 @@ impl Writer {
         let file = Arc::clone(&store.file);
         let token = queue.submit(vec![Op::Write { file, offset, buf, len, durable: false }]).map_err(fail)?;
         self.flying.insert(token, offset);
+        self.charge.set((self.flying_bytes + self.spare.len() * RUN_BYTES) as u64);
         Ok(())
     }
 

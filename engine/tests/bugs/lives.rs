@@ -44,6 +44,34 @@ pub(crate) fn bug_06_a_torn_checkpoint_of_many_pages() {
     }
 }
 
+/// Checkpoints that write where the one before the last stood, the last of them cut short at every call: its superblock
+/// may be torn, and the other one's tree is whole.
+#[test]
+pub(crate) fn bug_06_a_torn_superblock_over_space_used_again() {
+    for call in 1.. {
+        let disk = SimDisk::new(call);
+        let (mut model, mut rng) = (Rows::new(), Rng::new(6));
+        let db = open(&disk, "new");
+        let keyspace = db.keyspace("a").unwrap();
+        for _ in 0..3 {
+            put(&keyspace, &mut model, &mut rng, 100).unwrap();
+            db.checkpoint().unwrap();
+        }
+        put(&keyspace, &mut model, &mut rng, 60).unwrap();
+        disk.fail(Fault::power_cut().at_call(call));
+        let outcome = db.checkpoint();
+        for style in [CrashStyle::Random, CrashStyle::Random, CrashStyle::Random, CrashStyle::Prefix] {
+            disk.set_crash_style(Some(style));
+            check(&disk.crash_copy(), &model, &format!("power cut at call {call}"));
+        }
+        if disk.has_power() {
+            outcome.unwrap();
+            assert!(call > 5, "a checkpoint makes calls");
+            return;
+        }
+    }
+}
+
 /// A store whose recovery has much to do: a log that does not fit into memory, so that recovery folds.
 fn with_much_to_recover() -> (Arc<SimDisk>, Rows) {
     let disk = SimDisk::new(12);

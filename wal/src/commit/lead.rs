@@ -122,11 +122,16 @@ impl<S: Sink> Committer<S> {
         if written.durable {
             self.durable.fetch_max(written.end.0, Ordering::SeqCst);
         }
+        // Of a buffer that was mapped only what a batch has filled takes memory.
+        let filled = group.iter().map(|batch| batch.len as u64).max().unwrap_or(0);
+        let filled = self.counters.batch_bytes_max.fetch_max(filled, Ordering::Relaxed).max(filled);
         for batch in group {
             if batch.buf.len() == batch::buffer_bytes(self.geometry) && state.pool.len() < POOL_MAX {
                 state.pool.push(batch.buf);
             }
         }
+        let buffers = (state.pool.len() + state.sealed.len() + 1) as u64;
+        self.counters.buffer_bytes.store(buffers * filled, Ordering::Relaxed);
         let m = commits(state.sealed.iter()) + state.open.commits;
         let again = state.gather.ended(now, took, n, m) || !state.sealed.is_empty();
         if again && may_go_on {

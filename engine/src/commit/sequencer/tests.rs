@@ -5,6 +5,7 @@ use super::*;
 use crate::commit::log::OnNews;
 use crate::commit::pending::APPLIED;
 use crate::commit::ticket::Ticket;
+use crate::memory::Charge;
 use crate::read::track::ReadSet;
 use crate::read::view::View;
 use crate::record::{Builder, CatalogueRow, KeyspaceOptions};
@@ -12,6 +13,10 @@ use crate::tree::{Superblock, TreeStore};
 use seawall_wal::disk::{Disk, Open};
 use seawall_wal::{OsRuntime, RecordRef, Recovery, Retainer, SimDisk, WalStats};
 use std::path::Path;
+
+fn uncharged() -> Charge {
+    Charge::none(&Arc::default())
+}
 
 /// Every record takes 10; what is reached, and what fails, is set by hand.
 #[derive(Default)]
@@ -257,7 +262,8 @@ fn a_failed_log_leaves_what_it_reached_and_loses_the_rest() {
     let told = Arc::new(Mutex::new(None));
     world.sequencer.notify(&c);
     let result = Arc::clone(&told);
-    Ticket::pending(Arc::clone(&world.sequencer), Arc::clone(&c)).on_done(move |r| *result.lock() = Some(r));
+    Ticket::pending(Arc::clone(&world.sequencer), Arc::clone(&c), uncharged())
+        .on_done(move |r| *result.lock() = Some(r));
     world.log.state.lock().reached = a.end().0;
     world.log.change(|state| state.has_failed = true);
     assert!(matches!(world.settled(&a), Some(Ok(_))));
@@ -329,7 +335,7 @@ fn nobody_waits_for_ever() {
                         done.fetch_add(1, Ordering::SeqCst);
                     } else {
                         let done = Arc::clone(&done);
-                        let ticket = Ticket::pending(Arc::clone(&world.sequencer), pending);
+                        let ticket = Ticket::pending(Arc::clone(&world.sequencer), pending, uncharged());
                         ticket.on_done(move |result| {
                             result.unwrap();
                             done.fetch_add(1, Ordering::SeqCst);

@@ -9,8 +9,7 @@
 //! What was read and not noted cannot be compared, so it holds the snapshot where it is: an untracked read, the look that
 //! an add takes at what it adds to, an open scan or cursor, and any plain read under snapshot isolation.
 
-use super::{LOCK_TIMEOUT_DEFAULT, Transaction, contains};
-use crate::commit::batch::too_large;
+use super::{LOCK_TIMEOUT_DEFAULT, Transaction, check_share, contains};
 use crate::commit::validate::Seen;
 use crate::key::check_key;
 use crate::keyspace::Life;
@@ -107,10 +106,8 @@ impl Transaction {
     fn lock(&mut self, life: &Life, key: &[u8]) -> Result<()> {
         let core = self.handle.core();
         let held = self.locks.get_or_insert_with(|| core.locks.owner());
-        let (bytes, bytes_max) = (held.bytes(), core.options.transaction_bytes_max);
-        if bytes > bytes_max {
-            return Err(too_large(bytes, bytes_max));
-        }
+        check_share(&core.memory, held.bytes(), &self.lock_charge)?;
+        self.lock_charge.set(held.bytes() as u64);
         let limit = self.lock_timeout.unwrap_or(LOCK_TIMEOUT_DEFAULT);
         match held.lock(life.id(), key, limit) {
             Err(Error::Deadlock) => {

@@ -101,7 +101,7 @@ fn a_set_beyond_its_budget_becomes_coarser_and_forgets_nothing() {
 
 #[test]
 fn a_scan_that_goes_on_is_one_span_and_its_end_is_noted_when_it_is_dropped() {
-    let log = ReadLog::new(1 << 20);
+    let log = ReadLog::new(1 << 20, 1 << 30, &Arc::default());
     let track = Track::new(&log, 1);
     track.pass(Edge::first(), Some(Edge::behind(&slice("b")))).unwrap();
     track.pass(Edge::behind(&slice("b")), Some(Edge::behind(&slice("d")))).unwrap();

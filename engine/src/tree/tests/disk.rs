@@ -149,7 +149,12 @@ impl DiskFile for MemFile {
         state.pending.push((offset, zeros));
         Ok(())
     }
-    fn punch(&self, _: u64, _: u64) -> io::Result<()> {
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.changing()?;
+        let zeros = vec![0; bytes as usize];
+        place(&mut state.bytes, offset, &zeros);
+        state.pending.push((offset, zeros));
         Ok(())
     }
     fn set_len(&self, bytes: u64) -> io::Result<()> {
