@@ -114,7 +114,7 @@ fn slices_ranges_and_choices() {
     assert_ne!(Isolation::Snapshot, Isolation::Serializable);
     assert_eq!(Compression::default(), Compression::None);
     let _ = (Compression::Lz4, Compression::Zstd);
-    let TxOptions { isolation, durability, read_only, retries_max, lock_timeout } = TxOptions::default();
+    let TxOptions { isolation, durability, read_only, retries_max, lock_timeout, .. } = TxOptions::default();
     assert_eq!(
         (isolation, durability, read_only, retries_max, lock_timeout),
         (None, None, false, None, None)

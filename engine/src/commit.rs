@@ -12,6 +12,7 @@ pub(crate) mod locks;
 pub(crate) mod log;
 pub(crate) mod own;
 pub(crate) mod pending;
+pub(crate) mod prepared;
 pub(crate) mod sequencer;
 pub(crate) mod ticket;
 pub(crate) mod transaction;

@@ -53,6 +53,10 @@ impl Db {
         self.0.core()
     }
 
+    pub(crate) fn handle(&self) -> &Arc<Handle> {
+        &self.0
+    }
+
     /// Opens the store in a directory, creating it if there is none. Commits are synced by default.
     ///
     /// # Errors
@@ -387,7 +391,7 @@ impl Db {
     /// Commits a batch at the store's default durability.
     ///
     /// # Errors
-    /// As [`Transaction::commit`], without `Conflict`.
+    /// As [`Transaction::commit`], without `Conflict`. `PreparedConflict` if a prepared transaction holds a row of it.
     ///
     /// ```
     /// # use seawall_engine::{Db, WriteBatch};

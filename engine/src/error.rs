@@ -4,6 +4,7 @@
 //! ([`is_conflict`](Error::is_conflict)), is running it again right ([`is_retryable`](Error::is_retryable)), and is
 //! the outcome known ([`is_outcome_unknown`](Error::is_outcome_unknown)).
 
+use crate::{Heuristic, Xid};
 use seawall_wal::Lsn;
 use std::io;
 use std::ops::RangeInclusive;
@@ -49,6 +50,31 @@ pub enum Error {
     Deadlock,
     /// Another transaction held a row's lock for longer than this one would wait.
     LockTimeout,
+    /// A prepared transaction, whose outcome is not known yet, is in the way; nothing happened; run it again later.
+    PreparedConflict {
+        /// Whose outcome.
+        xid: Xid,
+    },
+    /// A transaction of that name is prepared already: XA's `XAER_DUPID`.
+    XidDuplicate {
+        /// The name.
+        xid: Xid,
+    },
+    /// The prepared transaction had the other outcome already: XA's `XAER_PROTO`.
+    XidFinished {
+        /// Its name.
+        xid: Xid,
+        /// Whether that was a commit.
+        is_committed: bool,
+    },
+    /// An operator has ended the prepared transaction, and not in the way that is asked for now: XA's `XA_HEURCOM`,
+    /// `XA_HEURRB`, `XA_HEURMIX`, `XA_HEURHAZ`.
+    Heuristic {
+        /// Its name.
+        xid: Xid,
+        /// How it was ended.
+        outcome: Heuristic,
+    },
     /// The disk is full. Nothing was promised and nothing is lost; free some space and go on.
     NoSpace,
     /// This instance refuses writes since the failure named; reopen, which decides from what is on the disk.
@@ -120,7 +146,8 @@ impl Error {
         matches!(self, Error::Conflict)
     }
 
-    /// True if nothing happened and trying again is right: a conflict, a deadlock, a lock that was not to be had in time.
+    /// True if nothing happened and trying again is right: a conflict, a deadlock, a lock that was not to be had in
+    /// time, a prepared transaction in the way.
     ///
     /// ```
     /// use seawall_engine::Error;
@@ -128,7 +155,10 @@ impl Error {
     /// assert!(Error::LockTimeout.is_retryable() && !Error::NoSpace.is_retryable());
     /// ```
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Conflict | Error::Deadlock | Error::LockTimeout)
+        matches!(
+            self,
+            Error::Conflict | Error::Deadlock | Error::LockTimeout | Error::PreparedConflict { .. }
+        )
     }
 
     /// True if the commit may or may not survive.
@@ -161,6 +191,12 @@ impl Error {
             Error::Conflict => Error::Conflict,
             Error::Deadlock => Error::Deadlock,
             Error::LockTimeout => Error::LockTimeout,
+            Error::PreparedConflict { xid } => Error::PreparedConflict { xid: xid.clone() },
+            Error::XidDuplicate { xid } => Error::XidDuplicate { xid: xid.clone() },
+            Error::XidFinished { xid, is_committed } => {
+                Error::XidFinished { xid: xid.clone(), is_committed: *is_committed }
+            }
+            Error::Heuristic { xid, outcome } => Error::Heuristic { xid: xid.clone(), outcome: *outcome },
             Error::NoSpace => Error::NoSpace,
             Error::Poisoned(cause) => Error::Poisoned(Arc::clone(cause)),
             Error::CommitUnknown { lsn } => Error::CommitUnknown { lsn: *lsn },
@@ -240,6 +276,21 @@ impl std::fmt::Display for Error {
             Error::LockTimeout => {
                 f.write_str("another transaction held a row's lock for too long; run this one again")
             }
+            Error::PreparedConflict { xid } => write!(
+                f,
+                "the prepared transaction {xid} holds what this one needs; run this one again once its outcome is known"
+            ),
+            Error::XidDuplicate { xid } => {
+                write!(f, "a transaction of the name {xid} is prepared already; give each its own")
+            }
+            Error::XidFinished { xid, is_committed } => {
+                let outcome = if *is_committed { "committed" } else { "rolled back" };
+                write!(f, "the prepared transaction {xid} is {outcome} already")
+            }
+            Error::Heuristic { xid, outcome } => write!(
+                f,
+                "an operator has ended the prepared transaction {xid} ({outcome}); compare the stores, then forget it"
+            ),
             Error::NoSpace => {
                 f.write_str("the disk is full: nothing was written; free some space and try again")
             }

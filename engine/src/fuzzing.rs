@@ -35,6 +35,14 @@ fn record_bytes(data: &[u8]) {
             Op::Add { keyspace, key, delta } => builder.add(keyspace, key, delta),
             Op::CreateKeyspace { keyspace, name, row } => builder.create_keyspace(keyspace, name, row),
             Op::DropKeyspace { keyspace, name } => builder.drop_keyspace(keyspace, name),
+            Op::Prepare { xid, row } | Op::Outcome { xid, row, .. } => {
+                let xid = crate::Xid::from_key(xid);
+                match (xid, record::BranchRow::decode(row)) {
+                    (Some(xid), Some(record::BranchRow::Prepared(row))) => builder.prepare(&xid, &row),
+                    (Some(xid), Some(record::BranchRow::Completed(row))) => builder.outcome(&xid, row),
+                    _ => unreachable!("an operation of a prepared transaction that was let through"),
+                }
+            }
         }
     }
     let again = builder.finish();

@@ -5,7 +5,7 @@
 //! snapshot against it (two loads), a writer is checked under the sequencer's lock, so that no row is ever committed
 //! into a keyspace that is gone. Ids are never reused: what is left of a dropped keyspace cannot come back.
 
-use crate::record::{CatalogueRow, KeyspaceOptions};
+use crate::record::{BRANCHES, CatalogueRow, KeyspaceOptions};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::{Error, Result};
 use seawall_wal::Lsn;
@@ -96,11 +96,12 @@ impl Catalogue {
     /// A keyspace to be created: its life begins when its record has its place in the log. An id whose transaction
     /// fails is lost, which is harmless.
     pub(crate) fn conceive(&self, name: &str, options: KeyspaceOptions) -> Result<Arc<Life>> {
-        let taken = self.next_id.fetch_update(Ordering::AcqRel, Ordering::Acquire, |id| id.checked_add(1));
+        let next = |id: u32| (id < BRANCHES).then_some(id + 1);
+        let taken = self.next_id.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         let id = taken.map_err(|id| Error::TooLarge {
             what: "number of keyspaces ever created",
             len: u64::from(id),
-            max: u64::from(u32::MAX - 1),
+            max: u64::from(BRANCHES - 1),
         })?;
         Ok(self.life(CatalogueRow::new(id, options), name, Lsn::MAX))
     }
@@ -109,6 +110,12 @@ impl Catalogue {
     /// opened are known already; another was there before.
     pub(crate) fn found(&self, row: CatalogueRow, name: &str) -> Arc<Life> {
         self.life(row, name, Lsn::ZERO)
+    }
+
+    /// A keyspace that a prepared transaction makes: its life begins with that transaction's commit.
+    pub(crate) fn expected(&self, row: CatalogueRow, name: &str) {
+        self.note_used(row.id);
+        self.life(row, name, Lsn::MAX);
     }
 
     fn life(&self, row: CatalogueRow, name: &str, created: Lsn) -> Arc<Life> {

@@ -32,6 +32,7 @@ mod stats;
 mod sync;
 #[doc(hidden)]
 pub mod tree;
+mod xid;
 
 pub mod error;
 #[doc(hidden)]
@@ -43,16 +44,18 @@ pub mod mutation;
 pub mod record;
 
 pub use commit::batch::WriteBatch;
+pub use commit::prepared::{Heuristic, Prepared, Vote};
 pub use commit::ticket::Ticket;
 pub use commit::transaction::{Savepoint, Transaction};
 pub use db::{Db, Keyspace};
 pub use error::{Error, Result};
 pub use key::{Entry, KeyRange};
 pub use memory::MemoryStats;
-pub use options::{DbBuilder, Isolation, TxOptions};
+pub use options::{DbBuilder, Isolation, OnPrepared, TxOptions};
 pub use read::cursor::Cursor;
 pub use read::scan::Scan;
 pub use read::view::{Readable, Snapshot};
 pub use record::{Compression, KeyspaceOptions};
 pub use seawall_wal::{Durability, Lsn, Recovery, Retainer, Runtime, Slice};
 pub use stats::{Checkpoint, Event, EventListener, Progress, Stats, VerifyReport};
+pub use xid::{XID_PART_BYTES_MAX, Xid};

@@ -53,11 +53,21 @@ pub enum Mutation {
     ShowUnreached,
     /// A transaction's snapshot moves on for a lock that it got, whatever it had read before.
     RefreshBlindly,
+    /// A vote does not wait until it is on the device.
+    PrepareUnsynced,
+    /// Recovery does not keep others from what a prepared transaction writes.
+    RestoreUnlocked,
+    /// Recovery does not keep others from what a prepared transaction has read.
+    RestoreUnmarked,
+    /// A checkpoint leaves prepared transactions out.
+    FoldUnprepared,
+    /// A prepared transaction stays when it is committed: it can be committed again.
+    KeepPrepared,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 24] = [
+    pub const ALL: [Mutation; 29] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
@@ -82,6 +92,11 @@ impl Mutation {
         Mutation::ForgetRecent,
         Mutation::ShowUnreached,
         Mutation::RefreshBlindly,
+        Mutation::PrepareUnsynced,
+        Mutation::RestoreUnlocked,
+        Mutation::RestoreUnmarked,
+        Mutation::FoldUnprepared,
+        Mutation::KeepPrepared,
     ];
 
     /// Those of isolation, which only several transactions at once can tell: `tests/history.rs` does.
@@ -95,6 +110,15 @@ impl Mutation {
         Mutation::ForgetRecent,
         Mutation::ShowUnreached,
         Mutation::RefreshBlindly,
+    ];
+
+    /// Those of prepared transactions: `tests/prepared.rs` notices them.
+    pub const PREPARED: [Mutation; 5] = [
+        Mutation::PrepareUnsynced,
+        Mutation::RestoreUnlocked,
+        Mutation::RestoreUnmarked,
+        Mutation::FoldUnprepared,
+        Mutation::KeepPrepared,
     ];
 
     /// Its name on the command line.
@@ -124,6 +148,11 @@ impl Mutation {
             Mutation::ForgetRecent => "forget-recent",
             Mutation::ShowUnreached => "show-unreached",
             Mutation::RefreshBlindly => "refresh-blindly",
+            Mutation::PrepareUnsynced => "prepare-unsynced",
+            Mutation::RestoreUnlocked => "restore-unlocked",
+            Mutation::RestoreUnmarked => "restore-unmarked",
+            Mutation::FoldUnprepared => "fold-unprepared",
+            Mutation::KeepPrepared => "keep-prepared",
         }
     }
 

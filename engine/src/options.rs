@@ -36,6 +36,26 @@ pub enum Isolation {
     Serializable,
 }
 
+/// What a transaction's read does when it meets a row that a *prepared* transaction will change if it commits.
+///
+/// Only reads of transactions choose; snapshots and [`Keyspace::get`](crate::Keyspace::get) see the last committed version.
+/// [`get_for_update`](crate::Transaction::get_for_update), which asks for the newest version, never settles for the last
+/// committed one: then it is as with [`Conflict`](OnPrepared::Conflict).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnPrepared {
+    /// It sees the version that was last committed when it began, as with any transaction that has not committed yet.
+    /// Consistent, and never waits; but what another store shows of the same transaction already may not be here yet.
+    #[default]
+    LastCommitted,
+    /// `PreparedConflict`, with the holder's xid.
+    Conflict,
+    /// It waits for the outcome, for as long as for a row's lock ([`TxOptions::lock_timeout`]), and then gets
+    /// `PreparedConflict`. If the outcome is a commit, which this transaction's snapshot is too old to see, it gets
+    /// `Conflict`, and sees it when it is run again.
+    Wait,
+}
+
 /// How one transaction runs; `None` means the store's own default.
 ///
 /// ```
@@ -55,6 +75,8 @@ pub struct TxOptions {
     /// How long [`get_for_update`](crate::Transaction::get_for_update) waits for a row's lock; one second by default, not at
     /// all at zero, for ever at [`Duration::MAX`].
     pub lock_timeout: Option<Duration>,
+    /// What its reads do about prepared transactions.
+    pub on_prepared: OnPrepared,
 }
 
 const MEMORY_BUDGET_DEFAULT: usize = 256 << 20;
@@ -63,6 +85,8 @@ const LOG_BYTES_DEFAULT: u64 = 512 << 20;
 const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 const LOG_SEGMENTS_MIN: u64 = 4;
 const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
+const PREPARED_MAX_DEFAULT: usize = 1 << 16;
+const PREPARED_AGE_MAX_DEFAULT: Duration = Duration::from_secs(600);
 const SNAPSHOT_AGE_MAX_DEFAULT: Duration = Duration::from_secs(600);
 
 /// How a store is opened: see [`Db::builder`].
@@ -91,6 +115,8 @@ pub struct DbBuilder {
     segment_bytes: u64,
     checkpoint_interval: Duration,
     snapshot_age_max: Duration,
+    prepared_max: usize,
+    prepared_age_max: Duration,
     io: Io,
     probe: bool,
     durable_write: Option<DurableWrite>,
@@ -124,6 +150,11 @@ pub(crate) struct Options {
     pub(crate) checkpoint_interval: Duration,
     /// From this age on a snapshot has to give way where memory or disk is short.
     pub(crate) snapshot_age_max: Duration,
+    /// Transactions that may be prepared at once, and the bytes of what they hold in memory.
+    pub(crate) prepared_max: usize,
+    pub(crate) prepared_bytes_max: u64,
+    /// From this age on a prepared transaction is an event.
+    pub(crate) prepared_age_max: Duration,
     pub(crate) io: Io,
     pub(crate) probe: bool,
     pub(crate) durable_write: Option<DurableWrite>,
@@ -155,6 +186,8 @@ impl DbBuilder {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             checkpoint_interval: CHECKPOINT_INTERVAL_DEFAULT,
             snapshot_age_max: SNAPSHOT_AGE_MAX_DEFAULT,
+            prepared_max: PREPARED_MAX_DEFAULT,
+            prepared_age_max: PREPARED_AGE_MAX_DEFAULT,
             io: Io::default(),
             probe: true,
             durable_write: None,
@@ -303,6 +336,20 @@ impl DbBuilder {
     /// ```
     pub fn snapshot_age_max(mut self, age: Duration) -> Self {
         self.snapshot_age_max = age;
+        self
+    }
+
+    /// How many transactions may be prepared, and have no outcome, at once; one more gets `TooLarge`. They are kept in memory
+    /// too: together at most a quarter of the memory budget. Default: 65,536.
+    pub fn prepared_max(mut self, count: usize) -> Self {
+        self.prepared_max = count;
+        self
+    }
+
+    /// From this age on a prepared transaction is told of, once, by [`Event::PreparedOld`](crate::Event::PreparedOld). It is
+    /// never ended for its age: only its coordinator, or an operator, can know how. Default: 10 minutes.
+    pub fn prepared_age_max(mut self, age: Duration) -> Self {
+        self.prepared_age_max = age;
         self
     }
 
@@ -489,6 +536,9 @@ impl DbBuilder {
             segment_bytes: self.segment_bytes,
             checkpoint_interval: self.checkpoint_interval,
             snapshot_age_max: self.snapshot_age_max,
+            prepared_max: self.prepared_max,
+            prepared_bytes_max: (memory_budget / 4) as u64,
+            prepared_age_max: self.prepared_age_max,
             io: self.io,
             probe: self.probe,
             durable_write: self.durable_write,

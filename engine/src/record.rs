@@ -5,7 +5,7 @@
 //! ```text
 //! payload   u8 format = 1 · u8 flags = 0 · u16 reserved = 0 · u32 number of operations · operations
 //! operation u8 op · u32 keyspace · u16 key length · key · rest
-//! rest      op 1, 3: u32 value length · value   5: u8 bounds · u16 end length · end   6: i64 addend   else: nothing
+//! rest      op 1, 3, 9, 10, 11: u32 value length · value   5: u8 bounds · u16 end length · end   6: i64 addend   else: nothing
 //! ```
 //!
 //! A payload is also what the delta keeps: rows in memory are ranges of the payload that wrote them, so a commit
@@ -17,6 +17,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
+use crate::Xid;
 use crate::cover::Span;
 use crate::key::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::number::NUMBER_BYTES;
@@ -24,14 +25,18 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 mod catalogue;
+mod prepared;
 mod set;
 
 pub(crate) use catalogue::CatalogueRow;
 pub use catalogue::{Compression, KeyspaceOptions};
+pub(crate) use prepared::{BranchRow, Completion, PreparedRow};
 pub(crate) use set::WriteSet;
 
 /// The keyspace of keyspaces: name → catalogue row.
 pub(crate) const CATALOGUE: u32 = 0;
+/// The keyspace of prepared transactions: xid → what is prepared. In no catalogue.
+pub(crate) const BRANCHES: u32 = u32::MAX - 2;
 
 const FORMAT: u8 = 1;
 const HEADER_BYTES: usize = 8;
@@ -46,6 +51,9 @@ const DROP_KEYSPACE: u8 = 4;
 const REMOVE_RANGE: u8 = 5;
 const ADD: u8 = 6;
 // 7 and 8 are reserved: put with expiry, large value in an extent of its own.
+const PREPARE: u8 = 9;
+const OUTCOME: u8 = 10;
+const HEURISTIC: u8 = 11;
 /// In no payload: what an add comes to behind a put or a removal in the same payload.
 const SET: u8 = u8::MAX;
 
@@ -102,6 +110,22 @@ pub enum Op<'a> {
         keyspace: u32,
         /// Its name.
         name: &'a str,
+    },
+    /// A transaction has voted; its writes wait for an outcome.
+    Prepare {
+        /// Its xid, as a key.
+        xid: &'a [u8],
+        /// What is prepared.
+        row: &'a [u8],
+    },
+    /// A prepared transaction has ended.
+    Outcome {
+        /// Its xid, as a key.
+        xid: &'a [u8],
+        /// How.
+        row: &'a [u8],
+        /// An operator has ended it; that is kept until it is forgotten.
+        is_heuristic: bool,
     },
 }
 
@@ -208,15 +232,15 @@ impl OpPlace {
 
     /// The value's place; none if the row is removed.
     pub(crate) fn value_range(&self) -> Option<Range<usize>> {
-        let is_put = matches!(self.op, PUT | CREATE_KEYSPACE);
+        let is_put = matches!(self.op, PUT | CREATE_KEYSPACE | PREPARE | HEURISTIC);
         is_put.then(|| self.value_at as usize..(self.value_at + self.value_bytes) as usize)
     }
 
     /// What becomes of the row; none for a range.
     pub(crate) fn effect(&self) -> Option<Effect> {
         match self.op {
-            PUT | CREATE_KEYSPACE => self.value_range().map(Effect::Put),
-            REMOVE | DROP_KEYSPACE => Some(Effect::Remove),
+            PUT | CREATE_KEYSPACE | PREPARE | HEURISTIC => self.value_range().map(Effect::Put),
+            REMOVE | DROP_KEYSPACE | OUTCOME => Some(Effect::Remove),
             SET => Some(Effect::Set(self.number())),
             ADD => Some(Effect::Add(self.number())),
             _ => None,
@@ -253,6 +277,11 @@ impl OpPlace {
             None => &[],
         };
         match self.op {
+            PREPARE => Some(Op::Prepare { xid: key, row: value }),
+            OUTCOME | HEURISTIC => {
+                let row = payload.get(self.value_at as usize..(self.value_at + self.value_bytes) as usize)?;
+                Some(Op::Outcome { xid: key, row, is_heuristic: self.op == HEURISTIC })
+            }
             PUT => Some(Op::Put { keyspace, key, value }),
             REMOVE => Some(Op::Remove { keyspace, key }),
             CREATE_KEYSPACE => {
@@ -294,6 +323,11 @@ impl<'a> Reader<'a> {
 }
 
 fn decode_places(payload: &[u8]) -> Result<Vec<OpPlace>, Malformed> {
+    decode_places_of(payload, true)
+}
+
+/// What is prepared prepares nothing itself: so decoding never goes deeper than once.
+fn decode_places_of(payload: &[u8], may_prepare: bool) -> Result<Vec<OpPlace>, Malformed> {
     let mut reader = Reader { bytes: payload, at: 0 };
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(reader.bad("longer than any payload"));
@@ -311,7 +345,7 @@ fn decode_places(payload: &[u8]) -> Result<Vec<OpPlace>, Malformed> {
     }
     let mut places = Vec::with_capacity(count);
     for _ in 0..count {
-        places.push(decode_op(&mut reader)?);
+        places.push(decode_op(&mut reader, may_prepare)?);
     }
     if reader.at != payload.len() {
         return Err(reader.bad("bytes after the last operation"));
@@ -319,13 +353,18 @@ fn decode_places(payload: &[u8]) -> Result<Vec<OpPlace>, Malformed> {
     Ok(places)
 }
 
-fn decode_op(reader: &mut Reader<'_>) -> Result<OpPlace, Malformed> {
+fn decode_op(reader: &mut Reader<'_>, may_prepare: bool) -> Result<OpPlace, Malformed> {
     let start = reader.at;
     let bad = |what| Malformed { at: start, what };
     let [op] = reader.array()?;
     let keyspace = u32::from_le_bytes(reader.array()?);
     if keyspace == CATALOGUE {
         return Err(bad("an operation on the catalogue itself"));
+    }
+    if (keyspace >= BRANCHES || matches!(op, PREPARE | OUTCOME | HEURISTIC))
+        && (keyspace != BRANCHES || !matches!(op, PREPARE | OUTCOME | HEURISTIC))
+    {
+        return Err(bad("an operation on a keyspace that is not for it"));
     }
     let key_bytes = u32::from(u16::from_le_bytes(reader.array()?));
     let key_at = reader.at as u32;
@@ -361,6 +400,20 @@ fn decode_op(reader: &mut Reader<'_>) -> Result<OpPlace, Malformed> {
             }
         }
         ADD => place.set_number(ADD, i64::from_le_bytes(reader.array()?)),
+        PREPARE | OUTCOME | HEURISTIC if may_prepare => {
+            place.value_bytes = u32::from_le_bytes(reader.array()?);
+            place.value_at = reader.at as u32;
+            let row = BranchRow::decode(reader.take(place.value_bytes as usize)?);
+            let is_right = match (op, row) {
+                (PREPARE, Some(BranchRow::Prepared(_))) => true,
+                (OUTCOME, Some(BranchRow::Completed(completion))) => completion.outcome <= 3,
+                (HEURISTIC, Some(BranchRow::Completed(completion))) => completion.outcome > 3,
+                _ => false,
+            };
+            if !is_right || Xid::from_key(key).is_none() {
+                return Err(bad("a prepared transaction, or its outcome, that is none"));
+            }
+        }
         _ => return Err(bad("an operation that this version does not know")),
     }
     Ok(place)
@@ -429,6 +482,24 @@ impl Builder {
         self.ops.push(place);
     }
 
+    /// A transaction votes. The row is at most as long as a payload.
+    pub(crate) fn prepare(&mut self, xid: &Xid, row: &PreparedRow) {
+        self.push(PREPARE, BRANCHES, &xid.to_key(), Some(&row.encode()));
+    }
+
+    /// A prepared transaction ends.
+    pub(crate) fn outcome(&mut self, xid: &Xid, completion: Completion) {
+        let op = if completion.outcome > 3 { HEURISTIC } else { OUTCOME };
+        self.push(op, BRANCHES, &xid.to_key(), Some(&completion.encode()));
+    }
+
+    /// Goes on behind the operations of a write set.
+    pub(crate) fn behind(set: &WriteSet) -> Builder {
+        let payload = set.payload().to_vec();
+        let ops = decode_places(&payload).unwrap_or_default();
+        Builder { bytes: payload, ops }
+    }
+
     /// What all operations begin with.
     fn head(&mut self, op: u8, keyspace: u32, key: &[u8], rest: usize) -> OpPlace {
         debug_assert!(key.len() <= KEY_BYTES_MAX);
@@ -447,7 +518,7 @@ impl Builder {
     }
 
     fn push(&mut self, op: u8, keyspace: u32, key: &[u8], value: Option<&[u8]>) {
-        debug_assert!(value.is_none_or(|v| v.len() <= VALUE_BYTES_MAX));
+        debug_assert!(op == PREPARE || value.is_none_or(|v| v.len() <= VALUE_BYTES_MAX));
         let mut place = self.head(op, keyspace, key, value.map_or(0, |value| 4 + value.len()));
         if let Some(value) = value {
             self.bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());

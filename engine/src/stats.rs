@@ -29,6 +29,14 @@ pub struct Stats {
     pub commits: u64,
     /// Transactions that lost against another.
     pub conflicts: u64,
+    /// Transactions that are prepared and have no outcome.
+    pub prepared: u64,
+    /// Bytes that they hold.
+    pub prepared_bytes: u64,
+    /// Prepared transactions that were committed.
+    pub prepared_committed: u64,
+    /// Prepared transactions that were rolled back.
+    pub prepared_rolled_back: u64,
     /// Flushes of the device that the log asked for: commits by syncs is the group size.
     pub syncs: u64,
     /// Bytes that the log gave to the device.
@@ -142,6 +150,8 @@ impl Stats {
         let counters = [
             ("commits_total", "Commits that wrote something.", self.commits),
             ("conflicts_total", "Transactions that lost against another.", self.conflicts),
+            ("prepared_committed_total", "Prepared transactions committed.", self.prepared_committed),
+            ("prepared_rolled_back_total", "Prepared transactions rolled back.", self.prepared_rolled_back),
             ("log_syncs_total", "Flushes of the device asked for by the log.", self.syncs),
             ("log_device_bytes_total", "Bytes the log gave to the device.", self.log_device_bytes),
             ("log_payload_bytes_total", "Bytes commits placed in the log.", self.log_payload_bytes),
@@ -154,6 +164,8 @@ impl Stats {
             ("events_dropped_total", "Events that the listener was too slow for.", self.events_dropped),
         ];
         let gauges = [
+            ("prepared", "Transactions prepared and in doubt.", self.prepared),
+            ("prepared_bytes", "Bytes that they hold.", self.prepared_bytes),
             ("disk_bytes", "Bytes on disk.", self.disk_bytes),
             ("log_bytes", "Bytes of log kept.", self.log_bytes),
             ("delta_bytes", "Memory of deltas.", self.delta_bytes),
@@ -213,8 +225,18 @@ fn histogram(out: &mut String, name: &str, help: &str, times: &HistogramSnapshot
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    pub(crate) prepared_committed: AtomicU64,
+    pub(crate) prepared_rolled_back: AtomicU64,
     pub(crate) commit_us: Histogram,
     pub(crate) checkpoint_us: Histogram,
+}
+
+impl Counters {
+    /// A prepared transaction got its outcome.
+    pub(crate) fn note_outcome(&self, is_commit: bool) {
+        let counter = if is_commit { &self.prepared_committed } else { &self.prepared_rolled_back };
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// A finished checkpoint.
@@ -317,6 +339,14 @@ pub enum Event {
     /// Snapshots had to give way: see [`DbBuilder::snapshot_age_max`](crate::DbBuilder::snapshot_age_max).
     SnapshotOld {
         /// How old the oldest of them was.
+        age: Duration,
+    },
+    /// A transaction has been prepared for so long: see
+    /// [`DbBuilder::prepared_age_max`](crate::DbBuilder::prepared_age_max). Its coordinator may be gone.
+    PreparedOld {
+        /// Which.
+        xid: crate::Xid,
+        /// For how long.
         age: Duration,
     },
     /// The store refuses writes from now on.

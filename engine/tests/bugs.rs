@@ -28,9 +28,10 @@ thread_local! {
 }
 
 /// These tests are worth something: each deliberate mistake turns those red that are there for it. Of those that are
-/// left out, the ones of isolation are noticed by `tests/history.rs`, and a checkpoint that does not wait for what it
-/// folds, a matter of an unlucky moment between threads, by the seeds of `seawall torture`; those also notice, seldom, a
-/// superblock that is not repeated, as `tree::tests::give_back` always does.
+/// left out, the ones of isolation are noticed by `tests/history.rs`, those of prepared transactions by
+/// `tests/prepared.rs`, and a checkpoint that does not wait for what it folds, a matter of an unlucky moment between
+/// threads, by the seeds of `seawall torture`; those also notice, seldom, a superblock that is not repeated, as
+/// `tree::tests::give_back` always does.
 #[test]
 fn every_deliberate_mistake_is_noticed() {
     type Guard = (Mutation, &'static [fn()]);
@@ -82,8 +83,10 @@ fn every_deliberate_mistake_is_noticed() {
     ];
     let is_guarded = |mutation: &Mutation| guards.iter().any(|(guarded, _)| guarded == mutation);
     let others = [Mutation::FoldUnfrozen, Mutation::RepeatUnwritten];
-    let is_elsewhere =
-        |mutation: &Mutation| Mutation::ISOLATION.contains(mutation) || others.contains(mutation);
+    let is_elsewhere = |mutation: &Mutation| {
+        let [isolation, prepared] = [&Mutation::ISOLATION[..], &Mutation::PREPARED];
+        isolation.contains(mutation) || prepared.contains(mutation) || others.contains(mutation)
+    };
     assert!(Mutation::ALL.iter().all(|mutation| is_guarded(mutation) != is_elsewhere(mutation)));
     for (mutation, tests) in guards {
         for (i, test) in tests.iter().enumerate() {

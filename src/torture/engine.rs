@@ -23,7 +23,8 @@ const KEYSPACES: [&str; 3] = ["accounts", "blobs", "c"];
 pub fn mutations() -> Vec<&'static str> {
     // One of isolation is enough here: the others are for the engine's own test of histories.
     let is_told = |mutation: &&Mutation| {
-        **mutation == Mutation::SkipValidation || !Mutation::ISOLATION.contains(mutation)
+        **mutation == Mutation::SkipValidation
+            || !Mutation::ISOLATION.contains(mutation) && !Mutation::PREPARED.contains(mutation)
     };
     let own = Mutation::ALL.iter().filter(is_told).map(|mutation| mutation.name());
     own.chain(MutantDisk::names()).collect()

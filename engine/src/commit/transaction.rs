@@ -15,7 +15,7 @@ use crate::key::{KeyRange, check_key, check_value};
 use crate::keyspace::{Life, check_name};
 use crate::memory::{CHARGE_STEP, Charge, Memory};
 use crate::number::{NUMBER_BYTES, no_number};
-use crate::options::{Isolation, TxOptions};
+use crate::options::{Isolation, OnPrepared, TxOptions};
 use crate::read::track::ReadLog;
 use crate::read::view::{Readable, Snapshot};
 use crate::record::{Builder, CatalogueRow, KeyspaceOptions, WriteSet};
@@ -29,6 +29,7 @@ use std::time::Duration;
 use locking::Doom;
 
 mod locking;
+mod preparing;
 mod reading;
 
 /// How long a row's lock is waited for.
@@ -66,6 +67,7 @@ pub struct Transaction {
     is_pinned: AtomicBool,
     locks: Option<Held>,
     lock_timeout: Option<Duration>,
+    on_prepared: OnPrepared,
     doom: Option<Doom>,
     own: OwnWrites,
     /// For what it writes.
@@ -129,6 +131,7 @@ impl Transaction {
             is_pinned: AtomicBool::new(false),
             locks: None,
             lock_timeout: options.lock_timeout,
+            on_prepared: options.on_prepared,
             doom: None,
             own: OwnWrites::default(),
             charge,
@@ -470,7 +473,8 @@ impl Transaction {
     /// Returns when the commit is visible, at the durability asked for.
     ///
     /// # Errors
-    /// `Conflict`, `Deadlock`: another won, nothing happened. `SnapshotTooOld`, `NoSpace`, `TooLarge`, `KeyspaceMissing`, `Closed`, `Poisoned`:
+    /// `Conflict`, `Deadlock`: another won, nothing happened. `PreparedConflict`: another is prepared and may win, nothing
+    /// happened. `SnapshotTooOld`, `NoSpace`, `TooLarge`, `KeyspaceMissing`, `Closed`, `Poisoned`:
     /// nothing happened. `CommitUnknown`: it may or may not survive; ask again after reopening.
     ///
     /// ```

@@ -3,7 +3,9 @@
 use crate::commit::locks::{Held, Locks};
 use crate::commit::log::CommitLog;
 use crate::commit::pending::Pending;
-use crate::commit::sequencer::Sequencer;
+use crate::commit::prepared::branch::{Branch, Ending};
+use crate::commit::prepared::table::Limits;
+use crate::commit::sequencer::{Role, Sequencer};
 use crate::commit::ticket::Ticket;
 use crate::commit::validate::Seen;
 use crate::keyspace::{Catalogue, Life};
@@ -12,7 +14,7 @@ use crate::memory::{Charge, Memory, MemoryStats};
 use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::Options;
 use crate::read::track::ReadSet;
-use crate::read::view::Reads;
+use crate::read::view::{DeltaBytes, Reads};
 use crate::record::{Effect, WriteSet};
 use crate::stats::{Counters, Event, Stats};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
@@ -111,18 +113,55 @@ impl Core {
         } else {
             self.sequencer.commit(set, touched, seen, durability)
         };
+        let pending = self.placed(placed, &deltas)?;
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(pending)
+    }
+
+    fn placed(&self, placed: Result<Arc<Pending>>, deltas: &DeltaBytes) -> Result<Arc<Pending>> {
         if matches!(placed, Err(Error::NoSpace)) {
             // A checkpoint may give log back.
             self.fold.request(&*self.runtime);
             self.tell(Event::NoSpace);
         }
         let pending = placed.inspect_err(|_| self.note_failure())?;
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        if self.needs_fold(&deltas) {
+        if self.needs_fold(deltas) {
             self.fold.request(&*self.runtime);
         }
         self.share_memory(deltas.total());
         Ok(pending)
+    }
+
+    /// A vote takes its place.
+    pub(crate) fn place_prepare(
+        &self,
+        branch: &Arc<Branch>,
+        record: WriteSet,
+        touched: &[Arc<Life>],
+        seen: Seen<'_>,
+        durability: Durability,
+    ) -> Result<Arc<Pending>> {
+        let deltas = self.reads.deltas();
+        self.throttle(&deltas, &record)?;
+        let limits = Limits { count: self.options.prepared_max, bytes: self.options.prepared_bytes_max };
+        let role = Role::Prepare(branch, seen, limits);
+        self.placed(self.sequencer.commit_as(role, record, touched, durability), &deltas)
+    }
+
+    /// An outcome takes its place. One that gives back is not slowed.
+    pub(crate) fn place_ending(
+        &self,
+        branch: &Arc<Branch>,
+        record: WriteSet,
+        ending: Ending,
+        durability: Durability,
+    ) -> Result<Arc<Pending>> {
+        let deltas = self.reads.deltas();
+        if ending.applies() {
+            self.throttle(&deltas, &record)?;
+        }
+        let role = Role::Outcome(branch, ending);
+        self.placed(self.sequencer.commit_as(role, record, &[], durability), &deltas)
     }
 
     /// A batch's adds need rows that hold numbers, or nothing: that is looked at in a snapshot, and again if another has
@@ -211,7 +250,12 @@ impl Core {
     pub(super) fn stats(&self) -> Stats {
         let (log, tree) = (self.log.stats(), self.store.stats());
         let log_bytes = self.log.log_bytes();
+        let (prepared, prepared_bytes) = self.sequencer.prepared_size();
         Stats {
+            prepared: prepared as u64,
+            prepared_bytes,
+            prepared_committed: self.counters.prepared_committed.load(Ordering::Relaxed),
+            prepared_rolled_back: self.counters.prepared_rolled_back.load(Ordering::Relaxed),
             commits: self.counters.commits.load(Ordering::Relaxed),
             conflicts: self.sequencer.conflicts.load(Ordering::Relaxed),
             syncs: log.syncs,

@@ -21,7 +21,7 @@ use crate::mutation::Mutation;
 use crate::options::StageHook;
 use crate::read::scan::Merge;
 use crate::read::view::{DeltaBytes, Reads};
-use crate::record::{CATALOGUE, CatalogueRow, Compression};
+use crate::record::{BRANCHES, CATALOGUE, CatalogueRow, Compression};
 use crate::stats::{Checkpoint, Event};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 use crate::tree::{Change, Root, Superblock};
@@ -244,6 +244,7 @@ impl Core {
 
     /// Gives up memory that nobody needs any more, or that old snapshots have held for long enough.
     fn tidy(&self) {
+        self.tell_of_old_branches();
         self.sequencer.prune(self.memory.retained_max());
         self.give_way(|| {
             // Whoever has just given way may have been all that kept deltas for validation.
@@ -297,6 +298,7 @@ impl Core {
             if self.fold.is_tidying_requested.swap(false, Ordering::AcqRel) {
                 self.tidy();
             }
+            self.tell_of_old_branches();
             let mut pause = self.options.checkpoint_interval.max(Duration::from_millis(1));
             let is_requested = self.fold.is_requested.swap(false, Ordering::AcqRel);
             if self.sequencer.check().is_ok() && (is_requested || self.is_due()) {
@@ -334,6 +336,9 @@ pub(crate) fn fold_below(
         fold.on_stage(move |stage| hook(stage));
     }
     for keyspace in keyspaces {
+        if keyspace == BRANCHES && reads.errs_by(Mutation::FoldUnprepared) {
+            continue;
+        }
         if dropped.contains(&keyspace) {
             fold.drop_keyspace(keyspace)?;
             continue;

@@ -306,6 +306,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         options,
     });
     core.share_memory(core.reads.memory());
+    core.restore_branches()?;
     let handle = Arc::new(Handle::new(Arc::clone(&core)));
     if core.options.background {
         let starting = |source| Error::io("start a thread for", &core.options.path, None, source);

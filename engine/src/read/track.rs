@@ -180,7 +180,19 @@ impl ReadSet {
         self.parts.iter().flat_map(|(keyspace, part)| part.points.iter().map(|key| (*keyspace, &**key)))
     }
 
-    fn spans(&self) -> impl Iterator<Item = (u32, &Key, Option<&Key>)> {
+    /// The spans of keys that were read.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (u32, Span)> {
+        self.key_spans().map(|(keyspace, from, to)| (keyspace, span_of(from, to)))
+    }
+
+    /// Adds a span.
+    pub(crate) fn add(&mut self, keyspace: u32, span: Span) {
+        let to = span.to.as_deref().map(Into::into);
+        let added = self.parts.entry(keyspace).or_default().add_span((&*span.from).into(), to);
+        self.bytes = self.bytes.saturating_add_signed(added);
+    }
+
+    fn key_spans(&self) -> impl Iterator<Item = (u32, &Key, Option<&Key>)> {
         self.parts
             .iter()
             .flat_map(|(keyspace, part)| part.spans.iter().map(|(from, to)| (*keyspace, from, to.as_ref())))
@@ -201,7 +213,7 @@ impl ReadSet {
             });
         }
         self.points().any(|(keyspace, key)| set.contains(keyspace, key))
-            || self.spans().any(|(keyspace, from, to)| writes_between(set, keyspace, from, to))
+            || self.key_spans().any(|(keyspace, from, to)| writes_between(set, keyspace, from, to))
     }
 
     /// Whether a delta holds a version from `since` on of anything that was read.
@@ -209,7 +221,7 @@ impl ReadSet {
         let is_newer = |lsn: Option<Lsn>| lsn.is_some_and(|lsn| lsn >= since);
         self.points().any(|(keyspace, key)| is_newer(delta.newest_lsn(keyspace, key)))
             || self
-                .spans()
+                .key_spans()
                 .any(|(keyspace, from, to)| delta.is_changed_in(keyspace, &span_of(from, to), since))
     }
 

@@ -1,6 +1,6 @@
 //! What the operations of one payload come to.
 
-use super::{ADD, Effect, Malformed, OpPlace, REMOVE_RANGE, SET, decode_places};
+use super::{ADD, Effect, Malformed, OpPlace, REMOVE_RANGE, SET, decode_places, decode_places_of};
 use crate::cover::{Cover, Span};
 use crate::number::number_of;
 use seawall_wal::Slice;
@@ -68,6 +68,16 @@ impl WriteSet {
     /// From a payload of the log.
     pub(crate) fn decode(payload: Vec<u8>) -> Result<WriteSet, Malformed> {
         let places = decode_places(&payload)?;
+        WriteSet::sound(payload, places)
+    }
+
+    /// As [`decode`](Self::decode), of what a transaction has prepared.
+    pub(super) fn decode_prepared(payload: Vec<u8>) -> Result<WriteSet, Malformed> {
+        let places = decode_places_of(&payload, false)?;
+        WriteSet::sound(payload, places)
+    }
+
+    fn sound(payload: Vec<u8>, places: Vec<OpPlace>) -> Result<WriteSet, Malformed> {
         let set = WriteSet::new(Arc::new(payload), places);
         match set.flaw {
             Some(flaw) => Err(flaw),
@@ -86,6 +96,12 @@ impl WriteSet {
 
     pub(crate) fn payload(&self) -> &Arc<Vec<u8>> {
         &self.payload
+    }
+
+    /// Name and catalogue row of each keyspace that begins.
+    pub(crate) fn creations(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let rows = self.rows.iter().filter(|row| row.created().is_some());
+        rows.filter_map(|row| Some((self.key_of(row).1, self.payload.get(row.value_range()?)?)))
     }
 
     pub(crate) fn rows(&self) -> &[OpPlace] {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 const GRID: u64 = 4096;
 const ROOTS: u32 = 0xFFFF_FFFF;
 const FREE_MAP: u32 = 0xFFFF_FFFE;
+const BRANCHES: u32 = 0xFFFF_FFFD;
 
 pub type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 type Result<T> = std::result::Result<T, Refusal>;
@@ -340,12 +341,13 @@ fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
         let key = bytes_at(payload, at + 7, key_len)?.to_vec();
         at += 7 + key_len;
         let mut value = Vec::new();
-        if op == 1 || op == 3 {
+        if op == 1 || op == 3 || (9..=11).contains(&op) {
             let len = u32_at(payload, at)? as usize;
             value = bytes_at(payload, at + 4, len)?.to_vec();
             at += 4 + len;
         }
         demand(keyspace != 0, "an operation on the catalogue itself")?;
+        demand((keyspace >= BRANCHES) == (op >= 9), "an operation in a keyspace that is not for it")?;
         let rows = all.entry(keyspace).or_default();
         if op == 5 {
             let kinds = field::<1>(payload, at)?[0];
@@ -367,8 +369,8 @@ fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
             continue;
         }
         match op {
-            1 => drop(all.entry(keyspace).or_default().insert(key, value)),
-            2 => drop(all.entry(keyspace).or_default().remove(&key)),
+            1 | 9 | 11 => drop(all.entry(keyspace).or_default().insert(key, value)),
+            2 | 10 => drop(all.entry(keyspace).or_default().remove(&key)),
             3 => drop(all.entry(0).or_default().insert(key, value)),
             4 => {
                 all.entry(0).or_default().remove(&key);

@@ -81,6 +81,7 @@ impl<'a> Printer<'a> {
             key: Value::Null,
             value: Value::Null,
         };
+        let branch = |op, xid: &[u8]| Line { key: self.bytes(Some(xid)), ..whole(op, "") };
         match op {
             Op::Put { keyspace, key, value } => row("put", keyspace, key, self.bytes(Some(value))),
             Op::Remove { keyspace, key } => row("remove", keyspace, key, Value::Null),
@@ -102,6 +103,9 @@ impl<'a> Printer<'a> {
             }
             Op::CreateKeyspace { name, .. } => whole("create", name),
             Op::DropKeyspace { name, .. } => whole("drop", name),
+            Op::Prepare { xid, .. } => branch("prepare", xid),
+            Op::Outcome { xid, is_heuristic: false, .. } => branch("outcome", xid),
+            Op::Outcome { xid, .. } => branch("heuristic-outcome", xid),
             _ => whole("other", ""),
         }
     }

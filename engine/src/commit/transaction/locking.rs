@@ -82,6 +82,7 @@ impl Transaction {
             return self.row_over(life, key, || Ok(None));
         }
         self.lock(life, key)?;
+        self.mind_newest(life, key)?;
         self.catch_up(life, key)?;
         self.row_over(life, key, || {
             self.reads.note_row(life, key);

@@ -132,6 +132,7 @@ impl Readable for Transaction {
         let (life, key) = (ks.life(), key.as_ref());
         self.check_keyspace(life)?;
         self.row_over(life, key, || {
+            self.mind_row(life, key)?;
             self.note(life, key);
             self.snapshot.get_row(life, key)
         })
@@ -146,6 +147,7 @@ impl Readable for Transaction {
             _ => false,
         };
         let wanted: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).filter(|key| needs_below(key)).collect();
+        wanted.iter().try_for_each(|key| self.mind_row(life, key))?;
         wanted.iter().for_each(|key| self.note(life, key));
         let found = if wanted.is_empty() { Vec::new() } else { self.snapshot.get_rows(life, &wanted)? };
         let mut found = found.into_iter();
@@ -153,21 +155,22 @@ impl Readable for Transaction {
     }
 
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {
-        match self.check_keyspace(ks.life()) {
+        match self.check_keyspace(ks.life()).and_then(|()| self.mind_range(ks.life(), &range)) {
             Ok(()) => Scan::range(&self.snapshot, ks.life(), self.own(ks.life()), &range),
             Err(error) => Scan::failed(error),
         }
     }
 
     fn prefix(&self, ks: &Keyspace, prefix: impl AsRef<[u8]>) -> Scan {
-        match self.check_keyspace(ks.life()) {
-            Ok(()) => Scan::prefix(&self.snapshot, ks.life(), self.own(ks.life()), prefix.as_ref()),
+        let prefix = prefix.as_ref();
+        match self.check_keyspace(ks.life()).and_then(|()| self.mind_prefix(ks.life(), prefix)) {
+            Ok(()) => Scan::prefix(&self.snapshot, ks.life(), self.own(ks.life()), prefix),
             Err(error) => Scan::failed(error),
         }
     }
 
     fn cursor(&self, ks: &Keyspace) -> Cursor {
-        match self.check_keyspace(ks.life()) {
+        match self.check_keyspace(ks.life()).and_then(|()| self.mind_range(ks.life(), &..)) {
             Ok(()) => Cursor::new(&self.snapshot, ks.life(), self.own(ks.life())),
             Err(error) => Cursor::failed(error),
         }
