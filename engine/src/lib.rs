@@ -49,6 +49,7 @@ pub use key::{Entry, KeyRange};
 pub use options::{DbBuilder, Isolation, TxOptions};
 pub use read::cursor::Cursor;
 pub use read::scan::Scan;
+pub use read::value::ValueReader;
 pub use read::view::{Readable, Snapshot};
 pub use record::{Compression, KeyspaceOptions};
 pub use seawall_wal::{Durability, Lsn, Recovery, Retainer, Runtime, Slice};

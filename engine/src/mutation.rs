@@ -49,11 +49,17 @@ pub enum Mutation {
     ShowUnreached,
     /// A transaction's snapshot moves on for a lock that it got, whatever it had read before.
     RefreshBlindly,
+    /// A streamed value is not synced before a record names it.
+    StreamUnsynced,
+    /// Redo does not set aside the extents of the values that records name.
+    RedoUnreserved,
+    /// A streamed value's extents are given back when its transaction is gone, although a record names them.
+    FreeStreamed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 22] = [
+    pub const ALL: [Mutation; 25] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
@@ -76,6 +82,9 @@ impl Mutation {
         Mutation::ForgetRecent,
         Mutation::ShowUnreached,
         Mutation::RefreshBlindly,
+        Mutation::StreamUnsynced,
+        Mutation::RedoUnreserved,
+        Mutation::FreeStreamed,
     ];
 
     /// Those of isolation, which only several transactions at once can tell: `tests/history.rs` does.
@@ -116,6 +125,9 @@ impl Mutation {
             Mutation::ForgetRecent => "forget-recent",
             Mutation::ShowUnreached => "show-unreached",
             Mutation::RefreshBlindly => "refresh-blindly",
+            Mutation::StreamUnsynced => "stream-unsynced",
+            Mutation::RedoUnreserved => "redo-unreserved",
+            Mutation::FreeStreamed => "free-streamed",
         }
     }
 

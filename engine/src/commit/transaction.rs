@@ -29,6 +29,7 @@ use locking::Doom;
 
 mod locking;
 mod reading;
+mod streaming;
 
 /// How long a row's lock is waited for.
 const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use crate::commit::ticket::Ticket;
 use crate::commit::validate::Seen;
 use crate::keyspace::{Catalogue, Life};
 use crate::life::checkpoint::FoldState;
+use crate::mutation::Mutation;
 use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::Options;
 use crate::read::track::ReadSet;
@@ -105,11 +106,19 @@ impl Core {
         self.check_writable()?;
         let deltas = self.reads.deltas();
         self.throttle(deltas.bytes)?;
+        // V2: from here on only a fold may free them, unless there comes to be no record.
+        let naming = set.naming().to_vec();
+        if !self.options.has(Mutation::FreeStreamed) {
+            naming.iter().for_each(|is_named| is_named.store(true, Ordering::Release));
+        }
         let placed = if set.is_blind && set.has_adds() {
             self.place_adds(&set, touched, durability)
         } else {
             self.sequencer.commit(set, touched, seen, durability)
         };
+        if placed.as_ref().is_err_and(Error::is_without_effect) {
+            naming.iter().for_each(|is_named| is_named.store(false, Ordering::Release));
+        }
         if matches!(placed, Err(Error::NoSpace)) {
             // A checkpoint may give log back.
             self.fold.request(&*self.runtime);
@@ -193,6 +202,22 @@ impl Core {
     pub(super) fn pause(&self, time: Duration) {
         let word = AtomicU32::new(0);
         self.runtime.wait(&word, 0, Some(time));
+    }
+
+    /// The data file failed outside a checkpoint: what that would mean for one, it means here.
+    pub(crate) fn data_failed(&self, error: &Error) {
+        match error {
+            Error::NoSpace => {
+                // A checkpoint may free what is dead.
+                self.fold.request(&*self.runtime);
+                self.tell(&Event::NoSpace);
+            }
+            error if !self.store.is_usable() => {
+                self.sequencer.fail(Arc::new(error.again()));
+                self.note_failure();
+            }
+            _ => {}
+        }
     }
 
     /// A failure of the log is told once; the sequencer knows it already.

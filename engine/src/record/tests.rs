@@ -143,6 +143,7 @@ fn a_set_is_what_its_operations_come_to_in_call_order() {
                     assert!(!is_cleared && expected.is_none() && delta == added[key]);
                     None
                 }
+                Some(Effect::PutLarge(_)) => panic!("none was put"),
                 None => is_cleared.then_some(None),
             };
             assert_eq!(found, *expected, "{key}");

@@ -83,6 +83,9 @@ impl<'a> Printer<'a> {
         };
         match op {
             Op::Put { keyspace, key, value } => row("put", keyspace, key, self.bytes(Some(value))),
+            Op::PutLarge { keyspace, key, len, pointers } => {
+                row("put-large", keyspace, key, json!({ "bytes": len, "pieces": pointers.len() / 32 }))
+            }
             Op::Remove { keyspace, key } => row("remove", keyspace, key, Value::Null),
             Op::Add { keyspace, key, delta } => row("add", keyspace, key, json!(delta)),
             Op::RemoveRange { keyspace, from, to } => {
