@@ -6,10 +6,11 @@ use seawall::wal::{self, Disk};
 use seawall::{
     Checkpoint, Compression, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener,
     Isolation, KeyRange, Keyspace, KeyspaceOptions, Lsn, Progress, Readable, Result, Retainer, Runtime,
-    Savepoint, Scan, Slice, Snapshot, Stats, Ticket, Transaction, TxOptions, VerifyReport, WriteBatch,
+    Savepoint, Scan, Slice, Snapshot, Stats, Ticket, Transaction, TxOptions, ValueReader, VerifyReport,
+    WriteBatch,
 };
 use std::future::Future;
-use std::io;
+use std::io::{self, Read};
 use std::iter::FusedIterator;
 use std::ops::{Bound, Deref, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -215,6 +216,11 @@ fn all_reads(reader: &impl Readable, ks: &Keyspace) -> Result<()> {
     let found: Option<Slice> = reader.get(ks, "a")?;
     assert!(found.is_some());
     let many: Vec<Option<Slice>> = reader.multi_get(ks, &["a", "missing"])?;
+    let value: Option<ValueReader> = reader.open_value(ks, "a")?;
+    let mut text = String::new();
+    value.unwrap().read_to_string(&mut text).unwrap();
+    let first: Option<&[u8]> = many[0].as_deref();
+    assert_eq!(first, Some(text.as_bytes()));
     assert!(many[0].is_some() && many[1].is_none());
     assert!(reader.contains_key(ks, b"b")?);
     let rows: Result<Vec<Entry>> = reader.range(ks, ..).collect();

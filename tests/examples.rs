@@ -15,6 +15,7 @@ const EXAMPLES: &[(&str, bool, &str)] = &[
     ("quickstart", true, "before: Some(b\"100\")"),
     ("transact", true, "800 in all accounts"),
     ("counter", true, "400 views, 0 conflicts"),
+    ("stream", true, "8388608 of 8388608 bytes read back"),
     ("log", true, "400 jobs read"),
     ("follow", true, "all of it was seen, in order: true"),
     ("crash_test", false, "none lost"),

@@ -18,6 +18,7 @@
 use crate::cover::{Cover, Span};
 use crate::record::{Effect, WriteSet};
 use crate::sync::{AtomicU8, AtomicU64, Mutex, Ordering as Atomic};
+use crate::tree::LargeValue;
 use removals::Removals;
 pub(crate) use rows::Gathered;
 use rows::{Edge, Kind, Place, Row, Rows};
@@ -60,6 +61,8 @@ pub(crate) struct Delta {
     versions: AtomicU64,
     end: AtomicU64,
     dropped: Mutex<BTreeMap<u32, Lsn>>,
+    /// What was put in extents of its own, replaced since or not, and by which record.
+    large: Mutex<Vec<(Lsn, Slice)>>,
     /// Set when it is folded: there its bytes count for as long as anybody holds it.
     pinned: OnceLock<Arc<AtomicU64>>,
 }
@@ -75,6 +78,7 @@ impl Default for Delta {
             versions: AtomicU64::new(0),
             end: AtomicU64::new(Lsn::MAX.0),
             dropped: Mutex::new(BTreeMap::new()),
+            large: Mutex::new(Vec::new()),
             pinned: OnceLock::new(),
         }
     }
@@ -127,6 +131,10 @@ impl Delta {
         }
         self.bytes.fetch_add(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
         self.versions.fetch_add(set.rows().len() as u64, Atomic::Relaxed);
+        let large: Vec<_> = set.large().map(|value| (lsn, value)).collect();
+        if !large.is_empty() {
+            self.large.lock().extend(large);
+        }
         if !set.removed().is_empty() {
             self.extras.fetch_or(CLEARS, Atomic::Release);
             self.removals.insert(set.removed(), lsn.0);
@@ -148,6 +156,8 @@ impl Delta {
         }
         self.bytes.fetch_sub(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
         self.dropped.lock().retain(|_, at| *at != lsn);
+        // Their extents stay set aside until the store is opened again: the log has not said yet that nobody reads the record.
+        self.large.lock().retain(|(at, _)| *at != lsn);
     }
 
     /// Bytes held: payloads, and the leaves that point into them.
@@ -272,6 +282,11 @@ impl Delta {
         self.extras() & ADDS != 0
     }
 
+    /// The values in extents of their own that were put here, replaced since or not.
+    pub(crate) fn large(&self) -> Vec<LargeValue> {
+        self.large.lock().iter().filter_map(|(_, value)| LargeValue::decode(value.clone()).ok()).collect()
+    }
+
     /// Ids of the keyspaces that end here, and where.
     pub(crate) fn dropped(&self) -> BTreeMap<u32, Lsn> {
         self.dropped.lock().clone()
@@ -394,6 +409,7 @@ fn rows_of(set: &WriteSet, lsn: Lsn) -> impl Iterator<Item = (u32, Row)> {
         let key = row.key_range();
         let (kind, a, b) = match row.effect() {
             Some(Effect::Put(value)) => (Kind::Put, value.start as u32, value.len() as u32),
+            Some(Effect::PutLarge(value)) => (Kind::PutLarge, value.start as u32, value.len() as u32),
             Some(Effect::Set(number)) => rows::number(Kind::Number, number),
             Some(Effect::Add(delta)) => rows::number(Kind::Add, delta),
             Some(Effect::Remove) | None => (Kind::Removed, 0, 0),

@@ -172,6 +172,14 @@ impl Error {
         matches!(self, Error::CommitUnknown { .. })
     }
 
+    /// True if no record of the commit can have come into the log.
+    pub(crate) fn is_without_effect(&self) -> bool {
+        !matches!(
+            self,
+            Error::CommitUnknown { .. } | Error::Io { .. } | Error::Corruption { .. } | Error::Poisoned(_)
+        )
+    }
+
     /// Wraps a system error; a full disk becomes [`Error::NoSpace`].
     pub fn io(op: &'static str, path: &Path, offset: Option<u64>, source: io::Error) -> Error {
         if seawall_wal::error::is_disk_full(&source) {

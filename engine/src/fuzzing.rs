@@ -30,6 +30,10 @@ fn record_bytes(data: &[u8]) {
     for op in &ops {
         match *op {
             Op::Put { keyspace, key, value } => builder.put(keyspace, key, value),
+            Op::PutLarge { keyspace, key, len, pointers } => {
+                let value = [&len.to_le_bytes()[..], pointers].concat();
+                builder.put_large(keyspace, key, &value, None);
+            }
             Op::Remove { keyspace, key } => builder.remove(keyspace, key),
             Op::RemoveRange { keyspace, from, to } => builder.remove_range(keyspace, (from, to)),
             Op::Add { keyspace, key, delta } => builder.add(keyspace, key, delta),

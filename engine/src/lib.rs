@@ -54,6 +54,7 @@ pub use memory::MemoryStats;
 pub use options::{DbBuilder, Isolation, OnPrepared, TxOptions};
 pub use read::cursor::Cursor;
 pub use read::scan::Scan;
+pub use read::value::ValueReader;
 pub use read::view::{Readable, Snapshot};
 pub use record::{Compression, KeyspaceOptions};
 pub use seawall_wal::{Durability, Lsn, Recovery, Retainer, Runtime, Slice};

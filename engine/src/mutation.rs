@@ -63,11 +63,17 @@ pub enum Mutation {
     FoldUnprepared,
     /// A prepared transaction stays when it is committed: it can be committed again.
     KeepPrepared,
+    /// A streamed value is not synced before a record names it.
+    StreamUnsynced,
+    /// Redo does not set aside the extents of the values that records name.
+    RedoUnreserved,
+    /// A streamed value's extents are given back when its transaction is gone, although a record names them.
+    FreeStreamed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 29] = [
+    pub const ALL: [Mutation; 32] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
@@ -97,7 +103,14 @@ impl Mutation {
         Mutation::RestoreUnmarked,
         Mutation::FoldUnprepared,
         Mutation::KeepPrepared,
+        Mutation::StreamUnsynced,
+        Mutation::RedoUnreserved,
+        Mutation::FreeStreamed,
     ];
+
+    /// Those of streamed values: `tests/stream.rs` tells them.
+    pub const STREAMS: [Mutation; 3] =
+        [Mutation::StreamUnsynced, Mutation::RedoUnreserved, Mutation::FreeStreamed];
 
     /// Those of isolation, which only several transactions at once can tell: `tests/history.rs` does.
     pub const ISOLATION: [Mutation; 9] = [
@@ -153,6 +166,9 @@ impl Mutation {
             Mutation::RestoreUnmarked => "restore-unmarked",
             Mutation::FoldUnprepared => "fold-unprepared",
             Mutation::KeepPrepared => "keep-prepared",
+            Mutation::StreamUnsynced => "stream-unsynced",
+            Mutation::RedoUnreserved => "redo-unreserved",
+            Mutation::FreeStreamed => "free-streamed",
         }
     }
 

@@ -4,4 +4,5 @@ pub(crate) mod cursor;
 pub(crate) mod held;
 pub(crate) mod scan;
 pub(crate) mod track;
+pub(crate) mod value;
 pub(crate) mod view;

@@ -3,9 +3,10 @@
 //! The bytes are described in `docs/format/wal.md`, section "Engine records". In short, little endian:
 //!
 //! ```text
-//! payload   u8 format = 1 · u8 flags = 0 · u16 reserved = 0 · u32 number of operations · operations
+//! payload   u8 format = 1 · u8 flags: 1 = has an op 8 · u16 reserved = 0 · u32 number of operations · operations
 //! operation u8 op · u32 keyspace · u16 key length · key · rest
-//! rest      op 1, 3, 9, 10, 11: u32 value length · value   5: u8 bounds · u16 end length · end   6: i64 addend   else: nothing
+//! rest      op 1, 3, 8, 9, 10, 11: u32 value length · value   5: u8 bounds · u16 end length · end   6: i64 addend
+//!           else: nothing
 //! ```
 //!
 //! A payload is also what the delta keeps: rows in memory are ranges of the payload that wrote them, so a commit
@@ -23,6 +24,7 @@ use crate::key::{KEY_BYTES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::number::NUMBER_BYTES;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 mod catalogue;
 mod prepared;
@@ -50,10 +52,17 @@ const CREATE_KEYSPACE: u8 = 3;
 const DROP_KEYSPACE: u8 = 4;
 const REMOVE_RANGE: u8 = 5;
 const ADD: u8 = 6;
-// 7 and 8 are reserved: put with expiry, large value in an extent of its own.
+// 7 is reserved: put with expiry.
+const PUT_LARGE: u8 = 8;
 const PREPARE: u8 = 9;
 const OUTCOME: u8 = 10;
 const HEURISTIC: u8 = 11;
+/// A flag of the payload: it has [`PUT_LARGE`].
+const HAS_LARGE: u8 = 1;
+/// Bytes of what a record says of a large value: its length, and so much for each piece.
+const LARGE_BYTES: (usize, usize) = (8, 32);
+/// A value of the greatest length in the shortest pieces.
+const LARGE_BYTES_MAX: usize = 8 + (1 << 30) / 4096 * 32;
 /// In no payload: what an add comes to behind a put or a removal in the same payload.
 const SET: u8 = u8::MAX;
 
@@ -69,6 +78,17 @@ pub enum Op<'a> {
         key: &'a [u8],
         /// Its new value.
         value: &'a [u8],
+    },
+    /// The row gets a value that stands in extents of its own in the data file.
+    PutLarge {
+        /// The keyspace's id.
+        keyspace: u32,
+        /// The key.
+        key: &'a [u8],
+        /// The value's length, in bytes.
+        len: u64,
+        /// A pointer to each of its pieces, 32 bytes each.
+        pointers: &'a [u8],
     },
     /// The row is gone.
     Remove {
@@ -157,6 +177,11 @@ pub fn decode(payload: &[u8]) -> Result<Vec<Op<'_>>, Malformed> {
     Ok(places.iter().filter_map(|place| place.view(payload)).collect())
 }
 
+/// Whether a payload says that values in extents of their own are among what it puts: cheaper than to decode it.
+pub(crate) fn has_large(payload: &[u8]) -> bool {
+    payload.get(1).is_some_and(|flags| flags & HAS_LARGE != 0)
+}
+
 /// Where an operation's key and value stand in its payload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpPlace {
@@ -177,6 +202,8 @@ pub(crate) struct OpPlace {
 pub(crate) enum Effect {
     /// The value's place in the payload.
     Put(Range<usize>),
+    /// The place in the payload of what names its extents.
+    PutLarge(Range<usize>),
     Remove,
     /// The row is this number.
     Set(i64),
@@ -232,7 +259,7 @@ impl OpPlace {
 
     /// The value's place; none if the row is removed.
     pub(crate) fn value_range(&self) -> Option<Range<usize>> {
-        let is_put = matches!(self.op, PUT | CREATE_KEYSPACE | PREPARE | HEURISTIC);
+        let is_put = matches!(self.op, PUT | PUT_LARGE | CREATE_KEYSPACE | PREPARE | HEURISTIC);
         is_put.then(|| self.value_at as usize..(self.value_at + self.value_bytes) as usize)
     }
 
@@ -240,6 +267,7 @@ impl OpPlace {
     pub(crate) fn effect(&self) -> Option<Effect> {
         match self.op {
             PUT | CREATE_KEYSPACE | PREPARE | HEURISTIC => self.value_range().map(Effect::Put),
+            PUT_LARGE => self.value_range().map(Effect::PutLarge),
             REMOVE | DROP_KEYSPACE | OUTCOME => Some(Effect::Remove),
             SET => Some(Effect::Set(self.number())),
             ADD => Some(Effect::Add(self.number())),
@@ -283,6 +311,11 @@ impl OpPlace {
                 Some(Op::Outcome { xid: key, row, is_heuristic: self.op == HEURISTIC })
             }
             PUT => Some(Op::Put { keyspace, key, value }),
+            PUT_LARGE => {
+                let len = value.first_chunk::<8>().map_or(0, |len| u64::from_le_bytes(*len));
+                let pointers = value.get(LARGE_BYTES.0..).unwrap_or_default();
+                Some(Op::PutLarge { keyspace, key, len, pointers })
+            }
             REMOVE => Some(Op::Remove { keyspace, key }),
             CREATE_KEYSPACE => {
                 Some(Op::CreateKeyspace { keyspace, name: std::str::from_utf8(key).ok()?, row: value })
@@ -336,7 +369,7 @@ fn decode_places_of(payload: &[u8], may_prepare: bool) -> Result<Vec<OpPlace>, M
     if format != FORMAT {
         return Err(Malformed { at: 0, what: "a format that this version does not know" });
     }
-    if flags != 0 || reserved_low != 0 || reserved_high != 0 {
+    if flags & !HAS_LARGE != 0 || reserved_low != 0 || reserved_high != 0 {
         return Err(Malformed { at: 1, what: "flags that this version does not know" });
     }
     let count = u32::from_le_bytes(reader.array()?) as usize;
@@ -346,6 +379,9 @@ fn decode_places_of(payload: &[u8], may_prepare: bool) -> Result<Vec<OpPlace>, M
     let mut places = Vec::with_capacity(count);
     for _ in 0..count {
         places.push(decode_op(&mut reader, may_prepare)?);
+    }
+    if places.iter().any(|place| place.op == PUT_LARGE) != (flags & HAS_LARGE != 0) {
+        return Err(Malformed { at: 1, what: "a flag that says of large values what is not so" });
     }
     if reader.at != payload.len() {
         return Err(reader.bad("bytes after the last operation"));
@@ -378,6 +414,16 @@ fn decode_op(reader: &mut Reader<'_>, may_prepare: bool) -> Result<OpPlace, Malf
     }
     match op {
         REMOVE | DROP_KEYSPACE => {}
+        PUT_LARGE => {
+            place.value_bytes = u32::from_le_bytes(reader.array()?);
+            let bytes = place.value_bytes as usize;
+            let is_list = bytes > LARGE_BYTES.0 && (bytes - LARGE_BYTES.0).is_multiple_of(LARGE_BYTES.1);
+            if !is_list || bytes > LARGE_BYTES_MAX {
+                return Err(bad("a large value without a list of its pieces"));
+            }
+            place.value_at = reader.at as u32;
+            reader.take(bytes)?;
+        }
         PUT | CREATE_KEYSPACE => {
             place.value_bytes = u32::from_le_bytes(reader.array()?);
             if place.value_bytes as usize > VALUE_BYTES_MAX {
@@ -424,6 +470,7 @@ fn decode_op(reader: &mut Reader<'_>, may_prepare: bool) -> Result<OpPlace, Malf
 pub(crate) struct Builder {
     bytes: Vec<u8>,
     ops: Vec<OpPlace>,
+    naming: Vec<Arc<AtomicBool>>,
 }
 
 impl Builder {
@@ -438,11 +485,27 @@ impl Builder {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.ops.clear();
+        self.naming.clear();
     }
 
     /// Key and value are within their limits, and the whole within [`PAYLOAD_BYTES_MAX`]: the caller has looked.
     pub(crate) fn put(&mut self, keyspace: u32, key: &[u8], value: &[u8]) {
         self.push(PUT, keyspace, key, Some(value));
+    }
+
+    /// `value` is what names the value's extents; `naming` is set before the record gets its place.
+    pub(crate) fn put_large(
+        &mut self,
+        keyspace: u32,
+        key: &[u8],
+        value: &[u8],
+        naming: Option<Arc<AtomicBool>>,
+    ) {
+        self.push(PUT_LARGE, keyspace, key, Some(value));
+        if let Some(flags) = self.bytes.get_mut(1) {
+            *flags |= HAS_LARGE;
+        }
+        self.naming.extend(naming);
     }
 
     pub(crate) fn remove(&mut self, keyspace: u32, key: &[u8]) {
@@ -497,7 +560,7 @@ impl Builder {
     pub(crate) fn behind(set: &WriteSet) -> Builder {
         let payload = set.payload().to_vec();
         let ops = decode_places(&payload).unwrap_or_default();
-        Builder { bytes: payload, ops }
+        Builder { bytes: payload, ops, naming: set.naming().to_vec() }
     }
 
     /// What all operations begin with.
@@ -538,7 +601,9 @@ impl Builder {
         if self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8 {
             self.bytes.shrink_to_fit();
         }
-        WriteSet::new(Arc::new(self.bytes), self.ops)
+        let mut set = WriteSet::new(Arc::new(self.bytes), self.ops);
+        set.naming = self.naming;
+        set
     }
 }
 

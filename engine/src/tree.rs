@@ -37,6 +37,7 @@ mod open;
 mod pack;
 mod ptr;
 mod space;
+mod stream;
 mod superblock;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,8 @@ mod write;
 pub use changes::Change;
 pub use fold::Fold;
 pub use ptr::{BlockKind, Ptr};
+pub use stream::LargeValue;
+pub(crate) use stream::{Located, PIECE_BYTES_MAX};
 pub use superblock::{FORMAT_VERSION, Superblock};
 pub use verify::TreeReport;
 pub use walk::TreeCursor;
@@ -59,7 +62,7 @@ use space::Space;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
@@ -87,9 +90,12 @@ pub struct TreeStore {
     latest: Mutex<Latest>,
     /// The failure after which nothing may be published any more (T2).
     failure: Mutex<Option<Arc<Error>>>,
+    /// Syncs whose outcome is not known yet.
+    syncing: AtomicUsize,
     is_sync_early: AtomicBool,
     is_unrepeated: AtomicBool,
     is_punching_early: AtomicBool,
+    is_stream_unsynced: AtomicBool,
     warning: Option<String>,
     totals: Totals,
     memory: Memory,
@@ -295,6 +301,11 @@ impl TreeStore {
     /// What is known of free and dead space takes so much, about.
     pub(crate) fn space_map_bytes(&self) -> u64 {
         self.memory.space_map.load(Ordering::Relaxed)
+    }
+
+    /// A test's deliberate mistake: streamed values are not synced.
+    pub(crate) fn stream_unsynced(&self) {
+        self.is_stream_unsynced.store(true, Ordering::Relaxed);
     }
 
     /// Its place, for messages.

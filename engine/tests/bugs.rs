@@ -82,7 +82,7 @@ fn every_deliberate_mistake_is_noticed() {
         (Mutation::ClearUnvalidated, &[rows_of::a_clear_and_a_write_beside_it]),
     ];
     let is_guarded = |mutation: &Mutation| guards.iter().any(|(guarded, _)| guarded == mutation);
-    let others = [Mutation::FoldUnfrozen, Mutation::RepeatUnwritten];
+    let others = [&[Mutation::FoldUnfrozen, Mutation::RepeatUnwritten][..], &Mutation::STREAMS].concat();
     let is_elsewhere = |mutation: &Mutation| {
         let [isolation, prepared] = [&Mutation::ISOLATION[..], &Mutation::PREPARED];
         isolation.contains(mutation) || prepared.contains(mutation) || others.contains(mutation)

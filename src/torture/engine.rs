@@ -24,7 +24,9 @@ pub fn mutations() -> Vec<&'static str> {
     // One of isolation is enough here: the others are for the engine's own test of histories.
     let is_told = |mutation: &&Mutation| {
         **mutation == Mutation::SkipValidation
-            || !Mutation::ISOLATION.contains(mutation) && !Mutation::PREPARED.contains(mutation)
+            || !Mutation::ISOLATION.contains(mutation)
+                && !Mutation::PREPARED.contains(mutation)
+                && !Mutation::STREAMS.contains(mutation)
     };
     let own = Mutation::ALL.iter().filter(is_told).map(|mutation| mutation.name());
     own.chain(MutantDisk::names()).collect()

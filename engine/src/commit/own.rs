@@ -180,6 +180,9 @@ impl OwnWrites {
             for (key, version) in &*space.rows {
                 match version {
                     Version::Value(value) => builder.put(*keyspace, &key.0, value),
+                    Version::Large(value) => {
+                        builder.put_large(*keyspace, &key.0, value.encoded(), value.naming());
+                    }
                     Version::Add(sum) => builder.add(*keyspace, &key.0, *sum),
                     Version::Removed | Version::Flawed => builder.remove(*keyspace, &key.0),
                 }

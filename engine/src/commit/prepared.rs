@@ -280,6 +280,11 @@ impl Core {
         is_serializable: bool,
     ) -> Result<Arc<Branch>> {
         self.check_writable()?;
+        if !set.naming().is_empty() {
+            // Nothing would keep their extents until the outcome.
+            let what = "a transaction with streamed values cannot be prepared yet: insert them as slices";
+            return Err(Error::BadInput(what.to_owned()));
+        }
         let row = PreparedRow {
             serial: self.sequencer.next_serial(),
             lsn: self.log.next_lsn().0,

@@ -31,6 +31,7 @@ use locking::Doom;
 mod locking;
 mod preparing;
 mod reading;
+mod streaming;
 
 /// How long a row's lock is waited for.
 const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ use crate::commit::validate::Seen;
 use crate::keyspace::{Catalogue, Life};
 use crate::life::checkpoint::FoldState;
 use crate::memory::{Charge, Memory, MemoryStats};
+use crate::mutation::Mutation;
 use crate::number::{NUMBER_BYTES, no_number};
 use crate::options::Options;
 use crate::read::track::ReadSet;
@@ -108,11 +109,19 @@ impl Core {
         self.check_writable()?;
         let deltas = self.reads.deltas();
         self.throttle(&deltas, &set)?;
+        // V2: from here on only a fold may free them, unless there comes to be no record.
+        let naming = set.naming().to_vec();
+        if !self.options.has(Mutation::FreeStreamed) {
+            naming.iter().for_each(|is_named| is_named.store(true, Ordering::Release));
+        }
         let placed = if set.is_blind && set.has_adds() {
             self.place_adds(&set, touched, durability)
         } else {
             self.sequencer.commit(set, touched, seen, durability)
         };
+        if placed.as_ref().is_err_and(Error::is_without_effect) {
+            naming.iter().for_each(|is_named| is_named.store(false, Ordering::Release));
+        }
         let pending = self.placed(placed, &deltas)?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         Ok(pending)
@@ -195,6 +204,22 @@ impl Core {
     pub(crate) fn pause(&self, time: Duration) {
         let word = AtomicU32::new(0);
         self.runtime.wait(&word, 0, Some(time));
+    }
+
+    /// The data file failed outside a checkpoint: what that would mean for one, it means here.
+    pub(crate) fn data_failed(&self, error: &Error) {
+        match error {
+            Error::NoSpace => {
+                // A checkpoint may free what is dead.
+                self.fold.request(&*self.runtime);
+                self.tell(Event::NoSpace);
+            }
+            error if !self.store.is_usable() => {
+                self.sequencer.fail(Arc::new(error.again()));
+                self.note_failure();
+            }
+            _ => {}
+        }
     }
 
     /// A failure of the log is told once; the sequencer knows it already.

@@ -17,6 +17,7 @@ use super::version::Version;
 use crate::number::number_value;
 use crate::record::WriteSet;
 use crate::sync::{AtomicU64, Ordering as Atomic, RwLock};
+use crate::tree::LargeValue;
 use seawall_wal::Slice;
 use std::cmp::{Ordering, Reverse};
 use std::ops::Range;
@@ -48,6 +49,8 @@ pub(super) struct Row {
 pub(super) enum Kind {
     /// The row has the payload's value.
     Put,
+    /// The row has the large value that the payload names.
+    PutLarge,
     Removed,
     /// The row is a number.
     Number,
@@ -127,6 +130,10 @@ impl Row {
             Kind::Put => {
                 let range = self.value_at as usize..(self.value_at + self.value_bytes) as usize;
                 Version::Value(self.part(range))
+            }
+            Kind::PutLarge => {
+                let range = self.value_at as usize..(self.value_at + self.value_bytes) as usize;
+                LargeValue::decode(self.part(range)).map_or(Version::Flawed, Version::Large)
             }
             Kind::Removed => Version::Removed,
             Kind::Number => Version::Value(number_value(self.number())),

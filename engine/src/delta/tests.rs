@@ -18,7 +18,10 @@ fn rows(delta: &Delta, keyspace: u32, before: u64, is_reverse: bool, chunk: usiz
 }
 
 fn row(version: Version) -> Option<Vec<u8>> {
-    version.row(std::path::Path::new("test")).unwrap().map(|value| value.to_vec())
+    version
+        .row(std::path::Path::new("test"), |_| unreachable!("no large value"))
+        .unwrap()
+        .map(|value| value.to_vec())
 }
 
 fn shown(delta: &Delta, keyspace: u32, before: u64, is_reverse: bool, chunk: usize, added: bool) -> Shown {

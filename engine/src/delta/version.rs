@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::number::{flawed, number_of, number_value};
+use crate::tree::LargeValue;
 use seawall_wal::Slice;
 use std::path::Path;
 
@@ -10,6 +11,8 @@ use std::path::Path;
 pub(crate) enum Version {
     /// The row has this value.
     Value(Slice),
+    /// The row has a value in extents of its own.
+    Large(LargeValue),
     /// There is no row.
     Removed,
     /// The sum of adds to whatever the layers below have; a row that is not there counts as 0.
@@ -33,7 +36,7 @@ impl Version {
             },
             Version::Removed => Version::Value(number_value(delta)),
             Version::Add(sum) => Version::Add(sum.wrapping_add(delta)),
-            Version::Flawed => Version::Flawed,
+            Version::Large(_) | Version::Flawed => Version::Flawed,
         }
     }
 
@@ -46,12 +49,17 @@ impl Version {
         }
     }
 
-    /// The row, when there is nothing below.
+    /// The row, when there is nothing below; a large value is read.
     ///
     /// # Errors
-    /// `Corruption` if an add met a value that is no number.
-    pub(crate) fn row(self, file: &Path) -> Result<Option<Slice>> {
+    /// `Corruption` if an add met a value that is no number; what `read` gives.
+    pub(crate) fn row(
+        self,
+        file: &Path,
+        read: impl FnOnce(&LargeValue) -> Result<Slice>,
+    ) -> Result<Option<Slice>> {
         match self {
+            Version::Large(value) => read(&value).map(Some),
             Version::Value(value) => Ok(Some(value)),
             Version::Removed => Ok(None),
             Version::Add(sum) => Ok(Some(number_value(sum))),
@@ -59,10 +67,11 @@ impl Version {
         }
     }
 
-    /// Bytes of its value.
+    /// Bytes of its value, as they stand in memory.
     pub(crate) fn byte_len(&self) -> usize {
         match self {
             Version::Value(value) => value.len(),
+            Version::Large(value) => value.encoded().len(),
             _ => 0,
         }
     }

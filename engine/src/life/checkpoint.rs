@@ -335,6 +335,7 @@ pub(crate) fn fold_below(
     if let Some(hook) = on_stage {
         fold.on_stage(move |stage| hook(stage));
     }
+    fold.await_values(deltas.iter().flat_map(|delta| delta.large()));
     for keyspace in keyspaces {
         if keyspace == BRANCHES && reads.errs_by(Mutation::FoldUnprepared) {
             continue;
@@ -398,6 +399,7 @@ fn change_of(reads: &Reads, version: Version) -> Result<Change> {
     match version {
         Version::Add(sum) if reads.errs_by(Mutation::FoldAddsTwice) => Ok(Change::Add(sum.wrapping_mul(2))),
         Version::Add(sum) => Ok(Change::Add(sum)),
+        Version::Large(value) => Ok(Change::PutLarge(value)),
         version => Ok(reads.row_of(version)?.map_or(Change::Remove, Change::Put)),
     }
 }

@@ -27,10 +27,10 @@ use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::read::view::{Reads, View};
-use crate::record::WriteSet;
+use crate::record::{WriteSet, has_large};
 use crate::stats::{Counters, Event};
 use crate::sync::AtomicBool;
-use crate::tree::{Root, Superblock, TreeStore};
+use crate::tree::{LargeValue, Root, Superblock, TreeStore};
 use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
 use seawall_wal::disk::{Lock, Open};
@@ -291,6 +291,9 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     if options.has(Mutation::SyncEarly) {
         files.store.sync_early();
     }
+    if options.has(Mutation::StreamUnsynced) {
+        files.store.stream_unsynced();
+    }
     let core = Arc::new(Core {
         locks: Locks::new(Arc::clone(&runtime)),
         fold: FoldState::new(&runtime),
@@ -343,12 +346,17 @@ impl Replay<'_> {
         let mut frame = from;
         let own_max = self.options.replay_bytes_max;
         let bytes_max = own_max.unwrap_or_else(|| self.memory.deltas_max(self.reads.store.space_map_bytes()));
+        let mut has_looked_ahead = false;
         self.log.replay(from, &mut |record| {
             // A replay position is a frame's beginning.
             let is_boundary = std::mem::replace(&mut frame, record.frame) < record.frame;
             let bytes = active.bytes() + gathered.bytes();
             if is_boundary && !is_full && bytes >= bytes_max {
                 active.absorb(&mut gathered);
+                // S4: what later records name must not be allocated.
+                if !std::mem::replace(&mut has_looked_ahead, true) {
+                    self.set_aside_from(record.frame)?;
+                }
                 match self.fold(record.frame, from) {
                     // A store on a full disk opens and reads: the rest stays in memory until there is room.
                     Err(Error::NoSpace) => is_full = true,
@@ -368,12 +376,7 @@ impl Replay<'_> {
     }
 
     fn apply(&self, record: &RecordRef<'_>, active: &Delta, gathered: &mut Gathered) -> Result<()> {
-        let damaged = |what: String| Error::Corruption {
-            file: self.log.dir().to_owned(),
-            offset: record.lsn.0,
-            lsn: Some(record.lsn),
-            what,
-        };
+        let damaged = |what| self.damaged(record, what);
         if record.kind != Kind::TRANSACTION {
             return Err(damaged(format!("a record of kind {}, which no transaction is", record.kind.0)));
         }
@@ -382,10 +385,45 @@ impl Replay<'_> {
         for id in set.created() {
             self.catalogue.note_used(*id);
         }
+        self.set_aside(record, &set)?;
         if record.lsn >= self.applied || self.options.has(Mutation::RedoApplied) {
             active.gather(&set, record.lsn, gathered);
         }
         Ok(())
+    }
+
+    fn damaged(&self, record: &RecordRef<'_>, what: String) -> Error {
+        Error::Corruption {
+            file: self.log.dir().to_owned(),
+            offset: record.lsn.0,
+            lsn: Some(record.lsn),
+            what,
+        }
+    }
+
+    /// Sets aside what a record names, unless it is in the tree already.
+    fn set_aside(&self, record: &RecordRef<'_>, set: &WriteSet) -> Result<()> {
+        let is_done = record.lsn < self.applied;
+        if is_done || self.options.has(Mutation::RedoUnreserved) {
+            return Ok(());
+        }
+        for value in set.large() {
+            let value = LargeValue::decode(value).map_err(|flaw| self.damaged(record, flaw))?;
+            self.reads.store.set_aside(&value)?;
+        }
+        Ok(())
+    }
+
+    /// Sets aside what the records from there on name.
+    fn set_aside_from(&self, from: Lsn) -> Result<()> {
+        self.log.replay(from, &mut |record| {
+            if record.kind != Kind::TRANSACTION || !has_large(record.payload) {
+                return Ok(());
+            }
+            let set = WriteSet::decode(record.payload.to_vec());
+            let set = set.map_err(|malformed| self.damaged(&record, malformed.to_string()))?;
+            self.set_aside(&record, &set)
+        })
     }
 
     /// Memory is over: what was replayed so far goes into the tree.

@@ -13,9 +13,10 @@ use crate::keyspace::Life;
 use crate::mutation::Mutation;
 use crate::read::held::{Hold, Holders};
 use crate::read::scan::Own;
+use crate::read::value::ValueReader;
 use crate::record::{CATALOGUE, CatalogueRow};
 use crate::sync::{AtomicU64, Ordering, RwLock};
-use crate::tree::{Root, TreeStore};
+use crate::tree::{Located, Root, TreeStore};
 use crate::{Cursor, Error, KeyRange, Keyspace, Result, Scan};
 use seawall_wal::{Lsn, Runtime, Slice};
 use std::sync::{Arc, OnceLock};
@@ -207,7 +208,7 @@ impl Reads {
 
     /// The row that a version is when nothing is below it.
     pub(crate) fn row_of(&self, version: Version) -> Result<Option<Slice>> {
-        version.row(self.store.path())
+        version.row(self.store.path(), |value| self.store.read_large(value))
     }
 
     /// A row as of `lsn` in `view`.
@@ -219,6 +220,15 @@ impl Reads {
                 self.row_of(add.over(Version::of(below)))
             }
             Some(version) => self.row_of(version),
+        }
+    }
+
+    /// As [`get`](Self::get), but for a value in extents of its own, of which nothing is read.
+    fn find(&self, view: &View, lsn: Lsn, keyspace: u32, key: &[u8]) -> Result<Option<Located>> {
+        match Reads::in_deltas(view, lsn, keyspace, key) {
+            None => self.store.find_value(&view.root, keyspace, key),
+            Some(Version::Large(value)) => Ok(Some(Located::Apart(value))),
+            Some(_) => Ok(self.get(view, lsn, keyspace, key)?.map(Located::Here)),
         }
     }
 
@@ -349,6 +359,13 @@ impl Snapshot {
         self.0.reads.get(&*self.view()?, self.0.lsn, life.id(), key)
     }
 
+    pub(crate) fn open_row(&self, life: &Life, key: &[u8]) -> Result<Option<ValueReader>> {
+        self.check(life)?;
+        let reads = self.reads();
+        let found = reads.find(&*self.view()?, self.0.lsn, life.id(), key)?;
+        Ok(found.map(|found| ValueReader::new(found, reads, Some(self))))
+    }
+
     pub(crate) fn get_rows(&self, life: &Life, keys: &[&[u8]]) -> Result<Vec<Option<Slice>>> {
         self.check(life)?;
         self.0.reads.get_many(&*self.view()?, self.0.lsn, life.id(), keys)
@@ -420,6 +437,24 @@ pub trait Readable {
     /// and errors once the transaction has ended.
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan;
 
+    /// The value of a key as a stream, for a large one: [`get`](Readable::get) gives it as a whole, in memory. None if the
+    /// key is not there.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use seawall_engine::{Db, Readable};
+    /// # let db = Db::open("store")?;
+    /// # let films = db.keyspace("films")?;
+    /// if let Some(mut film) = db.snapshot().open_value(&films, "nosferatu")? {
+    ///     std::io::copy(&mut film, &mut std::fs::File::create("nosferatu.mkv")?)?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Readable::get); reading the stream has errors of its own.
+    fn open_value(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<ValueReader>>;
+
     /// The rows whose keys start with `prefix`.
     fn prefix(&self, ks: &Keyspace, prefix: impl AsRef<[u8]>) -> Scan;
 
@@ -440,6 +475,10 @@ impl Readable for Snapshot {
     fn contains_key(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<bool> {
         self.check(ks.life())?;
         self.0.reads.contains(&*self.view()?, self.0.lsn, ks.life().id(), key.as_ref())
+    }
+
+    fn open_value(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<ValueReader>> {
+        self.open_row(ks.life(), key.as_ref())
     }
 
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {

@@ -7,6 +7,7 @@ use seawall_wal::Slice;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What a transaction changes: its payload, the ranges that it clears, and the rows that it sets *after* that, sorted
 /// by (keyspace, key), one per key, as all operations on it together leave it.
@@ -19,6 +20,8 @@ pub(crate) struct WriteSet {
     created: Vec<u32>,
     dropped: Vec<u32>,
     has_adds: bool,
+    /// Of the large values in it: set before a record may name them.
+    pub(super) naming: Vec<Arc<AtomicBool>>,
     /// Adds what it adds wherever the rows stand by then, and overwrites whatever else is there.
     pub(crate) is_blind: bool,
     flaw: Option<Malformed>,
@@ -62,7 +65,17 @@ impl WriteSet {
             });
         }
         let has_adds = has_adds && rows.iter().any(|row| row.op == ADD);
-        WriteSet { payload, rows, removed, created, dropped, has_adds, is_blind: false, flaw }
+        WriteSet {
+            payload,
+            rows,
+            removed,
+            created,
+            dropped,
+            has_adds,
+            naming: Vec::new(),
+            is_blind: false,
+            flaw,
+        }
     }
 
     /// From a payload of the log.
@@ -106,6 +119,20 @@ impl WriteSet {
 
     pub(crate) fn rows(&self) -> &[OpPlace] {
         &self.rows
+    }
+
+    /// What names the extents of each large value that it puts.
+    pub(crate) fn large(&self) -> impl Iterator<Item = Slice> + '_ {
+        let ranges = self.rows.iter().filter_map(|row| match row.effect() {
+            Some(Effect::PutLarge(range)) => Some(range),
+            _ => None,
+        });
+        ranges.map(|range| WriteSet::slice(&self.payload, range))
+    }
+
+    /// Of each large value, what says that a record may name it.
+    pub(crate) fn naming(&self) -> &[Arc<AtomicBool>] {
+        &self.naming
     }
 
     /// The ranges that are cleared, by keyspace: before the rows are set.
@@ -217,6 +244,10 @@ fn add_up(payload: &[u8], rows: &mut Vec<OpPlace>, cleared: &BTreeMap<u32, Cover
                     let what = "an add to a value that is no number";
                     let value = value.ok_or(Malformed { at: row.key_at as usize, what })?;
                     row.set_number(SET, value.wrapping_add(delta));
+                }
+                Some(Some(Effect::PutLarge(_))) => {
+                    let what = "an add to a value that is no number";
+                    return Err(Malformed { at: row.key_at as usize, what });
                 }
                 Some(Some(Effect::Remove) | None) => row.set_number(SET, delta),
             }

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, clippy::indexing_slicing)]
 use super::*;
 
 fn row_of(id: u32) -> Vec<u8> {
@@ -143,6 +143,7 @@ fn a_set_is_what_its_operations_come_to_in_call_order() {
                     assert!(!is_cleared && expected.is_none() && delta == added[key]);
                     None
                 }
+                Some(Effect::PutLarge(_)) => panic!("none was put"),
                 None => is_cleared.then_some(None),
             };
             assert_eq!(found, *expected, "{key}");

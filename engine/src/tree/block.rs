@@ -18,6 +18,7 @@
 use super::bytes::{array_at, put, u16_at, u32_at, u64_at};
 use super::codec::decompress;
 use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
+use super::stream::LIST_BYTES_MAX;
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -41,7 +42,9 @@ pub(super) const ENTRY_HEADER_BYTES: usize = 4;
 const FORM_INLINE_MAX: u16 = 0x7fff;
 /// A value in an extent: its length (u64) and its pointer.
 pub(super) const FORM_EXTENT: u16 = 0x8001;
-/// A pointer to a child. 0x8002 is kept for values in several extents.
+/// A value in several extents: its length (u64), and a pointer to the block that lists them.
+pub(super) const FORM_PIECES: u16 = 0x8002;
+/// A pointer to a child.
 pub(super) const FORM_CHILD: u16 = 0x8003;
 
 /// Bytes of the payload of a value kept apart.
@@ -151,6 +154,8 @@ pub(super) enum Payload {
     Inline(Range<usize>),
     /// A value of `len` bytes in an extent of its own.
     Extent { len: u64, ptr: Ptr },
+    /// A value of `len` bytes in the extents that are listed there.
+    Pieces { len: u64, ptr: Ptr },
     /// A block of the level below.
     Child(Ptr),
 }
@@ -160,7 +165,7 @@ impl Payload {
     pub(super) fn value_bytes(&self) -> u64 {
         match self {
             Payload::Inline(range) => range.len() as u64,
-            Payload::Extent { len, .. } => *len,
+            Payload::Extent { len, .. } | Payload::Pieces { len, .. } => *len,
             Payload::Child(_) => 0,
         }
     }
@@ -236,7 +241,7 @@ impl Block {
             let form = u16_at(&self.bytes, at + 2);
             let payload_bytes = match form {
                 0..=FORM_INLINE_MAX if self.ptr.level == 0 => usize::from(form),
-                FORM_EXTENT if self.ptr.level == 0 => EXTENT_PAYLOAD_BYTES,
+                FORM_EXTENT | FORM_PIECES if self.ptr.level == 0 => EXTENT_PAYLOAD_BYTES,
                 FORM_CHILD if self.ptr.level > 0 => PTR_BYTES,
                 _ => return Err(format!("entry {index} has the form {form:#x}, unknown at this level")),
             };
@@ -263,6 +268,12 @@ impl Block {
                 let ptr = Ptr::decode(self.bytes.get(payload + 8..).unwrap_or_default())?;
                 let padded = len.checked_next_multiple_of(super::ptr::GRID);
                 (ptr, ptr.kind == BlockKind::Value && len > 0 && padded == Some(u64::from(ptr.bytes)))
+            }
+            FORM_PIECES => {
+                let len = u64_at(&self.bytes, payload);
+                let ptr = Ptr::decode(self.bytes.get(payload + 8..).unwrap_or_default())?;
+                let is_list = (1..=LIST_BYTES_MAX).contains(&ptr.bytes) && len > super::ptr::GRID;
+                (ptr, ptr.kind == BlockKind::Value && is_list && len <= super::VALUE_BYTES_MAX as u64)
             }
             FORM_CHILD => {
                 let ptr = Ptr::decode(self.bytes.get(payload..).unwrap_or_default())?;
@@ -350,7 +361,7 @@ impl Block {
         let start = at + ENTRY_HEADER_BYTES + usize::from(u16_at(&self.bytes, at));
         let form = u16_at(&self.bytes, at + 2);
         let len = match form {
-            FORM_EXTENT => EXTENT_PAYLOAD_BYTES,
+            FORM_EXTENT | FORM_PIECES => EXTENT_PAYLOAD_BYTES,
             FORM_CHILD => PTR_BYTES,
             inline => usize::from(inline),
         };
@@ -375,6 +386,10 @@ impl Block {
         let rest = || self.bytes.get(start..).unwrap_or_default();
         Ok(match u16_at(&self.bytes, at + 2) {
             FORM_EXTENT => Payload::Extent {
+                len: u64_at(&self.bytes, start),
+                ptr: Ptr::decode(rest().get(8..).unwrap_or_default())?,
+            },
+            FORM_PIECES => Payload::Pieces {
                 len: u64_at(&self.bytes, start),
                 ptr: Ptr::decode(rest().get(8..).unwrap_or_default())?,
             },

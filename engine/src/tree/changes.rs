@@ -1,5 +1,6 @@
 //! The changes that a fold is given, checked as they come.
 
+use super::stream::LargeValue;
 use super::{Error, KEY_BYTES_MAX, Result, VALUE_BYTES_MAX};
 use seawall_wal::Slice;
 use std::collections::VecDeque;
@@ -9,6 +10,8 @@ use std::collections::VecDeque;
 pub enum Change {
     /// The key has this value from now on.
     Put(Slice),
+    /// The key has this value, whose extents are written and durable, from now on.
+    PutLarge(LargeValue),
     /// The key has no value from now on; it may have had none.
     Remove,
     /// The key's number grows by this; a key without value counts as 0.

@@ -19,6 +19,7 @@ const VALUE_CACHED_MAX: u32 = 64 << 10;
 pub(super) enum ValuePlace {
     Inline(Slice),
     Extent { len: usize, ptr: Ptr },
+    Pieces { len: u64, ptr: Ptr },
 }
 
 impl TreeStore {
@@ -119,6 +120,7 @@ impl TreeStore {
                 };
                 Ok(Slice::new(block, 0..len))
             }
+            ValuePlace::Pieces { len, ptr } => self.read_large(&self.large_value(len, &ptr)?),
         }
     }
 
@@ -127,6 +129,7 @@ impl TreeStore {
         match leaf.payload(index).map_err(|flaw| self.corruption(leaf.ptr().offset, flaw))? {
             Payload::Inline(range) => Ok(ValuePlace::Inline(Slice::within(Arc::<Block>::clone(leaf), range))),
             Payload::Extent { len, ptr } => Ok(ValuePlace::Extent { len: len as usize, ptr }),
+            Payload::Pieces { len, ptr } => Ok(ValuePlace::Pieces { len, ptr }),
             Payload::Child(_) => Err(self.corruption(leaf.ptr().offset, "a child where a row belongs")),
         }
     }

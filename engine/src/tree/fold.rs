@@ -9,13 +9,14 @@
 //! of roots and the free map, waits for all writes, syncs the file (T1), and writes the superblock durably into the slot of the generation before last. From the
 //! first failed sync or superblock write on, the store publishes nothing any more (T2).
 
-use super::block::{Block, Payload};
+use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_EXTENT, FORM_PIECES, Payload};
 use super::changes::{Change, Changes, Feed};
 use super::freemap;
 use super::merge::merge;
 use super::pack::{Packed, Packer};
 use super::ptr::{BlockKind, GRID, Ptr};
 use super::space::{Dead, Extent};
+use super::stream::LargeValue;
 use super::superblock::{SLOT_BYTES, Superblock};
 use super::write::{Writer, Written};
 use super::{Error, Latest, ROOTS_KEYSPACE, Result, Root, TreeRoot, TreeStore};
@@ -35,6 +36,10 @@ pub struct Fold {
     building: u64,
     writer: Writer,
     dead: Vec<Dead>,
+    /// Values in extents of their own that no tree has yet, by their first offset.
+    awaited: BTreeMap<u64, LargeValue>,
+    /// Of those that came: what the new generation has, or has done with.
+    adopted: BTreeSet<Extent>,
     trees: BTreeMap<u32, TreeRoot>,
     changed: BTreeSet<u32>,
     last_applied: Option<u32>,
@@ -69,6 +74,8 @@ impl TreeStore {
             building: root.generation.saturating_add(1),
             writer: Writer::new(Arc::clone(self)),
             dead: Vec::new(),
+            awaited: BTreeMap::new(),
+            adopted: BTreeSet::new(),
             trees: root.trees.iter().map(|(keyspace, tree)| (*keyspace, tree.root)).collect(),
             changed: BTreeSet::new(),
             last_applied: None,
@@ -180,11 +187,11 @@ impl Fold {
                         waiting.push(child);
                         continue;
                     }
-                    Payload::Extent { ptr, .. } => {
-                        self.kill(&ptr);
+                    Payload::Inline(_) => {}
+                    apart => {
+                        self.kill_value(&apart)?;
                         held.extents += 1;
                     }
-                    Payload::Inline(_) => {}
                 }
                 held.rows += 1;
                 held.payload_bytes += (block.prefix().len() + block.suffix(index).len()) as u64 + value_bytes;
@@ -202,22 +209,20 @@ impl Fold {
     pub fn finish(mut self, set: impl FnOnce(&mut Superblock)) -> Result<Arc<Root>> {
         self.guarded(|fold| {
             let roots = fold.write_roots()?;
-            let (free_map, live_bytes) = fold.write_free_map()?;
+            fold.kill_unwanted();
+            let map = fold.write_free_map()?;
             let is_early = fold.store.is_sync_early.load(Ordering::Relaxed);
             if !is_early {
                 fold.writer.settle()?;
             }
             fold.passed("blocks written");
             // T1: nothing may lead to blocks that are not on the device.
-            fold.store
-                .file
-                .sync_data()
-                .map_err(|error| fold.store.fail(fold.store.io("sync", None, error)))?;
+            fold.store.sync_blocks()?;
             if is_early {
                 fold.writer.settle()?;
             }
             fold.passed("blocks synced");
-            let superblock = fold.next_superblock(set, roots, free_map, live_bytes);
+            let superblock = fold.next_superblock(set, roots, &map);
             fold.store.write_superblock(&superblock)?;
             fold.passed("superblock written");
             fold.settle(superblock)
@@ -256,7 +261,7 @@ impl Fold {
 
     /// The new tree no longer leads to this block.
     pub(super) fn kill(&mut self, ptr: &Ptr) {
-        let extent = Extent { offset: ptr.offset, bytes: u64::from(ptr.bytes) };
+        let extent = Extent::of(ptr);
         self.blocks_killed += 1;
         self.dead.push(Dead { extent, birth: ptr.birth, death: self.building });
     }
@@ -322,6 +327,57 @@ impl Fold {
         })
     }
 
+    /// What the changes may put, or may have replaced already: those that are not put are of no use to anybody but older
+    /// readers, and die with this generation.
+    pub(crate) fn await_values(&mut self, values: impl Iterator<Item = LargeValue>) {
+        self.awaited.extend(values.map(|value| (value.first_offset(), value)));
+    }
+
+    /// Makes a streamed value a part of the new tree. The form and the payload of its row.
+    pub(super) fn adopt(&mut self, value: &LargeValue) -> Result<(u16, [u8; EXTENT_PAYLOAD_BYTES])> {
+        if self.awaited.remove(&value.first_offset()).is_none() {
+            return Err(Error::BadInput("a fold was given a value that it does not know of".to_owned()));
+        }
+        self.take_over(value);
+        let (form, ptr) = match value.sole_piece() {
+            Some(ptr) => (FORM_EXTENT, ptr),
+            None => (FORM_PIECES, self.write_value(&value.list())?),
+        };
+        let mut payload = [0; EXTENT_PAYLOAD_BYTES];
+        super::bytes::put(&mut payload, 0, &value.len().to_le_bytes());
+        super::bytes::put(&mut payload, 8, &ptr.encode());
+        Ok((form, payload))
+    }
+
+    fn take_over(&mut self, value: &LargeValue) {
+        for ptr in value.pieces() {
+            self.blocks_written += 1;
+            self.adopted.insert(Extent::of(&ptr));
+        }
+    }
+
+    /// What was replaced before it came into a tree.
+    fn kill_unwanted(&mut self) {
+        for value in std::mem::take(&mut self.awaited).into_values() {
+            self.take_over(&value);
+            value.pieces().for_each(|ptr| self.kill(&ptr));
+        }
+    }
+
+    /// A row's value is gone, and with it whatever it had beside its leaf.
+    pub(super) fn kill_value(&mut self, payload: &Payload) -> Result<()> {
+        match payload {
+            Payload::Extent { ptr, .. } => self.kill(ptr),
+            Payload::Pieces { len, ptr } => {
+                let value = self.store.large_value(*len, ptr)?;
+                value.pieces().for_each(|ptr| self.kill(&ptr));
+                self.kill(ptr);
+            }
+            Payload::Inline(_) | Payload::Child(_) => {}
+        }
+        Ok(())
+    }
+
     fn write_roots(&mut self) -> Result<Option<Ptr>> {
         let old = self.base.superblock.roots;
         if self.changed.is_empty() {
@@ -344,8 +400,8 @@ impl Fold {
             .map(|tree| tree.ptr))
     }
 
-    /// Writes the free map as it will be once this generation is published; also gives the bytes in use by then.
-    fn write_free_map(&mut self) -> Result<(Ptr, u64)> {
+    /// Writes the free map as it will be once this generation is published.
+    fn write_free_map(&mut self) -> Result<MapWritten> {
         if let Some(old) = self.base.superblock.free_map {
             self.kill(&old);
         }
@@ -355,8 +411,10 @@ impl Fold {
         let bytes = {
             let space = store.space.lock();
             space.check_burial(&self.dead).map_err(|flaw| store.fail(store.corruption(0, flaw)))?;
-            // What was kept for the map may come back, and growing the file may add an extent; taking one adds none.
-            freemap::block_bytes(space.free_count() + 2, space.dead_count() + self.dead.len())
+            // What was kept for the map may come back, and growing the file may add an extent; taking one, or setting one
+            // aside, adds none.
+            let free_count = space.published(&self.adopted).0.len();
+            freemap::block_bytes(free_count + 3, space.dead_count() + self.dead.len())
         };
         if u32::try_from(bytes).is_err() {
             return Err(Error::TooLarge {
@@ -365,18 +423,19 @@ impl Fold {
                 max: u64::from(u32::MAX),
             });
         }
-        let mut live_bytes = 0;
+        let (mut live_bytes, mut file_bytes) = (0, 0);
         let mut has_room = false;
-        let (birth, newly_dead) = (self.building, &self.dead);
+        let (birth, newly_dead, adopted) = (self.building, &self.dead, &self.adopted);
         let written = self.writer.map_block(bytes, |offset, out| {
             out.fill(0);
             let space = store.space.lock();
-            let used_end = space.used_end();
-            let free: Vec<Extent> = space.free().filter(|extent| extent.offset < used_end).collect();
+            let (free, used_end) = space.published(adopted);
+            file_bytes = used_end;
             let mut dead: Vec<Dead> = space.dead().chain(newly_dead).copied().collect();
             dead.sort_unstable_by_key(|dead| dead.extent);
             let dying: u64 = newly_dead.iter().map(|dead| dead.extent.bytes).sum();
-            live_bytes = space.live_bytes().saturating_sub(dying);
+            let adopted: u64 = adopted.iter().map(|extent| extent.bytes).sum();
+            live_bytes = (space.live_bytes() + adopted).saturating_sub(dying);
             has_room = freemap::encode(&free, &dead, birth, offset, out);
         })?;
         if !has_room {
@@ -384,15 +443,15 @@ impl Fold {
         }
         self.blocks_written += 1;
         let Written { offset, bytes, checksum } = written;
-        Ok((Ptr { offset, bytes, checksum, kind: BlockKind::FreeMap, level: 0, birth }, live_bytes))
+        let ptr = Ptr { offset, bytes, checksum, kind: BlockKind::FreeMap, level: 0, birth };
+        Ok(MapWritten { ptr, live_bytes, file_bytes })
     }
 
     fn next_superblock(
         &self,
         set: impl FnOnce(&mut Superblock),
         roots: Option<Ptr>,
-        free_map: Ptr,
-        live_bytes: u64,
+        map: &MapWritten,
     ) -> Superblock {
         let base = &self.base.superblock;
         let mut next = base.clone();
@@ -400,12 +459,12 @@ impl Fold {
         Superblock {
             store_id: base.store_id,
             generation: self.building,
-            file_bytes: self.store.space.lock().used_end(),
+            file_bytes: map.file_bytes,
             rows: self.trees.values().map(|tree| tree.rows).sum(),
             blocks: (base.blocks + self.blocks_written).saturating_sub(self.blocks_killed),
-            live_bytes,
+            live_bytes: map.live_bytes,
             roots,
-            free_map: Some(free_map),
+            free_map: Some(map.ptr),
             ..next
         }
     }
@@ -418,13 +477,14 @@ impl Fold {
         store.totals.folds.fetch_add(1, Ordering::Relaxed);
         store.totals.fold_bytes.fetch_add(bytes, Ordering::Relaxed);
         store.totals.fold_bytes_last.store(bytes, Ordering::Relaxed);
-        let buried = {
+        let settled = {
             let mut space = store.space.lock();
-            let buried = space.bury(std::mem::take(&mut self.dead));
+            let adopted: Vec<Extent> = std::mem::take(&mut self.adopted).into_iter().collect();
+            let settled = space.adopt(&adopted).and_then(|()| space.bury(std::mem::take(&mut self.dead)));
             store.memory.space_map.store(space.memory_bytes(), Ordering::Relaxed);
-            buried
+            settled
         };
-        buried.map_err(|flaw| store.fail(store.corruption(0, flaw)))?;
+        settled.map_err(|flaw| store.fail(store.corruption(0, flaw)))?;
         let latest = {
             let mut latest = store.latest.lock();
             *latest = Latest {
@@ -448,6 +508,14 @@ pub(super) struct LeafKind {
     pub(super) compression: Compression,
     /// The one it takes the place of was in the cache.
     pub(super) is_warm: bool,
+}
+
+/// The free map as it was written, and the superblock's figures that go with it.
+#[derive(Clone, Copy, Debug)]
+struct MapWritten {
+    ptr: Ptr,
+    live_bytes: u64,
+    file_bytes: u64,
 }
 
 /// What leaves held.
@@ -507,9 +575,14 @@ impl TreeStore {
         let used = used_end.max(latest.file_bytes).max(latest.file_bytes_before);
         let keep = used + reserve;
         let slack = self.growth().max(end / 4);
-        if end > keep + slack && self.file.set_len(keep).is_ok() {
-            self.space.lock().cut(keep);
-            self.end.store(keep, Ordering::Release);
+        if end > keep + slack && self.space.lock().begin_cut() {
+            // What was set aside since counts as used.
+            let is_free = self.space.lock().used_end() <= keep;
+            if is_free && self.file.set_len(keep).is_ok() {
+                self.space.lock().cut(keep);
+                self.end.store(keep, Ordering::Release);
+            }
+            self.space.lock().end_cut();
         }
     }
 }

@@ -148,6 +148,9 @@ fn look(block: &Block) {
             Ok(Payload::Extent { len, ptr }) => {
                 assert!(len > 0 && len <= u64::from(ptr.bytes), "a value longer than its extent");
             }
+            Ok(Payload::Pieces { len, ptr }) => {
+                assert!(len > 0 && ptr.kind == BlockKind::Value, "a value without pieces");
+            }
             Ok(Payload::Child(ptr)) => assert_eq!(ptr.level + 1, block.level()),
             Err(flaw) => assert!(flaw.is_empty(), "a payload that parsed, and does not: {flaw}"),
         }
@@ -281,7 +284,7 @@ fn children(block: &[u8], ptr: &Ptr, keyspace: u32) -> Vec<(Ptr, u32)> {
     for index in 0..block.count() {
         match block.payload(index) {
             Ok(Payload::Child(child)) => found.push((child, keyspace)),
-            Ok(Payload::Extent { ptr, .. }) => found.push((ptr, keyspace)),
+            Ok(Payload::Extent { ptr, .. } | Payload::Pieces { ptr, .. }) => found.push((ptr, keyspace)),
             Ok(Payload::Inline(_)) if keyspace == ROOTS_KEYSPACE => {
                 block.key_into(index, &mut key);
                 let id = <[u8; 4]>::try_from(&*key).map(u32::from_be_bytes);

@@ -83,11 +83,17 @@ impl TreeStore {
         let used = used_end.max(latest.file_bytes).max(latest.file_bytes_before);
         let spare = free.saturating_sub(keep.max(self.reserve()));
         let target = end.saturating_sub(spare).max(used).next_multiple_of(GRID);
-        if end.saturating_sub(target) >= HOLE_BYTES_MIN && self.file.set_len(target).is_ok() {
+        // Who streams a value in may write, or make the file longer, at its end.
+        if end.saturating_sub(target) < HOLE_BYTES_MIN || !self.space.lock().begin_cut() {
+            return;
+        }
+        let is_free = self.space.lock().used_end() <= target;
+        if is_free && self.file.set_len(target).is_ok() {
             self.space.lock().cut(target);
             self.end.store(target, Ordering::Release);
             self.totals.returned.fetch_add(1, Ordering::Relaxed);
         }
+        self.space.lock().end_cut();
     }
 
     fn punch_holes(&self, keep: u64) {
@@ -95,11 +101,26 @@ impl TreeStore {
         let punches_dead = self.is_punching_early.load(Ordering::Relaxed);
         let extents = self.space.lock().to_punch(keep, HOLE_BYTES_MIN, HOLES_MAX, punches_dead);
         for extent in extents {
+            // Who streams a value in may have taken it since, and would write into it now.
+            let begins = {
+                let mut space = self.space.lock();
+                (space.is_free(extent) || punches_dead) && space.begin_cut()
+            };
+            if !begins {
+                continue;
+            }
+            let is_punched = self.file.punch(extent.offset, extent.bytes).is_ok();
+            {
+                let mut space = self.space.lock();
+                if is_punched {
+                    space.note_hole(extent);
+                }
+                space.end_cut();
+            }
             // A file system that cannot do it will not do it for the next one either.
-            if self.file.punch(extent.offset, extent.bytes).is_err() {
+            if !is_punched {
                 return;
             }
-            self.space.lock().note_hole(extent);
             self.totals.returned.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -129,6 +129,7 @@ impl TreeStore {
         let value = |place| match place {
             None => Ok(None),
             Some(ValuePlace::Inline(value)) => Ok(Some(value)),
+            Some(ValuePlace::Pieces { len, ptr }) => self.read_large(&self.large_value(len, &ptr)?).map(Some),
             Some(ValuePlace::Extent { len, ptr }) => {
                 found(&mut blocks, &ptr).map(|block| Some(Slice::new(block, 0..len)))
             }

@@ -247,6 +247,13 @@ impl Merge<'_> {
         let mut key = std::mem::take(&mut self.key);
         match self.feed.take(&mut key)? {
             Some(Change::Put(value)) => self.put(&key, &value)?,
+            Some(Change::PutLarge(value)) => {
+                self.rows += 1;
+                self.payload_bytes += key.len() as u64 + value.len();
+                self.extents += 1;
+                let (form, payload) = self.fold.adopt(&value)?;
+                self.row(&key, form, &payload)?;
+            }
             Some(Change::Add(delta)) => {
                 let number = match row {
                     Some((leaf, index)) => self.number(leaf, index)?,
@@ -288,9 +295,9 @@ impl Merge<'_> {
         let payload = leaf.payload(index).map_err(flaw)?;
         self.rows = self.rows.saturating_sub(1);
         self.payload_bytes = self.payload_bytes.saturating_sub(key.len() as u64 + payload.value_bytes());
-        if let Payload::Extent { ptr, .. } = payload {
+        if !matches!(payload, Payload::Inline(_)) {
             self.extents = self.extents.saturating_sub(1);
-            self.fold.kill(&ptr);
+            self.fold.kill_value(&payload)?;
         }
         Ok(())
     }

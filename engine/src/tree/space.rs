@@ -7,10 +7,13 @@
 //!   superblock `k - 1` is lost, `k - 2` is whole.
 //! - S2: no pinned generation `p` has `birth <= p < death`: a reader of an older root still follows pointers to it.
 //! - S3: free, dead and live extents never overlap: what is given back twice is an error, not a free extent.
+//! - S4: what is *set aside*, for a value that a transaction streams in, belongs to no tree yet. A log record may name it,
+//!   so nothing else takes it; but the free map that a checkpoint writes has it as free. So after a crash it is, unless
+//!   redo finds it named and sets it aside again, before anything is allocated.
 //!
 //! All of this is in memory; a checkpoint writes it out as one block (see `freemap`). Every lock on it is short.
 
-use super::ptr::{FIRST_BLOCK, Flaw, GRID};
+use super::ptr::{FIRST_BLOCK, Flaw, GRID, Ptr};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A piece of the file.
@@ -21,6 +24,10 @@ pub(super) struct Extent {
 }
 
 impl Extent {
+    pub(super) fn of(ptr: &Ptr) -> Extent {
+        Extent { offset: ptr.offset, bytes: u64::from(ptr.bytes) }
+    }
+
     pub(super) fn end(&self) -> u64 {
         self.offset.saturating_add(self.bytes)
     }
@@ -55,6 +62,13 @@ pub(super) struct Space {
     free_bytes: u64,
     dead: BTreeMap<u64, Vec<Dead>>,
     dead_bytes: u64,
+    /// By offset (S4).
+    aside: BTreeMap<u64, u64>,
+    aside_bytes: u64,
+    /// Streams that may take extents, or make the file longer.
+    streams: usize,
+    /// The file is being cut.
+    is_cutting: bool,
     pins: BTreeMap<u64, usize>,
     /// Free extents, or parts of them, that are holes in the file: by offset, apart from each other.
     holes: BTreeMap<u64, u64>,
@@ -88,7 +102,7 @@ impl Space {
 
     /// Bytes of blocks in use.
     pub(super) fn live_bytes(&self) -> u64 {
-        self.end.saturating_sub(FIRST_BLOCK + self.free_bytes + self.dead_bytes)
+        self.end.saturating_sub(FIRST_BLOCK + self.free_bytes + self.dead_bytes + self.aside_bytes)
     }
 
     /// Keeps the blocks of a generation as they are until [`unpin`](Self::unpin) is called as often.
@@ -222,6 +236,150 @@ impl Space {
         Some(Extent { offset, bytes: taken })
     }
 
+    /// Takes an extent as [`take`](Self::take) does, and sets it aside (S4).
+    pub(super) fn take_aside(&mut self, min: u64, wanted: u64, must: bool) -> Option<Extent> {
+        let extent = self.take(min, wanted, must)?;
+        self.put_aside(extent);
+        Some(extent)
+    }
+
+    fn put_aside(&mut self, extent: Extent) {
+        self.aside.insert(extent.offset, extent.bytes);
+        self.aside_bytes += extent.bytes;
+    }
+
+    /// What was set aside is free again.
+    pub(super) fn give_up(&mut self, extent: Extent) -> Result<(), Flaw> {
+        self.adopt(&[extent])?;
+        self.add_free(extent)
+    }
+
+    /// What was set aside belongs to the newest tree, or has just died with it.
+    pub(super) fn adopt(&mut self, extents: &[Extent]) -> Result<(), Flaw> {
+        for extent in extents {
+            if self.aside.get(&extent.offset) != Some(&extent.bytes) {
+                return Err(format!(
+                    "{} bytes at {} were not set aside for a value",
+                    extent.bytes, extent.offset
+                ));
+            }
+            self.aside.remove(&extent.offset);
+            self.aside_bytes -= extent.bytes;
+        }
+        Ok(())
+    }
+
+    /// Redo: a record names this extent. The map that was read may have parts of it as dead: what became free only after
+    /// the map was written.
+    pub(super) fn set_aside(&mut self, extent: Extent) -> Result<(), Flaw> {
+        if self.aside.get(&extent.offset) == Some(&extent.bytes) {
+            return Ok(());
+        }
+        let mut at = extent.offset;
+        while at < extent.end() {
+            at = match self.carve_free(at, extent.end()).or_else(|| self.carve_dead(at, extent.end())) {
+                Some(next) => next,
+                None => return Err(format!("a record's value has byte {at}, which something else has too")),
+            };
+        }
+        self.put_aside(extent);
+        Ok(())
+    }
+
+    /// Takes what is free from `at` on and below `end`. Where that ends.
+    fn carve_free(&mut self, at: u64, end: u64) -> Option<u64> {
+        let (&offset, &bytes) = self.free.range(..=at).next_back()?;
+        let (free_end, next) = (offset + bytes, (offset + bytes).min(end));
+        if free_end <= at {
+            return None;
+        }
+        self.unlist(offset, bytes);
+        if at > offset {
+            self.list(offset, at - offset);
+        }
+        if free_end > next {
+            self.list(next, free_end - next);
+        }
+        self.free_bytes -= next - at;
+        Some(next)
+    }
+
+    /// As [`carve_free`](Self::carve_free), of what is dead.
+    fn carve_dead(&mut self, at: u64, end: u64) -> Option<u64> {
+        let holds = |dead: &Dead| dead.extent.offset <= at && dead.extent.end() > at;
+        let list = self.dead.values_mut().find(|list| list.iter().any(holds))?;
+        let dead = list.swap_remove(list.iter().position(holds)?);
+        let next = dead.extent.end().min(end);
+        for (from, to) in [(dead.extent.offset, at), (next, dead.extent.end())] {
+            if from < to {
+                list.push(Dead { extent: Extent { offset: from, bytes: to - from }, ..dead });
+            }
+        }
+        self.dead_bytes -= next - at;
+        Some(next)
+    }
+
+    /// Makes the managed part longer. What is added is set aside until it is known to be allocated.
+    pub(super) fn claim(&mut self, bytes: u64) -> Extent {
+        let extent = Extent { offset: self.end, bytes };
+        self.end += bytes;
+        self.put_aside(extent);
+        extent
+    }
+
+    /// A claim could not be allocated: the managed part ends before it again, unless more was claimed since. True if
+    /// it does.
+    pub(super) fn unclaim(&mut self, extent: Extent) -> Result<bool, Flaw> {
+        if extent.end() == self.end {
+            self.adopt(&[extent])?;
+            self.end = extent.offset;
+            return Ok(true);
+        }
+        self.give_up(extent).map(|()| false)
+    }
+
+    /// What a free map says is free, when `adopted` is set aside no more; and where the last extent ends that is neither.
+    pub(super) fn published(&self, adopted: &BTreeSet<Extent>) -> (Vec<Extent>, u64) {
+        let aside = self.aside.iter().map(|(offset, bytes)| Extent { offset: *offset, bytes: *bytes });
+        let mut all: Vec<Extent> =
+            self.free().chain(aside.filter(|extent| !adopted.contains(extent))).collect();
+        if !self.aside.is_empty() {
+            all.sort_unstable();
+            all.dedup_by(|next, before| {
+                let joins = before.end() == next.offset;
+                if joins {
+                    before.bytes += next.bytes;
+                }
+                joins
+            });
+        }
+        let used_end = match all.pop_if(|last| last.end() == self.end) {
+            Some(last) => last.offset,
+            None => self.end,
+        };
+        (all, used_end)
+    }
+
+    /// A stream begins, unless the file is being cut.
+    pub(super) fn begin_stream(&mut self) -> bool {
+        self.streams += usize::from(!self.is_cutting);
+        !self.is_cutting
+    }
+
+    pub(super) fn end_stream(&mut self) {
+        self.streams = self.streams.saturating_sub(1);
+    }
+
+    /// The file is about to be cut: false while a stream may write where it would be.
+    pub(super) fn begin_cut(&mut self) -> bool {
+        self.is_cutting = self.streams == 0;
+        self.is_cutting
+    }
+
+    pub(super) fn end_cut(&mut self) {
+        self.is_cutting = false;
+    }
+
     /// The file has grown to `end`; what was added is free.
     pub(super) fn grow(&mut self, end: u64) -> Result<(), Flaw> {
         let added = Extent { offset: self.end, bytes: end.saturating_sub(self.end) };
@@ -307,9 +465,10 @@ impl Space {
         }
     }
 
-    /// Number of free extents.
-    pub(super) fn free_count(&self) -> usize {
-        self.free.len()
+    /// Whether all of an extent is free.
+    pub(super) fn is_free(&self, extent: Extent) -> bool {
+        let around = self.free.range(..=extent.offset).next_back();
+        around.is_some_and(|(offset, bytes)| offset + bytes >= extent.end())
     }
 
     /// Number of dead extents.

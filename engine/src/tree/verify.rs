@@ -200,13 +200,32 @@ impl Verifier<'_> {
             self.rows += 1;
             self.payload_bytes +=
                 (leaf.prefix().len() + leaf.suffix(index).len()) as u64 + payload.value_bytes();
-            if let Payload::Extent { ptr, .. } = payload {
-                self.extents += 1;
-                self.count(&ptr);
-                if let Err(error) = self.store.read_verified(&ptr) {
-                    self.problem(format!("keyspace {keyspace}: a value: {error}"));
+            match payload {
+                Payload::Inline(_) | Payload::Child(_) => {}
+                Payload::Extent { ptr, .. } => {
+                    self.extents += 1;
+                    self.piece(&ptr, keyspace);
+                }
+                Payload::Pieces { len, ptr } => {
+                    self.extents += 1;
+                    self.count(&ptr);
+                    match self.store.large_value(len, &ptr) {
+                        Ok(value) => value.pieces().for_each(|ptr| self.piece(&ptr, keyspace)),
+                        Err(error) => {
+                            self.is_complete = false;
+                            self.problem(format!("keyspace {keyspace}: a value's list of pieces: {error}"));
+                        }
+                    }
                 }
             }
+        }
+    }
+
+    /// A value, or a part of one.
+    fn piece(&mut self, ptr: &Ptr, keyspace: u32) {
+        self.count(ptr);
+        if let Err(error) = self.store.read_verified(ptr) {
+            self.problem(format!("keyspace {keyspace}: a value: {error}"));
         }
     }
 

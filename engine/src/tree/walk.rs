@@ -5,7 +5,9 @@
 //! before the first row that is not below a key, or behind it.
 
 use super::block::Block;
+use super::file::ValuePlace;
 use super::ptr::Ptr;
+use super::stream::{LargeValue, Located};
 use super::{Error, Result, Root, TreeStore};
 use seawall_wal::Slice;
 use seawall_wal::disk::BLOCK_BYTES;
@@ -253,6 +255,16 @@ impl TreeStore {
             Some((leaf, index)) => self.value_of(&leaf, index, keyspace).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// As [`get`](Self::get), but for a value in extents of its own, of which nothing is read.
+    pub(crate) fn find_value(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<Located>> {
+        let Some((leaf, index)) = self.find(root, keyspace, key)? else { return Ok(None) };
+        Ok(Some(match self.value_place(&leaf, index)? {
+            ValuePlace::Inline(value) => Located::Here(value),
+            ValuePlace::Extent { len, ptr } => Located::Apart(LargeValue::sole(len as u64, &ptr)),
+            ValuePlace::Pieces { len, ptr } => Located::Apart(self.large_value(len, &ptr)?),
+        }))
     }
 
     /// True if the key is there; a large value is not read.

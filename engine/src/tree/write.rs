@@ -5,7 +5,7 @@
 //! land in space that belongs to others by then.
 
 use super::ptr::GRID;
-use super::space::Extent;
+use super::space::{Extent, Space};
 use super::{Error, Result, TreeStore};
 use crate::memory::Charge;
 use seawall_wal::AlignedBuf;
@@ -255,21 +255,7 @@ impl Writer {
     }
 
     fn extent_growing_by(&self, min: u64, wanted: u64, growth: u64) -> Result<Extent> {
-        let take = |must| self.store.space.lock().take(min, wanted, must);
-        if let Some(extent) = take(false) {
-            return Ok(extent);
-        }
-        match self.store.grow_by(growth) {
-            Ok(()) => take(true).ok_or(Error::NoSpace),
-            Err(Error::NoSpace) => match take(true) {
-                Some(extent) => Ok(extent),
-                None => {
-                    self.store.grow_by(min)?;
-                    take(true).ok_or(Error::NoSpace)
-                }
-            },
-            Err(error) => Err(error),
-        }
+        self.store.extent_by(min, growth, |space, must| space.take(min, wanted, must))
     }
 }
 
@@ -291,24 +277,56 @@ impl TreeStore {
         Ok(())
     }
 
+    /// An extent of at least `min` bytes as `take` finds it, told whether it must; the file grows if need be.
+    pub(super) fn extent_by(
+        &self,
+        min: u64,
+        growth: u64,
+        take: impl Fn(&mut Space, bool) -> Option<Extent>,
+    ) -> Result<Extent> {
+        let take = |must| take(&mut self.space.lock(), must);
+        if let Some(extent) = take(false) {
+            return Ok(extent);
+        }
+        match self.grow_by(growth) {
+            Ok(()) => take(true).ok_or(Error::NoSpace),
+            Err(Error::NoSpace) => match take(true) {
+                Some(extent) => Ok(extent),
+                None => {
+                    self.grow_by(min)?;
+                    take(true).ok_or(Error::NoSpace)
+                }
+            },
+            Err(error) => Err(error),
+        }
+    }
+
     /// By how much the file grows at a time.
     pub(super) fn growth(&self) -> u64 {
         (self.end.load(Ordering::Acquire) / 8).clamp(GROWTH.start, GROWTH.end).next_multiple_of(GRID)
     }
 
-    /// Makes the file longer by at least `bytes`, really allocated.
+    /// Makes the file longer by at least `bytes`, really allocated. Several may at once: each claims its part first.
     pub(super) fn grow_by(&self, bytes: u64) -> Result<()> {
-        let end = self.end.load(Ordering::Acquire);
-        let bytes = bytes.next_multiple_of(GRID);
-        self.file.allocate(end, bytes).map_err(|error| {
-            if is_disk_full(&error) {
-                Error::NoSpace
-            } else {
-                self.fail(self.io("allocate", Some(end), error))
+        let claim = self.space.lock().claim(bytes.next_multiple_of(GRID));
+        let allocated = self.file.allocate(claim.offset, claim.bytes);
+        let flawed = |flaw| self.corruption(claim.offset, flaw);
+        match allocated {
+            Ok(()) => {
+                // Before anybody can take it.
+                self.end.fetch_max(claim.end(), Ordering::AcqRel);
+                self.space.lock().give_up(claim).map_err(flawed)
             }
-        })?;
-        self.space.lock().grow(end + bytes).map_err(|flaw| self.corruption(end, flaw))?;
-        self.end.store(end + bytes, Ordering::Release);
-        Ok(())
+            Err(error) => {
+                if !self.space.lock().unclaim(claim).map_err(flawed)? {
+                    self.end.fetch_max(claim.end(), Ordering::AcqRel);
+                }
+                Err(if is_disk_full(&error) {
+                    Error::NoSpace
+                } else {
+                    self.fail(self.io("allocate", Some(claim.offset), error))
+                })
+            }
+        }
     }
 }

@@ -259,7 +259,7 @@ impl<'a> Tree<'a> {
             next = payload
                 + match form {
                     0..=0x7FFF => form,
-                    0x8001 => 40,
+                    0x8001 | 0x8002 => 40,
                     0x8003 => 32,
                     _ => return damage("an entry of an unknown form"),
                 };
@@ -296,6 +296,19 @@ impl<'a> Tree<'a> {
         }
         let len = u64_at(block, payload)?;
         let Some(pointer) = Pointer::read(block, payload + 8)? else { return damage("no value") };
+        if form == 0x8002 {
+            demand(pointer.kind == 3, "a list's pointer")?;
+            let list = self.block(&pointer, birth_max)?;
+            let mut value = Vec::new();
+            for i in 0..u64_at(&list, 0)? as usize {
+                let Some(piece) = Pointer::read(&list, 8 + 32 * i)? else { return damage("no piece") };
+                demand(piece.kind == 3, "a piece's pointer")?;
+                value.extend(self.block(&piece, birth_max)?);
+            }
+            demand(len > 0 && len.next_multiple_of(GRID) == value.len() as u64, "a value's pieces")?;
+            value.truncate(len as usize);
+            return Ok(value);
+        }
         demand(
             pointer.kind == 3 && len > 0 && len.next_multiple_of(GRID) == pointer.bytes,
             "a value's pointer",

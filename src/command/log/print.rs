@@ -84,6 +84,9 @@ impl<'a> Printer<'a> {
         let branch = |op, xid: &[u8]| Line { key: self.bytes(Some(xid)), ..whole(op, "") };
         match op {
             Op::Put { keyspace, key, value } => row("put", keyspace, key, self.bytes(Some(value))),
+            Op::PutLarge { keyspace, key, len, pointers } => {
+                row("put-large", keyspace, key, json!({ "bytes": len, "pieces": pointers.len() / 32 }))
+            }
             Op::Remove { keyspace, key } => row("remove", keyspace, key, Value::Null),
             Op::Add { keyspace, key, delta } => row("add", keyspace, key, json!(delta)),
             Op::RemoveRange { keyspace, from, to } => {

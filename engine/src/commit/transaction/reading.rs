@@ -10,7 +10,7 @@ use crate::read::scan::Own;
 use crate::read::track::ReadSet;
 use crate::read::view::{Readable, check_instance};
 use crate::sync::Ordering;
-use crate::{Cursor, Keyspace, Result, Scan};
+use crate::{Cursor, Keyspace, Result, Scan, ValueReader};
 use seawall_wal::Slice;
 use std::sync::Arc;
 
@@ -152,6 +152,10 @@ impl Readable for Transaction {
         let found = if wanted.is_empty() { Vec::new() } else { self.snapshot.get_rows(life, &wanted)? };
         let mut found = found.into_iter();
         keys.iter().map(|key| self.row_over(life, key.as_ref(), || Ok(found.next().flatten()))).collect()
+    }
+
+    fn open_value(&self, ks: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<ValueReader>> {
+        self.open(ks, key.as_ref())
     }
 
     fn range(&self, ks: &Keyspace, range: impl KeyRange) -> Scan {
