@@ -21,14 +21,14 @@ use crate::mutation::Mutation;
 use crate::options::StageHook;
 use crate::read::scan::Merge;
 use crate::read::view::{DeltaBytes, Reads};
-use crate::record::{BRANCHES, CATALOGUE, CatalogueRow, Compression};
+use crate::record::BRANCHES;
 use crate::stats::{Checkpoint, Event};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
-use crate::tree::{Change, Root, Superblock};
+use crate::tree::{Change, Superblock};
 use crate::{Error, Result};
 use seawall_wal::latch::{Latch, LatchGuard};
 use seawall_wal::{Lsn, Runtime};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -330,7 +330,7 @@ pub(crate) fn fold_below(
     let dropped: BTreeSet<u32> = deltas.iter().flat_map(|delta| delta.dropped().into_keys()).collect();
     let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
     let keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
-    let compressions = compressions(reads, &view.root, &deltas, end)?;
+    let compressions = reads.compressions(&view.root, &deltas, end, keyspaces.iter().copied())?;
     let mut fold = reads.store.begin_fold(&view.root)?;
     if let Some(hook) = on_stage {
         fold.on_stage(move |stage| hook(stage));
@@ -365,34 +365,6 @@ pub(crate) fn fold_below(
     let root = reads.store.repeat(&root)?;
     reads.folded(end, root);
     Ok(())
-}
-
-/// Which keyspaces are compressed, and how: what the catalogue says in the tree, and in the deltas over it.
-fn compressions(
-    reads: &Arc<Reads>,
-    root: &Arc<Root>,
-    deltas: &[Arc<Delta>],
-    end: Lsn,
-) -> Result<BTreeMap<u32, Compression>> {
-    let mut found = BTreeMap::new();
-    let mut note = |row: &[u8]| {
-        if let Some(row) = CatalogueRow::decode(row)
-            && row.options.compression != Compression::None
-        {
-            found.insert(row.id, row.options.compression);
-        }
-    };
-    let mut in_tree = reads.store.cursor(root, CATALOGUE);
-    while let Some((_, row)) = in_tree.next()? {
-        note(&row);
-    }
-    let mut in_deltas = Merge::of_deltas(reads, deltas, CATALOGUE, end);
-    while let Some((_, version)) = in_deltas.next_found()? {
-        if let Some(row) = reads.row_of(version)? {
-            note(&row);
-        }
-    }
-    Ok(found)
 }
 
 fn change_of(reads: &Reads, version: Version) -> Result<Change> {

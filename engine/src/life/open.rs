@@ -276,6 +276,10 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     };
     let end = replaying.run(replay)?;
     reads.set_visible(end);
+    if !options.read_only {
+        // Better refused now than at the first checkpoint.
+        reads.check_compressions(end)?;
+    }
     let sequencer =
         Sequencer::new(Arc::clone(&log), Arc::clone(&runtime), Arc::clone(&reads), Arc::clone(&catalogue));
     sequencer.err_by(options.mutation);

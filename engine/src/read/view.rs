@@ -14,11 +14,12 @@ use crate::mutation::Mutation;
 use crate::read::held::{Hold, Holders};
 use crate::read::scan::Own;
 use crate::read::value::ValueReader;
-use crate::record::{CATALOGUE, CatalogueRow};
-use crate::sync::{AtomicU64, Ordering, RwLock};
+use crate::record::{CATALOGUE, CatalogueRow, Compression};
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::tree::{Located, Root, TreeStore};
 use crate::{Cursor, Error, KeyRange, Keyspace, Result, Scan};
 use seawall_wal::{Lsn, Runtime, Slice};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(crate) struct Reads {
     /// Memory of deltas that are folded, and still held.
     pinned_bytes: Arc<AtomicU64>,
     runtime: Arc<dyn Runtime>,
+    /// By keyspace, once a checkpoint had to know.
+    pub(crate) known_compressions: Mutex<BTreeMap<u32, Compression>>,
     /// A test's deliberate mistake.
     mutation: OnceLock<Mutation>,
 }
@@ -71,6 +74,7 @@ impl Reads {
             holders: Holders::default(),
             pinned_bytes: Arc::new(AtomicU64::new(0)),
             runtime,
+            known_compressions: Mutex::default(),
             mutation: OnceLock::new(),
         }
     }

@@ -32,8 +32,20 @@ pub enum Compression {
     /// Fast: LZ4.
     Lz4,
     /// Small: Zstandard. It takes the feature `zstd`; without it, asking for such a keyspace is `BadInput`, and so is
-    /// opening a store that has one.
+    /// opening a store for writing whose log still holds rows of one.
     Zstd,
+}
+
+impl Compression {
+    /// Whether this build can do it.
+    pub(crate) fn is_supported(self) -> bool {
+        self != Compression::Zstd || cfg!(feature = "zstd")
+    }
+
+    /// What to say if it cannot.
+    pub(crate) fn missing(self) -> String {
+        format!("compression with {self:?} takes the feature `zstd`, which this program was built without")
+    }
 }
 
 /// What a keyspace is made with. It is kept in the store, and stays as it was made.
@@ -58,10 +70,8 @@ impl KeyspaceOptions {
             let what = "expiry of rows (ttl) is not there yet: this version cannot keep such a keyspace";
             return Err(Error::BadInput(what.to_owned()));
         }
-        if self.compression == Compression::Zstd && !cfg!(feature = "zstd") {
-            let what =
-                "compression with Zstandard takes the feature `zstd`, which this program was built without";
-            return Err(Error::BadInput(what.to_owned()));
+        if !self.compression.is_supported() {
+            return Err(Error::BadInput(self.compression.missing()));
         }
         Ok(())
     }

@@ -43,14 +43,21 @@ pub(super) struct Ahead {
     /// By its token, what a read in flight brings.
     flying: BTreeMap<u64, Vec<Ptr>>,
     leaves_max: usize,
+    leaf_bytes: usize,
     charge: Charge,
 }
 
 impl Ahead {
-    pub(super) fn new(store: &Arc<TreeStore>, keyspace: u32, root: Option<Ptr>) -> Option<Ahead> {
+    /// `leaf_bytes` is what a leaf takes in memory, about.
+    pub(super) fn new(
+        store: &Arc<TreeStore>,
+        keyspace: u32,
+        root: Option<Ptr>,
+        leaf_bytes: usize,
+    ) -> Option<Ahead> {
         let root = root.filter(|root| root.level > 0)?;
         let reader = store.readers.take(&*store.disk);
-        let leaves_max = store.memory.buffers_max.load(Ordering::Relaxed) as usize / 4 / TARGET_BYTES;
+        let leaves_max = store.memory.buffers_max.load(Ordering::Relaxed) as usize / 4 / leaf_bytes.max(1);
         Some(Ahead {
             store: Arc::clone(store),
             keyspace,
@@ -61,7 +68,9 @@ impl Ahead {
             unsent: VecDeque::new(),
             arrived: BTreeMap::new(),
             flying: BTreeMap::new(),
-            leaves_max: leaves_max.clamp(LEAVES_MAX / 16, LEAVES_MAX),
+            leaves_max: leaves_max
+                .clamp((LEAVES_MAX * TARGET_BYTES / leaf_bytes.max(1) / 16).max(2), LEAVES_MAX),
+            leaf_bytes,
             charge: Charge::none(&store.memory.fold_buffers),
         })
     }
@@ -178,7 +187,7 @@ impl Ahead {
             self.give_up();
         }
         let spare = self.reader.as_ref().map_or(0, Reader::spare_bytes);
-        self.charge.set((spare + self.arrived.len() * (TARGET_BYTES + 200)) as u64);
+        self.charge.set((spare + self.arrived.len() * (self.leaf_bytes + 200)) as u64);
     }
 }
 

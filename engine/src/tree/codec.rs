@@ -10,7 +10,8 @@ use super::block::{TARGET_BYTES, VALUE_INLINE_MAX};
 use super::ptr::Flaw;
 use crate::record::Compression;
 
-/// The size that leaves are packed to, before they are compressed, in bytes. Measured: `docs/design/0005-compression.md`.
+/// The size that leaves are packed to, before they are compressed, in bytes: shorter ones fill few blocks of the grid, and
+/// save little; of longer ones a changed row costs more.
 const LEAF_BYTES: usize = if cfg!(test) { 12 << 10 } else { 32 << 10 };
 
 /// The longest value that stands in such a leaf: of longer ones an extent of their own costs little more.

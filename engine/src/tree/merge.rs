@@ -39,7 +39,7 @@ pub(super) fn merge(
     cleared: Vec<Span>,
     feed: &mut dyn Feed,
 ) -> Result<Option<TreeRoot>> {
-    let ahead = Ahead::new(fold.store(), keyspace, tree.map(|tree| tree.ptr));
+    let ahead = Ahead::new(fold.store(), keyspace, tree.map(|tree| tree.ptr), leaf_bytes(compression));
     let mut merge = Merge {
         fold,
         feed,

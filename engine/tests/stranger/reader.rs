@@ -300,8 +300,8 @@ impl<'a> Tree<'a> {
             demand(pointer.kind == 3, "a list's pointer")?;
             let list = self.block(&pointer, birth_max)?;
             let mut value = Vec::new();
-            for i in 0..u64_at(&list, 0)? as usize {
-                let Some(piece) = Pointer::read(&list, 8 + 32 * i)? else { return damage("no piece") };
+            for i in 0..u64_at(list, 0)? as usize {
+                let Some(piece) = Pointer::read(list, 8 + 32 * i)? else { return damage("no piece") };
                 demand(piece.kind == 3, "a piece's pointer")?;
                 value.extend(self.block(&piece, birth_max)?);
             }
