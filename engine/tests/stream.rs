@@ -108,7 +108,7 @@ fn a_reader_seeks_and_outlives_what_it_came_from() {
     for reader in [&mut early, &mut late] {
         for at in [0, 1, 2 * MIN - 1, 2 * MIN, 7 * MIN + 3, 9 * MIN + 4, 9 * MIN + 5, 100 * MIN] {
             assert_eq!(reader.seek(SeekFrom::Start(at as u64)).unwrap(), at as u64);
-            let mut found = vec![0; 50];
+            let mut found = [0; 50];
             let mut count = 0;
             while let n @ 1.. = reader.read(&mut found[count..]).unwrap() {
                 count += n;
