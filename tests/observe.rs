@@ -116,6 +116,9 @@ impl Subscriber for Traced {
     fn exit(&self, _: &Id) {}
 }
 
+/// One test at a time: what a call site's events are wanted for is the process's, and found out when it is first passed.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A checkpoint, a full disk, and a device that fails. Without threads of its own the store tells on this one, whose
 /// subscriber and recorder are the test's.
 fn eventful_life() -> (Db, Arc<SimDisk>) {
@@ -140,6 +143,7 @@ fn eventful_life() -> (Db, Arc<SimDisk>) {
 
 #[test]
 fn events_are_traced() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let traced = Traced::default();
     tracing::subscriber::with_default(traced.clone(), || {
         let (db, disk) = eventful_life();
@@ -159,6 +163,7 @@ fn events_are_traced() {
 
 #[test]
 fn figures_and_events_are_recorded() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let figures = Figures::default();
     metrics::with_local_recorder(&figures, || {
         let (db, _) = eventful_life();
