@@ -2,7 +2,7 @@
 //! with a mistake, for [`mistakes`](super::mistakes).
 
 use super::explore;
-use super::harness::{World, join};
+use super::harness::{World, join, uncharged};
 use crate::commit::ticket::Ticket;
 use shuttle::rand::Rng;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub(super) fn receipts() {
             let sequencer = &world.core.sequencer;
             let pending = world.place(&[format!("{thread}-a")]).unwrap();
             sequencer.notify(&pending);
-            let ticket = Ticket::pending(Arc::clone(sequencer), Arc::clone(&pending));
+            let ticket = Ticket::pending(Arc::clone(sequencer), Arc::clone(&pending), uncharged());
             if thread == 0 {
                 assert_eq!(shuttle::future::block_on(ticket).unwrap(), pending.lsn());
             } else {

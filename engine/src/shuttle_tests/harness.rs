@@ -5,6 +5,7 @@ use crate::commit::pending::Pending;
 use crate::commit::validate::Seen;
 use crate::db::Core;
 use crate::life::open::{Files, start};
+use crate::memory::Charge;
 use crate::mutation::Mutation;
 use crate::read::track::ReadSet;
 use crate::read::view::View;
@@ -19,7 +20,7 @@ use shuttle::rand::Rng;
 use shuttle::thread::JoinHandle;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -282,6 +283,11 @@ impl CommitLog for MovingLog {
     fn close(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// What a ticket takes of a budget that there is none of here.
+pub(super) fn uncharged() -> Charge {
+    Charge::none(&Arc::new(AtomicU64::new(0)))
 }
 
 /// A store over a [`MovingLog`], and the thread that moves its marks.

@@ -1,7 +1,7 @@
 //! Commits that the log takes back, or whose outcome it does not know: whoever waits is told, and nobody has seen them.
 
 use super::explore;
-use super::harness::{World, join};
+use super::harness::{World, join, uncharged};
 use crate::commit::ticket::Ticket;
 use crate::{Error, Result};
 use seawall_wal::Lsn;
@@ -91,7 +91,7 @@ pub(super) fn failure() {
             return;
         };
         sequencer.notify(&pending);
-        Ticket::pending(Arc::clone(sequencer), pending).on_done(move |outcome| {
+        Ticket::pending(Arc::clone(sequencer), pending, uncharged()).on_done(move |outcome| {
             is_unknown(outcome);
             counted.fetch_add(1, Ordering::SeqCst);
         });
