@@ -41,6 +41,7 @@ mod scan;
 mod status;
 mod store;
 mod time;
+mod top;
 mod torture;
 mod ui;
 mod verify;
@@ -107,6 +108,7 @@ enum Command {
     Log(log::LogArgs),
     Verify(verify::VerifyArgs),
     Status(status::StatusArgs),
+    Top(top::TopArgs),
     Bench(bench::BenchArgs),
     FsyncTest(fsync_test::FsyncTestArgs),
     Torture(torture::TortureArgs),
@@ -138,6 +140,7 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Log(args) => log::run(ui, args),
         Command::Verify(args) => verify::run(ui, args),
         Command::Status(args) => status::run(ui, args),
+        Command::Top(args) => top::run(ui, args),
         Command::Bench(args) => bench::run(ui, args),
         Command::FsyncTest(args) => fsync_test::run(ui, args),
         Command::Torture(args) => torture::run(ui, args),

@@ -40,7 +40,7 @@ pub(crate) fn run(ui: &Ui, args: LogArgs) -> Outcome {
 }
 
 /// The directory of the log's own files.
-fn directory(dir: &Path) -> Outcome<PathBuf> {
+pub(super) fn directory(dir: &Path) -> Outcome<PathBuf> {
     let inside = dir.join("log");
     if inside.is_dir() {
         return Ok(inside);

@@ -230,6 +230,16 @@ impl Superblock {
         Ok(superblock)
     }
 
+    /// The newer valid superblock of a data file, given its first blocks; to look at from outside. None where there is no
+    /// valid one, or one of a later format.
+    pub fn newest(head: &[u8]) -> Option<Superblock> {
+        let slot = |generation| {
+            let at = Superblock::slot_offset(generation) as usize;
+            head.get(at..at + SLOT_BYTES)
+        };
+        Superblock::choose([slot(0)?, slot(1)?]).ok().map(|(superblock, _)| superblock)
+    }
+
     /// The newer valid one of two slots, and a word on the other if it is damaged.
     ///
     /// One invalid slot is what a checkpoint cut short by a crash leaves. A slot of a later format always refuses,
