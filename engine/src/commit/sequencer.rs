@@ -64,6 +64,8 @@ pub(crate) struct State {
     folded: Lsn,
     /// A transaction whose snapshot is below cannot be validated any more.
     pub(crate) floor: Lsn,
+    /// The newest place of a commit that made or dropped a keyspace, since the store was opened.
+    pub(crate) catalogue_changed: Lsn,
     pub(crate) prepared: Table,
     refusal: Option<Refusal>,
     /// Something failed that only reopening mends.
@@ -124,6 +126,7 @@ impl Sequencer {
             older: view.frozen.clone(),
             folded: Lsn::ZERO,
             floor: Lsn::ZERO,
+            catalogue_changed: Lsn::ZERO,
             prepared: Table::default(),
             refusal: None,
             is_beyond_resuming: false,
@@ -270,6 +273,9 @@ impl Sequencer {
     fn enqueue(&self, state: &mut State, place: Place, set: WriteSet) -> Arc<Pending> {
         debug_assert!(state.pending.back().is_none_or(|last| last.end() <= place.lsn), "E1");
         self.catalogue.placed(set.created(), set.dropped(), place.lsn);
+        if !set.created().is_empty() || !set.dropped().is_empty() {
+            state.catalogue_changed = place.lsn;
+        }
         let pending = Arc::new(Pending::commit(place, Arc::clone(&state.active), set));
         state.reserved += 1;
         state.pending.push_back(Arc::clone(&pending));

@@ -40,7 +40,7 @@ use crate::cover::Span;
 use crate::delta::Delta;
 use crate::mutation::Mutation;
 use crate::read::track::ReadSet;
-use crate::record::{Effect, WriteSet};
+use crate::record::{CATALOGUE, Effect, WriteSet};
 use crate::{Error, Result};
 use seawall_wal::Lsn;
 use std::collections::{BTreeMap, VecDeque};
@@ -92,7 +92,15 @@ pub(crate) fn validate(
         }) || set.removed().iter().any(|(keyspace, span)| !overlooks && is_changed_in(*keyspace, span))
             || match early {
                 Some(early) => since(state, early.from).any(|pending| meets(pending, seen.reads)),
-                None => seen.reads.points().any(|(keyspace, key)| is_changed(keyspace, key)),
+                None => {
+                    let is_open = |keyspace, key: &[u8]| !set.overwrites(keyspace, key) || overlooks;
+                    let is_catalogue_as_it_was = state.catalogue_changed < seen.snapshot;
+                    // What it writes as well was looked up above; and that its keyspaces are there is no look-up's worth.
+                    seen.reads
+                        .points()
+                        .filter(|(keyspace, _)| *keyspace != CATALOGUE || !is_catalogue_as_it_was)
+                        .any(|(keyspace, key)| is_open(keyspace, key) && is_changed(keyspace, key))
+                }
             };
     if is_lost { Err(Error::Conflict) } else { Ok(()) }
 }
