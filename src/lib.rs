@@ -43,6 +43,12 @@ pub mod wal {
     pub use seawall_wal::*;
 }
 
+/// Transactions over several stores: every store commits, or none does. See `docs/atomic-commit.md`.
+#[cfg(feature = "txn")]
+pub mod txn {
+    pub use seawall_txn::*;
+}
+
 pub mod observe;
 
 #[cfg(feature = "cli")]

@@ -76,7 +76,7 @@ fn nothing_below_knows_what_is_above_it() {
     assert_eq!(ours("engine/Cargo.toml"), ["seawall-wal"]);
     let txn = ours("txn/Cargo.toml");
     assert!(txn.iter().all(|name| ["seawall-engine", "seawall-wal"].contains(&&name[..])), "{txn:?}");
-    assert_eq!(ours("Cargo.toml"), ["seawall-engine", "seawall-wal"]);
+    assert_eq!(ours("Cargo.toml"), ["seawall-engine", "seawall-txn", "seawall-wal"]);
 }
 
 #[test]

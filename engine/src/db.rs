@@ -454,13 +454,31 @@ impl Db {
     /// # Ok::<(), seawall_engine::Error>(())
     /// ```
     pub fn write_pipelined(&self, batch: WriteBatch) -> Result<Ticket> {
+        self.write_pipelined_with(batch, self.core().options.durability)
+    }
+
+    /// As [`write_pipelined`](Db::write_pipelined), at another durability than the store's default.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, Durability, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.insert(&rows, "seen", "now");
+    /// db.write_pipelined_with(batch, Durability::Memory)?.wait()?;
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write_pipelined`](Db::write_pipelined).
+    pub fn write_pipelined_with(&self, batch: WriteBatch, durability: Durability) -> Result<Ticket> {
         let core = self.core();
         core.check_writable()?;
         let (set, touched) = batch.finish(core.catalogue.instance(), core.memory.transaction_max())?;
         if set.is_empty() {
             return Ok(Ticket::nothing(core.reads.visible()));
         }
-        core.commit_pipelined(set, &touched, None, core.options.durability, None)
+        core.commit_pipelined(set, &touched, None, durability, None)
     }
 
     /// Everything committed so far is on the device when this returns; the position up to which that is so.

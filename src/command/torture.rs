@@ -14,6 +14,7 @@ use std::ops::Range;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall torture --layer log --seeds 0..10000\n  seawall torture --layer engine --seed 17\n  \
+                        seawall torture --layer txn --seeds 0..10000\n  \
                         seawall torture --layer log --seeds 0..200 --mutation NAME   must fail"
 )]
 pub(crate) struct TortureArgs {
@@ -38,6 +39,8 @@ pub(crate) enum Layer {
     Log,
     /// The engine above it
     Engine,
+    /// Atomic commit across stores, with a network between them
+    Txn,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -52,6 +55,7 @@ impl Layer {
         match self {
             Layer::Log => torture::log::run,
             Layer::Engine => torture::engine::run,
+            Layer::Txn => torture::txn::run,
         }
     }
 
@@ -59,6 +63,7 @@ impl Layer {
         match self {
             Layer::Log => torture::log::mutations(),
             Layer::Engine => torture::engine::mutations(),
+            Layer::Txn => torture::txn::mutations(),
         }
     }
 
@@ -66,6 +71,7 @@ impl Layer {
         match self {
             Layer::Log => torture::log::required(),
             Layer::Engine => torture::engine::required(),
+            Layer::Txn => torture::txn::required(),
         }
     }
 
@@ -73,6 +79,7 @@ impl Layer {
         match self {
             Layer::Log => "log",
             Layer::Engine => "engine",
+            Layer::Txn => "txn",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What the fuzz targets run: plain functions of bytes, which ordinary tests replay over a committed corpus.
 
 use crate::proto::Context;
-use crate::{Durable, Input, Message, NodeId, Record, Site, Xid};
+use crate::{BranchName, Durable, Input, Message, NodeId, Record, Site, XID_FORMAT};
+use seawall_engine::{XID_PART_BYTES_MAX, Xid};
 
 /// A message: what decodes encodes to the same bytes, fits its limit, and moves no node to panic.
 pub fn txn_message(data: &[u8]) {
@@ -35,12 +36,13 @@ pub fn txn_record(data: &[u8]) {
     }
 }
 
-/// A transaction id of XA's shape.
+/// A branch's name: the first 24 bytes are the global part. What is read from it gives the same name.
 pub fn txn_xid(data: &[u8]) {
-    if let Ok(xid) = Xid::decode(data) {
-        assert_eq!(xid.encode(), data, "an xid that comes back");
-        if let Some((txn, participant)) = xid.branch() {
-            assert_eq!(Xid::of_branch(txn, participant), xid);
-        }
+    let (gtrid, bqual) = data.split_at(data.len().min(24));
+    let Ok(xid) = Xid::new(XID_FORMAT, gtrid, bqual.get(..XID_PART_BYTES_MAX).unwrap_or(bqual)) else {
+        return;
+    };
+    if let Some(name) = BranchName::of(&xid) {
+        assert_eq!(name.to_xid().ok(), Some(xid), "a name that comes back");
     }
 }

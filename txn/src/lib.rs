@@ -1,8 +1,9 @@
 //! Atomic commit across stores: every store commits, or none does, whatever crashes and however long.
 //!
-//! What is here so far decides and remembers nothing by itself: the protocols as state machines without I/O ([`proto`]), a
-//! node's machines together ([`Site`]), their messages and records in bytes ([`Message`], [`Record`]). A driver carries out
-//! their effects: it writes records to the log, sends messages, and keeps time.
+//! A [`Coordinator`] commits transactions over several stores of a process; a [`Store`] is a seawall store as one of them,
+//! and anything else can be one by the verbs of [`Participant`]. Below them the protocols are state machines without I/O
+//! ([`proto`]), a node's machines together a [`Site`]; a [`Host`] carries out their effects: it hands records to the log,
+//! messages to whom they are for, and keeps time.
 //!
 //! ```text
 //! client ──► coordinator ── Prepare ──► participants        one machine a transaction and role
@@ -20,13 +21,20 @@
 //!
 //! Participants that only read write nothing, in any of them. `docs/atomic-commit.md` says when to use which.
 //!
-//! Modules, from the bottom up: ids and [`Xid`], bytes, [`Message`], [`Record`] (pure), the machines (pure), [`Site`].
+//! Modules, from the bottom up: ids, bytes, [`Message`], [`Record`], [`BranchName`] (pure), the machines (pure), [`Site`];
+//! [`Participant`] and [`DecisionLog`] (the seams), [`Store`], [`Host`], [`Coordinator`] (the face).
 
 mod bytes;
+mod coordinator;
+mod decision;
+mod error;
+mod host;
 mod id;
 mod message;
+mod participant;
 mod record;
 mod site;
+mod store;
 mod xid;
 
 #[doc(hidden)]
@@ -36,9 +44,15 @@ pub mod mutation;
 pub mod proto;
 
 pub use bytes::Malformed;
+pub use coordinator::{Coordinator, CoordinatorBuilder, Global, Listener, Pending, Transport};
+pub use decision::DecisionLog;
+pub use error::{Error, Result};
+pub use host::{FLUSH_US, Host, Notice, SWEEP_US};
 pub use id::{Ballot, Group, NodeId, TxnId};
 pub use message::{Accepted, Body, Decision, Message, Protocol, Role, Stage, Value, Vote};
+pub use participant::{Answer, Participant, Reply};
 pub use proto::{Context, Effect, Input, Plan, Timer, Timing, Token};
 pub use record::{Durable, Entry, Record};
 pub use site::{Key, Site};
-pub use xid::{Xid, XidError};
+pub use store::{KEYSPACE, Store};
+pub use xid::{BranchName, XID_FORMAT};

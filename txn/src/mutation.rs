@@ -54,3 +54,30 @@ impl Mutation {
         Mutation::AnswerForSuccessor,
     ];
 }
+
+/// A sync that a [`Store`](crate::Store) leaves out: what should be on the device is only on its way there when it is said to be
+/// durable. A prepare's is the engine's own, and left out there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Unsynced {
+    /// A coordinator's decision to commit.
+    Decision,
+    /// What an acceptor promises and accepts.
+    Accept,
+    /// The commit of the only participant.
+    OnePhase,
+}
+
+impl Unsynced {
+    /// All of them.
+    pub const ALL: [Unsynced; 3] = [Unsynced::Decision, Unsynced::Accept, Unsynced::OnePhase];
+
+    /// As the command line calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unsynced::Decision => "decision-unsynced",
+            Unsynced::Accept => "accept-unsynced",
+            Unsynced::OnePhase => "one-phase-unsynced",
+        }
+    }
+}

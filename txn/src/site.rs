@@ -123,6 +123,20 @@ impl Site {
         self.machines.keys().copied()
     }
 
+    /// Whether there is such a machine.
+    pub fn has(&self, key: Key) -> bool {
+        self.machines.contains_key(&key)
+    }
+
+    /// Takes up again a branch that was found, and that no machine here knows.
+    pub fn resume(&mut self, now: u64, key: Key, entry: Entry) -> Actions {
+        if key.role != Role::Participant || self.has(key) {
+            return Vec::new();
+        }
+        self.machines.insert(key, Machine::Participant(Participant::new(self.ctx, key.txn)));
+        self.step(now, key, Input::Recovered(entry))
+    }
+
     /// Takes a message. One for another node changes nothing.
     pub fn receive(&mut self, now: u64, message: Message) -> Actions {
         if message.to != self.ctx.me {

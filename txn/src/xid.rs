@@ -1,158 +1,148 @@
-//! Transaction ids in the shape that X/Open XA gives them, which is how stores and foreign databases know a branch of
-//! a distributed transaction. Pure.
+//! What a participant's branch of one of the coordinator's transactions is called: an XA name that says, wherever it is
+//! found, whom to ask for the outcome. Pure.
+
+#![warn(clippy::indexing_slicing)]
 
 use crate::bytes::{Malformed, Reader, Result, Writer};
-use crate::id::{NodeId, TxnId};
-use std::fmt;
+use crate::id::{Group, NodeId, TxnId};
+use crate::message::Protocol;
+use seawall_engine::{XID_PART_BYTES_MAX, Xid};
+use std::sync::Arc;
 
-/// A transaction id in XA's shape: a format, a global part, and a branch qualifier.
-///
-/// Source: X/Open CAE Specification, *Distributed Transaction Processing: The XA Specification* (1991), section 4.2.
+/// The format of the coordinator's own transactions: "sw" and a version.
+pub const XID_FORMAT: i32 = 0x7377_0001;
+
+/// What a branch's name says.
 ///
 /// ```
-/// use seawall_txn::{NodeId, TxnId, Xid};
-/// let xid = Xid::new(1, b"order 17", b"stock")?;
-/// assert_eq!(xid.to_string(), "1:6f72646572203137:73746f636b");
-/// assert!(Xid::new(1, [0; 65], b"").is_err());
+/// use seawall_txn::{BranchName, Group, NodeId, Protocol, TxnId};
+/// use std::sync::Arc;
 ///
-/// // The coordinator's own transactions have such a name at each participant.
+/// let group = Arc::new(Group { participants: vec![NodeId(4), NodeId(5)], acceptors: vec![] });
 /// let txn = TxnId { coordinator: NodeId(1), epoch: 1, sequence: 9 };
-/// assert_eq!(Xid::of_branch(txn, NodeId(4)).branch(), Some((txn, NodeId(4))));
-/// # Ok::<(), seawall_txn::XidError>(())
+/// let name = BranchName { txn, participant: NodeId(4), ends: Some((Protocol::TwoPhase, group)) };
+/// let xid = name.to_xid()?;
+/// assert_eq!(BranchName::of(&xid), Some(name));
+/// assert_eq!(BranchName::of(&seawall_engine::Xid::new(1, "another's", "")?), None);
+/// # Ok::<(), seawall_engine::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Xid {
-    format: i32,
-    gtrid: Box<[u8]>,
-    bqual: Box<[u8]>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchName {
+    /// Of which transaction.
+    pub txn: TxnId,
+    /// At which participant.
+    pub participant: NodeId,
+    /// How the transaction ends, and who else is in it: in doubt, they may be asked. None if the name has no room for so many.
+    pub ends: Option<(Protocol, Arc<Group>)>,
 }
 
-/// Why something is no xid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum XidError {
-    /// XA keeps −1 for "no xid"; what is below it is not to be used either.
-    Format(i32),
-    /// The global part is empty: XA wants at least one byte.
-    Empty,
-    /// A part is longer than XA's 64 bytes.
-    TooLong {
-        /// Which part.
-        part: &'static str,
-        /// Its length in bytes.
-        bytes: usize,
-    },
-}
-
-impl fmt::Display for XidError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            XidError::Format(format) => write!(f, "xid: format {format} means no xid; use 0 or more"),
-            XidError::Empty => write!(f, "xid: the global part is empty; it needs 1 to 64 bytes"),
-            XidError::TooLong { part, bytes } => {
-                write!(f, "xid: {part} of {bytes} bytes; at most {} are allowed", Xid::PART_BYTES_MAX)
-            }
-        }
-    }
-}
-
-impl std::error::Error for XidError {}
-
-impl Xid {
-    /// The most bytes in each of the two parts.
-    pub const PART_BYTES_MAX: usize = 64;
-    /// The format of the coordinator's own transactions: "sw" and a version.
-    pub const FORMAT: i32 = 0x7377_0001;
-
-    /// An xid of parts of up to 64 bytes each.
+impl BranchName {
+    /// The name; what has no room in it is left out.
     ///
     /// # Errors
-    /// If the format is negative, a part is longer than 64 bytes, or the global part is empty.
-    pub fn new(
-        format: i32,
-        gtrid: impl AsRef<[u8]>,
-        bqual: impl AsRef<[u8]>,
-    ) -> std::result::Result<Xid, XidError> {
-        let (gtrid, bqual) = (gtrid.as_ref(), bqual.as_ref());
-        if format < 0 {
-            return Err(XidError::Format(format));
-        }
-        for (part, bytes) in [("global part", gtrid.len()), ("branch qualifier", bqual.len())] {
-            if bytes > Xid::PART_BYTES_MAX {
-                return Err(XidError::TooLong { part, bytes });
+    /// None but what [`Xid::new`] has: its limits are kept.
+    //= docs/format/txn.md#transaction-ids
+    pub fn to_xid(&self) -> seawall_engine::Result<Xid> {
+        let mut gtrid = Writer::default();
+        gtrid.txn(self.txn);
+        let mut bqual = Writer::default();
+        bqual.node(self.participant);
+        let mut bqual = bqual.finish();
+        if let Some((protocol, group)) = &self.ends {
+            let ends = encode_ends(*protocol, group);
+            if bqual.len() + ends.len() <= XID_PART_BYTES_MAX {
+                bqual.extend_from_slice(&ends);
             }
         }
-        if gtrid.is_empty() {
-            return Err(XidError::Empty);
-        }
-        Ok(Xid { format, gtrid: gtrid.into(), bqual: bqual.into() })
+        Xid::new(XID_FORMAT, gtrid.finish(), bqual)
     }
 
-    /// What a participant's branch of one of the coordinator's transactions is called.
-    pub fn of_branch(txn: TxnId, participant: NodeId) -> Xid {
-        let (mut gtrid, mut bqual) = (Writer::default(), Writer::default());
-        gtrid.txn(txn);
-        bqual.node(participant);
-        Xid { format: Xid::FORMAT, gtrid: gtrid.finish().into(), bqual: bqual.finish().into() }
+    /// Whether the name says how the transaction ends, and who is in it.
+    pub fn has_room(protocol: Protocol, group: &Group) -> bool {
+        8 + encode_ends(protocol, group).len() <= XID_PART_BYTES_MAX
     }
 
-    /// The transaction and participant of a branch; none if it is not of this coordinator's form.
-    pub fn branch(&self) -> Option<(TxnId, NodeId)> {
-        if self.format != Xid::FORMAT {
+    /// What a name says; none if it is not of this form.
+    pub fn of(xid: &Xid) -> Option<BranchName> {
+        if xid.format() != XID_FORMAT {
             return None;
         }
-        let (mut gtrid, mut bqual) = (Reader::new(&self.gtrid), Reader::new(&self.bqual));
-        let found = (gtrid.txn().ok()?, bqual.node().ok()?);
-        (gtrid.end().is_ok() && bqual.end().is_ok()).then_some(found)
+        let name = BranchName::decode(xid).ok()?;
+        (name.to_xid().ok()? == *xid).then_some(name)
     }
 
-    /// Says how the two parts are to be read.
-    pub fn format(&self) -> i32 {
-        self.format
-    }
-
-    /// The same in all branches of a transaction.
-    pub fn gtrid(&self) -> &[u8] {
-        &self.gtrid
-    }
-
-    /// Tells a transaction's branches apart.
-    pub fn bqual(&self) -> &[u8] {
-        &self.bqual
-    }
-
-    /// format i32 · u8 length · gtrid · u8 length · bqual
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::default();
-        out.slice(&self.format.to_le_bytes());
-        for part in [&self.gtrid, &self.bqual] {
-            out.u8(part.len() as u8);
-            out.slice(part);
-        }
-        out.finish()
-    }
-
-    /// The counterpart of [`Xid::encode`].
-    ///
-    /// # Errors
-    /// If the bytes are not exactly what it writes.
-    pub fn decode(bytes: &[u8]) -> Result<Xid> {
-        let mut reader = Reader::new(bytes);
-        let format = reader.u32()? as i32;
-        let length = reader.u8()?;
-        let gtrid = reader.take(usize::from(length))?;
-        let length = reader.u8()?;
-        let bqual = reader.take(usize::from(length))?;
-        reader.end()?;
-        Xid::new(format, gtrid, bqual).map_err(|_| Malformed { at: 0, what: "no xid" })
+    fn decode(xid: &Xid) -> Result<BranchName> {
+        let (mut gtrid, mut bqual) = (Reader::new(xid.gtrid()), Reader::new(xid.bqual()));
+        let txn = gtrid.txn()?;
+        gtrid.end()?;
+        let participant = bqual.node()?;
+        let ends = if bqual.end().is_ok() { None } else { Some(decode_ends(&mut bqual)?) };
+        bqual.end()?;
+        Ok(BranchName { txn, participant, ends })
     }
 }
 
-impl fmt::Display for Xid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.format)?;
-        self.gtrid.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        write!(f, ":")?;
-        self.bqual.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+fn encode_ends(protocol: Protocol, group: &Group) -> Vec<u8> {
+    let mut out = Writer::default();
+    protocol.encode(&mut out);
+    for nodes in [&group.participants, &group.acceptors] {
+        varint(&mut out, nodes.len() as u64);
+        let mut before = 0;
+        for node in nodes {
+            // They ascend.
+            varint(&mut out, node.0.wrapping_sub(before));
+            before = node.0;
+        }
     }
+    out.finish()
+}
+
+fn decode_ends(reader: &mut Reader<'_>) -> Result<(Protocol, Arc<Group>)> {
+    let protocol = Protocol::decode(reader)?;
+    let mut lists = [Vec::new(), Vec::new()];
+    for nodes in &mut lists {
+        let count = read_varint(reader)?;
+        if count > XID_PART_BYTES_MAX as u64 {
+            return Err(reader.bad("more than there is room for"));
+        }
+        let mut before = 0_u64;
+        for i in 0..count {
+            let step = read_varint(reader)?;
+            before = before.checked_add(step).ok_or(reader.bad("no node"))?;
+            if i > 0 && step == 0 {
+                return Err(reader.bad("nodes not in ascending order"));
+            }
+            nodes.push(NodeId(before));
+        }
+    }
+    let [participants, acceptors] = lists;
+    if !acceptors.is_empty() && acceptors.len().is_multiple_of(2) || acceptors.len() > Group::ACCEPTORS_MAX {
+        return Err(reader.bad("no number of acceptors"));
+    }
+    Ok((protocol, Arc::new(Group { participants, acceptors })))
+}
+
+/// Seven bits a byte, the lowest first.
+fn varint(out: &mut Writer, mut value: u64) {
+    while value >= 0x80 {
+        out.u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.u8(value as u8);
+}
+
+fn read_varint(reader: &mut Reader<'_>) -> std::result::Result<u64, Malformed> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = reader.u8()?;
+        let bits = u64::from(byte & 0x7f);
+        if shift == 63 && bits > 1 {
+            break;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(reader.bad("a number beyond all bounds"))
 }

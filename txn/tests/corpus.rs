@@ -14,8 +14,8 @@ mod replay;
 
 use replay::replay;
 use seawall_txn::{
-    Accepted, Ballot, Body, Decision, Entry, Group, Message, NodeId, Protocol, Record, Role, Stage, TxnId,
-    Value, Vote, Xid, fuzzing,
+    Accepted, Ballot, Body, BranchName, Decision, Entry, Group, Message, NodeId, Protocol, Record, Role,
+    Stage, TxnId, Value, Vote, fuzzing,
 };
 use std::sync::Arc;
 
@@ -164,9 +164,18 @@ fn write_corpus() {
         "txn_record",
         &all.iter().map(|(name, bytes)| (&name[..], bytes.clone())).collect::<Vec<_>>(),
     );
-    let foreign = Xid::new(0, b"global", b"branch").unwrap();
+    let name = |ends| {
+        let xid = BranchName { txn: TXN, participant: NodeId(4), ends }.to_xid().unwrap();
+        [xid.gtrid(), xid.bqual()].concat()
+    };
+    let many = Group { participants: (0..30).map(|n| NodeId(n * 1000)).collect(), acceptors: vec![] };
     replay::write(
         "txn_xid",
-        &[("foreign", foreign.encode()), ("own", Xid::of_branch(TXN, NodeId(4)).encode())],
+        &[
+            ("bare", name(None)),
+            ("grouped", name(Some((Protocol::PaxosCommit, group())))),
+            ("without-room", name(Some((Protocol::TwoPhase, Arc::new(many))))),
+            ("another's", b"a global part of 24 bytesand a branch".to_vec()),
+        ],
     );
 }

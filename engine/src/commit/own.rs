@@ -171,6 +171,11 @@ impl OwnWrites {
         added
     }
 
+    /// Whether there is any.
+    pub(crate) fn has_any(&self) -> bool {
+        self.spaces.values().any(|space| !space.rows.is_empty() || !space.cleared.spans().is_empty())
+    }
+
     /// Adds the writes to the wanted keyspaces to a record.
     pub(crate) fn encode(&self, builder: &mut Builder, is_wanted: impl Fn(u32) -> bool) {
         for (keyspace, space) in self.spaces.iter().filter(|(keyspace, _)| is_wanted(**keyspace)) {

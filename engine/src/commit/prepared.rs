@@ -20,6 +20,7 @@
 //! that stands far behind.
 
 use crate::commit::pending::Pending;
+use crate::commit::ticket::Ticket;
 use crate::commit::validate::Seen;
 use crate::db::{Core, Db, Handle};
 use crate::keyspace::Life;
@@ -188,9 +189,69 @@ impl Prepared {
         self.handle.core()
     }
 
+    /// As [`commit`](Prepared::commit), and returns at once: the commit is visible, and as durable as it is asked to be, when
+    /// the ticket resolves. With less than `Synced` a crash may take it back: the transaction is then in doubt again, as it
+    /// was before, so a coordinator may forget only what is on the device.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # use seawall_engine::Durability;
+    /// # let db = seawall_engine::Db::open("store")?;
+    /// let endings = db.prepared().map(|prepared| prepared.commit_pipelined(Durability::Memory));
+    /// for ticket in endings.collect::<Vec<_>>() {
+    ///     ticket?.wait()?;
+    /// }
+    /// db.sync()?; // one flush for all of them
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`commit`](Prepared::commit); `CommitUnknown` comes from the ticket.
+    pub fn commit_pipelined(&self, durability: Durability) -> Result<Ticket> {
+        self.end_pipelined(Ending::Commit, durability)
+    }
+
+    /// As [`rollback`](Prepared::rollback), and returns at once. No forced write.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # let db = seawall_engine::Db::open("store")?;
+    /// for prepared in db.prepared() {
+    ///     prepared.rollback_pipelined()?.wait()?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`rollback`](Prepared::rollback).
+    pub fn rollback_pipelined(&self) -> Result<Ticket> {
+        self.end_pipelined(Ending::Rollback, Durability::Memory)
+    }
+
+    fn end_pipelined(&self, wanted: Ending, durability: Durability) -> Result<Ticket> {
+        let core = self.core();
+        core.check_open()?;
+        if matches!(&*self.branch.fate.lock(), Fate::Open) {
+            match core.place_outcome(&self.branch, wanted, durability) {
+                Ok(pending) => {
+                    core.counters.note_outcome(wanted.applies());
+                    self.branch.is_lazy.store(durability != Durability::Synced, Ordering::SeqCst);
+                    let locks = self.branch.locks.lock().take();
+                    return Ok(core.ticket(pending, locks));
+                }
+                // Another was quicker.
+                Err(Error::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.end(wanted).map(Ticket::nothing)
+    }
+
     fn end(&self, wanted: Ending) -> Result<Lsn> {
         let core = self.core();
         core.check_open()?;
+        // Presumed abort: nobody has to know of a rollback after a crash.
+        let durability = if wanted == Ending::Rollback { Durability::Memory } else { Durability::Synced };
         loop {
             let fate = self.branch.fate.lock().clone();
             let has = match &fate {
@@ -219,7 +280,13 @@ impl Prepared {
                 }
             };
             match has {
-                Some((lsn, has)) if has == wanted => return Ok(lsn),
+                Some((lsn, has)) if has == wanted => {
+                    if wanted == Ending::Commit && self.branch.is_lazy.load(Ordering::SeqCst) {
+                        // Another was content with less.
+                        core.log.sync().inspect_err(|error| core.poison(error))?;
+                    }
+                    return Ok(lsn);
+                }
                 Some((_, Ending::Heuristic(_))) if wanted == Ending::Forget => {}
                 Some((lsn, Ending::Heuristic(outcome))) => {
                     let agrees = match wanted {
@@ -235,7 +302,7 @@ impl Prepared {
                 }
                 None => {}
             }
-            match core.place_outcome(&self.branch, wanted) {
+            match core.place_outcome(&self.branch, wanted, durability) {
                 // Another was quicker.
                 Err(Error::Conflict) => {}
                 Err(error) => return Err(error),
@@ -270,7 +337,7 @@ impl Branch {
 }
 
 impl Core {
-    /// Votes: validated, durable, and kept until its outcome.
+    /// Votes: validated, in its place, and kept until its outcome. It counts once it is visible.
     pub(crate) fn prepare(
         &self,
         xid: Xid,
@@ -278,7 +345,7 @@ impl Core {
         touched: &[Arc<Life>],
         seen: Seen<'_>,
         is_serializable: bool,
-    ) -> Result<Arc<Branch>> {
+    ) -> Result<(Arc<Branch>, Arc<Pending>)> {
         self.check_writable()?;
         if !set.naming().is_empty() {
             // Nothing would keep their extents until the outcome.
@@ -305,15 +372,25 @@ impl Core {
         let durability =
             if self.options.has(Mutation::PrepareUnsynced) { Durability::Memory } else { Durability::Synced };
         let pending = self.place_prepare(&branch, record, touched, seen, durability)?;
-        let result = self.sequencer.wait(&pending, None);
+        Ok((branch, pending))
+    }
+
+    /// Returns once it is visible.
+    pub(crate) fn await_vote(&self, pending: &Pending) -> Result<()> {
+        let result = self.sequencer.wait(pending, None);
         result
             .unwrap_or(Err(Error::CommitUnknown { lsn: pending.lsn() }))
-            .inspect_err(|_| self.note_failure())?;
-        Ok(branch)
+            .inspect_err(|_| self.note_failure())
+            .map(drop)
     }
 
     /// An outcome takes its place. `Conflict` if there is one already.
-    fn place_outcome(&self, branch: &Arc<Branch>, ending: Ending) -> Result<Arc<Pending>> {
+    fn place_outcome(
+        &self,
+        branch: &Arc<Branch>,
+        ending: Ending,
+        durability: Durability,
+    ) -> Result<Arc<Pending>> {
         self.check_writable()?;
         let (serial, time_us) = (branch.serial, self.runtime.wall_clock_us());
         let completion = Completion { outcome: ending.code(), serial, time_us };
@@ -321,8 +398,6 @@ impl Core {
         if !(ending == Ending::Commit && self.options.has(Mutation::KeepPrepared)) {
             builder.outcome(&branch.xid, completion);
         }
-        // Presumed abort: nobody has to know of a rollback after a crash.
-        let durability = if ending == Ending::Rollback { Durability::Memory } else { Durability::Synced };
         self.place_ending(branch, builder.finish(), ending, durability)
     }
 

@@ -437,6 +437,23 @@ impl Transaction {
         self
     }
 
+    /// Whether its commit would write anything.
+    ///
+    /// ```
+    /// # use seawall_engine::Db;
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let mut tx = db.begin();
+    /// assert!(!tx.has_writes());
+    /// tx.insert(&rows, "a", "1")?;
+    /// assert!(tx.has_writes());
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
+    pub fn has_writes(&self) -> bool {
+        let is_passing = |life: &Arc<Life>| contains(&self.created, life) && contains(&self.dropped, life);
+        self.created.iter().chain(&self.dropped).any(|life| !is_passing(life)) || self.own.has_any()
+    }
+
     /// It can no longer commit: something that it wrote, or read and is to be validated for, was changed by another since
     /// it began, its snapshot had to give way, or the store refuses writes. A long transaction may ask now and then,
     /// instead of finding out at its end.

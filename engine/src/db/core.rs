@@ -90,13 +90,18 @@ impl Core {
         locks: Option<Held>,
     ) -> Result<Ticket> {
         let pending = self.place(set, touched, seen, durability)?;
+        Ok(self.ticket(pending, locks))
+    }
+
+    /// For what has its place; its locks are handed on when it is visible.
+    pub(crate) fn ticket(&self, pending: Arc<Pending>, locks: Option<Held>) -> Ticket {
         if let Some(locks) = locks {
             pending.listener.keep(locks, || self.sequencer.settled(&pending));
         }
         self.sequencer.notify(&pending);
         let bytes = pending.set().map_or(0, |set| set.payload().len() as u64);
         let charge = Charge::of(&self.memory.tickets, bytes + TICKET_BYTES);
-        Ok(Ticket::pending(Arc::clone(&self.sequencer), pending, charge))
+        Ticket::pending(Arc::clone(&self.sequencer), pending, charge)
     }
 
     fn place(

@@ -105,6 +105,8 @@ pub(crate) struct Branch {
     placed: AtomicU64,
     end: AtomicU64,
     pub(crate) has_been_told_of: AtomicBool,
+    /// Its outcome was placed without being forced.
+    pub(crate) is_lazy: AtomicBool,
 }
 
 impl Branch {
@@ -124,6 +126,7 @@ impl Branch {
             placed: AtomicU64::new(0),
             end: AtomicU64::new(0),
             has_been_told_of: AtomicBool::new(false),
+            is_lazy: AtomicBool::new(false),
         }
     }
 

@@ -1,8 +1,10 @@
 //! The first of two phases; and what reads do about transactions that are between the two.
 
 use super::{LOCK_TIMEOUT_DEFAULT, Transaction, contains};
+use crate::commit::pending::Pending;
 use crate::commit::prepared::branch::{Ending, Fate};
 use crate::commit::prepared::{Prepared, Vote};
+use crate::commit::ticket::Ticket;
 use crate::commit::validate::Seen;
 use crate::cover::Span;
 use crate::key::OwnedRange;
@@ -48,7 +50,45 @@ impl Transaction {
     /// The vote is no: `Conflict`, `Deadlock`, `PreparedConflict`, `XidDuplicate`, `TooLarge` (also if too much is prepared
     /// already), and as [`commit`](Transaction::commit): nothing happened. `CommitUnknown`: it may or may not be
     /// prepared; reopen the store and look for it by [`Db::prepared_by`](crate::Db::prepared_by).
-    pub fn prepare(mut self, xid: Xid) -> Result<Vote> {
+    pub fn prepare(self, xid: Xid) -> Result<Vote> {
+        let core = Arc::clone(self.core());
+        let (vote, pending) = self.place_vote(xid)?;
+        if let Some(pending) = pending {
+            core.await_vote(&pending)?;
+        }
+        Ok(vote)
+    }
+
+    /// As [`prepare`](Transaction::prepare), and returns as soon as the vote has its place: it counts, and may be told, once
+    /// the ticket resolves. Votes that are on their way together share a flush.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # use seawall_engine::{Db, Vote, Xid};
+    /// # let db = Db::open("store")?;
+    /// let (vote, ticket) = db.begin().prepare_pipelined(Xid::new(1, "transfer 8", "store a")?)?;
+    /// ticket.on_done(move |done| match (done, vote) {
+    ///     (Ok(_), Vote::Prepared(prepared)) => println!("{} will commit if it is told to", prepared.xid()),
+    ///     (Ok(_), Vote::ReadOnly(_)) => println!("nothing to commit"),
+    ///     (Err(error), _) => println!("whether it is prepared is not known: {error}"),
+    /// });
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`prepare`](Transaction::prepare); `CommitUnknown` comes from the ticket.
+    pub fn prepare_pipelined(self, xid: Xid) -> Result<(Vote, Ticket)> {
+        let core = Arc::clone(self.core());
+        let (vote, pending) = self.place_vote(xid)?;
+        let ticket = match (&vote, pending) {
+            (_, Some(pending)) => core.ticket(pending, None),
+            (Vote::ReadOnly(lsn), None) => Ticket::nothing(*lsn),
+            (Vote::Prepared(prepared), None) => Ticket::nothing(prepared.lsn()),
+        };
+        Ok((vote, ticket))
+    }
+
+    fn place_vote(mut self, xid: Xid) -> Result<(Vote, Option<Arc<Pending>>)> {
         let core = Arc::clone(self.core());
         core.check_open()?;
         self.check_doom()?;
@@ -59,11 +99,11 @@ impl Transaction {
         let seen = Seen { snapshot, reads: &reads };
         if set.is_empty() {
             core.sequencer.check_reads(seen)?;
-            return Ok(Vote::ReadOnly(snapshot));
+            return Ok((Vote::ReadOnly(snapshot), None));
         }
-        let branch = core.prepare(xid, set, &touched, seen, self.is_serializable)?;
+        let (branch, pending) = core.prepare(xid, set, &touched, seen, self.is_serializable)?;
         *branch.locks.lock() = self.locks.take();
-        Ok(Vote::Prepared(Prepared::new(Arc::clone(&self.handle), branch)))
+        Ok((Vote::Prepared(Prepared::new(Arc::clone(&self.handle), branch)), Some(pending)))
     }
 
     /// As the transaction has chosen, of rows that a prepared one will change if it commits.

@@ -1,0 +1,453 @@
+//! The coordinator: transactions over several stores, for programs.
+//!
+//! ```text
+//! begin ──► branch, branch, … ──► commit ──► Host (votes, decision) ──► the client's word
+//!                                               ▲ answers of stores, timers: one thread, `seawall-txn`
+//! ```
+//!
+//! A client's own thread hands its transaction to the [`Host`] and waits; everything that follows is done by whoever brings
+//! an answer, through the one thread. No thread waits for a store, so as many transactions as there are share the
+//! flushes of both phases.
+
+use crate::decision::DecisionLog;
+use crate::error::{Error, Result};
+use crate::host::{Host, Inbox, Notice};
+use crate::id::{Group, NodeId, TxnId};
+use crate::message::{Decision, Message, Protocol};
+use crate::participant::Participant;
+use crate::proto::{Plan, Timing};
+use crate::store::Store;
+use parking_lot::Mutex;
+use seawall_wal::Runtime;
+use seawall_wal::runtime::{OsRuntime, Thread};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+mod global;
+
+pub use global::{Global, Pending};
+
+/// Runs again at most so often what another transaction was in the way of.
+const RETRIES_MAX: u32 = 20;
+
+/// Takes messages to nodes of other processes. They may be lost, repeated and reordered; it must not block.
+pub trait Transport: Send + Sync {
+    /// Sends it, perhaps.
+    fn send(&self, message: Message);
+}
+
+/// Told of what nobody waits for. It must not block.
+pub type Listener = Box<dyn Fn(&Notice) + Send + Sync>;
+
+/// Transactions over several stores. Clones are the same coordinator.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use seawall_engine::Db;
+/// use seawall_txn::{Coordinator, NodeId, Store};
+/// # let open = |name: &str| Db::builder(name).disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open();
+/// let (here, there) = (open("/here")?, open("/there")?);
+/// let (a, b) = (Store::new(NodeId(1), &here)?, Store::new(NodeId(2), &there)?);
+/// let coordinator = Coordinator::open(&a)?; // it remembers in the first store
+/// coordinator.attach(&b)?;
+///
+/// let (from, to) = (here.keyspace("money")?, there.keyspace("money")?);
+/// let mut global = coordinator.begin();
+/// global.branch(&a)?.add_i64(&from, "ada", -10)?;
+/// global.branch(&b)?.add_i64(&to, "bob", 10)?;
+/// global.commit()?; // in both, or in none
+/// assert!(from.get("ada")?.is_some() && to.get("bob")?.is_some());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Coordinator {
+    shared: Arc<Shared>,
+    _face: Arc<Face>,
+}
+
+/// Closes when the last clone is gone: the thread holds the rest.
+struct Face(Arc<Shared>);
+
+impl Drop for Face {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// How a coordinator is made: [`Coordinator::builder`].
+pub struct CoordinatorBuilder {
+    store: Arc<Store>,
+    protocol: Protocol,
+    acceptors: Vec<NodeId>,
+    timing: Timing,
+    runtime: Arc<dyn Runtime>,
+    transport: Option<Arc<dyn Transport>>,
+    listener: Option<Listener>,
+}
+
+struct Shared {
+    me: NodeId,
+    epoch: AtomicU64,
+    sequence: AtomicU64,
+    protocol: Protocol,
+    acceptors: Vec<NodeId>,
+    host: Mutex<Host>,
+    slots: Mutex<BTreeMap<TxnId, Arc<Slot>>>,
+    foreign: Mutex<BTreeMap<NodeId, Arc<dyn Participant>>>,
+    runtime: Arc<dyn Runtime>,
+    bell: Arc<Bell>,
+    transport: Option<Arc<dyn Transport>>,
+    listener: Option<Listener>,
+    is_closed: AtomicBool,
+    thread: Mutex<Option<Box<dyn Thread>>>,
+}
+
+/// Wakes the thread.
+struct Bell {
+    runtime: Arc<dyn Runtime>,
+    word: AtomicU32,
+    is_waited_for: AtomicBool,
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.word.fetch_add(1, Ordering::SeqCst);
+        if self.is_waited_for.swap(false, Ordering::SeqCst) {
+            self.runtime.wake_all(&self.word);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Slot {
+    word: AtomicU32,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Default)]
+struct SlotState {
+    decision: Option<Decision>,
+    cause: Option<Error>,
+    is_settled: bool,
+    is_unknown: bool,
+    on_done: Option<Box<dyn FnOnce(Result<TxnId>) + Send>>,
+}
+
+impl CoordinatorBuilder {
+    /// Two-phase commit unless another is chosen. A transaction over one store needs none, and takes none.
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// Paxos Commit, its votes kept by these nodes: 2F+1, of which any F+1 are enough. They may be participants as well.
+    pub fn acceptors(mut self, acceptors: impl IntoIterator<Item = NodeId>) -> Self {
+        self.protocol = Protocol::PaxosCommit;
+        self.acceptors = acceptors.into_iter().collect();
+        self.acceptors.sort();
+        self.acceptors.dedup();
+        self
+    }
+
+    /// How long to wait: for votes, and before asking again.
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Clock and threads.
+    pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    /// How messages get to nodes of other processes; what comes from there goes to [`Coordinator::deliver`].
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Told of damage, failed stores, and later incarnations.
+    pub fn on_notice(mut self, listener: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Begins an incarnation, and takes up again what earlier ones have left.
+    ///
+    /// # Errors
+    /// What the store says; `BadInput` for an even number of acceptors.
+    pub fn open(self) -> Result<Coordinator> {
+        let count = self.acceptors.len();
+        if self.protocol == Protocol::PaxosCommit && (count.is_multiple_of(2) || count > Group::ACCEPTORS_MAX)
+        {
+            return Err(Error::BadInput(format!("{count} acceptors: it takes an odd number, up to 15")));
+        }
+        let bell = Arc::new(Bell {
+            runtime: Arc::clone(&self.runtime),
+            word: AtomicU32::new(0),
+            is_waited_for: AtomicBool::new(false),
+        });
+        let for_answers = Arc::clone(&bell);
+        let inbox = Inbox::new(Box::new(move || for_answers.ring()));
+        let shared = Arc::new(Shared {
+            me: self.store.node(),
+            epoch: AtomicU64::new(0),
+            sequence: AtomicU64::new(0),
+            protocol: self.protocol,
+            acceptors: self.acceptors,
+            host: Mutex::new(Host::with_inbox(self.timing, Arc::new(inbox))),
+            slots: Mutex::default(),
+            foreign: Mutex::default(),
+            runtime: self.runtime,
+            bell,
+            transport: self.transport,
+            listener: self.listener,
+            is_closed: AtomicBool::new(false),
+            thread: Mutex::new(None),
+        });
+        let face = Arc::new(Face(Arc::clone(&shared)));
+        let coordinator = Coordinator { shared: Arc::clone(&shared), _face: face };
+        coordinator.attach(&self.store)?;
+        let for_thread = Arc::clone(&shared);
+        let thread = shared
+            .runtime
+            .spawn("seawall-txn", Box::new(move || for_thread.serve()))
+            .map_err(|error| Error::Foreign(Box::new(error)))?;
+        *shared.thread.lock() = Some(thread);
+        Ok(coordinator)
+    }
+}
+
+impl Coordinator {
+    /// A coordinator that remembers in this store, which can take part as well: two-phase commit, by default.
+    ///
+    /// # Errors
+    /// As [`CoordinatorBuilder::open`].
+    pub fn open(store: &Arc<Store>) -> Result<Coordinator> {
+        Coordinator::builder(store).open()
+    }
+
+    /// Another protocol, other times.
+    pub fn builder(store: &Arc<Store>) -> CoordinatorBuilder {
+        CoordinatorBuilder {
+            store: Arc::clone(store),
+            protocol: Protocol::TwoPhase,
+            acceptors: Vec::new(),
+            timing: Timing::default(),
+            runtime: OsRuntime::new(),
+            transport: None,
+            listener: None,
+        }
+    }
+
+    /// A store takes part, or is an acceptor, or is back after it failed and was opened again. What a crash left prepared in it
+    /// is seen to from here on.
+    ///
+    /// # Errors
+    /// What the store says; `BadInput` if a store of that name is attached, or if the store has another name.
+    pub fn attach(&self, store: &Arc<Store>) -> Result<()> {
+        let log: Arc<dyn DecisionLog> = Arc::clone(store) as _;
+        let participant: Arc<dyn Participant> = Arc::clone(store) as _;
+        let now = self.shared.now();
+        let mut host = self.shared.host.lock();
+        let epoch = host.attach(now, store.node(), Some(log), Some(participant), 0)?;
+        if store.node() == self.shared.me {
+            self.shared.epoch.store(epoch, Ordering::SeqCst);
+        }
+        self.shared.dispatch(host);
+        self.shared.bell.ring();
+        Ok(())
+    }
+
+    /// A participant that is no seawall store.
+    ///
+    /// # Errors
+    /// What it says to [`recover`](Participant::recover).
+    pub fn attach_foreign(&self, node: NodeId, participant: &Arc<dyn Participant>) -> Result<()> {
+        let now = self.shared.now();
+        let epoch = self.shared.epoch.load(Ordering::SeqCst);
+        let mut host = self.shared.host.lock();
+        host.attach(now, node, None, Some(Arc::clone(participant)), epoch)?;
+        self.shared.foreign.lock().insert(node, Arc::clone(participant));
+        self.shared.dispatch(host);
+        self.shared.bell.ring();
+        Ok(())
+    }
+
+    /// A node leaves. Its prepared branches stay as they are, until it is attached again somewhere.
+    pub fn detach(&self, node: NodeId) {
+        let mut host = self.shared.host.lock();
+        host.detach(node);
+        self.shared.foreign.lock().remove(&node);
+        self.shared.dispatch(host);
+    }
+
+    /// Begins a transaction. Nothing is sent or written before it commits.
+    pub fn begin(&self) -> Global {
+        let shared = &self.shared;
+        let sequence = shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+        let epoch = shared.epoch.load(Ordering::SeqCst);
+        let txn = TxnId { coordinator: shared.me, epoch, sequence };
+        Global { shared: Arc::clone(shared), txn, branches: BTreeMap::new(), foreign: BTreeMap::new() }
+    }
+
+    /// Runs a transaction, again if another was in its way. Not if the outcome is unknown: that error comes back.
+    ///
+    /// # Errors
+    /// What `f` returns, and as [`Global::commit`].
+    pub fn transact<T>(&self, mut f: impl FnMut(&mut Global) -> Result<T>) -> Result<T> {
+        let mut tries = 0;
+        loop {
+            let mut global = self.begin();
+            let done = f(&mut global).and_then(|value| global.commit().map(|_| value));
+            match done {
+                Err(error) if error.is_retryable() && tries < RETRIES_MAX => {
+                    tries += 1;
+                    let most = 50_u64 << tries.min(8);
+                    let pause = self.shared.runtime.random() % most;
+                    self.shared.pause(Duration::from_micros(pause));
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// A message has come from another process.
+    pub fn deliver(&self, message: Message) {
+        let now = self.shared.now();
+        let mut host = self.shared.host.lock();
+        host.receive(now, message);
+        self.shared.dispatch(host);
+        self.shared.bell.ring();
+    }
+
+    /// Whether nothing is going on: every outcome is known, durable, and forgotten.
+    pub fn is_idle(&self) -> bool {
+        self.shared.host.lock().is_idle()
+    }
+
+    /// Ends the thread. What is prepared stays so; whoever still waits gets `Closed`. So does dropping the last clone.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+}
+
+impl std::fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coordinator").field("node", &self.shared.me).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.runtime.now().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn pause(&self, time: Duration) {
+        let word = AtomicU32::new(0);
+        self.runtime.wait(&word, 0, Some(time));
+    }
+
+    /// The thread.
+    fn serve(&self) {
+        loop {
+            let seen = self.bell.word.load(Ordering::SeqCst);
+            let now = self.now();
+            let mut host = self.host.lock();
+            host.tick(now);
+            let due = host.next_due();
+            self.dispatch(host);
+            if self.is_closed.load(Ordering::SeqCst) {
+                return;
+            }
+            let now = self.now();
+            self.bell.is_waited_for.store(true, Ordering::SeqCst);
+            if due > now && self.bell.word.load(Ordering::SeqCst) == seen {
+                let limit = Duration::from_micros(due.saturating_sub(now));
+                self.runtime.wait(&self.bell.word, seen, Some(limit));
+            }
+            self.bell.is_waited_for.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Hands on what a pass has brought, the host given back.
+    fn dispatch(&self, mut host: parking_lot::MutexGuard<'_, Host>) {
+        let (messages, notices) = (host.take_outgoing(), host.take_notices());
+        drop(host);
+        if let Some(transport) = &self.transport {
+            messages.into_iter().for_each(|message| transport.send(message));
+        }
+        for notice in notices {
+            match notice {
+                Notice::Outcome { txn, decision, cause } => self.tell(txn, |state| {
+                    state.decision = Some(decision);
+                    state.cause = cause;
+                }),
+                Notice::Settled { txn } => {
+                    self.tell(txn, |state| state.is_settled = true);
+                    self.slots.lock().remove(&txn);
+                }
+                Notice::Unknown { txn } => self.tell(txn, |state| state.is_unknown = true),
+                notice => self.listener.iter().for_each(|listener| listener(&notice)),
+            }
+        }
+    }
+
+    fn tell(&self, txn: TxnId, change: impl FnOnce(&mut SlotState)) {
+        let Some(slot) = self.slots.lock().get(&txn).cloned() else { return };
+        let mut state = slot.state.lock();
+        change(&mut state);
+        let done = if state.is_settled { state.on_done.take() } else { None };
+        let wakes = state.is_settled || state.is_unknown;
+        let result = done.as_ref().and_then(|_| state.result(txn));
+        drop(state);
+        if wakes {
+            slot.word.fetch_add(1, Ordering::SeqCst);
+            self.runtime.wake_all(&slot.word);
+        }
+        if let (Some(done), Some(result)) = (done, result) {
+            done(result);
+        }
+    }
+
+    fn close(&self) {
+        if self.is_closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.bell.ring();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            thread.join();
+        }
+        let slots = std::mem::take(&mut *self.slots.lock());
+        for slot in slots.into_values() {
+            slot.word.fetch_add(1, Ordering::SeqCst);
+            self.runtime.wake_all(&slot.word);
+        }
+        // Stores are let go, so that they can be opened elsewhere.
+        let mut host = self.host.lock();
+        let nodes: Vec<NodeId> = host.nodes().collect();
+        nodes.into_iter().for_each(|node| host.detach(node));
+    }
+}
+
+impl SlotState {
+    fn result(&mut self, txn: TxnId) -> Option<Result<TxnId>> {
+        match self.decision.filter(|_| self.is_settled)? {
+            Decision::Commit => Some(Ok(txn)),
+            Decision::Abort => Some(Err(Error::Aborted { txn, cause: self.cause.take().map(Box::new) })),
+        }
+    }
+}
+
+impl Shared {
+    fn plan(&self, participants: Vec<NodeId>, is_merged: bool) -> Plan {
+        let needs_acceptors = self.protocol == Protocol::PaxosCommit && participants.len() > 1;
+        let acceptors = if needs_acceptors { self.acceptors.clone() } else { Vec::new() };
+        let merged = is_merged && self.protocol == Protocol::TwoPhase;
+        Plan { protocol: self.protocol, group: Arc::new(Group { participants, acceptors }), merged }
+    }
+}

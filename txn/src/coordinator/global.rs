@@ -1,0 +1,238 @@
+//! A transaction, until it is handed over; and what is left in hand then.
+
+use super::{Shared, Slot};
+use crate::error::{Error, Result};
+use crate::id::{NodeId, TxnId};
+use crate::message::Decision;
+use crate::participant::Participant;
+use crate::store::Store;
+use seawall_engine::{Transaction, TxOptions};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A transaction over several stores, being made. Dropping it rolls it back.
+///
+/// See [`Coordinator`].
+pub struct Global {
+    pub(super) shared: Arc<Shared>,
+    pub(super) txn: TxnId,
+    pub(super) branches: BTreeMap<NodeId, (Arc<Store>, Transaction)>,
+    pub(super) foreign: BTreeMap<NodeId, Arc<dyn Participant>>,
+}
+
+impl Global {
+    /// Its name.
+    pub fn txn(&self) -> TxnId {
+        self.txn
+    }
+
+    /// Its branch in this store: begun at the first call.
+    ///
+    /// # Errors
+    /// None so far; a store that is not attached is an error of [`commit`](Global::commit).
+    pub fn branch(&mut self, store: &Arc<Store>) -> Result<&mut Transaction> {
+        self.branch_with(store, TxOptions::default())
+    }
+
+    /// As [`branch`](Global::branch), begun with these options.
+    ///
+    /// # Errors
+    /// As [`branch`](Global::branch).
+    pub fn branch_with(&mut self, store: &Arc<Store>, options: TxOptions) -> Result<&mut Transaction> {
+        let begin = || (Arc::clone(store), store.db().begin_with(options));
+        Ok(&mut self.branches.entry(store.node()).or_insert_with(begin).1)
+    }
+
+    /// A participant that is no seawall store takes part: it keeps the branch itself, under this transaction's name.
+    ///
+    /// # Errors
+    /// `NodeMissing` if no such participant is attached.
+    pub fn enlist(&mut self, node: NodeId) -> Result<TxnId> {
+        let found = self.shared.foreign.lock().get(&node).cloned();
+        self.foreign.insert(node, found.ok_or(Error::NodeMissing(node))?);
+        Ok(self.txn)
+    }
+
+    /// Commits it in all stores, or in none. It is visible in all stores of this process when this returns.
+    ///
+    /// # Errors
+    /// `Aborted`: nothing happened, anywhere; it may be right to run it again. `OutcomeUnknown`: that is not known yet; the
+    /// handle inside is to be waited for, and running it again may apply it twice. `NodeMissing`, `Closed`: nothing happened.
+    pub fn commit(self) -> Result<TxnId> {
+        let pending = self.commit_pipelined()?;
+        pending.wait_known()
+    }
+
+    /// Hands it over and returns at once.
+    ///
+    /// # Errors
+    /// `NodeMissing`, `Closed`: nothing happened.
+    pub fn commit_pipelined(mut self) -> Result<Pending> {
+        let (shared, txn) = (Arc::clone(&self.shared), self.txn);
+        if shared.is_closed.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
+        let slot = Arc::new(Slot::default());
+        let pending = Pending { shared: Arc::clone(&shared), slot: Arc::clone(&slot), txn };
+        let (branches, foreign) = (std::mem::take(&mut self.branches), std::mem::take(&mut self.foreign));
+        let nodes: Vec<NodeId> = {
+            let mut nodes: Vec<NodeId> = branches.keys().chain(foreign.keys()).copied().collect();
+            nodes.sort();
+            nodes.dedup();
+            nodes
+        };
+        if nodes.is_empty() {
+            let mut state = slot.state.lock();
+            (state.decision, state.is_settled) = (Some(Decision::Commit), true);
+            drop(state);
+            return Ok(pending);
+        }
+        let is_merged = branches.contains_key(&txn.coordinator) && nodes.len() > 1;
+        let plan = shared.plan(nodes.clone(), is_merged);
+        shared.slots.lock().insert(txn, slot);
+        let now = shared.now();
+        let mut host = shared.host.lock();
+        let missing = nodes.iter().chain([&txn.coordinator]).find(|node| !host.has(**node)).copied();
+        if let Some(node) = missing {
+            drop(host);
+            shared.slots.lock().remove(&txn);
+            foreign.values().for_each(|participant| participant.abandon(txn));
+            return Err(Error::NodeMissing(node));
+        }
+        for (store, branch) in branches.into_values() {
+            store.join(txn, branch);
+        }
+        let begun = nodes.iter().try_for_each(|&node| host.join(now, node, txn));
+        let begun = begun.and_then(|()| host.start(now, txn, plan));
+        if begun.is_err() {
+            host.abandon(now, txn);
+        }
+        shared.dispatch(host);
+        if let Err(error) = begun {
+            shared.slots.lock().remove(&txn);
+            return Err(error);
+        }
+        Ok(pending)
+    }
+
+    /// Gives it up; so does dropping it.
+    pub fn rollback(self) {}
+}
+
+impl Drop for Global {
+    fn drop(&mut self) {
+        for participant in self.foreign.values() {
+            participant.abandon(self.txn);
+        }
+    }
+}
+
+impl std::fmt::Debug for Global {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Global").field("txn", &self.txn).finish_non_exhaustive()
+    }
+}
+
+/// A transaction whose outcome is on its way. Dropping it changes nothing.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use seawall_engine::Db;
+/// # use seawall_txn::{Coordinator, NodeId, Store};
+/// # let db = Db::builder("/a").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+/// # let rows = db.keyspace("rows")?;
+/// # let store = Store::new(NodeId(1), &db)?;
+/// # let coordinator = Coordinator::open(&store)?;
+/// let mut global = coordinator.begin();
+/// global.branch(&store)?.insert(&rows, "a", "1")?;
+/// let pending = global.commit_pipelined()?;
+/// // Something else, meanwhile.
+/// let txn = pending.wait()?;
+/// println!("{txn} is committed");
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Pending {
+    pub(super) shared: Arc<Shared>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) txn: TxnId,
+}
+
+impl Pending {
+    /// Its name.
+    pub fn txn(&self) -> TxnId {
+        self.txn
+    }
+
+    /// Waits until the outcome is known and visible, however long that takes.
+    ///
+    /// # Errors
+    /// `Aborted`; `Closed` if the coordinator was closed first.
+    pub fn wait(&self) -> Result<TxnId> {
+        loop {
+            if let Some(done) = self.wait_timeout(Duration::from_secs(3600))? {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// As [`wait`](Pending::wait), for at most `limit`; none if it was not enough.
+    ///
+    /// # Errors
+    /// As [`wait`](Pending::wait).
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Option<TxnId>> {
+        self.until(Some(limit), false)
+    }
+
+    /// Calls `f` once, when it is known, from the thread that brings the news, or at once; it must not block.
+    pub fn on_done(self, f: impl FnOnce(Result<TxnId>) + Send + 'static) {
+        let mut state = self.slot.state.lock();
+        if let Some(result) = state.result(self.txn) {
+            drop(state);
+            f(result);
+        } else {
+            state.on_done = Some(Box::new(f));
+        }
+    }
+
+    /// Gives up waiting as soon as the outcome is said not to be known soon.
+    fn wait_known(&self) -> Result<TxnId> {
+        match self.until(None, true)? {
+            Some(txn) => Ok(txn),
+            None => Err(Error::OutcomeUnknown { handle: self.clone() }),
+        }
+    }
+
+    fn until(&self, limit: Option<Duration>, only_while_known: bool) -> Result<Option<TxnId>> {
+        let shared = &self.shared;
+        let deadline = limit.map(|limit| shared.runtime.now().saturating_add(limit));
+        loop {
+            let seen = self.slot.word.load(Ordering::SeqCst);
+            {
+                let mut state = self.slot.state.lock();
+                if let Some(result) = state.result(self.txn) {
+                    return result.map(Some);
+                }
+                if only_while_known && state.is_unknown {
+                    return Ok(None);
+                }
+            }
+            if shared.is_closed.load(Ordering::SeqCst) {
+                return Err(Error::Closed);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_sub(shared.runtime.now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(None);
+            }
+            shared.runtime.wait(&self.slot.word, seen, left);
+        }
+    }
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending").field("txn", &self.txn).finish_non_exhaustive()
+    }
+}

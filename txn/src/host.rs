@@ -1,0 +1,614 @@
+//! What carries out the machines' effects: the nodes of one process, their stores, and the messages between them. It has no
+//! thread and no clock; a [`Coordinator`](crate::Coordinator) drives it in production, and the simulation step by step.
+//!
+//! ```text
+//! messages, timers, answers of stores ──► Site::step ──► effects ──┬─► records ──► DecisionLog, Participant ──► Inbox
+//!        ▲                                                         ├─► messages: to nodes here, or handed out
+//!        └─────────────────────────────────────────────────────────┴─► timers, notices
+//! ```
+//!
+//! - A pass goes on until nothing is left to be done at once. Records of a node that a pass hands out are *one* write, so many
+//!   transactions that decide together share it, as do the votes and outcomes that stores group by themselves.
+//! - Records that are not forced are on the device with whatever is forced after them in the same log ([`Answer::Durable`]
+//!   marks how far); if nothing is for [`FLUSH_US`], a flush is asked for.
+//! - A node whose store fails is taken out at once, with all that its machines know: what is true is on its disk. It comes
+//!   back when it is attached again.
+//! - *The resolver*: branches that a store has prepared and no machine knows are taken up again, when it is attached and from
+//!   then on every [`SWEEP_US`]; in doubt, they ask.
+
+use crate::decision::DecisionLog;
+use crate::error::{Error, Result};
+use crate::id::{NodeId, TxnId};
+use crate::message::{Body, Decision, Message, Protocol, Role, Vote};
+use crate::mutation::Mutation;
+use crate::participant::{Answer, Participant};
+use crate::proto::{Context, Effect, Input, Plan, Timer, Timing, Token};
+use crate::record::{Durable, Entry, Record};
+use crate::site::{Key, Site};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+mod inbox;
+mod member;
+mod notice;
+
+pub(crate) use inbox::Inbox;
+use inbox::{Answered, Place, Verb, What, no_log, reply};
+use member::{Lazy, Member};
+pub use notice::Notice;
+
+/// So long records wait for something forced to ride with, in microseconds.
+pub const FLUSH_US: u64 = 10_000;
+/// So often stores are searched for branches that nobody sees to, in microseconds.
+pub const SWEEP_US: u64 = 5_000_000;
+
+#[derive(Default)]
+struct Tracked {
+    plan: Option<Plan>,
+    /// Branches here that do not show the outcome yet.
+    open: BTreeSet<NodeId>,
+    decided: bool,
+    cause: Option<Error>,
+}
+
+/// The nodes of one process.
+pub struct Host {
+    timing: Timing,
+    mutation: Option<Mutation>,
+    members: BTreeMap<NodeId, Member>,
+    tracked: BTreeMap<TxnId, Tracked>,
+    inbox: Arc<Inbox>,
+    due: BTreeSet<(u64, NodeId, Key, Timer)>,
+    timers: BTreeMap<(NodeId, Key, Timer), u64>,
+    local: VecDeque<Message>,
+    outgoing: Vec<Message>,
+    notices: Vec<Notice>,
+    swept: u64,
+}
+
+impl Host {
+    /// Without any nodes. `timing` is all nodes'.
+    pub fn new(timing: Timing) -> Host {
+        Host::with_inbox(timing, Arc::default())
+    }
+
+    pub(crate) fn with_inbox(timing: Timing, inbox: Arc<Inbox>) -> Host {
+        Host {
+            timing,
+            mutation: None,
+            members: BTreeMap::new(),
+            tracked: BTreeMap::new(),
+            inbox,
+            due: BTreeSet::new(),
+            timers: BTreeMap::new(),
+            local: VecDeque::new(),
+            outgoing: Vec::new(),
+            notices: Vec::new(),
+            swept: 0,
+        }
+    }
+
+    /// Makes a mistake on purpose.
+    #[doc(hidden)]
+    pub fn set_mutation(&mut self, mutation: Option<Mutation>) {
+        self.mutation = mutation;
+    }
+
+    /// A node begins a new incarnation here, with what it had written down and what its store has prepared. Its epoch is given
+    /// back. Without a log it takes its host's epoch, and can be nothing but a participant.
+    ///
+    /// # Errors
+    /// What reading and writing meet. `BadInput` if the node is here already.
+    pub fn attach(
+        &mut self,
+        now: u64,
+        node: NodeId,
+        log: Option<Arc<dyn DecisionLog>>,
+        participant: Option<Arc<dyn Participant>>,
+        epoch_without_log: u64,
+    ) -> Result<u64> {
+        if self.members.contains_key(&node) {
+            return Err(Error::BadInput(format!("{node} is attached already")));
+        }
+        let (epoch, kept) = match &log {
+            Some(log) => log.start()?,
+            None => (epoch_without_log, Durable::default()),
+        };
+        let mut context = Context::new(node, epoch);
+        context.timing = self.timing;
+        context.mutation = self.mutation;
+        let mut member = Member {
+            site: Site::new(context),
+            epoch,
+            log,
+            participant,
+            logged: Lazy::default(),
+            branches: Lazy::default(),
+            records: Vec::new(),
+            prepared: BTreeSet::new(),
+            noted: BTreeSet::new(),
+        };
+        let durable = member.recovered(&kept)?;
+        let (site, actions) = Site::recover(context, &durable, now);
+        member.site = site;
+        self.members.insert(node, member);
+        self.resolve_tracked(node, &durable);
+        self.carry_out(node, actions);
+        self.run(now);
+        Ok(epoch)
+    }
+
+    /// Clients that still wait for transactions of a coordinator that failed and is back: what it has not decided, it aborts.
+    /// With Paxos Commit the acceptors know, and who is in doubt asks them; a sole participant elsewhere says itself.
+    fn resolve_tracked(&mut self, node: NodeId, durable: &Durable) {
+        let waiting: Vec<(TxnId, Option<Plan>)> = self
+            .tracked
+            .iter()
+            .filter(|(txn, tracked)| txn.coordinator == node && !tracked.decided)
+            .map(|(txn, tracked)| (*txn, tracked.plan.clone()))
+            .collect();
+        for (txn, plan) in waiting {
+            let Some(plan) = plan else { continue };
+            let participants = &plan.group.participants;
+            let is_elsewhere = participants.len() == 1 && participants.first() != Some(&node);
+            let decision = match (durable.get(txn, Role::Coordinator), durable.get(txn, Role::Participant)) {
+                (Some(Entry::Committing { .. }), _) => Some(Decision::Commit),
+                (Some(_), _) => None,
+                (None, Some(Entry::Finished { decision, .. })) => Some(*decision),
+                (None, _) if is_elsewhere || plan.protocol == Protocol::PaxosCommit => None,
+                (None, _) => Some(Decision::Abort),
+            };
+            if let Some(decision) = decision {
+                self.decided(txn, decision);
+            }
+        }
+    }
+
+    /// A node leaves, as by a crash: what it has not written down is forgotten.
+    pub fn detach(&mut self, node: NodeId) {
+        self.members.remove(&node);
+        self.timers.retain(|(of, ..), _| *of != node);
+        self.due.retain(|(_, of, ..)| *of != node);
+        let open: Vec<TxnId> = self.tracked.keys().copied().collect();
+        open.into_iter().for_each(|txn| self.shows(node, txn));
+    }
+
+    /// Whether the node is here.
+    pub fn has(&self, node: NodeId) -> bool {
+        self.members.contains_key(&node)
+    }
+
+    /// The nodes here.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.members.keys().copied()
+    }
+
+    /// Whether nothing is going on at any node.
+    pub fn is_idle(&self) -> bool {
+        self.members.values().all(|member| member.site.is_idle()) && self.local.is_empty()
+    }
+
+    /// A branch has begun at a node here; its participant holds it.
+    ///
+    /// # Errors
+    /// `NodeMissing`.
+    pub fn join(&mut self, now: u64, node: NodeId, txn: TxnId) -> Result<()> {
+        if self.members.get(&node).is_none_or(|member| member.participant.is_none()) {
+            return Err(Error::NodeMissing(node));
+        }
+        self.tracked.entry(txn).or_default().open.insert(node);
+        self.step(now, node, Key { txn, role: Role::Participant }, Input::Join);
+        self.run(now);
+        Ok(())
+    }
+
+    /// The coordinator here commits a transaction.
+    ///
+    /// # Errors
+    /// `NodeMissing`.
+    pub fn start(&mut self, now: u64, txn: TxnId, plan: Plan) -> Result<()> {
+        if !self.members.contains_key(&txn.coordinator) {
+            return Err(Error::NodeMissing(txn.coordinator));
+        }
+        self.tracked.entry(txn).or_default().plan = Some(plan.clone());
+        self.step(now, txn.coordinator, Key { txn, role: Role::Coordinator }, Input::Start(plan));
+        self.run(now);
+        Ok(())
+    }
+
+    /// Gives up a transaction that was not started: its branches here are rolled back.
+    pub fn abandon(&mut self, now: u64, txn: TxnId) {
+        let open = self.tracked.get(&txn).map(|tracked| tracked.open.clone()).unwrap_or_default();
+        for node in open {
+            let body = Body::Decide { decision: Decision::Abort, acknowledge: false };
+            let input = Input::Message { from: txn.coordinator, body };
+            self.step(now, node, Key { txn, role: Role::Participant }, input);
+        }
+        self.tracked.remove(&txn);
+        self.run(now);
+    }
+
+    /// A person ends a prepared branch at a node here, or has seen to one that was ended so (none).
+    pub fn heuristic(&mut self, now: u64, node: NodeId, txn: TxnId, decision: Option<Decision>) {
+        let input = decision.map_or(Input::ForgetHeuristic, Input::Heuristic);
+        self.step(now, node, Key { txn, role: Role::Participant }, input);
+        self.run(now);
+    }
+
+    /// A message has come, from another process.
+    pub fn receive(&mut self, now: u64, message: Message) {
+        self.local.push_back(message);
+        self.run(now);
+    }
+
+    /// Messages for other processes.
+    pub fn take_outgoing(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// What there is to be told.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// When [`tick`](Host::tick) has something to do, in microseconds: a timer, a flush, a sweep.
+    pub fn next_due(&self) -> u64 {
+        let timer = self.due.first().map(|(at, ..)| *at);
+        let lazies = self.members.values().flat_map(|member| [&member.logged, &member.branches]);
+        let flush = lazies.filter(|lazy| !lazy.flushing).filter_map(|lazy| lazy.since).min();
+        let flush = flush.map(|since| since.saturating_add(FLUSH_US));
+        let sweep = Some(self.swept.saturating_add(SWEEP_US));
+        [timer, flush, sweep].into_iter().flatten().min().unwrap_or(u64::MAX)
+    }
+
+    /// Time has passed, or a store has answered.
+    pub fn tick(&mut self, now: u64) {
+        self.run(now);
+        while let Some(&(at, node, key, timer)) = self.due.first().filter(|(at, ..)| *at <= now) {
+            self.due.remove(&(at, node, key, timer));
+            self.timers.remove(&(node, key, timer));
+            self.step(now, node, key, Input::Timer(timer));
+        }
+        self.flush(now);
+        if now >= self.swept.saturating_add(SWEEP_US) {
+            self.sweep(now);
+        }
+        self.run(now);
+    }
+
+    /// Asks stores to make durable what has waited for long enough.
+    fn flush(&mut self, now: u64) {
+        let inbox = &self.inbox;
+        for (&node, member) in &mut self.members {
+            let epoch = member.epoch;
+            for place in [Place::Log, Place::Branches] {
+                let lazy = member.lazy(place);
+                if lazy.flushing || lazy.since.is_none_or(|since| now < since.saturating_add(FLUSH_US)) {
+                    continue;
+                }
+                lazy.flushing = true;
+                let reply = reply(inbox, node, epoch, What::Flush(place));
+                match place {
+                    Place::Log => match &member.log {
+                        Some(log) => log.flush(reply),
+                        None => no_log(reply),
+                    },
+                    Place::Branches => match &member.participant {
+                        Some(store) => store.flush(reply),
+                        None => no_log(reply),
+                    },
+                }
+            }
+        }
+    }
+
+    /// Takes up again what is prepared and nobody sees to.
+    fn sweep(&mut self, now: u64) {
+        self.swept = now;
+        let nodes: Vec<NodeId> = self.members.keys().copied().collect();
+        for node in nodes {
+            let Some(participant) = self.members.get(&node).and_then(|member| member.participant.clone())
+            else {
+                continue;
+            };
+            match participant.recover() {
+                Ok(found) => {
+                    for (txn, entry) in found {
+                        let Some(member) = self.members.get_mut(&node) else { break };
+                        let key = Key { txn, role: Role::Participant };
+                        if member.site.has(key) {
+                            continue;
+                        }
+                        member.prepared.insert(txn);
+                        let actions = member.site.resume(now, key, entry);
+                        self.carry_out(node, actions);
+                    }
+                }
+                Err(error) => self.down(node, error),
+            }
+        }
+    }
+
+    /// Until nothing is left to be done at once.
+    fn run(&mut self, now: u64) {
+        loop {
+            let answers = self.inbox.take();
+            let is_quiet = answers.is_empty() && self.local.is_empty();
+            for answered in answers {
+                self.answered(now, answered);
+            }
+            while let Some(message) = self.local.pop_front() {
+                let to = message.to;
+                if let Body::Finished(decision) | Body::Learned(decision) = message.body
+                    && to == message.txn.coordinator
+                {
+                    // Also to a coordinator that has forgotten it: whoever asked it may still wait.
+                    self.decided(message.txn, decision);
+                }
+                if let Some(member) = self.members.get_mut(&to) {
+                    let actions = member.site.receive(now, message);
+                    self.carry_out(to, actions);
+                }
+            }
+            self.write_records();
+            if is_quiet && self.local.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, now: u64, node: NodeId, key: Key, input: Input) {
+        if let Some(member) = self.members.get_mut(&node) {
+            let actions = member.site.step(now, key, input);
+            self.carry_out(node, actions);
+        }
+    }
+
+    fn carry_out(&mut self, node: NodeId, actions: Vec<(Key, Effect)>) {
+        for (key, effect) in actions {
+            let txn = key.txn;
+            match effect {
+                Effect::Persist { record, token, forced } => self.persist(node, key, token, record, forced),
+                Effect::Send(message) if self.members.contains_key(&message.to) => {
+                    self.local.push_back(message)
+                }
+                Effect::Send(message) => self.outgoing.push(message),
+                Effect::SetTimer { timer, at } => {
+                    if let Some(before) = self.timers.insert((node, key, timer), at) {
+                        self.due.remove(&(before, node, key, timer));
+                    }
+                    self.due.insert((at, node, key, timer));
+                }
+                Effect::Rollback => {
+                    if let Some(store) =
+                        self.members.get(&node).and_then(|member| member.participant.as_ref())
+                    {
+                        store.abandon(txn);
+                    }
+                    self.shows(node, txn);
+                }
+                Effect::Outcome(decision) => self.decided(txn, decision),
+                Effect::Unknown => self.notices.push(Notice::Unknown { txn }),
+                Effect::Damage { participant, done } => {
+                    self.notices.push(Notice::Damage { txn, participant, done });
+                }
+                Effect::Fenced { epoch } => {
+                    self.detach(node);
+                    self.notices.push(Notice::Fenced { node, epoch });
+                    return;
+                }
+                Effect::Violation(what) => self.notices.push(Notice::Violation { node, txn, what }),
+                Effect::Done => {
+                    for timer in [Timer::Deadline, Timer::Retry] {
+                        if let Some(at) = self.timers.remove(&(node, key, timer)) {
+                            self.due.remove(&(at, node, key, timer));
+                        }
+                    }
+                    if key.role == Role::Participant {
+                        if let Some(member) = self.members.get_mut(&node) {
+                            member.prepared.remove(&txn);
+                        }
+                        self.shows(node, txn);
+                    }
+                }
+                // A site sees to it itself.
+                Effect::Lead(_) => {}
+            }
+        }
+    }
+
+    fn decided(&mut self, txn: TxnId, decision: Decision) {
+        let Some(tracked) = self.tracked.get_mut(&txn) else { return };
+        if !std::mem::replace(&mut tracked.decided, true) {
+            let cause = tracked.cause.take();
+            self.notices.push(Notice::Outcome { txn, decision, cause });
+        }
+        self.settle(txn);
+    }
+
+    /// A branch here shows the outcome, or is gone.
+    fn shows(&mut self, node: NodeId, txn: TxnId) {
+        if let Some(tracked) = self.tracked.get_mut(&txn)
+            && tracked.open.remove(&node)
+        {
+            self.settle(txn);
+        }
+    }
+
+    fn settle(&mut self, txn: TxnId) {
+        if self.tracked.get(&txn).is_some_and(|tracked| tracked.decided && tracked.open.is_empty()) {
+            self.tracked.remove(&txn);
+            self.notices.push(Notice::Settled { txn });
+        }
+    }
+
+    /// Hands a record to whoever keeps it.
+    fn persist(&mut self, node: NodeId, key: Key, token: Token, record: Record, forced: bool) {
+        let Some(member) = self.members.get_mut(&node) else { return };
+        let (inbox, epoch, txn) = (&self.inbox, member.epoch, key.txn);
+        let verb = |verb| reply(inbox, node, epoch, What::Verb(key, token, verb));
+        let store = member.participant.clone();
+        match (&record.entry, store) {
+            (Entry::Prepared { .. }, Some(store)) => store.prepare(txn, &record, verb(Verb::Prepare)),
+            (Entry::Finished { decision, retained }, Some(store)) => {
+                if !member.prepared.contains(&txn) {
+                    return store.commit_one_phase(txn, &record, verb(Verb::Finish));
+                }
+                let (decision, is_noted) = (*decision, member.noted.remove(&txn));
+                if !*retained && is_noted {
+                    // Behind the branch's end, which is placed below.
+                    let entry = Entry::End(Role::Participant);
+                    member.records.push((key, token, Record { txn, entry }, false));
+                }
+                if *retained && let Some(log) = &member.log {
+                    // Found again without its branch's end, that is made good (see `recovered`).
+                    log.append(&[record], false, Box::new(drop));
+                }
+                match decision {
+                    Decision::Commit => store.commit(txn, forced, verb(Verb::Finish)),
+                    Decision::Abort => store.rollback(txn, verb(Verb::Finish)),
+                }
+            }
+            (Entry::Heuristic { decision }, Some(store)) => {
+                store.complete(txn, *decision, verb(Verb::Complete));
+            }
+            (Entry::Committing { merged: true, .. }, Some(store)) => {
+                store.commit_merged(txn, &record, verb(Verb::Finish));
+            }
+            (Entry::PreCommitted { .. }, _) => {
+                member.noted.insert(txn);
+                member.records.push((key, token, record, forced));
+            }
+            (Entry::End(Role::Participant), Some(store)) => {
+                store.forget(txn);
+                member.records.push((key, token, record, forced));
+            }
+            _ => member.records.push((key, token, record, forced)),
+        }
+    }
+
+    /// One write for all records of a pass at a node.
+    fn write_records(&mut self) {
+        let inbox = &self.inbox;
+        for (&node, member) in &mut self.members {
+            if member.records.is_empty() {
+                continue;
+            }
+            let (mut records, mut asked, mut forced) = (Vec::new(), Vec::new(), false);
+            for (key, token, record, is_forced) in member.records.drain(..) {
+                forced |= is_forced;
+                if is_forced || !matches!(record.entry, Entry::End(_)) {
+                    asked.push((key, token));
+                }
+                records.push(record);
+            }
+            let reply = reply(inbox, node, member.epoch, What::Records(asked));
+            match &member.log {
+                Some(log) => log.append(&records, forced, reply),
+                None => no_log(reply),
+            }
+        }
+    }
+
+    fn answered(&mut self, now: u64, answered: Answered) {
+        let Answered { node, epoch, what, answer } = answered;
+        let Some(member) = self.members.get_mut(&node).filter(|member| member.epoch == epoch) else { return };
+        let place = if matches!(what, What::Verb(..) | What::Flush(Place::Branches)) {
+            Place::Branches
+        } else {
+            Place::Log
+        };
+        let (keys, verb) = match what {
+            What::Records(keys) => (keys, None),
+            What::Verb(key, token, verb) => (vec![(key, token)], Some(verb)),
+            What::Flush(place) => {
+                member.lazy(place).flushing = false;
+                (Vec::new(), None)
+            }
+        };
+        match answer {
+            Answer::Durable(mark) => {
+                for &(key, token) in &keys {
+                    self.done(now, node, key, token, verb);
+                }
+                let Some(member) = self.members.get_mut(&node) else { return };
+                let mut reached = member.lazy(place).reached(now, mark);
+                if member.participant.as_ref().is_some_and(|store| store.can_merge()) {
+                    // One log for both.
+                    reached.extend(member.logged.reached(now, mark));
+                    reached.extend(member.branches.reached(now, mark));
+                }
+                for (key, token) in reached {
+                    self.step(now, node, key, Input::Persisted(token));
+                }
+            }
+            Answer::Written(mark) => {
+                for &(key, token) in &keys {
+                    member.lazy(place).add(now, mark, key, token);
+                }
+                for (key, _) in keys.into_iter().filter(|_| verb.is_some()) {
+                    self.shows(node, key.txn);
+                }
+            }
+            Answer::ReadOnly => {
+                for (key, token) in keys {
+                    self.step(now, node, key, Input::ReadOnly(token));
+                }
+            }
+            Answer::Refused(error) => {
+                let mut error = Some(error);
+                for (key, token) in keys {
+                    if let Some(tracked) = self.tracked.get_mut(&key.txn)
+                        && tracked.cause.is_none()
+                    {
+                        tracked.cause = error.take();
+                    }
+                    self.step(now, node, key, Input::Refused(token));
+                }
+            }
+            Answer::Heuristic(decision) => {
+                for (key, token) in keys {
+                    self.step(now, node, key, Input::Refused(token));
+                    self.step(now, node, key, Input::Heuristic(decision));
+                }
+            }
+            Answer::Lost(error) => {
+                if verb == Some(Verb::Prepare) {
+                    // It has not voted, and never will: its coordinator need not wait.
+                    keys.iter().for_each(|(key, _)| self.votes_no(node, epoch, key.txn));
+                }
+                self.down(node, error);
+            }
+        }
+    }
+
+    fn done(&mut self, now: u64, node: NodeId, key: Key, token: Token, verb: Option<Verb>) {
+        if let Some(member) = self.members.get_mut(&node) {
+            match verb {
+                Some(Verb::Prepare) => {
+                    member.prepared.insert(key.txn);
+                }
+                Some(Verb::Finish | Verb::Complete) => self.shows(node, key.txn),
+                None => {}
+            }
+        }
+        self.step(now, node, key, Input::Persisted(token));
+    }
+
+    fn votes_no(&mut self, node: NodeId, epoch: u64, txn: TxnId) {
+        let message = Message { txn, from: node, to: txn.coordinator, epoch, body: Body::Vote(Vote::No) };
+        if self.members.contains_key(&message.to) {
+            self.local.push_back(message);
+        } else {
+            self.outgoing.push(message);
+        }
+    }
+
+    fn down(&mut self, node: NodeId, error: Error) {
+        let waiting: Vec<TxnId> =
+            self.tracked.keys().copied().filter(|txn| txn.coordinator == node).collect();
+        self.detach(node);
+        self.notices.extend(waiting.into_iter().map(|txn| Notice::Unknown { txn }));
+        self.notices.push(Notice::Down { node, error });
+    }
+}
