@@ -18,9 +18,10 @@ use crate::participant::Participant;
 use crate::proto::{Plan, Timing};
 use crate::store::Store;
 use parking_lot::Mutex;
+use seawall_engine::Transaction;
 use seawall_wal::Runtime;
 use seawall_wal::runtime::{OsRuntime, Thread};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -291,7 +292,13 @@ impl Coordinator {
         let sequence = shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
         let epoch = shared.epoch.load(Ordering::SeqCst);
         let txn = TxnId { coordinator: shared.me, epoch, sequence };
-        Global { shared: Arc::clone(shared), txn, branches: BTreeMap::new(), foreign: BTreeMap::new() }
+        Global {
+            shared: Arc::clone(shared),
+            txn,
+            branches: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            joined: BTreeSet::new(),
+        }
     }
 
     /// Runs a transaction, again if another was in its way. Not if the outcome is unknown: that error comes back.
@@ -313,6 +320,26 @@ impl Coordinator {
                 done => return done,
             }
         }
+    }
+
+    /// An open transaction of an attached store is its branch of a transaction, whoever coordinates that: it is kept until the
+    /// coordinator asks for a vote, and given up if that takes ten times [`Timing::deadline_us`].
+    ///
+    /// # Errors
+    /// `NodeMissing` if the store is not attached; `BadInput` if it has a branch of that transaction.
+    pub fn join(&self, store: &Arc<Store>, txn: TxnId, branch: Transaction) -> Result<()> {
+        let now = self.shared.now();
+        let mut host = self.shared.host.lock();
+        if !host.has(store.node()) {
+            return Err(Error::NodeMissing(store.node()));
+        }
+        if !store.join_new(txn, branch) {
+            return Err(Error::BadInput(format!("{} has a branch of {txn} already", store.node())));
+        }
+        let joined = host.join(now, store.node(), txn);
+        self.shared.dispatch(host);
+        self.shared.bell.ring();
+        joined
     }
 
     /// A message has come from another process.

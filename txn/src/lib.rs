@@ -41,6 +41,8 @@ mod xid;
 pub mod fuzzing;
 #[doc(hidden)]
 pub mod mutation;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod proto;
 
 pub use bytes::Malformed;

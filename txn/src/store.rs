@@ -93,6 +93,16 @@ impl Store {
         self.branches.lock().open.insert(txn, branch);
     }
 
+    /// As [`join`](Store::join), unless there is one: then false, and the given one is dropped.
+    pub(crate) fn join_new(&self, txn: TxnId, branch: Transaction) -> bool {
+        let mut branches = self.branches.lock();
+        if branches.open.contains_key(&txn) || branches.prepared.contains_key(&txn) {
+            return false;
+        }
+        branches.open.insert(txn, branch);
+        true
+    }
+
     fn take_open(&self, txn: TxnId) -> Result<Transaction, Answer> {
         let open = self.branches.lock().open.remove(&txn);
         open.ok_or_else(|| Answer::Refused(Error::BadInput(format!("{txn} has no open branch here"))))

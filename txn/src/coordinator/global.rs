@@ -7,7 +7,7 @@ use crate::message::Decision;
 use crate::participant::Participant;
 use crate::store::Store;
 use seawall_engine::{Transaction, TxOptions};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub struct Global {
     pub(super) txn: TxnId,
     pub(super) branches: BTreeMap<NodeId, (Arc<Store>, Transaction)>,
     pub(super) foreign: BTreeMap<NodeId, Arc<dyn Participant>>,
+    /// Nodes that hold a branch of it already: see [`Coordinator::join`](crate::Coordinator::join).
+    pub(super) joined: BTreeSet<NodeId>,
 }
 
 impl Global {
@@ -45,13 +47,20 @@ impl Global {
         Ok(&mut self.branches.entry(store.node()).or_insert_with(begin).1)
     }
 
-    /// A participant that is no seawall store takes part: it keeps the branch itself, under this transaction's name.
+    /// A participant takes part that keeps the branch itself, under this transaction's name: one that is no seawall store, or
+    /// a node, of another process too, where a branch was joined to it.
     ///
     /// # Errors
-    /// `NodeMissing` if no such participant is attached.
+    /// `NodeMissing` if no such participant is attached, and there is no transport that could reach it.
     pub fn enlist(&mut self, node: NodeId) -> Result<TxnId> {
         let found = self.shared.foreign.lock().get(&node).cloned();
-        self.foreign.insert(node, found.ok_or(Error::NodeMissing(node))?);
+        if let Some(participant) = found {
+            self.foreign.insert(node, participant);
+        } else if self.shared.transport.is_some() || self.shared.host.lock().has(node) {
+            self.joined.insert(node);
+        } else {
+            return Err(Error::NodeMissing(node));
+        }
         Ok(self.txn)
     }
 
@@ -78,11 +87,12 @@ impl Global {
         let pending = Pending { shared: Arc::clone(&shared), slot: Arc::clone(&slot), txn };
         let (branches, foreign) = (std::mem::take(&mut self.branches), std::mem::take(&mut self.foreign));
         let nodes: Vec<NodeId> = {
-            let mut nodes: Vec<NodeId> = branches.keys().chain(foreign.keys()).copied().collect();
-            nodes.sort();
-            nodes.dedup();
-            nodes
+            let here = branches.keys().chain(foreign.keys()).copied();
+            let nodes: BTreeSet<NodeId> = here.chain(std::mem::take(&mut self.joined)).collect();
+            nodes.into_iter().collect()
         };
+        let begins_here = |node: &NodeId| branches.contains_key(node) || foreign.contains_key(node);
+        let begun_here: Vec<NodeId> = nodes.iter().copied().filter(begins_here).collect();
         if nodes.is_empty() {
             let mut state = slot.state.lock();
             (state.decision, state.is_settled) = (Some(Decision::Commit), true);
@@ -94,7 +104,7 @@ impl Global {
         shared.slots.lock().insert(txn, slot);
         let now = shared.now();
         let mut host = shared.host.lock();
-        let missing = nodes.iter().chain([&txn.coordinator]).find(|node| !host.has(**node)).copied();
+        let missing = begun_here.iter().chain([&txn.coordinator]).find(|node| !host.has(**node)).copied();
         if let Some(node) = missing {
             drop(host);
             shared.slots.lock().remove(&txn);
@@ -104,7 +114,7 @@ impl Global {
         for (store, branch) in branches.into_values() {
             store.join(txn, branch);
         }
-        let begun = nodes.iter().try_for_each(|&node| host.join(now, node, txn));
+        let begun = begun_here.iter().try_for_each(|&node| host.join(now, node, txn));
         let begun = begun.and_then(|()| host.start(now, txn, plan));
         if begun.is_err() {
             host.abandon(now, txn);
