@@ -130,6 +130,12 @@ impl Memory {
         self.available(space_map) / 4 * 3
     }
 
+    /// Bytes for the delta that the log is replayed into, when the cache has nothing to keep: the larger, the fewer folds go
+    /// over the same leaves. What is left at the end is folded as usual, and may hold up the first writers.
+    pub(crate) fn replay_max(&self, space_map: u64) -> u64 {
+        self.available(space_map) / STEPS * (STEPS - 1)
+    }
+
     /// Bytes for folded deltas that old transactions are validated against.
     pub(crate) fn retained_max(&self) -> u64 {
         self.budget / 4

@@ -263,7 +263,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     let memory = Arc::new(Memory::new(options.memory_budget));
     files.store.set_buffer_bytes(memory.buffers());
     // While the log is replayed, the deltas are about to take all that they may.
-    if let Some(room) = memory.cache_room(memory.deltas_max(0), 0) {
+    if let Some(room) = memory.cache_room(memory.replay_max(0), 0) {
         files.store.set_cache_bytes(room);
     }
     let replaying = Replay {
@@ -349,7 +349,7 @@ impl Replay<'_> {
         let mut gathered = Gathered::default();
         let mut frame = from;
         let own_max = self.options.replay_bytes_max;
-        let bytes_max = own_max.unwrap_or_else(|| self.memory.deltas_max(self.reads.store.space_map_bytes()));
+        let bytes_max = own_max.unwrap_or_else(|| self.memory.replay_max(self.reads.store.space_map_bytes()));
         let mut has_looked_ahead = false;
         self.log.replay(from, &mut |record| {
             // A replay position is a frame's beginning.
