@@ -13,8 +13,10 @@
 //!
 //! All of this is in memory; a checkpoint writes it out as one block (see `freemap`). Every lock on it is short.
 
+use super::mapped::Known;
 use super::ptr::{FIRST_BLOCK, Flaw, GRID, Ptr};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A piece of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +75,8 @@ pub(super) struct Space {
     /// Free extents, or parts of them, that are holes in the file: by offset, apart from each other.
     holes: BTreeMap<u64, u64>,
     hole_bytes: u64,
+    /// Who may have views of what is dead (M3).
+    pub(super) known: Option<Arc<Known>>,
     /// A test's deliberate mistake: S1 and S2 are ignored.
     pub(super) reuse_early: bool,
 }
@@ -124,6 +128,15 @@ impl Space {
             return false;
         }
         self.pins.range(dead.birth..dead.death.max(dead.birth)).next().is_some()
+            || self.known.as_ref().is_some_and(|known| !known.let_go(dead.extent))
+    }
+
+    /// Whether an extent is neither free, in part, nor set aside, nor outside the file.
+    pub(super) fn is_in_use(&self, extent: Extent) -> bool {
+        let aside = self.aside.range(..extent.end()).next_back();
+        let is_aside =
+            aside.is_some_and(|(offset, bytes)| offset.saturating_add(*bytes) > extent.offset);
+        extent.end() <= self.end && !is_aside && !self.overlaps_free(extent)
     }
 
     /// Makes free what generation `building` may overwrite (S1, S2).
