@@ -191,10 +191,16 @@ impl Known {
         true
     }
 
-    /// Forgets what stands in an extent, so that it can be given out again. False, if somebody has a part of it (M3).
-    pub(super) fn let_go(&self, extent: Extent) -> bool {
-        let offsets = (extent.offset..extent.end()).step_by(GRID as usize);
-        offsets.filter_map(|offset| self.place(offset)).fold(true, |all, place| self.forget_at(place) && all)
+    /// Forgets what stands in an extent, so that it can be given out again; but for the blocks that somebody has (M3), which
+    /// are returned, in order.
+    pub(super) fn let_go(&self, extent: Extent) -> Vec<Extent> {
+        let mut held = Vec::new();
+        for offset in (extent.offset..extent.end()).step_by(GRID as usize) {
+            let Some(place) = self.place(offset).filter(|place| !self.forget_at(place)) else { continue };
+            let end = place.read().as_ref().map_or(offset + GRID, |block| block.ptr().end());
+            held.push(Extent { offset, bytes: end.min(extent.end()) - offset });
+        }
+        held
     }
 
     /// Its room from now on; what is beyond it is forgotten, as far as nobody has it.

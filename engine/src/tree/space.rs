@@ -128,7 +128,21 @@ impl Space {
             return false;
         }
         self.pins.range(dead.birth..dead.death.max(dead.birth)).next().is_some()
-            || self.known.as_ref().is_some_and(|known| !known.let_go(dead.extent))
+    }
+
+    /// Makes free what nobody has a view of; what somebody has is returned (M3).
+    fn free_unseen(&mut self, dead: Dead) -> Result<Vec<Dead>, Flaw> {
+        let held = self.known.as_ref().map(|known| known.let_go(dead.extent)).unwrap_or_default();
+        let mut at = dead.extent.offset;
+        self.dead_bytes -= dead.extent.bytes;
+        for next in held.iter().chain([&Extent { offset: dead.extent.end(), bytes: 0 }]) {
+            if next.offset > at {
+                self.add_free(Extent { offset: at, bytes: next.offset - at })?;
+            }
+            self.dead_bytes += next.bytes;
+            at = next.end();
+        }
+        Ok(held.into_iter().map(|extent| Dead { extent, ..dead }).collect())
     }
 
     /// Whether an extent is neither free, in part, nor set aside, nor outside the file.
@@ -146,14 +160,13 @@ impl Space {
         let younger = self.dead.split_off(&past.saturating_add(1));
         let candidates = std::mem::replace(&mut self.dead, younger);
         for (death, list) in candidates {
-            let (held, released): (Vec<Dead>, Vec<Dead>) =
+            let (mut held, released): (Vec<Dead>, Vec<Dead>) =
                 list.into_iter().partition(|dead| self.is_pinned(dead));
+            for dead in released {
+                held.extend(self.free_unseen(dead)?);
+            }
             if !held.is_empty() {
                 self.dead.insert(death, held);
-            }
-            for dead in released {
-                self.dead_bytes -= dead.extent.bytes;
-                self.add_free(dead.extent)?;
             }
         }
         Ok(())

@@ -5,7 +5,6 @@
 //! owner has promised is watched instead: each change of bytes that somebody has a view of is counted, as
 //! [`CHANGED_UNDER_VIEW`]. On a real disk such a reader would have seen other bytes, zeros, or a signal.
 
-use super::Shared;
 use super::fault::Op;
 use super::file::SimFile;
 use super::names::Inode;
@@ -65,15 +64,16 @@ pub(super) struct SimMapping {
 
 /// Ends a view.
 struct Guard {
-    shared: Arc<Shared>,
-    inode: Inode,
+    /// Kept open, and locked.
+    map: Arc<SimMapping>,
     offset: u64,
     number: u64,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.shared.state.lock().views.end(self.inode, self.offset, self.number);
+        let file = &self.map.file;
+        file.shared.state.lock().views.end(file.inode, self.offset, self.number);
     }
 }
 
@@ -95,7 +95,6 @@ impl Mapping for SimMapping {
             state.count("mapped");
             Ok(state.views.begin(file.inode, offset, len as u64))
         })?;
-        let guard = Guard { shared: Arc::clone(&file.shared), inode: file.inode, offset, number };
-        Ok(BlockBytes::copied(copy, Box::new(guard)))
+        Ok(BlockBytes::copied(copy, Box::new(Guard { map: self, offset, number })))
     }
 }
