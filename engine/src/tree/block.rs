@@ -208,7 +208,16 @@ impl Block {
     //= docs/format/data.md#values
     /// A value's extent, whose checksum the caller has verified.
     pub(super) fn value(bytes: impl Into<BlockBytes>, ptr: Ptr, keyspace: u32) -> Block {
-        Block { bytes: bytes.into(), ptr, keyspace, count: 0, prefix: 0..0, slots: 0, wide: false, heads: [].into() }
+        Block {
+            bytes: bytes.into(),
+            ptr,
+            keyspace,
+            count: 0,
+            prefix: 0..0,
+            slots: 0,
+            wide: false,
+            heads: [].into(),
+        }
     }
 
     /// Whether a leaf or an inner block is compressed.

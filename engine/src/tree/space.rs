@@ -148,8 +148,7 @@ impl Space {
     /// Whether an extent is neither free, in part, nor set aside, nor outside the file.
     pub(super) fn is_in_use(&self, extent: Extent) -> bool {
         let aside = self.aside.range(..extent.end()).next_back();
-        let is_aside =
-            aside.is_some_and(|(offset, bytes)| offset.saturating_add(*bytes) > extent.offset);
+        let is_aside = aside.is_some_and(|(offset, bytes)| offset.saturating_add(*bytes) > extent.offset);
         extent.end() <= self.end && !is_aside && !self.overlaps_free(extent)
     }
 

@@ -184,8 +184,7 @@ mod tests {
         assert_eq!(map.bytes(), 1 << 20);
         assert!(Arc::clone(&map).view((1 << 20) - 4095, 4096).is_err());
         assert!(Arc::clone(&map).view(u64::MAX, 4096).is_err());
-        let views: Vec<BlockBytes> =
-            (0..8).map(|n| Arc::clone(&map).view(n * 4096, 4096).unwrap()).collect();
+        let views: Vec<BlockBytes> = (0..8).map(|n| Arc::clone(&map).view(n * 4096, 4096).unwrap()).collect();
         let barrier = Barrier::new(3);
         std::thread::scope(|scope| {
             for _ in 0..2 {

@@ -23,8 +23,8 @@ use rustix::fs::FileType;
 use rustix::io::{Errno, retry_on_intr};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What [`DiskFile::allocate`] writes at a time.
 const ZEROS_BYTES: usize = 1 << 20;

@@ -3,9 +3,9 @@
 use super::Shared;
 use super::content::pages;
 use super::fault::{Call, Op, Verdict};
+use super::map::SimMapping;
 use super::names::Inode;
 use super::state::{State, eio, no_power};
-use super::map::SimMapping;
 use crate::disk::{BLOCK_BYTES, DiskFile, Lock, MapPromise, Mapping};
 use std::io;
 use std::sync::Arc;
