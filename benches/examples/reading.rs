@@ -2,7 +2,7 @@
 //! none: rows of 16 and 100 bytes in random order, one checkpoint.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, missing_docs)]
 
-use seawall_engine::{Db, Durability, Keyspace, ReadMode, Readable, WriteBatch};
+use seawall_engine::{Db, Durability, Keyspace, ReadMode, Readable, Slice, WriteBatch};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -38,13 +38,13 @@ fn fill(dir: &str, rows: u64) {
 }
 
 /// Operations a second of so many threads that do it again and again.
-fn rate(threads: u64, work: impl Fn(u64) -> u64 + Sync) -> f64 {
+fn rate<W: FnMut(u64) -> u64>(threads: u64, work: impl Fn() -> W + Sync) -> f64 {
     let start = Instant::now();
     let done: u64 = std::thread::scope(|scope| {
         let run = |thread: u64| {
             let work = &work;
             move || {
-                let (mut done, mut n) = (0, thread << 40);
+                let (mut work, mut done, mut n) = (work(), 0, thread << 40);
                 while start.elapsed() < WINDOW {
                     for _ in 0..64 {
                         done += work(mix(n));
@@ -86,17 +86,29 @@ fn main() {
     let stores = [open(ReadMode::Cached), open(ReadMode::Mapped)];
     for round in 0..rounds {
         for (mode, db, ks) in &stores {
-            let snapshot = db.snapshot();
-            let get = |n: u64| u64::from(!black_box(ks.get(key(n % rows)).unwrap().unwrap()).is_empty());
-            let by_snapshot =
-                |n: u64| u64::from(!black_box(snapshot.get(ks, key(n % rows)).unwrap().unwrap()).is_empty());
-            let range = |n: u64| {
-                u64::from(snapshot.range(ks, key(n % rows)..).take(100).filter(Result::is_ok).count() > 0)
+            let found = |value: Option<Slice>| u64::from(!black_box(value.unwrap()).is_empty());
+            let get = || |n: u64| found(ks.get(key(n % rows)).unwrap());
+            let by_snapshot = || {
+                let snapshot = db.snapshot();
+                move |n: u64| found(snapshot.get(ks, key(n % rows)).unwrap())
             };
-            let by_cursor = |n: u64| {
-                let mut cursor = snapshot.cursor(ks);
-                cursor.seek(key(n % rows)).unwrap();
-                (0..100).map(|_| u64::from(cursor.next().unwrap().is_none())).sum::<u64>() / 100 + 1
+            let range = || {
+                let snapshot = db.snapshot();
+                move |n: u64| {
+                    let rows = snapshot.range(ks, key(n % rows)..).take(100);
+                    u64::from(rows.filter(Result::is_ok).count() > 0)
+                }
+            };
+            let by_cursor = || {
+                let snapshot = db.snapshot();
+                move |n: u64| {
+                    let mut cursor = snapshot.cursor(ks);
+                    cursor.seek(key(n % rows)).unwrap();
+                    for _ in 0..100 {
+                        black_box(cursor.next().unwrap());
+                    }
+                    1
+                }
             };
             let start = Instant::now();
             let scan = all_rows(db, ks) as f64 / start.elapsed().as_secs_f64();

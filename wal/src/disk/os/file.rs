@@ -285,7 +285,7 @@ impl DiskFile for OsFile {
     }
 
     fn map(&self, bytes: u64, promise: MapPromise) -> io::Result<Arc<dyn Mapping>> {
-        Ok(Arc::new(OsMapping::new(&**self.buffered, Arc::clone(&self.buffered) as _, bytes, promise)?))
+        Ok(Arc::new(OsMapping::new(&self.buffered, Arc::clone(&self.buffered) as _, bytes, promise)?))
     }
 
     fn try_lock(&self, lock: Lock) -> io::Result<bool> {
