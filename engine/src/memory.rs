@@ -55,6 +55,11 @@ pub struct MemoryStats {
     pub deltas_pinned: u64,
     /// The block cache.
     pub cache: u64,
+    /// What is known of the blocks of a mapped data file.
+    pub mapped_index: u64,
+    /// Bytes of the data file that are mapped and were read ([`ReadMode::Mapped`](crate::ReadMode::Mapped)). They are the system's
+    /// pages, which it drops when it needs room: no part of the budget, nor of [`total`](MemoryStats::total).
+    pub mapped: u64,
     /// Write sets, read sets and row locks of transactions.
     pub transactions: u64,
     /// Commits whose tickets are held.
@@ -78,12 +83,13 @@ impl MemoryStats {
     }
 
     /// Each part: its name, what it is, its bytes.
-    pub(crate) fn parts(&self) -> [(&'static str, &'static str, u64); 9] {
+    pub(crate) fn parts(&self) -> [(&'static str, &'static str, u64); 10] {
         [
             ("deltas_active", "rows since the last checkpoint began", self.deltas_active),
             ("deltas_frozen", "rows that a checkpoint is moving", self.deltas_frozen),
             ("deltas_pinned", "rows held by old snapshots", self.deltas_pinned),
             ("cache", "the block cache", self.cache),
+            ("mapped_index", "what is known of mapped blocks", self.mapped_index),
             ("transactions", "write sets, read sets and locks", self.transactions),
             ("tickets", "commits whose tickets are held", self.tickets),
             ("log_buffers", "batches of the log", self.log_buffers),

@@ -69,11 +69,13 @@ pub enum Mutation {
     RedoUnreserved,
     /// A streamed value's extents are given back when its transaction is gone, although a record names them.
     FreeStreamed,
+    /// Extents are used again while a reader has a part of them, mapped.
+    ReuseMapped,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 32] = [
+    pub const ALL: [Mutation; 33] = [
         Mutation::FoldUnsynced,
         Mutation::FoldUnfrozen,
         Mutation::ReuseEarly,
@@ -106,6 +108,7 @@ impl Mutation {
         Mutation::StreamUnsynced,
         Mutation::RedoUnreserved,
         Mutation::FreeStreamed,
+        Mutation::ReuseMapped,
     ];
 
     /// Those of streamed values: `tests/stream.rs` tells them.
@@ -169,6 +172,7 @@ impl Mutation {
             Mutation::StreamUnsynced => "stream-unsynced",
             Mutation::RedoUnreserved => "redo-unreserved",
             Mutation::FreeStreamed => "free-streamed",
+            Mutation::ReuseMapped => "reuse-mapped",
         }
     }
 

@@ -32,6 +32,7 @@ mod freemap;
 pub(crate) mod fuzzing;
 mod give_back;
 mod many;
+mod mapped;
 mod merge;
 mod open;
 mod pack;
@@ -84,6 +85,10 @@ pub struct TreeStore {
     /// The end of the managed part of the file; what `Space` says, readable without its lock.
     end: AtomicU64,
     cache: Cache,
+    /// None if all blocks are read into memory.
+    mapped: Option<mapped::Mapped>,
+    /// Why it is none although it was to be.
+    why_unmapped: Option<String>,
     readers: many::Readers,
     space: Arc<Mutex<Space>>,
     is_folding: AtomicBool,
@@ -178,6 +183,8 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
+        // First what it keeps of its blocks (M3).
+        drop(std::mem::take(&mut self.trees));
         self.space.lock().unpin(self.generation);
     }
 }
@@ -258,6 +265,10 @@ pub struct TreeStats {
     pub fold_bytes_last: u64,
     /// Bytes of the free ones that were given back to the file system and are holes in the file, as far as is known.
     pub hole_bytes: u64,
+    /// Bytes of the file that are mapped and known: read, verified, and found without another look.
+    pub mapped_bytes: u64,
+    /// Memory that knowing them takes.
+    pub mapped_index_bytes: u64,
     /// Pieces that were given back since the file was opened: holes made, and tails cut off.
     pub returned: u64,
 }
@@ -285,7 +296,11 @@ impl TreeStore {
 
     /// The cache's budget from now on.
     pub(crate) fn set_cache_bytes(&self, bytes: u64) {
-        self.cache.set_capacity(bytes);
+        let known = self.mapped.as_ref().map_or(0, |mapped| {
+            mapped.known.set_heap_max(bytes / 2);
+            bytes / 2
+        });
+        self.cache.set_capacity(bytes - known);
     }
 
     /// What a fold may work in, from the next one on.
@@ -328,6 +343,10 @@ impl TreeStore {
             fold_bytes_last: self.totals.fold_bytes_last.load(Ordering::Relaxed),
             ..TreeStats::default()
         };
+        if let Some(mapped) = &self.mapped {
+            stats.mapped_bytes = mapped.known.mapped_bytes();
+            stats.mapped_index_bytes = mapped.known.heap_bytes();
+        }
         let space = self.space.lock();
         stats.file_bytes = space.end();
         stats.live_bytes = space.live_bytes();

@@ -7,8 +7,8 @@ use super::{MutantDisk, SeedReport};
 use client::Client;
 use model::{Contents, History};
 use seawall_engine::mutation::Mutation;
-use seawall_engine::{Db, Error, Keyspace, Readable, Snapshot};
-use seawall_wal::disk::sim::{Damage, Fault, Op};
+use seawall_engine::{Db, Entry, Error, Keyspace, ReadMode, Readable, Snapshot};
+use seawall_wal::disk::sim::{CHANGED_UNDER_VIEW, Damage, Fault, Op};
 use seawall_wal::runtime::{Rng, SimRuntime, Thread};
 use seawall_wal::{Lsn, Runtime, SimDisk, WalReader};
 use std::collections::BTreeMap;
@@ -45,6 +45,7 @@ pub fn required() -> Vec<String> {
         "full",
         "completed out of order",
         "power lost with operations in flight",
+        "mapped",
     ];
     let engine = [
         "checkpoint",
@@ -80,6 +81,8 @@ pub fn required() -> Vec<String> {
         "free space returned",
         "resumed",
         "resumed after a failed write",
+        "opened mapped",
+        "mapped row kept",
     ];
     disk.iter()
         .map(|name| format!("disk: {name}"))
@@ -102,6 +105,7 @@ struct Torture {
     memory_budget: usize,
     /// Small enough, at times, for writers to be slowed and folds to press.
     deltas_bytes: Option<u64>,
+    read_mode: ReadMode,
     was_created: bool,
     traced: usize,
 }
@@ -145,6 +149,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         replay_bytes: None,
         memory_budget: 1 << 20,
         deltas_bytes: None,
+        read_mode: ReadMode::Cached,
         was_created: false,
         traced: 0,
     };
@@ -152,6 +157,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
     torture.keep_trace();
     outcome.map_err(|what| torture.report.failure(&what))?;
     torture.count();
+    torture.looked_on().map_err(|what| torture.report.failure(&what))?;
     torture.report.trace_hash = torture.disk.trace_hash() ^ torture.runtime.trace_hash().rotate_left(1);
     Ok(torture.report)
 }
@@ -177,6 +183,14 @@ impl Torture {
         self.verify(&db)?;
         drop(db);
         Ok(())
+    }
+
+    /// Nobody's bytes changed under their eyes: on a real disk, those of readers of a mapped file would have.
+    fn looked_on(&self) -> Result<(), String> {
+        match self.disk.counts().get(CHANGED_UNDER_VIEW) {
+            Some(times) => Err(format!("{CHANGED_UNDER_VIEW}, {times} times")),
+            None => Ok(()),
+        }
     }
 
     fn calm(&self) {
@@ -211,6 +225,7 @@ impl Torture {
             .memory_budget(self.memory_budget)
             .replay_bytes(self.replay_bytes)
             .deltas_bytes(self.deltas_bytes)
+            .read_mode(self.read_mode)
             .disk(disk)
             .runtime(self.runtime.clone())
             .background(self.threads)
@@ -224,11 +239,15 @@ impl Torture {
             self.memory_budget = if self.threads || !self.rng.chance(1, 3) { 1 << 20 } else { 16 << 20 };
             self.replay_bytes = self.rng.chance(1, 3).then_some(20_000);
             self.deltas_bytes = (self.threads && self.rng.chance(1, 2)).then_some(40_000);
+            self.read_mode = if self.rng.chance(1, 3) { ReadMode::Mapped } else { ReadMode::Cached };
             match self.builder().open() {
                 Ok(db) => {
                     self.was_created = true;
                     if db.stats().checkpoint_bytes > 0 {
                         self.report.hit("engine: recovery folded");
+                    }
+                    if db.stats().read_mode == ReadMode::Mapped {
+                        self.report.hit("engine: opened mapped");
                     }
                     self.say(|| format!("opened: {:?}", db.recovery()));
                     match self.compare_recovered(&db) {
@@ -280,6 +299,7 @@ impl Torture {
     fn work(&mut self, db: &Db) -> Result<(), String> {
         let mut client = self.client(db);
         let mut snapshots: Vec<(Snapshot, Handles, Contents)> = Vec::new();
+        let mut kept: Vec<(Entry, Vec<u8>)> = Vec::new();
         for _ in 0..3 + self.rng.below(50) {
             match self.rng.below(30) {
                 0..=2 => self.checkpoint(db)?,
@@ -293,6 +313,9 @@ impl Torture {
                         Err(error) => return Err(format!("opening keyspaces: {error}")),
                     };
                     compare_snapshot(&snapshot, &handles, &expected, "now")?;
+                    // They outlive their snapshot, and are compared when all is done.
+                    let rows = handles.iter().flat_map(|ks| snapshot.range(ks, ..).take(2));
+                    kept.extend(rows.filter_map(Result::ok).map(|row| (row.clone(), row.1.to_vec())));
                     snapshots.push((snapshot, handles, expected));
                 }
                 4 | 8 if !snapshots.is_empty() => {
@@ -314,6 +337,12 @@ impl Torture {
             }
         }
         self.add_counts(&client.counts);
+        if let Some(((key, _), _)) = kept.iter().find(|((_, value), copy)| value != copy) {
+            return Err(format!("a row that was kept has changed: {}", key.escape_ascii()));
+        }
+        if self.read_mode == ReadMode::Mapped {
+            self.report.add("engine: mapped row kept", kept.len() as u64);
+        }
         if self.disk.has_power() {
             for (snapshot, handles, expected) in &snapshots {
                 self.compare_old(snapshot, handles, expected)?;

@@ -106,8 +106,8 @@ impl Opener<'_> {
     }
 
     fn open_tree(&self, file: Arc<dyn DiskFile>, path: &Path) -> Result<(Arc<TreeStore>, Arc<Root>)> {
-        let Options { disk, memory_budget, read_only, .. } = self.options;
-        TreeStore::open(Arc::clone(disk), file, path, *memory_budget as usize, *read_only)
+        let Options { disk, memory_budget, read_only, read_mode, .. } = self.options;
+        TreeStore::open_in(*read_mode, Arc::clone(disk), file, path, *memory_budget as usize, *read_only)
     }
 
     fn recover(&self, file: Arc<dyn DiskFile>) -> Result<Files> {
@@ -291,6 +291,9 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     }
     if options.has(Mutation::PunchEarly) {
         files.store.punch_early();
+    }
+    if options.has(Mutation::ReuseMapped) {
+        files.store.reuse_mapped();
     }
     if options.has(Mutation::SyncEarly) {
         files.store.sync_early();

@@ -7,7 +7,7 @@ use super::block::{BLOCK_BYTES_MAX, Block, Payload};
 use super::ptr::{BlockKind, FIRST_BLOCK, Flaw, Ptr};
 use super::{Error, Result, TreeStore};
 use seawall_wal::Slice;
-use seawall_wal::disk::read_exact_at;
+use seawall_wal::disk::{BlockBytes, read_exact_at};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -75,7 +75,7 @@ impl TreeStore {
     }
 
     /// Verified bytes as the block that they are, of a tree or a value's.
-    pub(super) fn parse(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+    pub(super) fn parse(&self, bytes: impl Into<BlockBytes>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
         let block = match ptr.kind {
             BlockKind::Value => Block::value(bytes, *ptr, keyspace),
             _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw))?,
@@ -87,21 +87,20 @@ impl TreeStore {
     pub(super) fn load(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
         match self.cached(ptr, keyspace) {
             Some(block) => Ok(block),
-            None => {
-                let block = self.read_block(ptr, keyspace)?;
-                self.cache.insert(&block);
-                Ok(block)
-            }
+            None => self.take_in(self.read_verified(ptr)?, ptr, keyspace),
         }
     }
 
     /// A tree block for a fold, which reads every leaf once: leaves do not enter the cache. True if it was there.
     pub(super) fn load_once(&self, ptr: &Ptr, keyspace: u32) -> Result<(Arc<Block>, bool)> {
+        if let Some(block) = self.known(ptr, keyspace) {
+            return Ok((block, false));
+        }
         match self.cache.get(ptr) {
             Some(block) if block.is(ptr, keyspace) => Ok((block, true)),
             _ => {
                 let block = self.read_block(ptr, keyspace)?;
-                if block.level() > 0 {
+                if block.level() > 0 && self.mapped.is_none() {
                     self.cache.insert(&block);
                 }
                 Ok((block, false))
@@ -134,13 +133,26 @@ impl TreeStore {
         }
     }
 
-    /// The block, of a tree or a value's, if it is in the cache.
+    /// The block, if it was read from the mapping before.
+    #[inline]
+    pub(super) fn known(&self, ptr: &Ptr, keyspace: u32) -> Option<Arc<Block>> {
+        self.mapped.as_ref()?.known.get(ptr, keyspace)
+    }
+
+    /// The block, of a tree or a value's, if it is known or in the cache.
     pub(super) fn cached(&self, ptr: &Ptr, keyspace: u32) -> Option<Arc<Block>> {
+        if let Some(block) = self.known(ptr, keyspace) {
+            return Some(block);
+        }
         self.cache.get(ptr).filter(|block| block.is(ptr, keyspace))
     }
 
-    /// Verified bytes as a block, for a reader: it enters the cache, unless it is a value that is too long.
+    /// Verified bytes as a block, for a reader: it is known from now on if the file is mapped; else it enters the cache,
+    /// unless it is a value that is too long.
     pub(super) fn take_in(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+        if let Some(block) = self.map_in(&bytes, ptr, keyspace)? {
+            return Ok(block);
+        }
         let block = self.parse(bytes, ptr, keyspace)?;
         if ptr.kind != BlockKind::Value || ptr.bytes <= VALUE_CACHED_MAX {
             self.cache.insert(&block);
