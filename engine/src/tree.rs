@@ -96,6 +96,7 @@ pub struct TreeStore {
     is_unrepeated: AtomicBool,
     is_punching_early: AtomicBool,
     is_stream_unsynced: AtomicBool,
+    is_unpacked_unverified: AtomicBool,
     warning: Option<String>,
     totals: Totals,
     memory: Memory,
@@ -306,6 +307,11 @@ impl TreeStore {
     /// A test's deliberate mistake: streamed values are not synced.
     pub(crate) fn stream_unsynced(&self) {
         self.is_stream_unsynced.store(true, Ordering::Relaxed);
+    }
+
+    /// A test's deliberate mistake: compressed leaves are unpacked whatever their checksums say.
+    pub(crate) fn unpack_unverified(&self) {
+        self.is_unpacked_unverified.store(true, Ordering::Relaxed);
     }
 
     /// Its place, for messages.

@@ -9,7 +9,7 @@
     missing_docs
 )]
 
-use seawall_engine::mutation::Mutation;
+use seawall_engine::mutation::{Group, Mutation};
 use seawall_engine::{
     Db, DbBuilder, Error, Event, EventListener, Heuristic, Isolation, Keyspace, OnPrepared, Prepared,
     Readable, Result, Transaction, TxOptions, Vote, WriteBatch, Xid,
@@ -41,7 +41,7 @@ fn every_deliberate_mistake_is_noticed() {
         (Mutation::FoldUnprepared, &[bug_35_a_checkpoint_carries_what_is_prepared_and_frees_the_log]),
         (Mutation::KeepPrepared, &[bug_33_an_outcome_tried_again_is_applied_once]),
     ];
-    assert!(guards.iter().map(|(mutation, _)| *mutation).eq(Mutation::PREPARED));
+    assert!(guards.iter().map(|(mutation, _)| *mutation).eq(Mutation::of(Group::Prepared)));
     for (mutation, tests) in guards {
         for (i, test) in tests.iter().enumerate() {
             MUTATION.set(Some(mutation));

@@ -91,6 +91,7 @@ impl TreeStore {
             is_unrepeated: AtomicBool::new(false),
             is_punching_early: AtomicBool::new(false),
             is_stream_unsynced: AtomicBool::new(false),
+            is_unpacked_unverified: AtomicBool::new(false),
             warning,
             totals: Totals::default(),
             memory: Memory::default(),
