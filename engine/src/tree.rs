@@ -62,7 +62,7 @@ use space::Space;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
@@ -91,7 +91,7 @@ pub struct TreeStore {
     /// The failure after which nothing may be published any more (T2).
     failure: Mutex<Option<Arc<Error>>>,
     /// Syncs whose outcome is not known yet.
-    syncing: AtomicUsize,
+    syncs: Mutex<stream::Syncs>,
     is_sync_early: AtomicBool,
     is_unrepeated: AtomicBool,
     is_punching_early: AtomicBool,

@@ -151,6 +151,37 @@ fn nothing_is_visible_before_the_outcome_and_all_of_it_after() {
     ks.insert("a", "free again").unwrap();
 }
 
+/// Found by torture: a vote on rows of a keyspace that another prepared transaction drops. If that one commits first, the
+/// promised rows have nowhere to be, and nobody respects them in the keyspace that takes the name.
+#[test]
+fn no_vote_is_given_on_what_a_prepared_one_drops() {
+    let (disk, db, ks) = store();
+    let other = db.keyspace("other").unwrap();
+    let drops = prepare(&db, "drops", |tx| tx.drop_keyspace(&ks));
+    for reopened in [false, true] {
+        let db = if reopened { open(&barely(&disk)) } else { db.clone() };
+        let (ks, other) = (db.keyspace("rows").unwrap(), db.keyspace("other").unwrap());
+        let writes = || {
+            let mut tx = db.begin();
+            tx.insert(&ks, "a", "promised").unwrap();
+            tx
+        };
+        assert!(is_held(writes().prepare(xid("writes")), "drops"), "reopened: {reopened}");
+        let mut tx = db.begin();
+        tx.get(&ks, "a").unwrap();
+        tx.insert(&other, "a", "1").unwrap();
+        assert!(is_held(tx.prepare(xid("reads")), "drops"), "reopened: {reopened}");
+        // Whoever commits at once comes before the drop.
+        writes().commit().unwrap();
+    }
+    drops.rollback().unwrap();
+    let writes = prepare(&db, "writes", |tx| tx.insert(&ks, "a", "promised"));
+    assert!(is_held(db.drop_keyspace(ks.clone()), "writes"));
+    writes.commit().unwrap();
+    assert_eq!(get(&ks, "a"), Some(b"promised".to_vec()));
+    drop(other);
+}
+
 #[test]
 fn forced_writes_are_what_presumed_abort_needs() {
     let (_disk, db, ks) = store();

@@ -12,7 +12,7 @@ use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What an encoding of some length would hide: the two slots and nothing else.
 const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
@@ -86,7 +86,7 @@ impl TreeStore {
                 blocks: superblock.blocks,
             }),
             failure: Mutex::new(None),
-            syncing: AtomicUsize::new(0),
+            syncs: Mutex::default(),
             is_sync_early: AtomicBool::new(false),
             is_unrepeated: AtomicBool::new(false),
             is_punching_early: AtomicBool::new(false),

@@ -98,7 +98,7 @@ impl Client {
         if self.history().branches.len() >= BRANCHES_MAX {
             return self.outcome();
         }
-        let ks = self.keyspace()?;
+        let (ks, acts) = (self.keyspace()?, self.acts()?);
         let isolation = if self.rng.chance(1, 4) { Isolation::Snapshot } else { Isolation::Serializable };
         let mut tx = self.db.begin_with(TxOptions { isolation: Some(isolation), ..TxOptions::default() });
         let (mut reads, mut changes) = (Vec::new(), Vec::new());
@@ -111,7 +111,7 @@ impl Client {
         if isolation == Isolation::Snapshot {
             (reads, changes) = (Vec::new(), Vec::new());
         }
-        for (ks, act) in self.acts()?.into_iter().take(3) {
+        for (ks, act) in acts.into_iter().take(3) {
             self.act(&mut tx, &ks, &act)?;
             changes.push(act.change(&ks));
         }
