@@ -63,7 +63,7 @@ use space::Space;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
@@ -96,11 +96,12 @@ pub struct TreeStore {
     /// The failure after which nothing may be published any more (T2).
     failure: Mutex<Option<Arc<Error>>>,
     /// Syncs whose outcome is not known yet.
-    syncing: AtomicUsize,
+    syncs: Mutex<stream::Syncs>,
     is_sync_early: AtomicBool,
     is_unrepeated: AtomicBool,
     is_punching_early: AtomicBool,
     is_stream_unsynced: AtomicBool,
+    is_unpacked_unverified: AtomicBool,
     warning: Option<String>,
     totals: Totals,
     memory: Memory,
@@ -321,6 +322,11 @@ impl TreeStore {
     /// A test's deliberate mistake: streamed values are not synced.
     pub(crate) fn stream_unsynced(&self) {
         self.is_stream_unsynced.store(true, Ordering::Relaxed);
+    }
+
+    /// A test's deliberate mistake: compressed leaves are unpacked whatever their checksums say.
+    pub(crate) fn unpack_unverified(&self) {
+        self.is_unpacked_unverified.store(true, Ordering::Relaxed);
     }
 
     /// Its place, for messages.

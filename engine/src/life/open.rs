@@ -301,6 +301,9 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     if options.has(Mutation::StreamUnsynced) {
         files.store.stream_unsynced();
     }
+    if options.has(Mutation::UnpackUnverified) {
+        files.store.unpack_unverified();
+    }
     let core = Arc::new(Core {
         locks: Locks::new(Arc::clone(&runtime)),
         fold: FoldState::new(&runtime),

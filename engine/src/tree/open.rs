@@ -14,7 +14,7 @@ use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What an encoding of some length would hide: the two slots and nothing else.
 const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
@@ -110,11 +110,12 @@ impl TreeStore {
                 blocks: superblock.blocks,
             }),
             failure: Mutex::new(None),
-            syncing: AtomicUsize::new(0),
+            syncs: Mutex::default(),
             is_sync_early: AtomicBool::new(false),
             is_unrepeated: AtomicBool::new(false),
             is_punching_early: AtomicBool::new(false),
             is_stream_unsynced: AtomicBool::new(false),
+            is_unpacked_unverified: AtomicBool::new(false),
             warning,
             totals: Totals::default(),
             memory: Memory::default(),
