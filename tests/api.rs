@@ -5,9 +5,9 @@
 use seawall::wal::{self, Disk};
 use seawall::{
     Checkpoint, Compression, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener,
-    Isolation, KeyRange, Keyspace, KeyspaceOptions, Lsn, Progress, Readable, Result, Retainer, Runtime,
-    Savepoint, Scan, Slice, Snapshot, Stats, Ticket, Transaction, TxOptions, ValueReader, VerifyReport,
-    WriteBatch,
+    Isolation, KeyRange, Keyspace, KeyspaceOptions, Lsn, Progress, ReadMode, Readable, Result, Retainer,
+    Runtime, Savepoint, Scan, Slice, Snapshot, Stats, Ticket, Transaction, TxOptions, ValueReader,
+    VerifyReport, WriteBatch,
 };
 use std::future::Future;
 use std::io::{self, Read};
@@ -113,6 +113,7 @@ fn slices_ranges_and_choices() {
     assert_ne!(Durability::Memory, Durability::Written);
     assert_eq!(Isolation::default(), Isolation::Serializable);
     assert_ne!(Isolation::Snapshot, Isolation::Serializable);
+    assert_eq!((ReadMode::default(), ReadMode::Mapped), (ReadMode::Cached, ReadMode::Mapped));
     assert_eq!(Compression::default(), Compression::None);
     let _ = (Compression::Lz4, Compression::Zstd);
     let TxOptions { isolation, durability, read_only, retries_max, lock_timeout, .. } = TxOptions::default();
@@ -142,6 +143,7 @@ fn a_store_is_built_with_every_choice() {
         .segment_bytes(1 << 20)
         .checkpoint_interval(Duration::from_secs(1))
         .snapshot_age_max(Duration::from_secs(60))
+        .read_mode(ReadMode::Cached)
         .io(wal::Io::Auto)
         .disk(disk)
         .runtime(runtime)

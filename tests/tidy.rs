@@ -152,6 +152,21 @@ fn nothing_is_left_to_be_done_later() {
     assert_none("left for later", &found);
 }
 
+/// Each module that may be unsafe is named, with its reasons, where a reader looks for them.
+#[test]
+fn unsafe_code_is_where_the_architecture_says() {
+    let listed = read("docs/ARCHITECTURE.md");
+    let is_ours =
+        |path: &PathBuf| ["wal/src", "engine/src", "txn/src", "src"].iter().any(|dir| path.starts_with(dir));
+    let unlisted: Vec<String> = files("rs")
+        .into_iter()
+        .filter(|path| is_ours(path) && read(path).contains("(unsafe_code"))
+        .map(|path| path.display().to_string())
+        .filter(|path| !listed.contains(&format!("| `{path}` |")))
+        .collect();
+    assert_none("unsafe, and not in docs/ARCHITECTURE.md", &unlisted);
+}
+
 #[test]
 fn files_hold_one_idea() {
     let long = files("rs").into_iter().map(|path| (read(&path).lines().count(), path));

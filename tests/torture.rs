@@ -67,6 +67,20 @@ fn torture_log_sees_every_mutation() {
 }
 
 #[test]
+fn every_exemption_has_its_reason() {
+    use seawall_engine::mutation::{Group, Mutation, Noticed};
+    let told = torture::engine::mutations();
+    for mutation in Mutation::ALL {
+        match mutation.noticed() {
+            Noticed::Torture(seeds) => assert!(told.contains(&mutation.name()) && seeds <= 8_000),
+            Noticed::Elsewhere(reason) => {
+                assert!(mutation.group() == Group::Isolation && reason.contains("tests/history.rs"));
+            }
+        }
+    }
+}
+
+#[test]
 fn torture_engine_sees_every_mutation() {
     // These two take a thousand seeds and more: `.ci/run` has them run by the release build.
     let slow = ["fold-unfrozen", "read-through-cache"];

@@ -51,7 +51,7 @@ pub use db::{Db, Keyspace};
 pub use error::{Error, Result};
 pub use key::{Entry, KeyRange};
 pub use memory::MemoryStats;
-pub use options::{DbBuilder, Isolation, OnPrepared, TxOptions};
+pub use options::{DbBuilder, Isolation, OnPrepared, ReadMode, TxOptions};
 pub use read::cursor::Cursor;
 pub use read::scan::Scan;
 pub use read::value::ValueReader;

@@ -55,6 +55,11 @@ pub struct MemoryStats {
     pub deltas_pinned: u64,
     /// The block cache.
     pub cache: u64,
+    /// What is known of the blocks of a mapped data file.
+    pub mapped_index: u64,
+    /// Bytes of the data file that are mapped and were read ([`ReadMode::Mapped`](crate::ReadMode::Mapped)). They are the system's
+    /// pages, which it drops when it needs room: no part of the budget, nor of [`total`](MemoryStats::total).
+    pub mapped: u64,
     /// Write sets, read sets and row locks of transactions.
     pub transactions: u64,
     /// Commits whose tickets are held.
@@ -78,12 +83,13 @@ impl MemoryStats {
     }
 
     /// Each part: its name, what it is, its bytes.
-    pub(crate) fn parts(&self) -> [(&'static str, &'static str, u64); 9] {
+    pub(crate) fn parts(&self) -> [(&'static str, &'static str, u64); 10] {
         [
             ("deltas_active", "rows since the last checkpoint began", self.deltas_active),
             ("deltas_frozen", "rows that a checkpoint is moving", self.deltas_frozen),
             ("deltas_pinned", "rows held by old snapshots", self.deltas_pinned),
             ("cache", "the block cache", self.cache),
+            ("mapped_index", "what is known of mapped blocks", self.mapped_index),
             ("transactions", "write sets, read sets and locks", self.transactions),
             ("tickets", "commits whose tickets are held", self.tickets),
             ("log_buffers", "batches of the log", self.log_buffers),
@@ -128,6 +134,12 @@ impl Memory {
     /// Bytes for deltas, active, frozen and pinned; beyond it writers wait.
     pub(crate) fn deltas_max(&self, space_map: u64) -> u64 {
         self.available(space_map) / 4 * 3
+    }
+
+    /// Bytes for the delta that the log is replayed into, when the cache has nothing to keep: the larger, the fewer folds go
+    /// over the same leaves. What is left at the end is folded as usual, and may hold up the first writers.
+    pub(crate) fn replay_max(&self, space_map: u64) -> u64 {
+        self.available(space_map) / STEPS * (STEPS - 1)
     }
 
     /// Bytes for folded deltas that old transactions are validated against.

@@ -1,179 +1,178 @@
 //! Deliberate mistakes, one a run: each switches a durable step, or a check, off. A test that stays green with one of
 //! them proves nothing; `seawall torture --layer engine --mutation NAME` must fail.
+//!
+//! They stand in one table: what is left out, its name on the command line, what it belongs to, and who notices it. The
+//! rest of this file, and the tests that go through them all, follow from that table.
 
-/// A step that is left out, or a check that looks away.
+/// What a mistake belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
-pub enum Mutation {
+pub enum Group {
+    /// Folding, the log's end, creation, recovery: `tests/bugs.rs` notices them too.
+    Life,
+    /// Validation and visibility: `tests/history.rs` notices them.
+    Isolation,
+    /// Prepared transactions: `tests/prepared.rs` notices them too.
+    Prepared,
+    /// Streamed values: `tests/stream.rs` notices them too.
+    Streams,
+    /// Compressed leaves.
+    Compression,
+    /// Blocks read where they lie in a mapping of the file.
+    Mapping,
+}
+
+/// Who must notice a mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Noticed {
+    /// `seawall torture`, within the first so many seeds.
+    Torture(u64),
+    /// Not torture, for this reason.
+    Elsewhere(&'static str),
+}
+
+/// Torture compares contents. What shows in the order of concurrent transactions alone takes a check of that order.
+const ORDER: Noticed =
+    Noticed::Elsewhere("only an order of concurrent transactions shows it: tests/history.rs");
+
+macro_rules! mutations {
+    ($($(#[doc = $what:literal])+ $variant:ident, $name:literal, $group:ident, $noticed:expr;)+) => {
+        /// A step that is left out, or a check that looks away.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[doc(hidden)]
+        pub enum Mutation {
+            $($(#[doc = $what])+ $variant,)+
+        }
+
+        impl Mutation {
+            /// All of them.
+            pub const ALL: &[Mutation] = &[$(Mutation::$variant,)+];
+
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Mutation::$variant => $name,)+
+                }
+            }
+
+            /// What it belongs to.
+            pub fn group(self) -> Group {
+                match self {
+                    $(Mutation::$variant => Group::$group,)+
+                }
+            }
+
+            /// Who must notice it.
+            pub fn noticed(self) -> Noticed {
+                match self {
+                    $(Mutation::$variant => $noticed,)+
+                }
+            }
+        }
+    };
+}
+
+mutations! {
     /// A checkpoint does not sync the log up to where it folds.
-    FoldUnsynced,
+    FoldUnsynced, "fold-unsynced", Life, Noticed::Torture(3_000);
     /// A checkpoint folds without waiting until what it folds is visible: the freeze.
-    FoldUnfrozen,
+    FoldUnfrozen, "fold-unfrozen", Life, Noticed::Torture(8_000);
     /// Space is reused while the older superblock, or a snapshot, still needs it.
-    ReuseEarly,
+    ReuseEarly, "reuse-early", Life, Noticed::Torture(3_000);
     /// The superblock is not repeated in the other slot, and space that the one there leads to is used again.
-    RepeatUnwritten,
+    RepeatUnwritten, "repeat-unwritten", Life, Noticed::Torture(3_000);
     /// Holes are made in the file where a superblock or a snapshot still leads.
-    PunchEarly,
+    PunchEarly, "punch-early", Life, Noticed::Torture(3_000);
     /// The log is released before the superblock says that it is not needed.
-    ReleaseEarly,
+    ReleaseEarly, "release-early", Life, Noticed::Torture(3_000);
     /// Transactions are not validated.
-    SkipValidation,
+    SkipValidation, "skip-validation", Isolation, Noticed::Torture(3_000);
     /// Replay begins behind the first record that the tree lacks.
-    ReplayLate,
+    ReplayLate, "replay-late", Life, Noticed::Torture(3_000);
     /// A new store's name is there before its bytes.
-    CreateInPlace,
+    CreateInPlace, "create-in-place", Life, Noticed::Torture(3_000);
     /// A checkpoint syncs its blocks while some are still on their way.
-    SyncEarly,
+    SyncEarly, "sync-early", Life, Noticed::Torture(3_000);
     /// Replay applies again what a checkpoint made during an earlier replay has put into the tree.
-    RedoApplied,
+    RedoApplied, "redo-applied", Life, Noticed::Torture(3_000);
     /// A checkpoint folds rows, and not the ranges that were cleared.
-    FoldUncleared,
+    FoldUncleared, "fold-uncleared", Life, Noticed::Torture(3_000);
     /// Reads overlook what was cleared in a delta that is frozen.
-    ReadUncleared,
+    ReadUncleared, "read-uncleared", Life, Noticed::Torture(3_000);
     /// A checkpoint folds adds twice.
-    FoldAddsTwice,
+    FoldAddsTwice, "fold-adds-twice", Life, Noticed::Torture(3_000);
     /// Validation takes an add for a write like any other.
-    AddsConflict,
+    AddsConflict, "adds-conflict", Life, Noticed::Torture(3_000);
     /// Validation overlooks ranges that were cleared.
-    ClearUnvalidated,
+    ClearUnvalidated, "clear-unvalidated", Life, Noticed::Torture(3_000);
     /// Keys that a transaction has read are not validated.
-    SkipPoints,
+    SkipPoints, "skip-points", Isolation, ORDER;
     /// What a transaction has scanned is not validated.
-    SkipSpans,
+    SkipSpans, "skip-spans", Isolation, ORDER;
     /// Commits that have their place and are still being applied are not validated against.
-    SkipPending,
+    SkipPending, "skip-pending", Isolation, ORDER;
     /// A transaction is believed although what it would be validated against was given up.
-    IgnoreFloor,
+    IgnoreFloor, "ignore-floor", Isolation, ORDER;
     /// The sequencer's lock is given back between validation and the place in the log.
-    ValidateUnlocked,
+    ValidateUnlocked, "validate-unlocked", Isolation, ORDER;
     /// Commits that become visible while another validates outside the lock are not kept for the rest of its validation.
-    ForgetRecent,
+    ForgetRecent, "forget-recent", Isolation, ORDER;
     /// A commit is shown before the log has reached it.
-    ShowUnreached,
+    ShowUnreached, "show-unreached", Isolation, ORDER;
     /// A transaction's snapshot moves on for a lock that it got, whatever it had read before.
-    RefreshBlindly,
+    RefreshBlindly, "refresh-blindly", Isolation, ORDER;
     /// A vote does not wait until it is on the device.
-    PrepareUnsynced,
+    PrepareUnsynced, "prepare-unsynced", Prepared, Noticed::Torture(3_000);
     /// Recovery does not keep others from what a prepared transaction writes.
-    RestoreUnlocked,
+    RestoreUnlocked, "restore-unlocked", Prepared, Noticed::Torture(3_000);
     /// Recovery does not keep others from what a prepared transaction has read.
-    RestoreUnmarked,
+    RestoreUnmarked, "restore-unmarked", Prepared, Noticed::Torture(3_000);
     /// A checkpoint leaves prepared transactions out.
-    FoldUnprepared,
+    FoldUnprepared, "fold-unprepared", Prepared, Noticed::Torture(3_000);
     /// A prepared transaction stays when it is committed: it can be committed again.
-    KeepPrepared,
+    KeepPrepared, "keep-prepared", Prepared, Noticed::Torture(3_000);
     /// A streamed value is not synced before a record names it.
-    StreamUnsynced,
+    StreamUnsynced, "stream-unsynced", Streams, Noticed::Torture(3_000);
     /// Redo does not set aside the extents of the values that records name.
-    RedoUnreserved,
+    RedoUnreserved, "redo-unreserved", Streams, Noticed::Torture(3_000);
     /// A streamed value's extents are given back when its transaction is gone, although a record names them.
-    FreeStreamed,
+    FreeStreamed, "free-streamed", Streams, Noticed::Torture(3_000);
+    /// A compressed leaf is unpacked without its checksum having been looked at.
+    UnpackUnverified, "unpack-unverified", Compression, Noticed::Torture(3_000);
+    /// Extents are used again while a reader has a part of them, mapped.
+    ReuseMapped, "reuse-mapped", Mapping, Noticed::Torture(3_000);
 }
 
 impl Mutation {
-    /// All of them.
-    pub const ALL: [Mutation; 32] = [
-        Mutation::FoldUnsynced,
-        Mutation::FoldUnfrozen,
-        Mutation::ReuseEarly,
-        Mutation::RepeatUnwritten,
-        Mutation::PunchEarly,
-        Mutation::ReleaseEarly,
-        Mutation::SkipValidation,
-        Mutation::ReplayLate,
-        Mutation::CreateInPlace,
-        Mutation::SyncEarly,
-        Mutation::RedoApplied,
-        Mutation::FoldUncleared,
-        Mutation::ReadUncleared,
-        Mutation::FoldAddsTwice,
-        Mutation::AddsConflict,
-        Mutation::ClearUnvalidated,
-        Mutation::SkipPoints,
-        Mutation::SkipSpans,
-        Mutation::SkipPending,
-        Mutation::IgnoreFloor,
-        Mutation::ValidateUnlocked,
-        Mutation::ForgetRecent,
-        Mutation::ShowUnreached,
-        Mutation::RefreshBlindly,
-        Mutation::PrepareUnsynced,
-        Mutation::RestoreUnlocked,
-        Mutation::RestoreUnmarked,
-        Mutation::FoldUnprepared,
-        Mutation::KeepPrepared,
-        Mutation::StreamUnsynced,
-        Mutation::RedoUnreserved,
-        Mutation::FreeStreamed,
-    ];
-
-    /// Those of streamed values: `tests/stream.rs` tells them.
-    pub const STREAMS: [Mutation; 3] =
-        [Mutation::StreamUnsynced, Mutation::RedoUnreserved, Mutation::FreeStreamed];
-
-    /// Those of isolation, which only several transactions at once can tell: `tests/history.rs` does.
-    pub const ISOLATION: [Mutation; 9] = [
-        Mutation::SkipValidation,
-        Mutation::SkipPoints,
-        Mutation::SkipSpans,
-        Mutation::SkipPending,
-        Mutation::IgnoreFloor,
-        Mutation::ValidateUnlocked,
-        Mutation::ForgetRecent,
-        Mutation::ShowUnreached,
-        Mutation::RefreshBlindly,
-    ];
-
-    /// Those of prepared transactions: `tests/prepared.rs` notices them.
-    pub const PREPARED: [Mutation; 5] = [
-        Mutation::PrepareUnsynced,
-        Mutation::RestoreUnlocked,
-        Mutation::RestoreUnmarked,
-        Mutation::FoldUnprepared,
-        Mutation::KeepPrepared,
-    ];
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Mutation::FoldUnsynced => "fold-unsynced",
-            Mutation::FoldUnfrozen => "fold-unfrozen",
-            Mutation::ReuseEarly => "reuse-early",
-            Mutation::RepeatUnwritten => "repeat-unwritten",
-            Mutation::PunchEarly => "punch-early",
-            Mutation::ReleaseEarly => "release-early",
-            Mutation::SkipValidation => "skip-validation",
-            Mutation::ReplayLate => "replay-late",
-            Mutation::CreateInPlace => "create-in-place",
-            Mutation::SyncEarly => "sync-early",
-            Mutation::RedoApplied => "redo-applied",
-            Mutation::FoldUncleared => "fold-uncleared",
-            Mutation::ReadUncleared => "read-uncleared",
-            Mutation::FoldAddsTwice => "fold-adds-twice",
-            Mutation::AddsConflict => "adds-conflict",
-            Mutation::ClearUnvalidated => "clear-unvalidated",
-            Mutation::SkipPoints => "skip-points",
-            Mutation::SkipSpans => "skip-spans",
-            Mutation::SkipPending => "skip-pending",
-            Mutation::IgnoreFloor => "ignore-floor",
-            Mutation::ValidateUnlocked => "validate-unlocked",
-            Mutation::ForgetRecent => "forget-recent",
-            Mutation::ShowUnreached => "show-unreached",
-            Mutation::RefreshBlindly => "refresh-blindly",
-            Mutation::PrepareUnsynced => "prepare-unsynced",
-            Mutation::RestoreUnlocked => "restore-unlocked",
-            Mutation::RestoreUnmarked => "restore-unmarked",
-            Mutation::FoldUnprepared => "fold-unprepared",
-            Mutation::KeepPrepared => "keep-prepared",
-            Mutation::StreamUnsynced => "stream-unsynced",
-            Mutation::RedoUnreserved => "redo-unreserved",
-            Mutation::FreeStreamed => "free-streamed",
-        }
+    /// Those of a group.
+    pub fn of(group: Group) -> impl Iterator<Item = Mutation> {
+        Mutation::ALL.iter().copied().filter(move |mutation| mutation.group() == group)
     }
 
     /// The mutation of that name.
     pub fn named(name: &str) -> Option<Mutation> {
-        Mutation::ALL.into_iter().find(|mutation| mutation.name() == name)
+        Mutation::ALL.iter().copied().find(|mutation| mutation.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_variants_own() {
+        for mutation in Mutation::ALL {
+            let variant = format!("{mutation:?}");
+            let mut name = String::new();
+            for letter in variant.chars() {
+                if letter.is_uppercase() && !name.is_empty() {
+                    name.push('-');
+                }
+                name.push(letter.to_ascii_lowercase());
+            }
+            assert_eq!(mutation.name(), name);
+            assert_eq!(Mutation::named(&name), Some(*mutation));
+        }
     }
 }

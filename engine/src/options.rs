@@ -37,6 +37,45 @@ pub enum Isolation {
     Serializable,
 }
 
+/// How blocks of the data file are read.
+///
+/// [`Mapped`](ReadMode::Mapped) is for stores that fit in memory. It is quicker once warm: there is no copy of a block, and no
+/// cache to look it up in. What it costs:
+///
+/// - The first read of a block is an ordinary one, verified as ever. Afterwards its pages are the system's: one may be dropped
+///   and read back, and if the device fails then, the process gets a signal (`SIGBUS`) instead of an error; if it gives other bytes,
+///   nobody checks them until [`Db::verify`](crate::Db::verify) does. Pages that were dropped come back one fault at a time.
+/// - A [`Slice`](crate::Slice) that a read has given keeps its block's extent of the file from being used again, and the file locked,
+///   until it is dropped or [detached](crate::Slice::detach): also when the store is closed.
+/// - Pages that are mapped are no part of [`memory_budget`](DbBuilder::memory_budget), and are reported beside it; what is
+///   remembered of them is part of it. Beyond that, and for what is compressed, the block cache serves.
+///
+/// Where the file cannot be mapped it is read as with [`Cached`](ReadMode::Cached), and [`Stats`](crate::Stats) says why.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("seawall-mapped-{}", std::process::id()));
+/// # use seawall_engine::{Db, ReadMode};
+/// let db = Db::builder(&dir).read_mode(ReadMode::Mapped).open()?;
+/// db.keyspace("rows")?.insert("a", "1")?;
+/// db.checkpoint()?;
+/// assert_eq!(db.keyspace("rows")?.get("a")?.unwrap(), "1");
+/// let stats = db.stats();
+/// assert_eq!((stats.read_mode, stats.read_mode_reason), (ReadMode::Mapped, None));
+/// assert!(stats.memory.mapped > 0);
+/// # drop(db);
+/// # std::fs::remove_dir_all(dir).unwrap();
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadMode {
+    /// Into the block cache, each block's checksum being verified when it is loaded.
+    #[default]
+    Cached,
+    /// Where they lie, in a mapping of the file.
+    Mapped,
+}
+
 /// What a transaction's read does when it meets a row that a *prepared* transaction will change if it commits.
 ///
 /// Only reads of transactions choose; snapshots and [`Keyspace::get`](crate::Keyspace::get) see the last committed version.
@@ -118,6 +157,7 @@ pub struct DbBuilder {
     snapshot_age_max: Duration,
     prepared_max: usize,
     prepared_age_max: Duration,
+    read_mode: ReadMode,
     io: Io,
     probe: bool,
     durable_write: Option<DurableWrite>,
@@ -165,6 +205,7 @@ pub(crate) struct Options {
     pub(crate) prepared_bytes_max: u64,
     /// From this age on a prepared transaction is an event.
     pub(crate) prepared_age_max: Duration,
+    pub(crate) read_mode: ReadMode,
     pub(crate) io: Io,
     pub(crate) probe: bool,
     pub(crate) durable_write: Option<DurableWrite>,
@@ -198,6 +239,7 @@ impl DbBuilder {
             snapshot_age_max: SNAPSHOT_AGE_MAX_DEFAULT,
             prepared_max: PREPARED_MAX_DEFAULT,
             prepared_age_max: PREPARED_AGE_MAX_DEFAULT,
+            read_mode: ReadMode::default(),
             io: Io::default(),
             probe: true,
             durable_write: None,
@@ -361,6 +403,20 @@ impl DbBuilder {
     /// never ended for its age: only its coordinator, or an operator, can know how. Default: 10 minutes.
     pub fn prepared_age_max(mut self, age: Duration) -> Self {
         self.prepared_age_max = age;
+        self
+    }
+
+    /// How blocks of the data file are read. Default: [`ReadMode::Cached`].
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, ReadMode};
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// let db = Db::builder("/store").disk(disk).read_mode(ReadMode::Mapped).open()?;
+    /// # drop(db);
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
+    pub fn read_mode(mut self, mode: ReadMode) -> Self {
+        self.read_mode = mode;
         self
     }
 
@@ -559,6 +615,7 @@ impl DbBuilder {
             prepared_max: self.prepared_max,
             prepared_bytes_max: (memory_budget / 4) as u64,
             prepared_age_max: self.prepared_age_max,
+            read_mode: self.read_mode,
             io: self.io,
             probe: self.probe,
             durable_write: self.durable_write,

@@ -1,6 +1,6 @@
 //! Figures and events: what a store has done, and what it does in the background. Nothing that decides rests on them.
 
-use crate::MemoryStats;
+use crate::{MemoryStats, ReadMode};
 use seawall_wal::{Histogram, HistogramSnapshot, Lsn, Retainer};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -60,6 +60,10 @@ pub struct Stats {
     pub log_retained: Vec<Retainer>,
     /// How long the oldest snapshot or transaction has been there.
     pub oldest_snapshot_age: Duration,
+    /// How blocks of the data file are read.
+    pub read_mode: ReadMode,
+    /// Why not as was asked for, or not all of them.
+    pub read_mode_reason: Option<String>,
     /// Memory, by what it is for.
     pub memory: MemoryStats,
     /// Memory of deltas, in bytes: active, frozen, and pinned.

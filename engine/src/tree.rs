@@ -32,6 +32,7 @@ mod freemap;
 pub(crate) mod fuzzing;
 mod give_back;
 mod many;
+mod mapped;
 mod merge;
 mod open;
 mod pack;
@@ -62,7 +63,7 @@ use space::Space;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
@@ -84,6 +85,10 @@ pub struct TreeStore {
     /// The end of the managed part of the file; what `Space` says, readable without its lock.
     end: AtomicU64,
     cache: Cache,
+    /// None if all blocks are read into memory.
+    mapped: Option<mapped::Mapped>,
+    /// Why it is none although it was to be.
+    why_unmapped: Option<String>,
     readers: many::Readers,
     space: Arc<Mutex<Space>>,
     is_folding: AtomicBool,
@@ -91,11 +96,12 @@ pub struct TreeStore {
     /// The failure after which nothing may be published any more (T2).
     failure: Mutex<Option<Arc<Error>>>,
     /// Syncs whose outcome is not known yet.
-    syncing: AtomicUsize,
+    syncs: Mutex<stream::Syncs>,
     is_sync_early: AtomicBool,
     is_unrepeated: AtomicBool,
     is_punching_early: AtomicBool,
     is_stream_unsynced: AtomicBool,
+    is_unpacked_unverified: AtomicBool,
     warning: Option<String>,
     totals: Totals,
     memory: Memory,
@@ -178,6 +184,8 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
+        // First what it keeps of its blocks (M3).
+        drop(std::mem::take(&mut self.trees));
         self.space.lock().unpin(self.generation);
     }
 }
@@ -258,6 +266,10 @@ pub struct TreeStats {
     pub fold_bytes_last: u64,
     /// Bytes of the free ones that were given back to the file system and are holes in the file, as far as is known.
     pub hole_bytes: u64,
+    /// Bytes of the file that are mapped and known: read, verified, and found without another look.
+    pub mapped_bytes: u64,
+    /// Memory that knowing them takes.
+    pub mapped_index_bytes: u64,
     /// Pieces that were given back since the file was opened: holes made, and tails cut off.
     pub returned: u64,
 }
@@ -285,7 +297,11 @@ impl TreeStore {
 
     /// The cache's budget from now on.
     pub(crate) fn set_cache_bytes(&self, bytes: u64) {
-        self.cache.set_capacity(bytes);
+        let known = self.mapped.as_ref().map_or(0, |mapped| {
+            mapped.known.set_heap_max(bytes / 2);
+            bytes / 2
+        });
+        self.cache.set_capacity(bytes - known);
     }
 
     /// What a fold may work in, from the next one on.
@@ -308,6 +324,11 @@ impl TreeStore {
         self.is_stream_unsynced.store(true, Ordering::Relaxed);
     }
 
+    /// A test's deliberate mistake: compressed leaves are unpacked whatever their checksums say.
+    pub(crate) fn unpack_unverified(&self) {
+        self.is_unpacked_unverified.store(true, Ordering::Relaxed);
+    }
+
     /// Its place, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -328,6 +349,10 @@ impl TreeStore {
             fold_bytes_last: self.totals.fold_bytes_last.load(Ordering::Relaxed),
             ..TreeStats::default()
         };
+        if let Some(mapped) = &self.mapped {
+            stats.mapped_bytes = mapped.known.mapped_bytes();
+            stats.mapped_index_bytes = mapped.known.heap_bytes();
+        }
         let space = self.space.lock();
         stats.file_bytes = space.end();
         stats.live_bytes = space.live_bytes();

@@ -9,7 +9,7 @@ mod lives;
 #[path = "bugs/rows.rs"]
 mod rows_of;
 
-use seawall_engine::mutation::Mutation;
+use seawall_engine::mutation::{Group, Mutation};
 use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result, WriteBatch};
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::{CrashStyle, Fault, NameHabit, Op, Zone};
@@ -82,11 +82,8 @@ fn every_deliberate_mistake_is_noticed() {
         (Mutation::ClearUnvalidated, &[rows_of::a_clear_and_a_write_beside_it]),
     ];
     let is_guarded = |mutation: &Mutation| guards.iter().any(|(guarded, _)| guarded == mutation);
-    let others = [&[Mutation::FoldUnfrozen, Mutation::RepeatUnwritten][..], &Mutation::STREAMS].concat();
-    let is_elsewhere = |mutation: &Mutation| {
-        let [isolation, prepared] = [&Mutation::ISOLATION[..], &Mutation::PREPARED];
-        isolation.contains(mutation) || prepared.contains(mutation) || others.contains(mutation)
-    };
+    let others = [Mutation::FoldUnfrozen, Mutation::RepeatUnwritten];
+    let is_elsewhere = |mutation: &Mutation| mutation.group() != Group::Life || others.contains(mutation);
     assert!(Mutation::ALL.iter().all(|mutation| is_guarded(mutation) != is_elsewhere(mutation)));
     for (mutation, tests) in guards {
         for (i, test) in tests.iter().enumerate() {

@@ -83,6 +83,35 @@ fn write_corpus() {
         behind(op(5, from, None), &end)
     };
     let add = |key: &[u8], delta: i64| behind(op(6, key, None), &delta.to_le_bytes());
+    // Of the table of prepared transactions: xid 7."order".01, and what `docs/format/wal.md` says of its rows.
+    let branch = |op: u8, row: &[u8]| {
+        let xid = [&7_i32.to_le_bytes()[..], &[5], b"order", &[1]].concat();
+        let head = [&[op][..], &0xFFFF_FFFD_u32.to_le_bytes(), &(xid.len() as u16).to_le_bytes(), &xid];
+        [&head.concat()[..], &(row.len() as u32).to_le_bytes(), row].concat()
+    };
+    let completion =
+        |outcome: u8| [&[2, outcome, 0, 0][..], &[9, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0]].concat();
+    let prepared = |flags: u8, reads: &[u8], counts: [u8; 2], set: &[u8]| {
+        let numbers = [9_u64, 77, 513].map(u64::to_le_bytes).concat();
+        let counts = [counts[0], 0, 0, 0, counts[1], 0, 0, 0];
+        [&[1, flags, 0, 0][..], &numbers, &counts, reads, set].concat()
+    };
+    let point = [&[7, 0, 0, 0, 4, 0, 0, 0][..], b"read"].concat();
+    let span = [&[7, 0, 0, 0, 1, 0, 0, 0, b'x', 1, 1, 0, 0, 0, b'y'][..]].concat();
+    let set = record(std::slice::from_ref(&put));
+    // A value of 5000 bytes in one piece, and one of 12,289 in two.
+    let piece = |offset: u64, bytes: u32| {
+        let ptr = [&offset.to_le_bytes()[..], &3_u64.to_le_bytes(), &bytes.to_le_bytes(), &[1, 2, 3, 4]];
+        [&ptr.concat()[..], &[3, 0, 0, 0, 0, 0, 0, 0]].concat()
+    };
+    let large = |len: u64, pieces: &[Vec<u8>]| {
+        op(8, b"film", Some(&[&len.to_le_bytes()[..], &pieces.concat()].concat()))
+    };
+    let with_large = |ops: &[Vec<u8>]| {
+        let mut bytes = record(ops);
+        bytes[1] = 1;
+        bytes
+    };
     let number = op(1, b"n", Some(&7_i64.to_le_bytes()));
     replay::write(
         "engine_record",
@@ -104,6 +133,23 @@ fn write_corpus() {
                 let row = [2, 1, 0, 0, 7, 0, 0, 0, 64, 66, 15, 0, 0, 0, 0, 0];
                 record(&[op(3, b"name", Some(&row)), put.clone()])
             }),
+            ("large", with_large(&[large(5000, &[piece(8192, 8192)])])),
+            (
+                "large-in-pieces",
+                with_large(&[put.clone(), large(12_289, &[piece(8192, 8192), piece(65_536, 8192)])]),
+            ),
+            ("large-unflagged", record(&[large(5000, &[piece(8192, 8192)])])),
+            ("large-too-short", with_large(&[large(9000, &[piece(8192, 8192)])])),
+            ("large-without-pieces", with_large(&[large(5000, &[])])),
+            ("prepared", record(&[branch(9, &prepared(0, &[], [0, 0], &set))])),
+            ("prepared-with-reads", {
+                record(&[branch(9, &prepared(1, &[&point[..], &span].concat(), [1, 1], &set))])
+            }),
+            ("prepared-cut-short", record(&[branch(9, &prepared(1, &point, [2, 0], &set))])),
+            ("prepared-committed", record(&[put.clone(), branch(10, &completion(1))])),
+            ("prepared-rolled-back", record(&[branch(10, &completion(2))])),
+            ("prepared-by-an-operator", record(&[put.clone(), branch(11, &completion(4))])),
+            ("prepared-unknown-outcome", record(&[branch(11, &completion(9))])),
             ("drop", record(&[op(4, b"name", None)])),
             ("empty-key-and-value", record(&[op(1, b"", Some(b""))])),
             ("none", record(&[])),
@@ -119,6 +165,7 @@ fn write_corpus() {
             ("leaf", [&[4, 20][..], &rows, &[0, 9, 0, 0x11, 0x28, 0x37]].concat()),
             ("inner", [&[5, 1, 20][..], &rows].concat()),
             ("values-apart", vec![4, 2, 1, b'a', 7, 1, b'b', 7]),
+            ("values-in-pieces", vec![4, 3, 1, b'a', 8, 1, b'b', 7, 1, b'c', 8]),
             ("patched", [&[4, 20][..], &rows, &[2, 8, 0, 3, 1, 42, 0, 17, 2]].concat()),
             ("arbitrary", [&[2, 3, 0, 2, 0, 0, 0, 90, 0][..], &rows].concat()),
             ("arbitrary-inner", [&[3, 1, 3, 0, 2, 0, 0, 0, 90, 0][..], &rows].concat()),

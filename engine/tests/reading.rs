@@ -3,7 +3,7 @@
 //! mixed: large values beside small ones, and keys that differ behind their first four bytes only, or in length alone.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use seawall_engine::{Db, Keyspace, Readable, Scan, WriteBatch};
+use seawall_engine::{Db, Durability, Error, Keyspace, Readable, Scan, WriteBatch};
 use seawall_wal::SimDisk;
 use std::collections::BTreeMap;
 
@@ -138,4 +138,58 @@ fn scans_and_cursors_agree_with_a_map_over_tree_and_deltas() {
             assert_eq!(snapshot.get(&ks, &key).unwrap().as_deref(), expected.map(|value| &value[..]));
         }
     }
+}
+
+/// A real file, mapped: it grows and shrinks while rows are held, they outlive the store, and it stays locked until then.
+#[test]
+fn a_mapped_store_reads_as_any_other_and_keeps_what_it_gave() {
+    use seawall_engine::ReadMode;
+    let dir = std::env::temp_dir().join(format!("seawall-mapped-rows-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    let open = |read_only| {
+        let builder = Db::builder(&dir).segment_bytes(256 << 10).read_mode(ReadMode::Mapped);
+        builder.probe(false).read_only(read_only).open()
+    };
+    let db = open(false).unwrap();
+    let rows = db.keyspace("rows").unwrap();
+    let value = |n: u64, round: u64| vec![(n + round) as u8; [10, 100, 1500, 3000, 20_000][(n % 5) as usize]];
+    let mut kept = Vec::new();
+    for round in 0..6 {
+        for part in 0..10u64 {
+            let mut batch = WriteBatch::new();
+            for n in part * 40..(part + 1) * 40 {
+                batch.insert(&rows, n.to_be_bytes(), value(n, round));
+            }
+            db.write_with(batch, Durability::Memory).unwrap();
+        }
+        db.checkpoint().unwrap();
+        let snapshot = db.snapshot();
+        for n in (0..400u64).step_by(7) {
+            kept.push((snapshot.get(&rows, n.to_be_bytes()).unwrap().unwrap(), value(n, round)));
+        }
+        let mut cursor = snapshot.cursor(&rows);
+        let mut n = 0u64;
+        while let Some((key, found)) = cursor.next().unwrap() {
+            assert!(key == n.to_be_bytes() && found == value(n, round));
+            n += 1;
+        }
+        assert_eq!(n, 400);
+    }
+    db.write(WriteBatch::new().remove_range(&rows, ..).clone()).unwrap();
+    db.checkpoint().unwrap();
+    db.checkpoint().unwrap();
+    let stats = db.stats();
+    assert_eq!((stats.read_mode, stats.read_mode_reason), (ReadMode::Mapped, None));
+    assert!(stats.memory.total() < stats.memory.budget && stats.dead_bytes > 0, "{:?}", stats.memory);
+    drop(rows);
+    db.close().unwrap();
+    assert!(matches!(open(false), Err(Error::Locked { .. })), "somebody reads its file");
+    assert!(kept.iter().all(|(found, expected)| *found == *expected));
+    drop(kept);
+    drop(open(false).unwrap());
+    let db = open(true).unwrap();
+    assert_eq!(db.stats().read_mode, ReadMode::Mapped);
+    assert_eq!(db.open_keyspace("rows").unwrap().unwrap().range(..).count(), 0);
+    drop(db);
+    std::fs::remove_dir_all(&dir).unwrap();
 }

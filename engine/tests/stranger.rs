@@ -36,6 +36,7 @@ fn builder(disk: &Arc<SimDisk>) -> DbBuilder {
         .segment_bytes(64 << 10)
         .memory_budget(2 << 20)
         .background(false)
+        .stream(8 << 10, 16 << 10)
 }
 
 /// The stranger's view.
@@ -97,6 +98,14 @@ fn value(rng: &mut Rng) -> Vec<u8> {
     value
 }
 
+/// Too short to be streamed, one piece, several.
+fn streamed(rng: &mut Rng) -> Vec<u8> {
+    let lens = [8191, 8192, 8193, 16_384, 16_385, 32_768, 50_000];
+    let mut value = vec![0; lens[rng.below(7) as usize]];
+    rng.fill(&mut value);
+    value
+}
+
 /// Some keyspaces are compressed.
 fn options(rng: &mut Rng) -> KeyspaceOptions {
     let compression = if rng.chance(1, 3) { Compression::Lz4 } else { Compression::None };
@@ -137,6 +146,12 @@ fn store(seed: u64) -> Arc<SimDisk> {
             }
             let level = if rng.chance(1, 4) { Durability::Written } else { Durability::Synced };
             db.write_with(batch, level).unwrap();
+            if rng.chance(1, 6) {
+                let streamed = streamed(&mut rng);
+                let mut tx = db.begin();
+                tx.insert_from(&keyspace, key(&mut rng), streamed.len() as u64, &streamed[..]).unwrap();
+                tx.commit().unwrap();
+            }
             if rng.chance(1, 8) {
                 db.checkpoint().unwrap();
             }
@@ -210,6 +225,49 @@ fn a_tree_with_a_range_cut_out_is_read_alike() {
     assert_eq!(same(&disk.crash_copy(), "in the log")["cut"].len(), 1010);
     db.checkpoint().unwrap();
     assert_eq!(same(&disk.crash_copy(), "in the tree")["cut"].len(), 1010);
+}
+
+/// Streamed values as the log names them, as a tree does, and both at once.
+#[test]
+fn streamed_values_are_read_alike() {
+    let disk = SimDisk::new(5);
+    let db = builder(&disk).open().unwrap();
+    let keyspace = db.keyspace("large").unwrap();
+    let mut rng = Rng::new(5);
+    let put = |n: u64, len: usize| {
+        let mut value = vec![n as u8; len];
+        value.truncate(len);
+        let mut tx = db.begin();
+        tx.insert_from(&keyspace, n.to_be_bytes(), len as u64, &value[..]).unwrap();
+        tx.commit().unwrap();
+    };
+    let lens = [8191, 8192, 8193, 16_384, 16_385, 100_000];
+    (0..).zip(lens).for_each(|(n, len)| put(n, len));
+    let found = |disk: Arc<SimDisk>, what| -> Vec<usize> {
+        same(&disk, what)["large"].values().map(Vec::len).collect()
+    };
+    assert_eq!(found(disk.crash_copy(), "in the log"), lens);
+    db.checkpoint().unwrap();
+    assert_eq!(found(disk.crash_copy(), "in the tree"), lens);
+    put(2, 40_000);
+    let mut tx = db.begin();
+    tx.remove(&keyspace, 3_u64.to_be_bytes()).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(found(disk.crash_copy(), "in both"), [8191, 8192, 40_000, 16_385, 100_000]);
+    // A bit of a piece that only the log leads to.
+    let whole = theirs(&disk).unwrap();
+    let blocks = disk.read_file("dir/store/data").unwrap().len() as u64 / 4096;
+    let mut refused = 0;
+    for block in 2..blocks {
+        let copy = disk.crash_copy();
+        copy.damage("dir/store/data", &Damage::Flip { offset: block * 4096 + rng.below(4096), mask: 1 })
+            .unwrap();
+        match theirs(&copy) {
+            Ok(rows) => assert!(rows == whole),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 30, "{refused} refused");
 }
 
 /// Recovery has folded a part of the log, and was stopped: what is in the tree is not added once more.

@@ -1,7 +1,7 @@
 //! Values streamed in and out: extents of their own, written before the commit, and what becomes of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use seawall_engine::mutation::Mutation;
+use seawall_engine::mutation::{Group, Mutation};
 use seawall_engine::{Db, DbBuilder, Durability, Error, Keyspace, Readable, Result, ValueReader};
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::{Fault, Op};
@@ -427,7 +427,7 @@ fn any_call_may_fail() {
 /// Each mistake shows in one of the runs above.
 #[test]
 fn what_is_left_out_on_purpose_is_found() {
-    for mutation in [Mutation::StreamUnsynced, Mutation::RedoUnreserved, Mutation::FreeStreamed] {
+    for mutation in Mutation::of(Group::Streams) {
         let calls = calls();
         let is_found = (1..=calls).any(|call| {
             let disk = SimDisk::new(call);

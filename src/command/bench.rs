@@ -15,10 +15,10 @@ use super::measure::workplace::Workplace;
 use super::{Failure, Outcome, Ui};
 use clap::{Args, ValueEnum};
 use report::{Report, Settings};
-use seawall::Durability;
 use seawall::key::VALUE_BYTES_MAX;
 use seawall::wal::OsDisk;
 use seawall::wal::disk::Disk;
+use seawall::{Durability, ReadMode};
 use stage::Stage;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -91,6 +91,9 @@ pub(crate) struct BenchArgs {
     /// The store's memory budget, for what is not in the data file yet and for its blocks
     #[arg(long, default_value = "256M", value_name = "BYTES", value_parser = units::bytes)]
     memory: u64,
+    /// How blocks of the store's file are read
+    #[arg(long, value_enum, default_value = "cached", value_name = "MODE")]
+    read_mode: Mode,
     /// Open loop: begin so many operations a second, all threads together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     rate: Option<u64>,
@@ -135,6 +138,31 @@ impl Level {
             Level::Synced => Durability::Synced,
             Level::Written => Durability::Written,
             Level::Memory => Durability::Memory,
+        }
+    }
+}
+
+/// [`ReadMode`], as the command line says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Into the block cache
+    Cached,
+    /// Where they lie, in a mapping of the file: for stores that fit in memory
+    Mapped,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Cached => "cached",
+            Mode::Mapped => "mapped",
+        }
+    }
+
+    fn read_mode(self) -> ReadMode {
+        match self {
+            Mode::Cached => ReadMode::Cached,
+            Mode::Mapped => ReadMode::Mapped,
         }
     }
 }
@@ -188,7 +216,8 @@ fn measure(ui: &Ui, args: &BenchArgs, workplace: &Workplace) -> Outcome<Report> 
     ui.say(format!("device: {} durable 4 KiB writes/s, one at a time", units::show_count(rates[0])));
     device::warn_of_rate(ui, rates[0]);
 
-    let mut stage = Stage::new(workplace, args.settings(), args.durability.durability(), args.keep);
+    let modes = (args.durability.durability(), args.read_mode.read_mode());
+    let mut stage = Stage::new(workplace, args.settings(), modes, args.keep);
     let mut rows = Vec::new();
     for &workload in &args.workload {
         for &threads in &args.threads {
@@ -229,6 +258,7 @@ impl BenchArgs {
             batch: self.batch,
             durability: self.durability.name().to_owned(),
             memory_bytes: self.memory,
+            read_mode: self.read_mode.name().to_owned(),
             rate: self.rate,
         }
     }

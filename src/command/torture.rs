@@ -161,6 +161,9 @@ fn many(ui: &Ui, args: &TortureArgs) -> Outcome {
         let layer = args.layer.name();
         let with = mutation.map(|name| format!(" --mutation {name}")).unwrap_or_default();
         let replay = format!("replay it: seawall torture --layer {layer} --seed {seed}{with}");
+        for (seed, what) in summary.failures.iter().skip(1) {
+            ui.say(format!("seed {seed} failed too: {what}"));
+        }
         return Err(Failure::error(format!("seed {seed}: {what}")).hint(replay));
     }
     if unmet.is_empty() { Ok(()) } else { Err(Failure::error(format!("never met: {}", unmet.join(", ")))) }

@@ -1,18 +1,23 @@
 //! The engine under torture: see the [parent module](super).
 
+mod branches;
 mod client;
+mod compare;
+mod damage;
 mod model;
+mod work;
 
 use super::{MutantDisk, SeedReport};
-use client::Client;
-use model::{Contents, History};
-use seawall_engine::mutation::Mutation;
-use seawall_engine::{Db, Error, Keyspace, Readable, Snapshot};
-use seawall_wal::disk::sim::{Damage, Fault, Op};
-use seawall_wal::runtime::{Rng, SimRuntime, Thread};
-use seawall_wal::{Lsn, Runtime, SimDisk, WalReader};
+use compare::{Compared, PIECE_BYTES, STREAMED_MIN, contents};
+use model::History;
+use seawall_engine::mutation::{Mutation, Noticed};
+use seawall_engine::{Db, Error, ReadMode};
+use seawall_wal::disk::sim::{CHANGED_UNDER_VIEW, Fault, Op};
+use seawall_wal::runtime::{Rng, SimRuntime};
+use seawall_wal::{Lsn, SimDisk, WalReader};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use work::Held;
 
 const DIR: &str = "/home/store";
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -21,13 +26,7 @@ const KEYSPACES: [&str; 3] = ["accounts", "blobs", "c"];
 
 /// The names of the deliberate mistakes that this layer can make.
 pub fn mutations() -> Vec<&'static str> {
-    // One of isolation is enough here: the others are for the engine's own test of histories.
-    let is_told = |mutation: &&Mutation| {
-        **mutation == Mutation::SkipValidation
-            || !Mutation::ISOLATION.contains(mutation)
-                && !Mutation::PREPARED.contains(mutation)
-                && !Mutation::STREAMS.contains(mutation)
-    };
+    let is_told = |mutation: &&Mutation| matches!(mutation.noticed(), Noticed::Torture(_));
     let own = Mutation::ALL.iter().filter(is_told).map(|mutation| mutation.name());
     own.chain(MutantDisk::names()).collect()
 }
@@ -45,6 +44,7 @@ pub fn required() -> Vec<String> {
         "full",
         "completed out of order",
         "power lost with operations in flight",
+        "mapped",
     ];
     let engine = [
         "checkpoint",
@@ -80,6 +80,44 @@ pub fn required() -> Vec<String> {
         "free space returned",
         "resumed",
         "resumed after a failed write",
+        "opened mapped",
+        "mapped row kept",
+        "rolled back",
+        "leaves filled",
+        "several folds under memory pressure",
+        "space nearly full",
+        "old snapshot compared behind checkpoints",
+        "old snapshot held over a crash",
+        "streamed value: in the log",
+        "streamed value: one piece",
+        "streamed value: several pieces",
+        "streamed value replaced",
+        "streamed value removed",
+        "streamed value removed with its range",
+        "streamed value dropped with its keyspace",
+        "stream failed",
+        "stream rolled back",
+        "reader compared behind checkpoints",
+        "reader held over a crash",
+        "prepared",
+        "prepared with what it has read",
+        "prepared committed",
+        "prepared rolled back",
+        "keyspace made by a prepared transaction",
+        "vote on a streamed value refused",
+        "refused for what is prepared",
+        "xid given twice refused",
+        "opposite outcome refused",
+        "heuristic outcome",
+        "heuristic outcome forgotten",
+        "outcome asked for again",
+        "in doubt after a crash",
+        "in doubt at a checkpoint",
+        "in doubt, and recovery folded",
+        "in doubt, and power cut while opening",
+        "ended by an operator before a crash",
+        "damaged compressed leaf",
+        "damaged compressed leaf refused",
     ];
     disk.iter()
         .map(|name| format!("disk: {name}"))
@@ -102,7 +140,9 @@ struct Torture {
     memory_budget: usize,
     /// Small enough, at times, for writers to be slowed and folds to press.
     deltas_bytes: Option<u64>,
+    read_mode: ReadMode,
     was_created: bool,
+    held: Held,
     traced: usize,
 }
 
@@ -124,7 +164,7 @@ impl Stages {
 pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
     let mut rng = Rng::new(seed ^ 0xe6e6);
     let runtime = SimRuntime::new(rng.next_u64());
-    let threads = rng.chance(1, 6);
+    let threads = rng.chance(1, 5);
     let disk = if threads {
         SimDisk::with_runtime(rng.next_u64(), runtime.clone())
     } else {
@@ -145,13 +185,16 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         replay_bytes: None,
         memory_budget: 1 << 20,
         deltas_bytes: None,
+        read_mode: ReadMode::Cached,
         was_created: false,
+        held: Held::default(),
         traced: 0,
     };
     let outcome = torture.lives();
     torture.keep_trace();
     outcome.map_err(|what| torture.report.failure(&what))?;
     torture.count();
+    torture.looked_on().map_err(|what| torture.report.failure(&what))?;
     torture.report.trace_hash = torture.disk.trace_hash() ^ torture.runtime.trace_hash().rotate_left(1);
     Ok(torture.report)
 }
@@ -179,6 +222,14 @@ impl Torture {
         Ok(())
     }
 
+    /// Nobody's bytes changed under their eyes: on a real disk, those of readers of a mapped file would have.
+    fn looked_on(&self) -> Result<(), String> {
+        match self.disk.counts().get(CHANGED_UNDER_VIEW) {
+            Some(times) => Err(format!("{CHANGED_UNDER_VIEW}, {times} times")),
+            None => Ok(()),
+        }
+    }
+
     fn calm(&self) {
         self.disk.clear_faults();
         self.disk.set_capacity(u64::MAX);
@@ -194,7 +245,17 @@ impl Torture {
             7 => self.disk.fail(Fault::dropped_sync().at_call(1 + at / 20).once()),
             8 => self.disk.fail(Fault::eio(Op::WriteDurable).at_call(1 + at / 6).once()),
             9 => self.disk.fail(Fault::short(Op::Write).at_call(1 + at / 6).once()),
-            10 => self.disk.set_capacity((5 + self.rng.below(10)) * SEGMENT_BYTES),
+            10 if self.rng.chance(1, 2) => self.disk.set_capacity((5 + self.rng.below(10)) * SEGMENT_BYTES),
+            10 => {
+                let paths = self.disk.paths();
+                let used: u64 = paths
+                    .iter()
+                    .filter_map(|path| self.disk.read_file(path))
+                    .map(|bytes| bytes.len() as u64)
+                    .sum();
+                self.disk.set_capacity(used + self.rng.below(8) * (16 << 10));
+                self.report.hit("engine: space nearly full");
+            }
             11 => {
                 let op = if self.rng.chance(2, 3) { Op::WriteDurable } else { Op::Write };
                 self.disk.fail(Fault::full(op).path_contains(".log").at_call(1 + at / 12));
@@ -211,9 +272,11 @@ impl Torture {
             .memory_budget(self.memory_budget)
             .replay_bytes(self.replay_bytes)
             .deltas_bytes(self.deltas_bytes)
+            .read_mode(self.read_mode)
             .disk(disk)
             .runtime(self.runtime.clone())
             .background(self.threads)
+            .stream(STREAMED_MIN, PIECE_BYTES)
             .on_stage(Arc::new(move |stage| stages.passed(stage)))
             .mutation(self.mutation.as_deref().and_then(Mutation::named))
     }
@@ -223,16 +286,25 @@ impl Torture {
         for attempt in 0..14 {
             self.memory_budget = if self.threads || !self.rng.chance(1, 3) { 1 << 20 } else { 16 << 20 };
             self.replay_bytes = self.rng.chance(1, 3).then_some(20_000);
-            self.deltas_bytes = (self.threads && self.rng.chance(1, 2)).then_some(40_000);
+            self.deltas_bytes = (self.threads && self.rng.chance(2, 3))
+                .then(|| if self.rng.chance(1, 2) { 10_000 } else { 40_000 });
+            self.read_mode = if self.rng.chance(1, 3) { ReadMode::Mapped } else { ReadMode::Cached };
             match self.builder().open() {
                 Ok(db) => {
                     self.was_created = true;
-                    if db.stats().checkpoint_bytes > 0 {
+                    let has_folded = db.stats().checkpoint_bytes > 0;
+                    if has_folded {
                         self.report.hit("engine: recovery folded");
+                    }
+                    if db.stats().read_mode == ReadMode::Mapped {
+                        self.report.hit("engine: opened mapped");
                     }
                     self.say(|| format!("opened: {:?}", db.recovery()));
                     match self.compare_recovered(&db) {
-                        Ok(()) => return Ok(db),
+                        Ok(()) => {
+                            self.count_in_doubt(has_folded);
+                            return Ok(db);
+                        }
                         Err(_) if !self.disk.has_power() => {}
                         Err(Compared::Read(error)) => self.forgive(&error)?,
                         Err(Compared::Differs(what)) => return Err(what),
@@ -251,6 +323,9 @@ impl Torture {
             }
             let opening = if self.was_created { "opening" } else { "creating" };
             self.report.hit(format!("engine: power cut while {opening}"));
+            if self.history().base_is_in_doubt() {
+                self.report.hit("engine: in doubt, and power cut while opening");
+            }
             self.power_on_again();
             if attempt < 3 && self.rng.chance(1, 2) {
                 let at = 1 + self.rng.below(60);
@@ -258,6 +333,19 @@ impl Torture {
             }
         }
         Err("the store does not open".to_owned())
+    }
+
+    /// What recovery has brought back of prepared transactions.
+    fn count_in_doubt(&mut self, has_folded: bool) {
+        let (mut open, mut ended) = (0, 0);
+        for branch in self.history().branches.values() {
+            *if branch.ended.is_some() { &mut ended } else { &mut open } += 1;
+        }
+        self.report.add("engine: in doubt after a crash", open);
+        self.report.add("engine: ended by an operator before a crash", ended);
+        if has_folded {
+            self.report.add("engine: in doubt, and recovery folded", open);
+        }
     }
 
     /// An error that a fault explains.
@@ -277,175 +365,6 @@ impl Torture {
         Ok(())
     }
 
-    fn work(&mut self, db: &Db) -> Result<(), String> {
-        let mut client = self.client(db);
-        let mut snapshots: Vec<(Snapshot, Handles, Contents)> = Vec::new();
-        for _ in 0..3 + self.rng.below(50) {
-            match self.rng.below(30) {
-                0..=2 => self.checkpoint(db)?,
-                3 | 7 => {
-                    // What is visible now is what every commit so far made of it.
-                    let snapshot = db.snapshot();
-                    let expected = self.history().now();
-                    let handles = match handles(db, expected.keys()) {
-                        Ok(handles) => handles,
-                        Err(Error::Io { .. }) => continue,
-                        Err(error) => return Err(format!("opening keyspaces: {error}")),
-                    };
-                    compare_snapshot(&snapshot, &handles, &expected, "now")?;
-                    snapshots.push((snapshot, handles, expected));
-                }
-                4 | 8 if !snapshots.is_empty() => {
-                    let at = self.rng.below(snapshots.len() as u64) as usize;
-                    let (snapshot, handles, expected) = snapshots.swap_remove(at);
-                    // Meanwhile the tree has gone on, and would like its blocks.
-                    for _ in 0..self.rng.below(4) {
-                        client.step()?;
-                        self.checkpoint(db)?;
-                    }
-                    self.compare_old(&snapshot, &handles, &expected)?;
-                }
-                5 if self.rng.chance(1, 3) => self.verify(db)?,
-                6 | 9 => self.resume(db),
-                _ => client.step()?,
-            }
-            if !self.disk.has_power() {
-                break;
-            }
-        }
-        self.add_counts(&client.counts);
-        if self.disk.has_power() {
-            for (snapshot, handles, expected) in &snapshots {
-                self.compare_old(snapshot, handles, expected)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes room, and asks the store to go on.
-    fn resume(&mut self, db: &Db) {
-        let (no_space, has_failed) = {
-            let history = self.history();
-            (history.no_space, history.has_failed)
-        };
-        if !no_space && !has_failed {
-            return;
-        }
-        self.disk.set_capacity(u64::MAX);
-        if db.resume().is_err() {
-            return;
-        }
-        self.history().no_space = false;
-        self.report.hit("engine: resumed");
-        if has_failed {
-            self.history().went_on();
-            self.report.hit("engine: resumed after a failed write");
-        }
-    }
-
-    /// What it shows stays, whatever was dropped since.
-    fn compare_old(
-        &mut self,
-        snapshot: &Snapshot,
-        handles: &Handles,
-        expected: &Contents,
-    ) -> Result<(), String> {
-        if !self.history().poisoned {
-            compare_snapshot(snapshot, handles, expected, "an old snapshot")?;
-            self.report.hit("engine: old snapshot compared");
-        }
-        Ok(())
-    }
-
-    fn client(&mut self, db: &Db) -> Client {
-        Client::new(db.clone(), self.history.clone(), self.rng.fork(), self.runtime.clone(), self.threads)
-    }
-
-    fn add_counts(&mut self, counts: &BTreeMap<&'static str, u64>) {
-        for (name, n) in counts {
-            self.report.add(format!("engine: {name}"), *n);
-        }
-    }
-
-    fn checkpoint(&mut self, db: &Db) -> Result<(), String> {
-        let attempted = self.history().attempted();
-        let before = db.stats();
-        match db.checkpoint() {
-            Ok(checkpoint) => {
-                self.history().promise_all(attempted);
-                let is_longer = db.stats().data_file_bytes > before.data_file_bytes;
-                if checkpoint.bytes > 0 && before.free_bytes > 0 && !is_longer {
-                    self.report.hit("engine: free space used again");
-                }
-                self.report.hit("engine: checkpoint");
-                Ok(())
-            }
-            Err(error) => {
-                if !self.disk.has_power() {
-                    self.report.hit("engine: power cut in a checkpoint");
-                }
-                self.history().note(&error)
-            }
-        }
-    }
-
-    fn verify(&mut self, db: &Db) -> Result<(), String> {
-        // A planned read error is no finding.
-        self.disk.clear_faults();
-        match db.verify(|_| {}) {
-            Ok(report) if report.problems.is_empty() => {
-                self.report.hit("engine: verified");
-                self.report.add("engine: compressed leaf", report.leaves_compressed);
-                Ok(())
-            }
-            Ok(_) if !self.disk.has_power() => Ok(()),
-            Ok(report) => Err(format!("verify finds: {}", report.problems.join("; "))),
-            Err(Error::Io { .. } | Error::Poisoned(_)) => Ok(()),
-            Err(_) if !self.disk.has_power() => Ok(()),
-            Err(error) => Err(format!("verify fails: {error}")),
-        }
-    }
-
-    fn work_in_threads(&mut self, db: &Db) -> Result<(), String> {
-        for name in KEYSPACES {
-            if let Err(error) = self.client(db).create(name) {
-                return self.history().note(&error);
-            }
-        }
-        let failed: Arc<Mutex<Option<String>>> = Arc::default();
-        let counts: Arc<Mutex<BTreeMap<&'static str, u64>>> = Arc::default();
-        let mut threads: Vec<Box<dyn Thread>> = Vec::new();
-        for i in 0..2 + self.rng.below(3) {
-            let mut client = self.client(db);
-            let (failed, counts, steps) = (failed.clone(), counts.clone(), 2 + self.rng.below(16));
-            let body = Box::new(move || {
-                for _ in 0..steps {
-                    if let Err(what) = client.step() {
-                        failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(what);
-                        break;
-                    }
-                }
-                let mut counts = counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                client.counts.iter().for_each(|(name, n)| *counts.entry(name).or_default() += n);
-            });
-            threads
-                .push(self.runtime.spawn(&format!("client-{i}"), body).map_err(|error| error.to_string())?);
-        }
-        for _ in 0..self.rng.below(3) {
-            self.runtime.yield_point();
-            self.checkpoint(db)?;
-        }
-        for thread in threads {
-            if thread.join() {
-                return Err("a client panicked".to_owned());
-            }
-        }
-        let counts = std::mem::take(&mut *counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        self.add_counts(&counts);
-        let failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        failed.map_or(Ok(()), Err)
-    }
-
     /// Ends a life: power cut, kill, or clean close.
     fn end(&mut self, db: Db) -> Result<(), String> {
         let stats = db.stats();
@@ -453,6 +372,7 @@ impl Torture {
         self.report.add("engine: free space returned", stats.space_returned);
         if self.deltas_bytes.is_some() {
             self.report.add("engine: folded under memory pressure", stats.checkpoints);
+            self.report.add("engine: several folds under memory pressure", u64::from(stats.checkpoints >= 3));
         }
         let (poisoned, no_space) = {
             let mut history = self.history();
@@ -468,9 +388,14 @@ impl Torture {
                 drop(db);
                 self.go_on_with(next);
                 self.report.hit("engine: power lost");
+                self.let_go(true)?;
             }
-            1 => self.kill(db),
+            1 => {
+                self.kill(db);
+                self.let_go(true)?;
+            }
             _ => {
+                self.let_go(false)?;
                 let attempted = self.history().attempted();
                 match db.close() {
                     Ok(()) => {
@@ -506,62 +431,6 @@ impl Torture {
         self.disk = next;
         self.say(|| "killed".to_owned());
         self.report.hit("engine: killed");
-    }
-
-    /// Damages one file of a store that was closed cleanly. True if the seed ends here.
-    fn damage(&mut self) -> Result<bool, String> {
-        self.calm();
-        let db = self.open()?;
-        // Opening may have planned another cut.
-        self.calm();
-        let expected = self.history().now();
-        if let Err(error) = db.close() {
-            return Err(format!("closing: {error}"));
-        }
-        let paths: Vec<String> =
-            self.disk.paths().into_iter().filter(|path| path.contains("store/")).collect();
-        let path = &paths[self.rng.below(paths.len() as u64) as usize];
-        let bytes = self.disk.read_file(path).map_or(0, |bytes| bytes.len() as u64);
-        let blocks = (bytes / 4096).max(1);
-        let damage = match self.rng.below(7) {
-            0 | 1 => Some(Damage::Flip { offset: self.rng.below(bytes), mask: 1 << self.rng.below(8) }),
-            2 => Some(Damage::ZeroBlock(self.rng.below(blocks))),
-            3 => Some(Damage::SwapBlocks(self.rng.below(blocks), self.rng.below(blocks))),
-            4 => Some(Damage::Truncate(self.rng.below(bytes))),
-            5 => Some(Damage::Unreadable(0..bytes.min(8192))),
-            _ => None,
-        };
-        match &damage {
-            Some(damage) => self.disk.damage(path, damage).map_err(|error| error.to_string())?,
-            None => self.disk.remove_durably(path).map_err(|error| error.to_string())?,
-        }
-        self.say(|| format!("{damage:?} of {path}"));
-        self.report.hit("engine: damaged at rest");
-        match self.builder().create(false).open() {
-            Err(Error::Corruption { .. } | Error::Io { .. } | Error::FormatVersion { .. }) => {
-                self.report.hit("engine: damage refused");
-            }
-            Err(error) => return Err(format!("{damage:?} of {path} is reported as: {error}")),
-            Ok(db) => match contents(&db) {
-                Err(Error::Corruption { .. } | Error::Io { .. }) => {
-                    self.report.hit("engine: damage refused");
-                    // And verify names it.
-                    let report = db.verify(|_| {});
-                    if report.is_ok_and(|report| report.problems.is_empty()) {
-                        return Err(format!("{damage:?} of {path}: reads fail, and verify finds nothing"));
-                    }
-                }
-                Err(error) => return Err(format!("{damage:?} of {path} is reported as: {error}")),
-                Ok(found) if found == expected => {
-                    let _ = db.verify(|_| {});
-                }
-                Ok(found) => {
-                    let what = model::difference(&expected, &found);
-                    return Err(format!("{damage:?} of {path} changed what is read: {what}"));
-                }
-            },
-        }
-        Ok(true)
     }
 
     fn power_on_again(&mut self) {
@@ -608,64 +477,4 @@ impl Torture {
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-enum Compared {
-    Read(Error),
-    Differs(String),
-}
-
-/// Everything in the store.
-fn contents(db: &Db) -> Result<Contents, Error> {
-    let names = db.keyspace_names()?;
-    contents_of(&db.snapshot(), &handles(db, names.iter())?)
-}
-
-/// By these, rows of keyspaces can be asked for that are dropped since.
-type Handles = Vec<Keyspace>;
-
-fn handles<'a>(db: &Db, names: impl Iterator<Item = &'a String>) -> Result<Handles, Error> {
-    names.filter_map(|name| db.open_keyspace(name).transpose()).collect()
-}
-
-fn compare_snapshot(
-    snapshot: &Snapshot,
-    handles: &Handles,
-    expected: &Contents,
-    which: &str,
-) -> Result<(), String> {
-    match contents_of(snapshot, handles) {
-        Ok(found) if found == *expected => Ok(()),
-        Ok(found) => Err(format!("{which} differs: {}", model::difference(expected, &found))),
-        Err(Error::Io { .. }) => Ok(()),
-        Err(error) => Err(format!("reading {which}: {error}")),
-    }
-}
-
-/// Everything that a snapshot sees in these keyspaces; forward, and checked backward.
-fn contents_of(snapshot: &Snapshot, handles: &Handles) -> Result<Contents, Error> {
-    let mut contents = Contents::new();
-    for ks in handles {
-        let name = ks.name();
-        let mut rows = BTreeMap::new();
-        for row in snapshot.range(ks, ..) {
-            let (key, value) = row?;
-            rows.insert(key.to_vec(), value.to_vec());
-        }
-        let mut backward = BTreeMap::new();
-        for row in snapshot.range(ks, ..).rev() {
-            let (key, value) = row?;
-            backward.insert(key.to_vec(), value.to_vec());
-        }
-        if rows != backward {
-            return Err(Error::BadInput(format!("keyspace {name} differs read backward")));
-        }
-        let keys: Vec<&Vec<u8>> = rows.keys().rev().collect();
-        let at_once = snapshot.multi_get(ks, &keys)?;
-        if !at_once.iter().rev().map(|value| value.as_deref()).eq(rows.values().map(|value| Some(&**value))) {
-            return Err(Error::BadInput(format!("keyspace {name} differs read by many keys at once")));
-        }
-        contents.insert(name.to_owned(), rows);
-    }
-    Ok(contents)
 }

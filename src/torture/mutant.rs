@@ -1,6 +1,6 @@
 //! A disk that leaves out what it was asked for: each mutation is one durable step that an engine forgot.
 
-use seawall_wal::disk::{Backend, Disk, DiskFile, Lock, Open};
+use seawall_wal::disk::{Backend, Disk, DiskFile, Lock, MapPromise, Mapping, Open};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -146,6 +146,10 @@ impl DiskFile for MutantFile {
 
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
+    }
+
+    fn map(&self, bytes: u64, promise: MapPromise) -> io::Result<Arc<dyn Mapping>> {
+        self.inner.map(bytes, promise)
     }
 
     fn try_lock(&self, lock: Lock) -> io::Result<bool> {

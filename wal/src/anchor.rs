@@ -37,6 +37,23 @@ pub struct Anchor {
     pub replica_durable: Lsn,
     /// Whether the log was closed cleanly, and not opened for writing since: then nothing stands behind its end.
     pub clean: bool,
+    /// Where its end was then, if it says so: what an opening need not look for.
+    pub closed: Option<Closed>,
+}
+
+/// The end of a log that was closed cleanly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Behind the last frame's padding; where a last segment without a frame would have its first.
+    pub end: Lsn,
+    /// Where the last frame of the last segment stands; 0 if there is none.
+    pub last: Lsn,
+    /// That frame's checksum; that of the segment's header if there is none.
+    pub checksum: u32,
+    /// The end of the last whole record.
+    pub whole_end: Lsn,
+    /// The time of the last record.
+    pub time_us: u64,
 }
 
 /// What one slot says.
@@ -70,7 +87,15 @@ impl Anchor {
         put(&mut block, 80, &self.epoch.to_le_bytes());
         put(&mut block, 88, &self.durable.0.to_le_bytes());
         put(&mut block, 96, &self.replica_durable.0.to_le_bytes());
-        put(&mut block, 104, &u32::from(self.clean).to_le_bytes());
+        let closed = self.closed.filter(|_| self.clean);
+        put(&mut block, 104, &(u32::from(self.clean) | u32::from(closed.is_some()) << 1).to_le_bytes());
+        if let Some(closed) = closed {
+            put(&mut block, 108, &closed.checksum.to_le_bytes());
+            put(&mut block, 112, &closed.end.0.to_le_bytes());
+            put(&mut block, 120, &closed.last.0.to_le_bytes());
+            put(&mut block, 128, &closed.whole_end.0.to_le_bytes());
+            put(&mut block, 136, &closed.time_us.to_le_bytes());
+        }
         let checksum = checksum_around(&block, CHECKSUM_AT);
         put(&mut block, CHECKSUM_AT, &checksum.to_le_bytes());
         block
@@ -82,6 +107,7 @@ impl Anchor {
         if get::<8>(block, 0) != MAGIC || get_u32(block, CHECKSUM_AT) != checksum_around(block, CHECKSUM_AT) {
             return Slot::None;
         }
+        let flags = get_u32(block, 104);
         let version = get_u32(block, 8);
         let unknown_features = get_u64(block, 24) != 0 || get_u32(block, 64) != BLOCK_BYTES as u32;
         if version != FORMAT_VERSION || unknown_features {
@@ -96,7 +122,14 @@ impl Anchor {
             epoch: get_u64(block, 80),
             durable: Lsn(get_u64(block, 88)),
             replica_durable: Lsn(get_u64(block, 96)),
-            clean: get_u32(block, 104) & 1 == 1,
+            clean: flags & 1 == 1,
+            closed: (flags & 3 == 3).then(|| Closed {
+                end: Lsn(get_u64(block, 112)),
+                last: Lsn(get_u64(block, 120)),
+                checksum: get_u32(block, 108),
+                whole_end: Lsn(get_u64(block, 128)),
+                time_us: get_u64(block, 136),
+            }),
         })
     }
 
@@ -120,7 +153,7 @@ impl Anchor {
             (Slot::Newer(version), _) | (_, Slot::Newer(version)) => Slot::Newer(version),
             (Slot::Valid(a), Slot::Valid(b)) => Slot::Valid(if a.sequence > b.sequence { a } else { b }),
             (Slot::Valid(a), Slot::None) | (Slot::None, Slot::Valid(a)) => {
-                Slot::Valid(Anchor { clean: false, ..a })
+                Slot::Valid(Anchor { clean: false, closed: None, ..a })
             }
             (Slot::None, Slot::None) => Slot::None,
         }
@@ -143,6 +176,13 @@ mod tests {
             durable: Lsn(77),
             replica_durable: Lsn(0),
             clean: true,
+            closed: Some(Closed {
+                end: Lsn(81_920),
+                last: Lsn(77_824),
+                checksum: 0xDEAD_BEEF,
+                whole_end: Lsn(77_000),
+                time_us: 5,
+            }),
         }
     }
 
@@ -160,7 +200,7 @@ mod tests {
         assert_eq!(Anchor::choose(&file(8, 7)), Slot::Valid(sample(8)));
         let mut torn = file(8, 7);
         torn[40] ^= 1;
-        let passed_over = Slot::Valid(Anchor { clean: false, ..sample(7) });
+        let passed_over = Slot::Valid(Anchor { clean: false, closed: None, ..sample(7) });
         assert_eq!(Anchor::choose(&torn), passed_over);
         torn[BLOCK_BYTES + 40] ^= 1;
         assert_eq!(Anchor::choose(&torn), Slot::None);
@@ -171,7 +211,17 @@ mod tests {
         let mut bytes = file(6, 7);
         let misdirected = sample(9).encode();
         bytes[..BLOCK_BYTES].copy_from_slice(&misdirected);
-        assert_eq!(Anchor::choose(&bytes), Slot::Valid(Anchor { clean: false, ..sample(7) }));
+        assert_eq!(Anchor::choose(&bytes), Slot::Valid(Anchor { clean: false, closed: None, ..sample(7) }));
+    }
+
+    #[test]
+    fn an_end_counts_only_in_a_log_that_was_closed() {
+        let open = Anchor { clean: false, ..sample(2) };
+        assert_eq!(Anchor::parse(&open.encode()), Slot::Valid(Anchor { closed: None, ..open }));
+        // As it was written before ends were.
+        let old = Anchor { closed: None, ..sample(2) };
+        assert_eq!(Anchor::parse(&old.encode()), Slot::Valid(old));
+        assert!(old.encode()[108..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -265,6 +265,11 @@ impl<S: Sink> Committer<S> {
         Lsn(self.written.load(Ordering::Acquire))
     }
 
+    /// The time of the last record that was placed.
+    pub(crate) fn last_time_us(&self) -> u64 {
+        self.state.lock().time_us
+    }
+
     pub(crate) fn durable(&self) -> Lsn {
         Lsn(self.durable.load(Ordering::Acquire))
     }

@@ -19,12 +19,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod crashsafe;
+mod map;
 pub mod os;
 pub mod queue;
 pub mod sim;
 #[cfg(target_os = "linux")]
 mod uring;
 
+pub use map::{BlockBytes, MapPromise, Mapping};
 pub use os::{DurableWrite, OsDisk};
 pub use queue::{Completion, Op, Queue};
 pub use sim::SimDisk;
@@ -257,6 +259,16 @@ pub trait DiskFile: Any + Debug + Send + Sync {
     /// # Errors
     /// What the system says.
     fn len(&self) -> io::Result<u64>;
+
+    /// Maps the file's first `bytes` for reading; it may be shorter, and views are then to be had as it grows. What is written
+    /// to it, by whatever way, shows there.
+    ///
+    /// # Errors
+    /// `Unsupported` where nothing can be mapped, and what the system says.
+    fn map(&self, bytes: u64, promise: MapPromise) -> io::Result<Arc<dyn Mapping>> {
+        let _ = (bytes, promise);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Takes a lock that lasts until the last handle is dropped, or the process ends; false if another holder,
     /// in this process or in another, is in the way.

@@ -431,6 +431,7 @@ impl Inner {
             salt: last.salt,
             checksum: found.last_checksum,
             end: found.end,
+            last: found.last,
             whole_end: found.whole_end,
             unsynced: false,
         });
@@ -488,8 +489,12 @@ impl Inner {
     /// What a writer does before its first commit: the anchor no longer says that the log was closed cleanly.
     fn begin(&self, options: &WalOptions) -> Result<()> {
         let salvaged = self.recovery.outcome == Outcome::AcknowledgedLoss;
+        // W12: before anything is written, the anchor no longer vouches for an end.
+        let trusts = options.has(Mutation::TrustStaleEnd);
         self.write_anchor(|anchor| {
-            anchor.clean = false;
+            if !trusts {
+                (anchor.clean, anchor.closed) = (false, None);
+            }
             if salvaged {
                 anchor.durable = self.recovery.end;
                 anchor.first = anchor.first.min(self.recovery.end);
@@ -657,7 +662,9 @@ impl Inner {
         #[cfg(not(seawall_shuttle))]
         let closed = self.drain();
         self.committer.end();
-        let closed = closed.and_then(|()| self.write_anchor(|anchor| anchor.clean = true));
+        let end = self.committer.sink.closed_at(self.committer.last_time_us());
+        let closed =
+            closed.and_then(|()| self.write_anchor(|anchor| (anchor.clean, anchor.closed) = (true, end)));
         // The locks go with the last handle, not with the last receipt or reader.
         self.committer.sink.live.lock().take();
         closed

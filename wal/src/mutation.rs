@@ -35,11 +35,14 @@ pub enum Mutation {
     FollowPastDurable,
     /// A log that found no room goes on behind the frame that it could not write.
     ForgetUnwritten,
+    /// The end that a clean close noted is not taken back when the log is written again, and is believed whatever was
+    /// written since (W12).
+    TrustStaleEnd,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 15] = [
+    pub const ALL: [Mutation; 16] = [
         Mutation::BelieveAnyTail,
         Mutation::DurableWriteAsBarrier,
         Mutation::HeaderEarly,
@@ -55,6 +58,7 @@ impl Mutation {
         Mutation::CutWithoutAnchor,
         Mutation::FollowPastDurable,
         Mutation::ForgetUnwritten,
+        Mutation::TrustStaleEnd,
     ];
 
     /// Its name on the command line.
@@ -75,6 +79,7 @@ impl Mutation {
             Mutation::CutWithoutAnchor => "cut-without-anchor",
             Mutation::FollowPastDurable => "follow-past-durable",
             Mutation::ForgetUnwritten => "forget-unwritten",
+            Mutation::TrustStaleEnd => "trust-stale-end",
         }
     }
 

@@ -9,6 +9,10 @@
 //! 5. a new segment, or a new header on one without a frame: what was dropped can never come back.
 //!
 //! A read that fails or is short is an error of opening, never a bad frame.
+//!
+//! A clean close notes in the anchor where the log ends, so that the next opening need not read up to there to know:
+//! - **W12** An end that the anchor notes is taken back, durably, before anything is written again; and it is believed only
+//!   if its last frame is the last segment's and stands there whole, and none stands behind it.
 
 use crate::Lsn;
 use crate::anchor::{self, Anchor, Slot};
@@ -46,6 +50,8 @@ pub(crate) struct Found {
     /// The end of the last whole record.
     pub(crate) whole_end: Lsn,
     pub(crate) last_checksum: u32,
+    /// Where the last frame before the end stands, if there is one in the last segment and it is known.
+    pub(crate) last: Option<Lsn>,
     /// True if no frame at all stands in the last segment: it is given a new header instead of a successor.
     pub(crate) last_is_unused: bool,
     /// The newest segment files, opened and locked (when opened for writing): those that are written to are among them,
@@ -162,6 +168,7 @@ impl Opener<'_> {
             durable: Lsn::ZERO,
             replica_durable: Lsn::ZERO,
             clean: false,
+            closed: None,
         };
         let mut bytes = vec![0; anchor::FILE_BYTES];
         for sequence in [0, 1] {
@@ -335,6 +342,8 @@ impl Opener<'_> {
         anchor: &Anchor,
     ) -> Result<BTreeMap<u64, Begun>> {
         let mut begun = BTreeMap::new();
+        // One block of each: nothing is read ahead.
+        reader.read_until(Lsn::ZERO);
         for &number in numbers {
             let path = segment_path(self.dir, number);
             let Some(block) = reader.header_block(number)? else { continue };
@@ -361,6 +370,7 @@ impl Opener<'_> {
                 Parsed::Header(..) | Parsed::None => {}
             }
         }
+        reader.read_until(Lsn::MAX);
         Ok(begun)
     }
 
@@ -382,7 +392,11 @@ impl Opener<'_> {
                 &format!("the log begins at {}, and replay needs it from {start} on", anchor.first),
             ));
         }
-        let path = self.path_back(begun, geometry, anchor.first)?;
+        let mut path = self.path_back(begun, geometry, anchor.first)?;
+        if let Some(closed) = anchor.closed.filter(|_| self.options.has(Mutation::TrustStaleEnd)) {
+            path.retain(|segment| geometry.start(segment.number) < closed.end);
+            path.last_mut().into_iter().for_each(|last| (last.end, last.cut) = (None, None));
+        }
         let gaps = self.gaps(&path, begun, geometry)?;
         // What is before `start` was judged when it was folded; only pins still want it.
         let skipped = path.iter().take_while(|segment| segment.end.is_some_and(|end| end <= start)).count();
@@ -394,13 +408,17 @@ impl Opener<'_> {
             let what = format!("the log ends with segment {}, before its replay position", last.number);
             return Err(corruption(&file, 0, Some(start), &what));
         }
+        // Nothing is expected behind the end that was noted.
+        reader.read_until(anchor.closed.map_or(Lsn::MAX, |closed| closed.end));
         let walk = Walk {
             dir: self.dir,
             repair: self.options.repair,
             aligned_start: self.options.start.map(|(replay, _)| replay),
             reader,
             geometry,
-            clean: anchor.clean,
+            // Where the end is noted, that alone is what it is worth.
+            clean: anchor.clean && anchor.closed.is_none(),
+            closed: anchor.closed,
             mutation: self.options.mutation,
             promised: promised(anchor, self.options, begun),
             unfinished: None,

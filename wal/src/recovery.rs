@@ -11,6 +11,7 @@
 //! | last segment | its file, or a later one, is shorter than a segment | corruption: files are whole before they begin |
 //! | last segment | a durable LSN above X in any frame, header, anchor or superblock | corruption: promised bytes are gone |
 //! | last segment | frames of a later segment whose header is broken | corruption: its header was durable before them |
+//! | last segment | X is where the anchor says that the log was closed, and nothing was written since | clean end |
 //! | last segment | X is the segment's end | clean end |
 //! | last segment | zeros, or bytes of an earlier use, and no frame behind | clean end |
 //! | last segment | a frame of this use whose payload does not match | torn tail, whatever is behind it |
@@ -72,6 +73,9 @@ pub struct Facts {
     pub short: bool,
     /// Whether anything claims a durable LSN above X.
     pub promised_beyond: bool,
+    /// Whether the anchor says that the log was closed with this end, the last frame before X is the one that it says,
+    /// and no frame stands behind. Only then has nobody looked at all that is behind X.
+    pub closed: bool,
     /// What stands at X.
     pub here: Here,
     /// What stands behind X.
@@ -99,6 +103,7 @@ pub struct Row {
     place: &'static [Place],
     short: Option<bool>,
     promised_beyond: Option<bool>,
+    closed: Option<bool>,
     here: &'static [Here],
     beyond: &'static [Beyond],
     /// What follows.
@@ -116,6 +121,7 @@ pub const TABLE: &[Row] = &[
         place: INNER_COMPLETE,
         short: None,
         promised_beyond: None,
+        closed: None,
         here: &[],
         beyond: &[],
         verdict: Verdict::Continue,
@@ -125,6 +131,7 @@ pub const TABLE: &[Row] = &[
         place: INNER_HOLE,
         short: None,
         promised_beyond: None,
+        closed: None,
         here: &[],
         beyond: &[],
         verdict: Verdict::Corruption,
@@ -134,6 +141,7 @@ pub const TABLE: &[Row] = &[
         place: LAST,
         short: Some(true),
         promised_beyond: None,
+        closed: None,
         here: &[],
         beyond: &[],
         verdict: Verdict::Corruption,
@@ -143,6 +151,7 @@ pub const TABLE: &[Row] = &[
         place: LAST,
         short: Some(false),
         promised_beyond: Some(true),
+        closed: None,
         here: &[],
         beyond: &[],
         verdict: Verdict::Corruption,
@@ -152,15 +161,27 @@ pub const TABLE: &[Row] = &[
         place: LAST,
         short: Some(false),
         promised_beyond: Some(false),
+        closed: None,
         here: &[],
         beyond: &[Beyond::BrokenSuccessor],
         verdict: Verdict::Corruption,
+    },
+    Row {
+        name: "closed here",
+        place: LAST,
+        short: Some(false),
+        promised_beyond: Some(false),
+        closed: Some(true),
+        here: &[Here::Blank, Here::Foreign],
+        beyond: &[Beyond::Nothing],
+        verdict: Verdict::CleanEnd,
     },
     Row {
         name: "segment full",
         place: LAST,
         short: Some(false),
         promised_beyond: Some(false),
+        closed: None,
         here: &[Here::End],
         beyond: &[Beyond::Nothing, Beyond::Frames],
         verdict: Verdict::CleanEnd,
@@ -170,6 +191,7 @@ pub const TABLE: &[Row] = &[
         place: LAST,
         short: Some(false),
         promised_beyond: Some(false),
+        closed: Some(false),
         here: &[Here::Blank],
         beyond: &[Beyond::Nothing],
         verdict: Verdict::CleanEnd,
@@ -179,6 +201,7 @@ pub const TABLE: &[Row] = &[
         place: LAST,
         short: Some(false),
         promised_beyond: Some(false),
+        closed: Some(false),
         here: &[Here::Foreign],
         beyond: &[Beyond::Nothing],
         verdict: Verdict::CleanEnd,
@@ -188,6 +211,7 @@ pub const TABLE: &[Row] = &[
         place: LAST,
         short: Some(false),
         promised_beyond: Some(false),
+        closed: None,
         here: &[Here::Torn],
         beyond: &[Beyond::Nothing, Beyond::Frames],
         verdict: Verdict::TornTail,
@@ -197,6 +221,7 @@ pub const TABLE: &[Row] = &[
         place: LAST,
         short: Some(false),
         promised_beyond: Some(false),
+        closed: None,
         here: &[Here::Unfinished],
         beyond: &[Beyond::Nothing, Beyond::Frames],
         verdict: Verdict::TornTail,
@@ -206,6 +231,7 @@ pub const TABLE: &[Row] = &[
         place: LAST,
         short: Some(false),
         promised_beyond: Some(false),
+        closed: None,
         here: &[Here::Blank, Here::Foreign],
         beyond: &[Beyond::Frames],
         verdict: Verdict::TornTail,
@@ -217,6 +243,7 @@ impl Row {
         self.place.contains(&facts.place)
             && self.short.is_none_or(|short| short == facts.short)
             && self.promised_beyond.is_none_or(|promised| promised == facts.promised_beyond)
+            && self.closed.is_none_or(|closed| closed == facts.closed)
             && (self.here.is_empty() || self.here.contains(&facts.here))
             && (self.beyond.is_empty() || self.beyond.contains(&facts.beyond))
     }
@@ -230,6 +257,7 @@ pub fn decide(facts: &Facts) -> &'static Row {
         place: &[],
         short: None,
         promised_beyond: None,
+        closed: None,
         here: &[],
         beyond: &[],
         verdict: Verdict::Corruption,
@@ -248,7 +276,9 @@ mod tests {
                 for promised_beyond in [false, true] {
                     for here in [Here::End, Here::Blank, Here::Foreign, Here::Torn, Here::Unfinished] {
                         for beyond in [Beyond::Nothing, Beyond::Frames, Beyond::BrokenSuccessor] {
-                            cases.push(Facts { place, short, promised_beyond, here, beyond });
+                            for closed in [false, true] {
+                                cases.push(Facts { place, short, promised_beyond, closed, here, beyond });
+                            }
                         }
                     }
                 }

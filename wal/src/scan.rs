@@ -202,6 +202,17 @@ impl FrameReader {
         Ok(None)
     }
 
+    /// Whether a frame's header stands where a file's first frame does, of any salt, and says so itself.
+    pub(crate) fn begins_with_frame(&mut self, number: u64) -> Result<bool> {
+        let first = self.geometry.first_frame(number);
+        let until = std::mem::replace(&mut self.until, Lsn::ZERO);
+        let head = self.bytes_at(number, self.geometry.offset(first), BLOCK_BYTES);
+        let is_frame = head
+            .map(|head| head.is_some_and(|head| frame::Header::parse(head).is_ok_and(|h| h.lsn == first)));
+        self.until = until;
+        is_frame
+    }
+
     fn is_whole(&mut self, number: u64, offset: u64, header: &frame::Header) -> Result<bool> {
         let frame = self.bytes_at(number, offset, header.padded_bytes())?;
         Ok(frame.is_some_and(|frame| header.verify(frame)))
@@ -298,7 +309,8 @@ impl FrameReader {
         let failed = |at| move |source| Error::io("read", &open.path, Some(at), source);
         let (start, filled) = self.window;
         let end = start + filled as u64;
-        if filled == 0 || !filled.is_multiple_of(BLOCK_BYTES) || offset < start || offset > end {
+        let is_past = self.geometry.start(open.number).plus(offset) >= self.until;
+        if is_past || filled == 0 || !filled.is_multiple_of(BLOCK_BYTES) || offset < start || offset > end {
             if let Some(ahead) = &mut self.ahead {
                 ahead.stop().map_err(failed(offset))?;
             }

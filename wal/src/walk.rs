@@ -1,7 +1,7 @@
 //! Recovery's walk forward over a log's frames, up to where they stop, and what is made of that.
 
 use crate::Lsn;
-use crate::anchor::Anchor;
+use crate::anchor::{Anchor, Closed};
 use crate::disk::BLOCK_BYTES;
 use crate::error::{Error, Result};
 use crate::frame::{self, Flags};
@@ -16,6 +16,8 @@ use crate::writer::segment_path;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+mod closed;
+
 pub(crate) struct Walk<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) repair: Repair,
@@ -24,6 +26,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) reader: &'a mut FrameReader,
     pub(crate) geometry: Geometry,
     pub(crate) clean: bool,
+    /// Where the anchor says that the log was closed.
+    pub(crate) closed: Option<Closed>,
     pub(crate) mutation: Option<Mutation>,
     /// The highest LSN that anything claims to be durable.
     pub(crate) promised: Lsn,
@@ -49,6 +53,7 @@ pub(crate) struct Unfinished {
 /// Where the frames before a walk's beginning end.
 struct Tail {
     at: Lsn,
+    last: Option<Lsn>,
     checksum: u32,
     whole_end: Option<Lsn>,
 }
@@ -57,8 +62,11 @@ struct Tail {
 struct Stop {
     at: Lsn,
     here: Here,
+    last: Option<Lsn>,
     checksum: u32,
     frames: u64,
+    /// The anchor says so, and is believed.
+    closed: bool,
 }
 
 impl Walk<'_> {
@@ -82,14 +90,20 @@ impl Walk<'_> {
             if is_last && self.unfinished.is_some() {
                 stop.here = Here::Unfinished;
             }
+            let closed = if is_last { self.closed_here(segment, &stop, from, numbers)? } else { None };
+            stop.closed = closed.is_some();
             if is_last && stop.frames == 0 && from != first {
-                let tail = self.tail_before(segment, from)?;
-                stop.checksum = tail.checksum;
+                let tail = match closed {
+                    Some(closed) => Tail::of(&closed),
+                    None => self.tail_before(segment, from)?,
+                };
+                (stop.checksum, stop.last) = (tail.checksum, tail.last);
                 before = Some(tail);
             }
-            let (end, index, checksum) = match self.unfinished {
-                Some(begin) => (begin.lsn, begin.index, begin.previous),
-                None => (stop.at, i, stop.checksum),
+            self.time_us = self.time_us.max(closed.map_or(0, |closed| closed.time_us));
+            let (end, index, checksum, last) = match self.unfinished {
+                Some(begin) => (begin.lsn, begin.index, begin.previous, None),
+                None => (stop.at, i, stop.checksum, stop.last),
             };
             let facts = self.facts(segment, &stop, end, path.get(i + 1), numbers, begun)?;
             let row = decide(&facts);
@@ -119,6 +133,7 @@ impl Walk<'_> {
                 end,
                 whole_end,
                 last_checksum: checksum,
+                last,
                 last_is_unused: unused && facts.beyond == Beyond::Nothing,
                 files: BTreeMap::new(),
                 numbers: Vec::new(),
@@ -147,7 +162,7 @@ impl Walk<'_> {
     fn segment(&mut self, segment: &SegmentUse, index: usize, from: Lsn) -> Result<Stop> {
         let mut lsn = from;
         let mut previous = (from == self.geometry.first_frame(segment.number)).then_some(segment.checksum);
-        let mut frames = 0;
+        let (mut frames, mut last) = (0, None);
         let here = loop {
             if segment.end.is_some_and(|end| lsn >= end) {
                 break Here::End;
@@ -189,16 +204,25 @@ impl Walk<'_> {
             self.report.bytes += header.padded_bytes() as u64;
             self.report.records += u64::from(header.records);
             previous = Some(header.checksum);
+            last = Some(lsn);
             frames += 1;
             lsn = lsn.plus(header.padded_bytes() as u64);
         };
-        Ok(Stop { at: lsn, here, checksum: previous.unwrap_or(segment.checksum), frames })
+        Ok(Stop {
+            at: lsn,
+            here,
+            last,
+            checksum: previous.unwrap_or(segment.checksum),
+            frames,
+            closed: false,
+        })
     }
 
     /// Where a segment's frames before `to` end, for a walk that begins behind them: a successor will name that.
     fn tail_before(&mut self, segment: &SegmentUse, to: Lsn) -> Result<Tail> {
         let mut tail = Tail {
             at: self.geometry.first_frame(segment.number),
+            last: None,
             checksum: segment.checksum,
             whole_end: None,
         };
@@ -206,6 +230,7 @@ impl Walk<'_> {
             match self.reader.frame_at(segment, tail.at)? {
                 Ok((header, _)) if header.previous == tail.checksum => {
                     tail.checksum = header.checksum;
+                    tail.last = Some(tail.at);
                     tail.at = tail.at.plus(header.padded_bytes() as u64);
                     if !header.flags.goes_on() && header.flags != Flags::SEAL {
                         tail.whole_end = Some(header.end());
@@ -218,7 +243,7 @@ impl Walk<'_> {
                     return Ok(tail);
                 }
                 // Damage, in what was folded before: nothing is known of the last frame.
-                _ => return Ok(Tail { at: to, checksum: UNKNOWN, whole_end: None }),
+                _ => return Ok(Tail { at: to, last: None, checksum: UNKNOWN, whole_end: None }),
             }
         }
         Ok(tail)
@@ -246,6 +271,7 @@ impl Walk<'_> {
                 place,
                 short,
                 promised_beyond: false,
+                closed: false,
                 here: stop.here,
                 beyond: Beyond::Nothing,
             });
@@ -254,10 +280,10 @@ impl Walk<'_> {
         for &number in numbers.iter().filter(|&&number| number > segment.number) {
             short |= self.reader.file_bytes(number)? < self.geometry.segment_bytes;
         }
-        let beyond =
-            if self.clean { Beyond::Nothing } else { self.look_on(segment, stop.at, numbers, begun)? };
+        let is_over = self.clean || stop.closed;
+        let beyond = if is_over { Beyond::Nothing } else { self.look_on(segment, stop.at, numbers, begun)? };
         let promised_beyond = self.promised > end && self.mutation != Some(Mutation::BelieveAnyTail);
-        Ok(Facts { place: Place::Last, short, promised_beyond, here: stop.here, beyond })
+        Ok(Facts { place: Place::Last, short, promised_beyond, closed: stop.closed, here: stop.here, beyond })
     }
 
     /// Looks for frames behind the end: in the rest of the segment, and in the next file if it has no header.

@@ -9,6 +9,7 @@
 //! - **W5** Frames are submitted in LSN order, each with its predecessor's checksum.
 
 use crate::Lsn;
+use crate::anchor::Closed;
 use crate::buf::AlignedBuf;
 use crate::commit::{Batch, Sink, Written};
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, DurableWrite, Queue};
@@ -41,6 +42,8 @@ pub(crate) struct Live {
     pub(crate) checksum: u32,
     /// Where the next frame goes.
     pub(crate) end: Lsn,
+    /// The last frame's place; none if there is none in this segment, or it is not known.
+    pub(crate) last: Option<Lsn>,
     /// The end of the last whole record written, in any segment.
     pub(crate) whole_end: Lsn,
     /// Whether frames were written that no durable write or sync covers.
@@ -52,17 +55,19 @@ pub(crate) struct Live {
 struct Chain {
     checksum: u32,
     end: Lsn,
+    last: Option<Lsn>,
     whole_end: Lsn,
 }
 
 impl Live {
     fn chain(&self) -> Chain {
-        Chain { checksum: self.checksum, end: self.end, whole_end: self.whole_end }
+        Chain { checksum: self.checksum, end: self.end, last: self.last, whole_end: self.whole_end }
     }
 
     /// What was written since is not there, as far as the chain is concerned.
     fn go_back(&mut self, chain: Chain) {
-        (self.checksum, self.end, self.whole_end) = (chain.checksum, chain.end, chain.whole_end);
+        (self.checksum, self.end) = (chain.checksum, chain.end);
+        (self.last, self.whole_end) = (chain.last, chain.whole_end);
     }
 }
 
@@ -180,6 +185,7 @@ impl Writer {
         add(&self.counters.writes, 1);
         add(&self.counters.device_bytes, len as u64);
         live.end = batch.base.plus(len as u64);
+        live.last = Some(batch.base);
         if !batch.flags.goes_on() && batch.flags != frame::Flags::SEAL {
             live.whole_end = header.end();
         }
@@ -247,6 +253,7 @@ impl Writer {
             salt,
             checksum,
             end: self.geometry.first_frame(number),
+            last: None,
             whole_end: live.whole_end,
             unsynced: false,
         };
@@ -297,6 +304,16 @@ impl Writer {
         synced.map_err(|source| self.error("sync", live.number, None, source))?;
         live.unsynced = false;
         Ok(())
+    }
+
+    /// Where the log ends, if that is known and on the device: for the anchor, when it is closed.
+    pub(crate) fn closed_at(&self, time_us: u64) -> Option<Closed> {
+        let live = self.live.lock();
+        let live = live.as_ref().filter(|live| !live.unsynced)?;
+        let has_frames = live.end != self.geometry.first_frame(live.number);
+        let last = if has_frames { live.last? } else { Lsn::ZERO };
+        let Live { end, checksum, whole_end, .. } = *live;
+        Some(Closed { end, last, checksum, whole_end, time_us })
     }
 
     /// The number of the segment that is written to.

@@ -11,7 +11,7 @@
     reason = "a test fails by panicking, and reads and writes the repository's files"
 )]
 
-use seawall_wal::anchor::{self, Anchor, Slot};
+use seawall_wal::anchor::{self, Anchor, Closed, Slot};
 use seawall_wal::disk::SimDisk;
 use seawall_wal::frame::{self, Flags};
 use seawall_wal::segment::{self, Parsed, Predecessor};
@@ -232,10 +232,21 @@ fn fixed_headers_have_fixed_bytes() {
         durable: Lsn(196_000),
         replica_durable: Lsn(0),
         clean: true,
+        closed: None,
     };
     let block = anchor.encode();
     assert_eq!((hex(&block[..108]), anchor.offset()), (ANCHOR.to_owned(), 4096));
     assert!(block[108..].iter().all(|byte| *byte == 0));
+    let closed = Closed {
+        end: Lsn(200_704),
+        last: Lsn(192_512),
+        checksum: 0x0403_0201,
+        whole_end: Lsn(196_000),
+        time_us: 0x0005_0607_0809,
+    };
+    let block = Anchor { closed: Some(closed), ..anchor }.encode();
+    assert_eq!(hex(&block[104..144]), ANCHOR_FROM_104_CLOSED);
+    assert!(block[144..].iter().all(|byte| *byte == 0));
 }
 
 /// Another version is refused by its number, and an unknown feature too; neither is called damage.
@@ -312,6 +323,10 @@ const SEGMENT_HEADER: &str = "\
      a0fd02000000000004000000000000000100000078563412";
 const FIRST_SEGMENT_FROM_72: &str =
     "ffffffffffffffff00000000000000000000000000000000a0fd02000000000004000000000000000100000000000000";
+const ANCHOR_FROM_104_CLOSED: &str = "\
+     03000000010203040010030000000000\
+     00f0020000000000a0fd020000000000\
+     0908070605000000";
 const ANCHOR: &str = "\
      53454157414c414e010000000a146c0a0000000000000000000000000000000030313233343536373839616263646566\
      05000000000000000000010000000000001000000000000000100100000000000400000000000000a0fd020000000000\

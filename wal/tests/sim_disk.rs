@@ -5,7 +5,7 @@
 
 use seawall_wal::AlignedBuf;
 use seawall_wal::disk::sim::{CrashStyle, NameHabit};
-use seawall_wal::disk::{Disk, DiskFile, Lock, Open, SimDisk};
+use seawall_wal::disk::{Disk, DiskFile, Lock, MapPromise, Open, SimDisk};
 use seawall_wal::runtime::Rng;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -477,4 +477,45 @@ fn device_reads_are_aligned_and_can_be_refused() {
     assert!(!file.read_device_at(&mut buf, 100).unwrap().1);
     disk.set_direct(false);
     assert_eq!(file.read_device_at(&mut buf, 4096).unwrap(), (4096, false));
+}
+
+/// A view of a mapping is a read at that moment, with its faults, and keeps the file's lock; who changes bytes under one is
+/// told of.
+#[test]
+fn mappings_show_what_reads_would_and_watch_what_is_viewed() {
+    use seawall_wal::disk::sim::{CHANGED_UNDER_VIEW, Fault, Op};
+    let disk = SimDisk::new(1);
+    let file = disk.open(Path::new("/f"), Open::CreateNew).unwrap();
+    assert!(file.try_lock(Lock::Exclusive).unwrap());
+    file.write_at(&[7; 8192], 0).unwrap();
+    // SAFETY: a simulated mapping's views are copies.
+    #[allow(unsafe_code)]
+    let promise = || unsafe { MapPromise::new() };
+    let map = file.map(1 << 20, promise()).unwrap();
+    assert!(Arc::clone(&map).view(4096, 8192).is_err(), "the file is shorter");
+    assert!(Arc::clone(&map).view(1 << 20, 1).is_err(), "and so is the mapping");
+    disk.fail(Fault::eio(Op::Read).at_call(1).once());
+    assert!(Arc::clone(&map).view(0, 4096).is_err());
+    let view = Arc::clone(&map).view(4096, 4096).unwrap();
+    assert_eq!(*view, [7; 4096]);
+    let changed = || disk.counts().get(CHANGED_UNDER_VIEW).copied().unwrap_or(0);
+    file.write_at(&[8; 4096], 0).unwrap();
+    file.write_at(&[8; 4096], 8192).unwrap();
+    file.punch(0, 4096).unwrap();
+    file.set_len(8192).unwrap();
+    assert_eq!(changed(), 0, "beside it");
+    file.write_at(&[8; 2], 8191).unwrap();
+    file.write_durable_at(&[8; 8192], 0).unwrap();
+    file.punch(4096, 4096).unwrap();
+    file.set_len(8191).unwrap();
+    file.allocate(0, 8192).unwrap();
+    assert_eq!((changed(), &*view), (5, &[7; 4096][..]));
+    let other = disk.open(Path::new("/f"), Open::ReadWrite).unwrap();
+    drop((file, map));
+    assert!(!other.try_lock(Lock::Exclusive).unwrap(), "whoever looks keeps others from writing");
+    other.punch(0, 4096).unwrap();
+    drop(view);
+    assert!(other.try_lock(Lock::Exclusive).is_ok());
+    other.write_at(&[9; 8192], 0).unwrap();
+    assert_eq!(changed(), 5);
 }

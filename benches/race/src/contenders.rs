@@ -34,6 +34,8 @@ pub(crate) enum Contender {
     Seawall,
     /// seawall's engine, a task for each committer on as many threads as there are processors
     SeawallTasks,
+    /// seawall's engine, its data file mapped: what it reads, it reads where it lies
+    SeawallMapped,
     /// seawall's log alone
     SeawallLog,
     /// seawall's log over a disk whose durable writes return at once: what the commit scheme itself costs
@@ -156,8 +158,8 @@ pub(crate) trait Reader {
 #[cfg(feature = "rocksdb")]
 use Contender::Rocksdb;
 use Contender::{
-    Canopydb, Device, Fjall, Lmdb, Okaywal, RaftEngine, Redb, Seawall, SeawallLog, SeawallNoIo, SeawallTasks,
-    Sqlite, Surrealkv, SurrealkvTasks,
+    Canopydb, Device, Fjall, Lmdb, Okaywal, RaftEngine, Redb, Seawall, SeawallLog, SeawallMapped,
+    SeawallNoIo, SeawallTasks, Sqlite, Surrealkv, SurrealkvTasks,
 };
 
 /// Who runs a workload under what, in the order in which they are interleaved.
@@ -247,14 +249,19 @@ fn contenders(workload: Workload) -> &'static [Contender] {
             Sqlite,
             Canopydb,
         ],
-        Workload::Load
-        | Workload::Get
-        | Workload::FullScan
-        | Workload::Ranges
-        | Workload::ColdOpen
-        | Workload::Get4x
-        | Workload::Updates5x
-        | Workload::Updates10x => &[
+        Workload::Load | Workload::Get | Workload::FullScan | Workload::Ranges | Workload::ColdOpen => &[
+            Seawall,
+            SeawallMapped,
+            Surrealkv,
+            #[cfg(feature = "rocksdb")]
+            Rocksdb,
+            Fjall,
+            Redb,
+            Lmdb,
+            Sqlite,
+            Canopydb,
+        ],
+        Workload::Get4x | Workload::Updates5x | Workload::Updates10x => &[
             Seawall,
             Surrealkv,
             #[cfg(feature = "rocksdb")]
@@ -281,7 +288,7 @@ impl Contender {
     pub(crate) fn role(self) -> Role {
         match self {
             Device => Role::Floor,
-            Seawall | SeawallTasks | SeawallLog => Role::Ours,
+            Seawall | SeawallTasks | SeawallMapped | SeawallLog => Role::Ours,
             SeawallNoIo => Role::Model,
             RaftEngine | Okaywal => Role::Peer { index: false },
             _ => Role::Peer { index: true },
@@ -300,6 +307,7 @@ impl Contender {
             Device => device::MODE,
             Seawall => seawall::MODE_THREADS,
             SeawallTasks => seawall::MODE_TASKS,
+            SeawallMapped => seawall::MODE_MAPPED,
             SeawallLog => seawall_log::MODE,
             SeawallNoIo => null_disk::MODE,
             Surrealkv => surrealkv::MODE_THREADS,
@@ -319,8 +327,9 @@ impl Contender {
     pub(crate) fn open(self, setup: &Setup<'_>) -> Result<Box<dyn Store>> {
         match self {
             Device => device::open(setup),
-            Seawall => seawall::open(setup, false),
-            SeawallTasks => seawall::open(setup, true),
+            Seawall => seawall::open(setup, seawall::Kind::Threads),
+            SeawallTasks => seawall::open(setup, seawall::Kind::Tasks),
+            SeawallMapped => seawall::open(setup, seawall::Kind::Mapped),
             SeawallLog => seawall_log::open(setup, None),
             SeawallNoIo => seawall_log::open(setup, Some(null_disk::NullDisk::over_system())),
             Surrealkv => surrealkv::open(setup, false),

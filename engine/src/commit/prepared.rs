@@ -113,6 +113,12 @@ impl Prepared {
         self.branch.lsn
     }
 
+    /// Where its vote stands, if it was given in this life of the store; tests order votes by it.
+    #[doc(hidden)]
+    pub fn placed_at(&self) -> Lsn {
+        self.branch.placed_at()
+    }
+
     /// Bytes that it takes in the store until its end: its writes, what it has read, and their keys. It holds no log back
     /// once a checkpoint has passed.
     pub fn pinned_bytes(&self) -> u64 {

@@ -19,8 +19,8 @@ use crate::read::view::{DeltaBytes, Reads};
 use crate::record::{Effect, WriteSet};
 use crate::stats::{Counters, Event, Stats};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
-use crate::tree::TreeStore;
-use crate::{Error, Result};
+use crate::tree::{TreeStats, TreeStore};
+use crate::{Error, ReadMode, Result};
 use seawall_wal::{Durability, Lsn, Runtime};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -259,14 +259,16 @@ impl Core {
         self.options.deltas_bytes_max.map_or(max, |own| own.min(max))
     }
 
-    fn memory_stats(&self, log_buffers: u64, cache: u64) -> MemoryStats {
+    fn memory_stats(&self, log_buffers: u64, tree: &TreeStats) -> MemoryStats {
         let deltas = self.reads.deltas();
         MemoryStats {
             budget: self.memory.budget(),
             deltas_active: deltas.active,
             deltas_frozen: deltas.bytes.saturating_sub(deltas.active),
             deltas_pinned: deltas.pinned,
-            cache,
+            cache: tree.cache_bytes,
+            mapped_index: tree.mapped_index_bytes,
+            mapped: tree.mapped_bytes,
             transactions: self.memory.transactions.load(Ordering::Relaxed),
             tickets: self.memory.tickets.load(Ordering::Relaxed),
             log_buffers,
@@ -281,7 +283,10 @@ impl Core {
         let (log, tree) = (self.log.stats(), self.store.stats());
         let log_bytes = self.log.log_bytes();
         let (prepared, prepared_bytes) = self.sequencer.prepared_size();
+        let (is_mapped, read_mode_reason) = self.store.mapped_state();
         Stats {
+            read_mode: if is_mapped { ReadMode::Mapped } else { ReadMode::Cached },
+            read_mode_reason,
             prepared: prepared as u64,
             prepared_bytes,
             prepared_committed: self.counters.prepared_committed.load(Ordering::Relaxed),
@@ -301,7 +306,7 @@ impl Core {
             dead_bytes: tree.dead_bytes,
             log_retained: self.log.retained(),
             oldest_snapshot_age: self.reads.oldest_age(),
-            memory: self.memory_stats(log.buffer_bytes, tree.cache_bytes),
+            memory: self.memory_stats(log.buffer_bytes, &tree),
             delta_bytes: self.reads.memory(),
             delta_pinned_bytes: self.reads.pinned_bytes(),
             cache_bytes: tree.cache_bytes,

@@ -20,6 +20,7 @@ use crate::sync::{AtomicU64, Ordering as Atomic, RwLock};
 use crate::tree::LargeValue;
 use seawall_wal::Slice;
 use std::cmp::{Ordering, Reverse};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -27,6 +28,10 @@ use std::sync::Arc;
 pub(super) const LEAF_ROWS: usize = if cfg!(test) { 4 } else { 128 };
 /// So many leaves are looked at before those who wait for the index have their turn.
 const PORTION_LEAVES: usize = if cfg!(test) { 2 } else { 64 };
+/// Gathered versions that are fetched together.
+const ROWS_FETCHED: usize = 64;
+/// Versions whose payloads are asked for together.
+const ROWS_WARMED: usize = 16;
 /// What a leaf takes, its share of the upper level included.
 pub(crate) const LEAF_BYTES: u64 =
     (LEAF_ROWS * (size_of::<u128>() + size_of::<Row>()) + size_of::<Leaf>() + size_of::<Bound>() + 8) as u64;
@@ -120,6 +125,16 @@ impl Row {
         (u64::from(self.value_at) | u64::from(self.value_bytes) << 32) as i64
     }
 
+    /// Something of the key and of the value: where a row begins and ends in its payload.
+    fn ends(&self) -> u8 {
+        let last = match self.kind {
+            Kind::Put | Kind::PutLarge => (self.value_at + self.value_bytes) as usize,
+            _ => self.key_range().end,
+        };
+        let byte = |at: usize| self.payload.get(at).copied().unwrap_or_default();
+        byte(self.key_at as usize) ^ byte(last.saturating_sub(1))
+    }
+
     pub(super) fn key_slice(&self) -> Slice {
         self.part(self.key_range())
     }
@@ -198,6 +213,16 @@ impl Leaf {
 
     fn find_newest(&mut self) {
         self.newest = self.rows.iter().map(|row| row.lsn).max().unwrap_or(0);
+    }
+
+    /// Brings what the next versions point to into the processor's cache: one after another each would be waited for, side by
+    /// side most of them come together. Where the next ones are not warm yet.
+    fn warm(&self, from: usize) -> usize {
+        let to = self.rows.len().min(from + ROWS_WARMED);
+        let rows = self.rows.get(from..to).unwrap_or_default();
+        let sum = rows.iter().fold(0_u8, |sum, row| sum ^ row.ends());
+        std::hint::black_box(sum);
+        to
     }
 
     /// Whether one of these versions has this LSN or a higher one.
@@ -304,9 +329,16 @@ impl Gathered {
                 _ => Ordering::Equal,
             })
         });
-        order.into_iter().filter_map(move |at| {
-            let row = rows.get_mut(at.at as usize)?.take()?;
-            Some((u128::from(at.keyspace) << 64 | u128::from(at.head), row))
+        let (mut order, mut portion) = (order.into_iter(), VecDeque::with_capacity(ROWS_FETCHED));
+        std::iter::from_fn(move || {
+            if portion.is_empty() {
+                // They lie anywhere: side by side they are fetched in a fraction of the time.
+                portion.extend(order.by_ref().take(ROWS_FETCHED).filter_map(|at| {
+                    let row = rows.get_mut(at.at as usize)?.take()?;
+                    Some((u128::from(at.keyspace) << 64 | u128::from(at.head), row))
+                }));
+            }
+            portion.pop_front()
         })
     }
 }
@@ -534,8 +566,11 @@ impl Rows {
             }) else {
                 return;
             };
-            let mut last = None;
+            let (mut last, mut warm) = (None, at);
             while let Some((rank, row)) = leaf.get(at) {
+                if at >= warm {
+                    warm = leaf.warm(at);
+                }
                 // The newest version that is old enough; it may stand in a later leaf.
                 let wanted = Place { rank, key: row.key(), lsn: before.saturating_sub(1) };
                 let visible = if row.lsn < before { at } else { leaf.before(&wanted) };

@@ -106,8 +106,8 @@ impl Opener<'_> {
     }
 
     fn open_tree(&self, file: Arc<dyn DiskFile>, path: &Path) -> Result<(Arc<TreeStore>, Arc<Root>)> {
-        let Options { disk, memory_budget, read_only, .. } = self.options;
-        TreeStore::open(Arc::clone(disk), file, path, *memory_budget as usize, *read_only)
+        let Options { disk, memory_budget, read_only, read_mode, .. } = self.options;
+        TreeStore::open_in(*read_mode, Arc::clone(disk), file, path, *memory_budget as usize, *read_only)
     }
 
     fn recover(&self, file: Arc<dyn DiskFile>) -> Result<Files> {
@@ -263,7 +263,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     let memory = Arc::new(Memory::new(options.memory_budget));
     files.store.set_buffer_bytes(memory.buffers());
     // While the log is replayed, the deltas are about to take all that they may.
-    if let Some(room) = memory.cache_room(memory.deltas_max(0), 0) {
+    if let Some(room) = memory.cache_room(memory.replay_max(0), 0) {
         files.store.set_cache_bytes(room);
     }
     let replaying = Replay {
@@ -292,11 +292,17 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     if options.has(Mutation::PunchEarly) {
         files.store.punch_early();
     }
+    if options.has(Mutation::ReuseMapped) {
+        files.store.reuse_mapped();
+    }
     if options.has(Mutation::SyncEarly) {
         files.store.sync_early();
     }
     if options.has(Mutation::StreamUnsynced) {
         files.store.stream_unsynced();
+    }
+    if options.has(Mutation::UnpackUnverified) {
+        files.store.unpack_unverified();
     }
     let core = Arc::new(Core {
         locks: Locks::new(Arc::clone(&runtime)),
@@ -349,7 +355,7 @@ impl Replay<'_> {
         let mut gathered = Gathered::default();
         let mut frame = from;
         let own_max = self.options.replay_bytes_max;
-        let bytes_max = own_max.unwrap_or_else(|| self.memory.deltas_max(self.reads.store.space_map_bytes()));
+        let bytes_max = own_max.unwrap_or_else(|| self.memory.replay_max(self.reads.store.space_map_bytes()));
         let mut has_looked_ahead = false;
         self.log.replay(from, &mut |record| {
             // A replay position is a frame's beginning.

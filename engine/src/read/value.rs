@@ -46,7 +46,7 @@ struct Apart {
     /// None for what a transaction has written itself: then `value` holds the extents.
     snapshot: Option<Snapshot>,
     /// The piece in hand, and which one it is.
-    piece: Option<(usize, Vec<u8>)>,
+    piece: Option<(usize, Slice)>,
 }
 
 impl ValueReader {

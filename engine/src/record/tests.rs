@@ -183,3 +183,33 @@ fn a_set_meets_what_it_changes() {
         }
     }
 }
+
+/// The fuzz targets begin with every operation as it should be.
+#[test]
+fn the_corpus_has_records_that_decode() {
+    macro_rules! entry {
+        ($name:literal) => {
+            decode(include_bytes!(concat!("../../../fuzz/corpus/engine_record/", $name)))
+        };
+    }
+    let is_large = |op: &Op<'_>| matches!(op, Op::PutLarge { .. });
+    assert!(entry!("large").unwrap().iter().all(is_large));
+    assert_eq!(entry!("large-in-pieces").unwrap().len(), 2);
+    for record in [
+        entry!("prepared"),
+        entry!("prepared-with-reads"),
+        entry!("prepared-committed"),
+        entry!("prepared-rolled-back"),
+        entry!("prepared-by-an-operator"),
+    ] {
+        assert!(record.is_ok(), "{record:?}");
+    }
+    for record in [
+        entry!("large-unflagged"),
+        entry!("large-without-pieces"),
+        entry!("prepared-cut-short"),
+        entry!("prepared-unknown-outcome"),
+    ] {
+        assert!(record.is_err(), "{record:?}");
+    }
+}

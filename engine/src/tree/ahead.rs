@@ -100,7 +100,9 @@ impl Ahead {
             // The merge will meet the error, and say so.
             let Ok(leaf) = self.leaf_of(key) else { break };
             let is_known = self.leaves.back().is_some_and(|last| id(last) == id(&leaf));
-            if !is_known && self.store.check_ptr(&leaf).is_ok() && !self.store.cache.contains(&leaf) {
+            let is_here =
+                || self.store.cache.contains(&leaf) || self.store.known(&leaf, self.keyspace).is_some();
+            if !is_known && self.store.check_ptr(&leaf).is_ok() && !is_here() {
                 self.leaves.push_back(leaf);
                 self.unsent.push_back(leaf);
             }

@@ -19,6 +19,7 @@ use super::bytes::{array_at, put, u16_at, u32_at, u64_at};
 use super::codec::decompress;
 use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
 use super::stream::LIST_BYTES_MAX;
+use seawall_wal::disk::BlockBytes;
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -136,7 +137,7 @@ impl Header {
 
 //= docs/format/data.md#compressed-leaves
 /// The block before it was compressed; its header then says so.
-fn unpacked(bytes: Vec<u8>, header: &mut Header) -> Result<Vec<u8>, Flaw> {
+fn unpacked(bytes: BlockBytes, header: &mut Header) -> Result<BlockBytes, Flaw> {
     let Some((codec, plain)) = header.packed.take() else { return Ok(bytes) };
     let mut block = vec![0; HEADER_BYTES + plain as usize];
     let packed = bytes.get(HEADER_BYTES..header.used as usize).unwrap_or_default();
@@ -144,7 +145,7 @@ fn unpacked(bytes: Vec<u8>, header: &mut Header) -> Result<Vec<u8>, Flaw> {
     decompress(codec, packed, rest)?;
     header.used = (HEADER_BYTES + rest.len()) as u32;
     header.encode(head);
-    Ok(block)
+    Ok(block.into())
 }
 
 /// What an entry holds beside its key.
@@ -174,7 +175,7 @@ impl Payload {
 /// A verified block in memory: a leaf, an inner block, or a value's bytes.
 #[derive(Debug)]
 pub(super) struct Block {
-    bytes: Vec<u8>,
+    bytes: BlockBytes,
     ptr: Ptr,
     keyspace: u32,
     count: usize,
@@ -206,13 +207,28 @@ impl AsRef<[u8]> for Block {
 impl Block {
     //= docs/format/data.md#values
     /// A value's extent, whose checksum the caller has verified.
-    pub(super) fn value(bytes: Vec<u8>, ptr: Ptr, keyspace: u32) -> Block {
-        Block { bytes, ptr, keyspace, count: 0, prefix: 0..0, slots: 0, wide: false, heads: [].into() }
+    pub(super) fn value(bytes: impl Into<BlockBytes>, ptr: Ptr, keyspace: u32) -> Block {
+        Block {
+            bytes: bytes.into(),
+            ptr,
+            keyspace,
+            count: 0,
+            prefix: 0..0,
+            slots: 0,
+            wide: false,
+            heads: [].into(),
+        }
+    }
+
+    /// Whether a leaf or an inner block is compressed.
+    pub(super) fn is_packed(bytes: &[u8]) -> bool {
+        u32_at(bytes, 36) != 0
     }
 
     //= docs/format/data.md#leaves-and-inner-blocks
     /// A leaf or an inner block, whose checksum the caller has verified.
-    pub(super) fn parse(bytes: Vec<u8>, ptr: Ptr, keyspace: u32) -> Result<Block, Flaw> {
+    pub(super) fn parse(bytes: impl Into<BlockBytes>, ptr: Ptr, keyspace: u32) -> Result<Block, Flaw> {
+        let bytes = bytes.into();
         let mut header = Header::decode(&bytes, &ptr, keyspace)?;
         let bytes = unpacked(bytes, &mut header)?;
         let wide = bytes.len().next_multiple_of(TARGET_BYTES) > NARROW_BYTES_MAX;
@@ -309,9 +325,9 @@ impl Block {
         self.bytes.len()
     }
 
-    /// Bytes that the block takes in memory beside its own struct, what makes searching quick included.
+    /// Bytes that the block takes in memory beside its own struct, what makes searching quick included, what is mapped not.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.len() + size_of_val(&*self.heads)
+        self.bytes.heap_bytes() + size_of_val(&*self.heads)
     }
 
     /// Whether it is smaller in the file than in memory.

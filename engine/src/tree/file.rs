@@ -3,11 +3,12 @@
 //! Nothing that has not passed all of these is ever handed out. A read cut short by the file's end is damage, not a
 //! system error: the superblock says how long the file must be.
 
-use super::block::{BLOCK_BYTES_MAX, Block, Payload};
+use super::block::{BLOCK_BYTES_MAX, Block, Header, Payload};
+use super::bytes::u32_at;
 use super::ptr::{BlockKind, FIRST_BLOCK, Flaw, Ptr};
 use super::{Error, Result, TreeStore};
 use seawall_wal::Slice;
-use seawall_wal::disk::read_exact_at;
+use seawall_wal::disk::{BlockBytes, read_exact_at};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,7 +60,7 @@ impl TreeStore {
             Err(error) => return Err(Error::io("read", &self.path, Some(ptr.offset), error)),
         }
         let found = crc32fast::hash(bytes);
-        if found != ptr.checksum {
+        if found != ptr.checksum && !self.overlooks(ptr, bytes) {
             let what = format!(
                 "a {:?} block of generation {}: its checksum is {found:08x} instead of {:08x}",
                 ptr.kind, ptr.birth, ptr.checksum
@@ -69,13 +70,20 @@ impl TreeStore {
         Ok(())
     }
 
+    /// A test's deliberate mistake, of compressed leaves.
+    fn overlooks(&self, ptr: &Ptr, bytes: &[u8]) -> bool {
+        self.is_unpacked_unverified.load(Ordering::Relaxed)
+            && ptr.kind == BlockKind::Leaf
+            && Header::decode(bytes, ptr, u32_at(bytes, 12)).is_ok_and(|header| header.packed.is_some())
+    }
+
     /// A tree block from the file, whatever the cache has.
     pub(super) fn read_block(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
         self.parse(self.read_verified(ptr)?, ptr, keyspace)
     }
 
     /// Verified bytes as the block that they are, of a tree or a value's.
-    pub(super) fn parse(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+    pub(super) fn parse(&self, bytes: impl Into<BlockBytes>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
         let block = match ptr.kind {
             BlockKind::Value => Block::value(bytes, *ptr, keyspace),
             _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw))?,
@@ -87,21 +95,20 @@ impl TreeStore {
     pub(super) fn load(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
         match self.cached(ptr, keyspace) {
             Some(block) => Ok(block),
-            None => {
-                let block = self.read_block(ptr, keyspace)?;
-                self.cache.insert(&block);
-                Ok(block)
-            }
+            None => self.take_in(self.read_verified(ptr)?, ptr, keyspace),
         }
     }
 
     /// A tree block for a fold, which reads every leaf once: leaves do not enter the cache. True if it was there.
     pub(super) fn load_once(&self, ptr: &Ptr, keyspace: u32) -> Result<(Arc<Block>, bool)> {
+        if let Some(block) = self.known(ptr, keyspace) {
+            return Ok((block, false));
+        }
         match self.cache.get(ptr) {
             Some(block) if block.is(ptr, keyspace) => Ok((block, true)),
             _ => {
                 let block = self.read_block(ptr, keyspace)?;
-                if block.level() > 0 {
+                if block.level() > 0 && self.mapped.is_none() {
                     self.cache.insert(&block);
                 }
                 Ok((block, false))
@@ -134,13 +141,26 @@ impl TreeStore {
         }
     }
 
-    /// The block, of a tree or a value's, if it is in the cache.
+    /// The block, if it was read from the mapping before.
+    #[inline]
+    pub(super) fn known(&self, ptr: &Ptr, keyspace: u32) -> Option<Arc<Block>> {
+        self.mapped.as_ref()?.known.get(ptr, keyspace)
+    }
+
+    /// The block, of a tree or a value's, if it is known or in the cache.
     pub(super) fn cached(&self, ptr: &Ptr, keyspace: u32) -> Option<Arc<Block>> {
+        if let Some(block) = self.known(ptr, keyspace) {
+            return Some(block);
+        }
         self.cache.get(ptr).filter(|block| block.is(ptr, keyspace))
     }
 
-    /// Verified bytes as a block, for a reader: it enters the cache, unless it is a value that is too long.
+    /// Verified bytes as a block, for a reader: it is known from now on if the file is mapped; else it enters the cache,
+    /// unless it is a value that is too long.
     pub(super) fn take_in(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+        if let Some(block) = self.map_in(&bytes, ptr, keyspace)? {
+            return Ok(block);
+        }
         let block = self.parse(bytes, ptr, keyspace)?;
         if ptr.kind != BlockKind::Value || ptr.bytes <= VALUE_CACHED_MAX {
             self.cache.insert(&block);

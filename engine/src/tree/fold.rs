@@ -275,7 +275,7 @@ impl Fold {
         leaf: LeafKind,
     ) -> Result<Ptr> {
         let (plain_bytes, birth) = (packer.block_bytes(count), self.building);
-        let cached = level > 0 || leaf.is_warm;
+        let cached = (level > 0 || leaf.is_warm) && self.store.mapped.is_none();
         let compression = if level == 0 { leaf.compression } else { Compression::None };
         let packed = packer.compress(compression, count, keyspace, birth);
         let bytes = packed.as_ref().map_or(plain_bytes, Packed::block_bytes);

@@ -1,7 +1,7 @@
 //! What the fuzz targets of the data file run: its decoders over arbitrary bytes, over valid blocks changed here and
 //! there, and the checksums of a whole file recomputed, so that what lies behind them is reached.
 
-use super::block::{Block, FORM_EXTENT, HEADER_BYTES, Payload};
+use super::block::{Block, FORM_EXTENT, FORM_PIECES, HEADER_BYTES, Payload};
 use super::bytes::put;
 use super::freemap;
 use super::pack::Packer;
@@ -86,6 +86,11 @@ fn packed(input: &mut Input<'_>, level: u8) -> Vec<u8> {
             let mut payload = 5000u64.to_le_bytes().to_vec();
             payload.extend(Ptr { offset, ..ptr_to(2 * GRID as usize, BlockKind::Value, 0) }.encode());
             packer.push(key, FORM_EXTENT, &payload);
+        } else if *value == 8 {
+            // In pieces, of which one block is the list.
+            let mut payload = 40_000u64.to_le_bytes().to_vec();
+            payload.extend(Ptr { offset, ..ptr_to(GRID as usize, BlockKind::Value, 0) }.encode());
+            packer.push(key, FORM_PIECES, &payload);
         } else {
             packer.push(key, *value as u16, &vec![0x55; *value]);
         }

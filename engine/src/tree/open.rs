@@ -2,17 +2,19 @@
 
 use super::cache::Cache;
 use super::many::Readers;
+use super::mapped::Mapped;
 use super::ptr::{FIRST_BLOCK, GRID, Ptr};
 use super::space::Space;
 use super::superblock::{FORMAT_VERSION, Refusal, SLOT_BYTES, Superblock};
 use super::walk::Walker;
 use super::{Error, Latest, Memory, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoot, TreeStore, freemap};
+use crate::ReadMode;
 use parking_lot::Mutex;
 use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What an encoding of some length would hide: the two slots and nothing else.
 const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
@@ -45,6 +47,20 @@ impl TreeStore {
         file.sync_data().map_err(|error| Error::io("sync", path, None, error))
     }
 
+    /// As [`open_in`](Self::open_in), every block being read into memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        file: Arc<dyn DiskFile>,
+        path: &Path,
+        cache_bytes: usize,
+        read_only: bool,
+    ) -> Result<(Arc<TreeStore>, Arc<Root>)> {
+        TreeStore::open_in(ReadMode::Cached, disk, file, path, cache_bytes, read_only)
+    }
+
     /// Opens the file, which `disk` has opened, and reads the newest published state; `cache_bytes` is the block
     /// cache's budget.
     ///
@@ -53,7 +69,8 @@ impl TreeStore {
     ///
     /// # Errors
     /// `Corruption`, `FormatVersion`, `NoSpace` and `Io`.
-    pub fn open(
+    pub fn open_in(
+        mode: ReadMode,
         disk: Arc<dyn Disk>,
         file: Arc<dyn DiskFile>,
         path: &Path,
@@ -68,6 +85,11 @@ impl TreeStore {
             return Err(damaged(len, what));
         }
         let end = superblock.file_bytes.max(len - len % GRID);
+        let mapped = (mode == ReadMode::Mapped).then(|| Mapped::new(&*file, end, cache_bytes as u64 / 2));
+        let (mapped, why_unmapped) = match mapped.transpose() {
+            Ok(mapped) => (mapped, None),
+            Err(error) => (None, Some(format!("the data file cannot be mapped: {error}"))),
+        };
         let store = TreeStore {
             disk,
             file,
@@ -75,6 +97,8 @@ impl TreeStore {
             read_only,
             end: AtomicU64::new(end),
             cache: Cache::new(cache_bytes),
+            mapped,
+            why_unmapped,
             readers: Readers::default(),
             space: Arc::new(Mutex::new(Space::default())),
             is_folding: AtomicBool::new(false),
@@ -86,16 +110,18 @@ impl TreeStore {
                 blocks: superblock.blocks,
             }),
             failure: Mutex::new(None),
-            syncing: AtomicUsize::new(0),
+            syncs: Mutex::default(),
             is_sync_early: AtomicBool::new(false),
             is_unrepeated: AtomicBool::new(false),
             is_punching_early: AtomicBool::new(false),
             is_stream_unsynced: AtomicBool::new(false),
+            is_unpacked_unverified: AtomicBool::new(false),
             warning,
             totals: Totals::default(),
             memory: Memory::default(),
         };
-        let space = store.load_space(&superblock, end)?;
+        let mut space = store.load_space(&superblock, end)?;
+        space.known = store.mapped.as_ref().map(|mapped| Arc::clone(&mapped.known));
         store.memory.space_map.store(space.memory_bytes(), Ordering::Relaxed);
         *store.space.lock() = space;
         let store = Arc::new(store);

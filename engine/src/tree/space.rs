@@ -13,8 +13,10 @@
 //!
 //! All of this is in memory; a checkpoint writes it out as one block (see `freemap`). Every lock on it is short.
 
+use super::mapped::Known;
 use super::ptr::{FIRST_BLOCK, Flaw, GRID, Ptr};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A piece of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +75,8 @@ pub(super) struct Space {
     /// Free extents, or parts of them, that are holes in the file: by offset, apart from each other.
     holes: BTreeMap<u64, u64>,
     hole_bytes: u64,
+    /// Who may have views of what is dead (M3).
+    pub(super) known: Option<Arc<Known>>,
     /// A test's deliberate mistake: S1 and S2 are ignored.
     pub(super) reuse_early: bool,
 }
@@ -126,6 +130,28 @@ impl Space {
         self.pins.range(dead.birth..dead.death.max(dead.birth)).next().is_some()
     }
 
+    /// Makes free what nobody has a view of; what somebody has is returned (M3).
+    fn free_unseen(&mut self, dead: Dead) -> Result<Vec<Dead>, Flaw> {
+        let held = self.known.as_ref().map(|known| known.let_go(dead.extent)).unwrap_or_default();
+        let mut at = dead.extent.offset;
+        self.dead_bytes -= dead.extent.bytes;
+        for next in held.iter().chain([&Extent { offset: dead.extent.end(), bytes: 0 }]) {
+            if next.offset > at {
+                self.add_free(Extent { offset: at, bytes: next.offset - at })?;
+            }
+            self.dead_bytes += next.bytes;
+            at = next.end();
+        }
+        Ok(held.into_iter().map(|extent| Dead { extent, ..dead }).collect())
+    }
+
+    /// Whether an extent is neither free, in part, nor set aside, nor outside the file.
+    pub(super) fn is_in_use(&self, extent: Extent) -> bool {
+        let aside = self.aside.range(..extent.end()).next_back();
+        let is_aside = aside.is_some_and(|(offset, bytes)| offset.saturating_add(*bytes) > extent.offset);
+        extent.end() <= self.end && !is_aside && !self.overlaps_free(extent)
+    }
+
     /// Makes free what generation `building` may overwrite (S1, S2).
     pub(super) fn release(&mut self, building: u64) -> Result<(), Flaw> {
         let building = if self.reuse_early { building.saturating_add(2) } else { building };
@@ -133,14 +159,13 @@ impl Space {
         let younger = self.dead.split_off(&past.saturating_add(1));
         let candidates = std::mem::replace(&mut self.dead, younger);
         for (death, list) in candidates {
-            let (held, released): (Vec<Dead>, Vec<Dead>) =
+            let (mut held, released): (Vec<Dead>, Vec<Dead>) =
                 list.into_iter().partition(|dead| self.is_pinned(dead));
+            for dead in released {
+                held.extend(self.free_unseen(dead)?);
+            }
             if !held.is_empty() {
                 self.dead.insert(death, held);
-            }
-            for dead in released {
-                self.dead_bytes -= dead.extent.bytes;
-                self.add_free(dead.extent)?;
             }
         }
         Ok(())

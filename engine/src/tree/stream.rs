@@ -21,6 +21,7 @@ use super::space::Extent;
 use super::{Error, Result, TreeStore, VALUE_BYTES_MAX};
 use seawall_wal::Slice;
 use seawall_wal::error::is_disk_full;
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,6 +174,31 @@ fn goes_on(len: u64) -> Error {
     Error::BadInput(format!("the value goes on after {len} bytes"))
 }
 
+/// The syncs of a file whose outcome is not known yet, numbered as they begin.
+#[derive(Debug, Default)]
+pub(super) struct Syncs {
+    next: u64,
+    open: BTreeSet<u64>,
+}
+
+impl Syncs {
+    fn begin(&mut self) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next);
+        self.next
+    }
+
+    /// All that have begun by now have lower numbers than what this returns.
+    fn end(&mut self, number: u64) -> u64 {
+        self.open.remove(&number);
+        self.next + 1
+    }
+
+    fn is_open_before(&self, end: u64) -> bool {
+        self.open.first().is_some_and(|first| *first < end)
+    }
+}
+
 /// Counts as a stream: the file is not cut meanwhile.
 struct Streaming<'a>(&'a TreeStore);
 
@@ -301,17 +327,24 @@ impl TreeStore {
     }
 
     /// Syncs what was written so far. Of several syncs at once, one that fails may take the pages of all with it and
-    /// leave the others to succeed: so whoever succeeds waits until no outcome is open, and fails with the others (T2).
+    /// leave the others to succeed: so whoever succeeds waits for the outcome of all that began before its end, and
+    /// fails with them (T2).
     pub(super) fn sync_blocks(&self) -> Result<()> {
-        let sync = || self.file.sync_data().map_err(|error| self.fail(self.io("sync", None, error)));
-        self.syncing.fetch_add(1, Ordering::AcqRel);
-        let synced = sync();
-        self.syncing.fetch_sub(1, Ordering::AcqRel);
-        synced?;
-        while self.syncing.load(Ordering::Acquire) > 0 {
-            sync()?;
+        let end = self.sync_once()?;
+        while self.syncs.lock().is_open_before(end) {
+            // This takes as long as the others do. It is a sync like theirs: it may fail, and take pages with it.
+            self.sync_once()?;
         }
         self.check_usable()
+    }
+
+    /// One sync; when it has ended, in the count of syncs.
+    fn sync_once(&self) -> Result<u64> {
+        let number = self.syncs.lock().begin();
+        let synced = self.file.sync_data().map_err(|error| self.fail(self.io("sync", None, error)));
+        // After the failure is known: whoever sees that no outcome is open sees it.
+        let end = self.syncs.lock().end(number);
+        synced.map(|()| end)
     }
 
     //= docs/format/data.md#values
@@ -332,15 +365,18 @@ impl TreeStore {
     pub(crate) fn read_large(&self, value: &LargeValue) -> Result<Slice> {
         let mut bytes = Vec::with_capacity(value.len().next_multiple_of(GRID) as usize);
         for ptr in value.pieces() {
-            bytes.extend_from_slice(&self.read_verified(&ptr)?);
+            bytes.extend_from_slice(&self.read_piece(&ptr)?);
         }
         bytes.truncate(value.len() as usize);
         Ok(Slice::from(bytes))
     }
 
     /// One piece, its checksum verified.
-    pub(crate) fn read_piece(&self, ptr: &Ptr) -> Result<Vec<u8>> {
-        self.read_verified(ptr)
+    pub(crate) fn read_piece(&self, ptr: &Ptr) -> Result<Slice> {
+        match self.mapped_piece(ptr)? {
+            Some(block) => Ok(Slice::new(block, 0..ptr.bytes as usize)),
+            None => self.read_verified(ptr).map(Slice::from),
+        }
     }
 
     /// Redo: a record names this value (S4).
@@ -350,5 +386,29 @@ impl TreeStore {
             space.set_aside(Extent::of(&ptr)).map_err(|flaw| self.corruption(ptr.offset, flaw))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While one sync was on its way, another, which had only been waiting for it by a sync more, failed and took its
+    /// pages: that one must be waited for as well, and nobody for ever.
+    #[test]
+    fn a_sync_waits_for_whoever_could_take_its_pages() {
+        let mut syncs = Syncs::default();
+        let (stream, fold) = (syncs.begin(), syncs.begin());
+        let stream_end = syncs.end(stream);
+        assert!(syncs.is_open_before(stream_end), "the fold's");
+        let again = syncs.begin();
+        let fold_end = syncs.end(fold);
+        assert!(syncs.is_open_before(fold_end), "the stream's second one began before the fold's end");
+        assert!(!syncs.is_open_before(stream_end), "the stream waits no longer, its own is not in its way");
+        let later = syncs.begin();
+        let _ = syncs.end(again);
+        assert!(!syncs.is_open_before(fold_end), "what begins behind its end finds its pages written");
+        let end = syncs.end(later);
+        assert!(!syncs.is_open_before(end));
     }
 }

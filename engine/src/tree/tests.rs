@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod give_back;
 mod many;
+mod mapped;
 mod model;
 mod readers;
 mod shape;

@@ -344,8 +344,10 @@ impl<'a> Tree<'a> {
 }
 
 /// Replays one transaction over the rows of all keyspaces.
-fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
-    demand(payload.get(..4) == Some(&[1, 0, 0, 0]), "a payload of another format")?;
+fn apply(payload: &[u8], file: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
+    let head: [u8; 4] = field(payload, 0)?;
+    demand(head[0] == 1 && head[1] <= 1 && head[2..] == [0, 0], "a payload of another format")?;
+    let (mut has_large, says_large) = (false, head[1] == 1);
     let mut at = 8;
     for _ in 0..u32_at(payload, 4)? {
         let op = field::<1>(payload, at)?[0];
@@ -354,13 +356,17 @@ fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
         let key = bytes_at(payload, at + 7, key_len)?.to_vec();
         at += 7 + key_len;
         let mut value = Vec::new();
-        if op == 1 || op == 3 || (9..=11).contains(&op) {
+        if op == 1 || op == 3 || (8..=11).contains(&op) {
             let len = u32_at(payload, at)? as usize;
             value = bytes_at(payload, at + 4, len)?.to_vec();
             at += 4 + len;
         }
         demand(keyspace != 0, "an operation on the catalogue itself")?;
         demand((keyspace >= BRANCHES) == (op >= 9), "an operation in a keyspace that is not for it")?;
+        if op == 8 {
+            has_large = true;
+            value = pieces(&value, file)?;
+        }
         let rows = all.entry(keyspace).or_default();
         if op == 5 {
             let kinds = field::<1>(payload, at)?[0];
@@ -382,7 +388,7 @@ fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
             continue;
         }
         match op {
-            1 | 9 | 11 => drop(all.entry(keyspace).or_default().insert(key, value)),
+            1 | 8 | 9 | 11 => drop(all.entry(keyspace).or_default().insert(key, value)),
             2 | 10 => drop(all.entry(keyspace).or_default().remove(&key)),
             3 => drop(all.entry(0).or_default().insert(key, value)),
             4 => {
@@ -392,7 +398,24 @@ fn apply(payload: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
             _ => return damage("an unknown operation"),
         }
     }
+    demand(has_large == says_large, "what the flags say of op 8")?;
     demand(at == payload.len(), "bytes behind the last operation")
+}
+
+/// A value whose length, and the pointers to whose pieces, stand in the log.
+fn pieces(list: &[u8], file: &[u8]) -> Result<Vec<u8>> {
+    let (len, mut value) = (u64_at(list, 0)?, Vec::new());
+    demand(list.len() > 8 && (list.len() - 8).is_multiple_of(32), "a list of pieces")?;
+    for at in (8..list.len()).step_by(32) {
+        let Some(piece) = Pointer::read(list, at)? else { return damage("no piece") };
+        demand(piece.kind == 3, "a piece's pointer")?;
+        let bytes = bytes_at(file, piece.offset as usize, piece.bytes as usize)?;
+        demand(crc32(&[bytes]) == piece.checksum, "a piece's checksum")?;
+        value.extend_from_slice(bytes);
+    }
+    demand(len > 0 && len.next_multiple_of(GRID) == value.len() as u64, "a value's pieces")?;
+    value.truncate(len as usize);
+    Ok(value)
 }
 
 /// Whether a range holds a row; bounds are 0 for none, 1 for one that is in the range, 2 for one that is not.
@@ -433,7 +456,7 @@ pub fn read(data: &[u8], log_files: &Files) -> Result<BTreeMap<String, Rows>> {
     let replay = superblock.checkpoint.max(superblock.applied);
     for record in log.records.iter().filter(|record| record.lsn >= replay) {
         demand(record.kind == 2, "a record of another kind")?;
-        apply(&record.payload, &mut all)?;
+        apply(&record.payload, data, &mut all)?;
     }
     let catalogue = all.remove(&0).unwrap_or_default();
     let mut named = BTreeMap::new();

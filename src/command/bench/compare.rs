@@ -31,6 +31,7 @@ pub(super) fn check(settings: &Settings, earlier: &Report, file: &Path) -> Outco
         ("--keys", settings.keys.to_string(), then.keys.to_string()),
         ("--batch", settings.batch.to_string(), then.batch.to_string()),
         ("--memory", settings.memory_bytes.to_string(), then.memory_bytes.to_string()),
+        ("--read-mode", settings.read_mode.clone(), then.read_mode.clone()),
         ("--durability", settings.durability.clone(), then.durability.clone()),
         ("--rate", rate(settings), rate(then)),
     ];

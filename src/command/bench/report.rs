@@ -45,8 +45,16 @@ pub(super) struct Settings {
     pub(super) durability: String,
     /// The store's memory budget.
     pub(super) memory_bytes: u64,
+    /// How blocks were to be read.
+    #[serde(default = "cached")]
+    pub(super) read_mode: String,
     /// Operations begun a second in an open loop.
     pub(super) rate: Option<u64>,
+}
+
+/// Of reports that do not say it.
+fn cached() -> String {
+    "cached".to_owned()
 }
 
 impl Settings {
@@ -185,7 +193,10 @@ impl Report {
             ("commits", format!("{}; {pace}, {} s each", settings.durability, settings.duration_s)),
             (
                 "memory",
-                format!("a budget of {memory} for what is not in the data file yet and for its blocks"),
+                format!(
+                    "a budget of {memory} for what is not in the data file yet and for its blocks, which are {}",
+                    settings.read_mode
+                ),
             ),
         ];
         facts.extend(self.loaded.iter().map(|loaded| ("loaded", loaded.line())));

@@ -7,7 +7,7 @@ use crate::command::measure::drive::{Driven, Load, drive};
 use crate::command::measure::workplace::Workplace;
 use crate::command::ui::Unit;
 use crate::command::{Failure, Outcome, Ui};
-use seawall::{Db, Durability, Keyspace, Stats, WriteBatch};
+use seawall::{Db, Durability, Keyspace, ReadMode, Stats, WriteBatch};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ pub(super) struct Stage<'a> {
     workplace: &'a Workplace,
     settings: Settings,
     durability: Durability,
+    read_mode: ReadMode,
     keep: bool,
     values: Values,
     store: Option<Store>,
@@ -40,7 +41,7 @@ impl<'a> Stage<'a> {
     pub(super) fn new(
         workplace: &'a Workplace,
         settings: Settings,
-        durability: Durability,
+        (durability, read_mode): (Durability, ReadMode),
         keep: bool,
     ) -> Stage<'a> {
         let values = Values::new(settings.value_bytes);
@@ -48,6 +49,7 @@ impl<'a> Stage<'a> {
             workplace,
             settings,
             durability,
+            read_mode,
             keep,
             values,
             store: None,
@@ -73,7 +75,11 @@ impl<'a> Stage<'a> {
         // Asked for twice, and kept.
         self.workplace.clear(&path)?;
         let budget = usize::try_from(self.settings.memory_bytes).unwrap_or(usize::MAX);
-        let db = Db::builder(&path).durability(self.durability).memory_budget(budget).open()?;
+        let builder = Db::builder(&path).durability(self.durability).memory_budget(budget);
+        let db = builder.read_mode(self.read_mode).open()?;
+        if let Some(reason) = db.stats().read_mode_reason {
+            ui.warn(format!("blocks are not mapped: {reason}"));
+        }
         let recovery = db.recovery();
         self.io = (recovery.backend.to_owned(), recovery.backend_reason.clone());
         let keyspace = db.keyspace(KEYSPACE)?;

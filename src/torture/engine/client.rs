@@ -1,5 +1,9 @@
 //! One client of the engine under torture: each step is one transaction, and the history told of it.
 
+mod prepared;
+mod rivals;
+mod streams;
+
 use super::KEYSPACES;
 use super::model::{Change, History};
 use seawall_engine::{
@@ -39,7 +43,12 @@ impl Client {
 
     pub(super) fn step(&mut self) -> Result<(), String> {
         self.runtime.advance(Duration::from_micros(self.rng.below(300)));
-        let result = match self.rng.below(25) {
+        let result = match self.rng.below(32) {
+            25 | 26 => self.prepare_with_reads(),
+            27 | 28 => self.outcome(),
+            29 => self.probe(),
+            30 => self.stream(),
+            31 => self.fill(),
             0 if !self.threads => self.drop_keyspace(),
             20 if !self.threads => self.keyspaces_in_a_transaction(),
             20 | 21 => self.adds_side_by_side(),
@@ -57,11 +66,32 @@ impl Client {
             18 => self.race(),
             _ => self.compare_and_set(),
         };
+        self.settle(result)
+    }
+
+    /// What is in doubt is respected.
+    pub(super) fn probe_now(&mut self) -> Result<(), String> {
+        let result = self.probe();
+        self.settle(result)
+    }
+
+    /// Errors that may be.
+    fn settle(&mut self, result: Result<(), Failed>) -> Result<(), String> {
         match result {
             Ok(()) => Ok(()),
             Err(Failed::Engine(Error::Conflict)) => {
                 self.hit("conflict");
                 Ok(())
+            }
+            // Only what is in doubt is in the way.
+            Err(Failed::Engine(Error::PreparedConflict { xid })) => {
+                self.hit("refused for what is prepared");
+                let history = self.history();
+                let is_open = history.branches.get(&xid).is_some_and(|branch| branch.ended.is_none());
+                if is_open || self.threads || history.has_failed {
+                    return Ok(());
+                }
+                Err(format!("{xid} is in the way, and has its outcome"))
             }
             // Nothing was placed.
             Err(Failed::Engine(Error::TooLarge { .. })) => Ok(()),
@@ -89,9 +119,9 @@ impl Client {
         made
     }
 
-    /// Some keyspaces are compressed.
+    /// Half of the keyspaces are compressed.
     fn options(&mut self) -> KeyspaceOptions {
-        if !self.rng.chance(1, 4) {
+        if self.rng.chance(1, 2) {
             return KeyspaceOptions::default();
         }
         self.hit("keyspace compressed");
@@ -144,7 +174,11 @@ impl Client {
         let mut acts = Vec::new();
         for _ in 0..1 + self.rng.below(8) {
             let ks = self.keyspace()?;
-            let act = match self.rng.below(16) {
+            let act = match self.rng.below(18) {
+                16 => {
+                    let (key, value) = self.streamed();
+                    Act::Stream(key, value)
+                }
                 0 => Act::Clear(self.range()),
                 1..4 => Act::Add(self.number_key(), self.rng.next_u64() as i64 >> 8),
                 _ => {
@@ -162,6 +196,7 @@ impl Client {
         let mut changes = Vec::new();
         for (ks, act) in acts {
             match &act {
+                Act::Stream(key, value) => drop(batch.insert(&ks, key, value)),
                 Act::Row(key, Some(value)) => drop(batch.insert(&ks, key, value)),
                 Act::Row(key, None) => drop(batch.remove(&ks, key)),
                 Act::Clear(range) => drop(batch.remove_range(&ks, range.clone())),
@@ -175,7 +210,7 @@ impl Client {
 
     fn count(&mut self, act: &Act) {
         match act {
-            Act::Row(..) => {}
+            Act::Row(..) | Act::Stream(..) => {}
             Act::Clear(_) => self.hit("range removed"),
             Act::Add(..) => self.hit("added"),
         }
@@ -233,6 +268,7 @@ impl Client {
                     return Err(unseen());
                 }
             }
+            Act::Stream(key, value) => self.stream_into(tx, ks, key, value)?,
             Act::Clear(range) => {
                 tx.remove_range(ks, range.clone())?;
                 if tx.range(ks, range.clone()).next().transpose()?.is_some() {
@@ -260,12 +296,12 @@ impl Client {
         }
         if self.rng.chance(1, 8) {
             tx.rollback();
+            self.hit("rolled back");
             return Ok(());
         }
         let durability = self.durability();
         tx.set_durability(durability);
-        let committed = tx.commit();
-        self.told(committed, changes, durability)
+        self.end(tx, changes, durability)
     }
 
     fn savepoint(&mut self) -> Result<(), Failed> {
@@ -285,8 +321,7 @@ impl Client {
             self.act(&mut tx, &ks, &act)?;
             changes.push(act.change(&ks));
         }
-        let committed = tx.commit();
-        self.told(committed, changes, Durability::Synced)
+        self.end(tx, changes, Durability::Synced)
     }
 
     /// A keyspace ends, or begins with rows in it, or both under one name, in one transaction with a write elsewhere.
@@ -316,6 +351,9 @@ impl Client {
         let act = Act::Add(self.number_key(), 1);
         self.act(&mut tx, &elsewhere, &act)?;
         changes.push(act.change(&elsewhere));
+        if self.rng.chance(1, 6) {
+            return self.prepare(tx, changes, Vec::new());
+        }
         let committed = tx.commit();
         if committed.is_ok() {
             if drops {
@@ -326,54 +364,6 @@ impl Client {
             }
         }
         self.told(committed, changes, Durability::Synced)
-    }
-
-    /// Two that add to the same row at the same time: neither is in the other's way.
-    fn adds_side_by_side(&mut self) -> Result<(), Failed> {
-        let (ks, key) = (self.keyspace()?, self.number_key());
-        let (mut first, mut second) = (self.db.begin(), self.db.begin());
-        for (tx, delta) in [(&mut first, 3), (&mut second, 4)] {
-            tx.add_i64(&ks, &key, delta)?;
-        }
-        let add = |delta| vec![Change::Add(ks.name().to_owned(), key.clone(), delta)];
-        let committed = first.commit();
-        self.told(committed, add(3), Durability::Synced)?;
-        self.runtime.yield_point();
-        let committed = second.commit();
-        // Another thread may have set or cleared the row; a lone client's two adds never meet anything.
-        if !self.threads && matches!(committed, Err(Error::Conflict)) {
-            return Err(Failed::Wrong("an add conflicts with an add".to_owned()));
-        }
-        self.told(committed, add(4), Durability::Synced)?;
-        self.hit("adds side by side");
-        Ok(())
-    }
-
-    /// One clears a range, another writes into it, begun at the same time: the second must not commit.
-    fn clear_and_write(&mut self) -> Result<(), Failed> {
-        let ks = self.keyspace()?;
-        let key = format!("key-{:03}", self.rng.below(60)).into_bytes();
-        let (mut clears, mut writes) = (self.db.begin(), self.db.begin());
-        let range = (Bound::Included(key.clone()), Bound::Excluded([&key[..], b"\x01"].concat()));
-        clears.remove_range(&ks, range.clone())?;
-        writes.insert(&ks, &key, b"beside a clear")?;
-        let name = ks.name().to_owned();
-        let (first, second, change) = if self.rng.chance(1, 2) {
-            (clears, writes, Change::Clear(name, range))
-        } else {
-            (writes, clears, Change::Row(name, key, Some(b"beside a clear".to_vec())))
-        };
-        let committed = first.commit();
-        self.hit("range removed");
-        self.told(committed, vec![change], Durability::Synced)?;
-        match second.commit() {
-            Err(Error::Conflict) => {
-                self.hit("conflict");
-                Ok(())
-            }
-            Ok(_) => Err(Failed::Wrong("a clear, and a write into it, both committed".to_owned())),
-            other => Ok(other.map(drop)?),
-        }
     }
 
     /// No snapshot shows half a transfer: the accounts' sum is always 0.
@@ -432,26 +422,6 @@ impl Client {
         self.told(committed, vec![saw, Change::Row(ks.name().to_owned(), key, value)], Durability::Synced)
     }
 
-    /// Two that write the same row, begun at the same time: the second must not commit.
-    fn race(&mut self) -> Result<(), Failed> {
-        let ks = self.keyspace()?;
-        let (key, value) = self.row();
-        let (mut first, mut second) = (self.db.begin(), self.db.begin());
-        self.put(&mut first, &ks, &key, value.as_deref())?;
-        second.insert(&ks, &key, b"never")?;
-        let committed = first.commit();
-        let won = committed.is_ok();
-        self.told(committed, vec![Change::Row(ks.name().to_owned(), key, value)], Durability::Synced)?;
-        match second.commit() {
-            Err(Error::Conflict) => {
-                self.hit("conflict");
-                Ok(())
-            }
-            Ok(_) if won => Err(Failed::Wrong("both of two that wrote the same row committed".to_owned())),
-            other => Ok(other.map(drop)?),
-        }
-    }
-
     fn put(
         &self,
         tx: &mut Transaction,
@@ -472,6 +442,9 @@ impl Client {
         changes: Vec<Change>,
         durability: Durability,
     ) -> Result<(), Failed> {
+        if committed.is_ok() {
+            self.check_allowed(&changes)?;
+        }
         match &committed {
             Ok(lsn) => {
                 // An empty transaction has no place, and changes nothing.
@@ -546,9 +519,33 @@ impl Client {
                 self.rng.below(90_000)
             }
         };
-        let mut value = vec![0; bytes as usize];
-        self.rng.fill(&mut value);
+        let value = self.bytes(bytes);
         (key, Some(value))
+    }
+
+    /// Bytes without an order, or with one that compresses.
+    fn bytes(&mut self, len: u64) -> Vec<u8> {
+        let mut unit = vec![0; if self.rng.chance(1, 2) { len.min(12) } else { len } as usize];
+        self.rng.fill(&mut unit);
+        unit.iter().copied().cycle().take(len as usize).collect()
+    }
+
+    /// Enough rows that compress to fill leaves with.
+    fn fill(&mut self) -> Result<(), Failed> {
+        let ks = self.keyspace()?;
+        let (mut batch, mut changes) = (WriteBatch::new(), Vec::new());
+        let from = self.rng.below(200);
+        for n in from..from + 20 + self.rng.below(80) {
+            let (key, len) = (format!("row-{n:03}").into_bytes(), 100 + self.rng.below(200));
+            let mut value = format!("{:04x} ", self.rng.below(1 << 16)).into_bytes();
+            value.resize(len as usize, b'.');
+            batch.insert(&ks, &key, &value);
+            changes.push(Change::Row(ks.name().to_owned(), key, Some(value)));
+        }
+        let committed = self.db.write(batch);
+        self.told(committed, changes, Durability::Synced)?;
+        self.hit("leaves filled");
+        Ok(())
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
@@ -566,6 +563,8 @@ type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 enum Act {
     /// The key, and the value; none removes.
     Row(Vec<u8>, Option<Vec<u8>>),
+    /// The key, and a value that comes as a stream.
+    Stream(Vec<u8>, Vec<u8>),
     Clear(Bounds),
     Add(Vec<u8>, i64),
 }
@@ -575,13 +574,14 @@ impl Act {
         let name = ks.name().to_owned();
         match self {
             Act::Row(key, value) => Change::Row(name, key, value),
+            Act::Stream(key, value) => Change::Row(name, key, Some(value)),
             Act::Clear(range) => Change::Clear(name, range),
             Act::Add(key, delta) => Change::Add(name, key, delta),
         }
     }
 }
 
-enum Failed {
+pub(super) enum Failed {
     Engine(Error),
     Wrong(String),
 }

@@ -1,6 +1,7 @@
 //! The history that an engine is compared with: commits in order, and which of them are promised.
 
-use seawall_engine::{Error, Lsn};
+use super::branches::{Branch, Branches, Ending};
+use seawall_engine::{Error, Lsn, Xid};
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 
@@ -9,6 +10,13 @@ const START: Lsn = Lsn::ZERO;
 
 /// All keyspaces by name, all rows.
 pub(super) type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// What a store holds: rows that all may read, and transactions whose outcome is open or was an operator's.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pub(super) rows: Contents,
+    pub(super) branches: Branches,
+}
 
 /// What one commit does.
 #[derive(Clone, Debug)]
@@ -21,6 +29,10 @@ pub(super) enum Change {
     Clear(String, (Bound<Vec<u8>>, Bound<Vec<u8>>)),
     /// Keyspace, key, and what is added to its number.
     Add(String, Vec<u8>, i64),
+    /// A transaction votes: nothing of it is to be seen yet.
+    Prepare(Xid, Box<Branch>),
+    /// A prepared transaction ends.
+    End(Xid, Ending),
     /// The commit writes this row, and saw this value in it: whoever changed it in between would have been lost.
     Saw(String, Vec<u8>, Option<Vec<u8>>),
 }
@@ -36,8 +48,14 @@ struct Commit {
 
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Contents after all commits that every later recovery must show.
-    base: Contents,
+    /// What every later recovery must show.
+    base: State,
+    /// What is prepared, or was ended by an operator, as far as the engine has said so.
+    pub(super) branches: Branches,
+    /// Outcomes that were asked for: after a crash they are asked for again.
+    pub(super) decided: BTreeMap<Xid, Ending>,
+    /// Numbers of transactions that were to be prepared.
+    pub(super) branches_named: u64,
     commits: Vec<Commit>,
     /// Commits promised to survive a power cut, and a kill: counts from the front, or positions.
     durable: Lsn,
@@ -65,11 +83,24 @@ impl History {
         lsn
     }
 
+    /// The engine has said that the commit at `lsn` counts.
+    fn known(&mut self, lsn: Lsn) {
+        let History { commits, branches, .. } = self;
+        if let Some(commit) = commits.iter_mut().rev().find(|commit| commit.lsn == lsn) {
+            commit.is_known = true;
+            for change in &commit.changes {
+                match change {
+                    Change::Prepare(xid, branch) => drop(branches.insert(xid.clone(), (**branch).clone())),
+                    Change::End(xid, ending) => ending.apply(xid, branches),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// The commit at `lsn`, and all before it, will survive.
     pub(super) fn promise(&mut self, lsn: Lsn, durability: seawall_wal::Durability) {
-        if let Some(commit) = self.commits.iter_mut().rev().find(|commit| commit.lsn == lsn) {
-            commit.is_known = true;
-        }
+        self.known(lsn);
         if durability >= seawall_wal::Durability::Written {
             self.written = self.written.max(Lsn(lsn.0 + 1));
         }
@@ -93,7 +124,13 @@ impl History {
     pub(super) fn went_on(&mut self) {
         self.commits.iter_mut().for_each(|commit| commit.is_known = true);
         self.promise_all(self.attempted());
+        self.branches = self.now().branches;
         (self.poisoned, self.has_failed) = (false, false);
+    }
+
+    /// Whether something that is prepared is there to stay.
+    pub(super) fn base_is_in_doubt(&self) -> bool {
+        !self.base.branches.is_empty()
     }
 
     /// What was only written may be gone.
@@ -102,39 +139,40 @@ impl History {
     }
 
     /// The contents that are visible: after all commits that the engine has acknowledged.
-    pub(super) fn now(&self) -> Contents {
-        let mut contents = self.base.clone();
+    pub(super) fn now(&self) -> State {
+        let mut state = self.base.clone();
         for commit in self.commits.iter().filter(|commit| commit.is_known) {
-            apply(&mut contents, &commit.changes);
+            apply(&mut state, &commit.changes);
         }
-        contents
+        state
     }
 
-    /// Finds the n whose first commits gave these contents. They are the past from now on.
-    pub(super) fn recovered(&mut self, found: &Contents) -> Result<(), String> {
+    /// Finds the n whose first commits gave this. They are the past from now on.
+    pub(super) fn recovered(&mut self, found: &State) -> Result<(), String> {
         let promised = self.durable.max(self.written);
         let least = self.commits.partition_point(|commit| commit.lsn < promised);
-        let mut contents = self.base.clone();
+        let mut state = self.base.clone();
         for commit in self.commits.iter().take(least) {
-            if !apply(&mut contents, &commit.changes) && commit.is_known {
+            if !apply(&mut state, &commit.changes) && commit.is_known {
                 return Err(format!("an update is lost: {} at {}", describe(&commit.changes), commit.lsn));
             }
         }
         let mut n = least;
-        let expected = contents.clone();
-        while contents != *found {
+        let expected = state.clone();
+        while !state.shows(found) {
             let Some(commit) = self.commits.get(n) else {
                 return Err(format!(
                     "not the state after any n of {} commits, {least} of them promised; after those: {}",
                     self.commits.len(),
-                    difference(&expected, found)
+                    expected.difference(found)
                 ));
             };
-            apply(&mut contents, &commit.changes);
+            apply(&mut state, &commit.changes);
             n += 1;
         }
         // Later commits may have changed nothing; those that did are gone.
-        self.base = contents;
+        self.branches = state.branches.clone();
+        self.base = state;
         self.commits.clear();
         Ok(())
     }
@@ -154,11 +192,62 @@ impl History {
     }
 }
 
+impl State {
+    /// Whether a store in which all this was found is in this state.
+    pub(super) fn shows(&self, found: &State) -> bool {
+        let endings = |state: &State| -> Vec<_> {
+            state.branches.iter().map(|(xid, branch)| (xid.clone(), branch.ended)).collect()
+        };
+        endings(self) == endings(found) && self.rows == found.rows
+    }
+
+    /// The first few differences, in words.
+    pub(super) fn difference(&self, found: &State) -> String {
+        let mut words = Vec::new();
+        for xid in self.branches.keys().chain(found.branches.keys()) {
+            let word = |state: &State| match state.branches.get(xid).map(|branch| branch.ended) {
+                None => "unknown".to_owned(),
+                Some(None) => "in doubt".to_owned(),
+                Some(Some(outcome)) => format!("{outcome} by an operator"),
+            };
+            if word(self) != word(found) {
+                words.push(format!("{xid} is {}, and should be {}", word(found), word(self)));
+            }
+        }
+        words.dedup();
+        words.truncate(4);
+        let rows = difference(&self.rows, &found.rows);
+        words.extend((!rows.is_empty()).then_some(rows));
+        words.join("; ")
+    }
+}
+
 /// Applies a commit. Whether what it saw is what was there.
-fn apply(contents: &mut Contents, changes: &[Change]) -> bool {
+fn apply(state: &mut State, changes: &[Change]) -> bool {
     let mut saw_the_truth = true;
     for change in changes {
         match change {
+            Change::Prepare(xid, branch) => {
+                state.branches.insert(xid.clone(), (**branch).clone());
+            }
+            Change::End(xid, ending) => {
+                let branch = state.branches.get(xid).filter(|branch| branch.ended.is_none()).cloned();
+                if let Some(branch) = branch.filter(|_| ending.applies()) {
+                    saw_the_truth &= apply_rows(&mut state.rows, &branch.changes);
+                }
+                ending.apply(xid, &mut state.branches);
+            }
+            change => saw_the_truth &= apply_rows(&mut state.rows, std::slice::from_ref(change)),
+        }
+    }
+    saw_the_truth
+}
+
+fn apply_rows(contents: &mut Contents, changes: &[Change]) -> bool {
+    let mut saw_the_truth = true;
+    for change in changes {
+        match change {
+            Change::Prepare(..) | Change::End(..) => {}
             Change::Saw(name, key, value) => {
                 let there = contents.get(name).and_then(|rows| rows.get(key));
                 saw_the_truth &= there == value.as_ref();
@@ -195,6 +284,8 @@ fn apply(contents: &mut Contents, changes: &[Change]) -> bool {
 
 fn describe(changes: &[Change]) -> String {
     let one = |change: &Change| match change {
+        Change::Prepare(xid, branch) => format!("{xid} prepared: {}", describe(&branch.changes)),
+        Change::End(xid, ending) => format!("{xid} ends: {ending:?}"),
         Change::Create(name) => format!("create {name}"),
         Change::Drop(name) => format!("drop {name}"),
         Change::Row(name, key, Some(value)) => {

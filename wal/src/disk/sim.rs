@@ -71,6 +71,7 @@ mod content;
 mod crash;
 mod fault;
 mod file;
+mod map;
 mod names;
 mod queue;
 mod ranges;
@@ -79,6 +80,7 @@ mod state;
 
 pub use crash::CrashStyle;
 pub use fault::{Damage, Fault, FaultRates, Op, Zone};
+pub use map::CHANGED_UNDER_VIEW;
 pub use names::NameHabit;
 
 use fault::{Call, Verdict};
@@ -133,6 +135,8 @@ impl SimDisk {
         next.count("killed");
         next.faults = fault::Faults::default();
         next.locks.clear();
+        next.handle_shares.clear();
+        next.views = map::Views::default();
         next.in_flight = 0;
         next.open_handles = (0, 0);
         for file in next.files.values_mut() {
@@ -294,11 +298,7 @@ impl Disk for SimDisk {
             };
             result?;
             state.next_handle += 1;
-            let open = state.open_handles.0 + 1;
-            state.open_handles = (open, state.open_handles.1.max(open));
-            if let Some(file) = state.files.get_mut(&inode) {
-                file.handles += 1;
-            }
+            state.count_handle(inode);
             Ok((inode, state.next_handle))
         })?;
         Ok(Arc::new(SimFile {

@@ -69,6 +69,7 @@ fn anchor(input: &mut Input<'_>, base: u64, is_valid: bool) -> Vec<u8> {
             durable: Lsn(u64::from(durable & 0x7f) * 512),
             replica_durable: Lsn::ZERO,
             clean: durable & 0x80 != 0,
+            closed: None,
         };
         crate::bytes::put(&mut bytes, anchor.offset() as usize, &anchor.encode());
     }

@@ -50,7 +50,7 @@ impl Writer {
         note();
         drop(segments);
         let end = self.geometry.first_frame(number);
-        *live = Live { number, file, salt, checksum, end, whole_end: written, unsynced: false };
+        *live = Live { number, file, salt, checksum, end, last: None, whole_end: written, unsynced: false };
         Ok(dead)
     }
 }

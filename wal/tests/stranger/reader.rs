@@ -96,6 +96,8 @@ struct Anchor {
     first: u64,
     durable: u64,
     clean: bool,
+    /// End, last frame's place and its checksum, if a clean close noted them.
+    closed: Option<(u64, u64, u32)>,
 }
 
 fn anchor(file: &[u8]) -> Result<Anchor> {
@@ -114,12 +116,14 @@ fn anchor(file: &[u8]) -> Result<Anchor> {
         }
     }
     let Some(block) = best else { return damage("no whole slot in the anchor") };
+    let flags = if whole == 2 { u32_at(block, 104) } else { 0 };
     Ok(Anchor {
         store: block[32..48].try_into().unwrap(),
         segment_bytes: u64_at(block, 56),
         first: u64_at(block, 72),
         durable: u64_at(block, 88),
-        clean: whole == 2 && u32_at(block, 104) & 1 == 1,
+        clean: flags & 1 == 1,
+        closed: (flags & 3 == 3).then(|| (u64_at(block, 112), u64_at(block, 120), u32_at(block, 108))),
     })
 }
 
@@ -446,7 +450,20 @@ impl<'a> Walk<'a> {
             return damage("a segment file is cut short");
         }
         let mut behind = false;
-        if !self.anchor.clean {
+        let is_closed = match self.anchor.closed {
+            Some((end, last, checksum)) => {
+                let is_end =
+                    (end, checksum) == (stop.at, stop.checksum) && !stop.torn && unfinished.is_none();
+                assert!(!is_end || (last == 0) == (stop.frames == 0), "the last frame is another");
+                is_end && !files.range(segment.number + 1..).any(|(number, file)| {
+                    let first = number * size + BLOCK as u64;
+                    matches!(frame_at(file, BLOCK), At::Stands(Frame { lsn, .. }) | At::Torn(_, lsn, _) if lsn == first)
+                })
+            }
+            None => self.anchor.clean,
+        };
+        self.log.clean = is_closed;
+        if !is_closed {
             let offset = (stop.at - segment.number * size) as usize;
             for at in (offset..size as usize).step_by(BLOCK) {
                 let (salt, lsn, durable) = match frame_at(segment.file, at) {

@@ -7,7 +7,7 @@ use crate::drive::{self, Committing, Measured, Plan};
 use crate::rows::{Row, Rows, mix};
 use crate::seen::Seen;
 use crate::workload::{KEY_BYTES, Level, Workload};
-use seawall::{Db, Durability, Isolation, Keyspace, Readable, Snapshot, TxOptions, WriteBatch};
+use seawall::{Db, Durability, Isolation, Keyspace, ReadMode, Readable, Snapshot, TxOptions, WriteBatch};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -16,6 +16,7 @@ pub(super) const MODE_THREADS: &str = "`Keyspace::insert`, `Db::write` for batch
      the store's defaults. Durable: `Synced`, log files recycled, made before the window by filling the log and a \
      checkpoint; `written`: `Written`; `memory`: `Memory`. Where memory is given it is the `memory_budget`; reads: one snapshot a thread, a \
      `Cursor` for scans, `multi_get`";
+pub(super) const MODE_MAPPED: &str = "the same as seawall, with `ReadMode::Mapped`";
 pub(super) const MODE_TASKS: &str = "the same, but every commit is a `Db::write_pipelined` whose ticket is awaited by \
      a task of a tokio runtime with as many threads as there are processors";
 
@@ -45,7 +46,15 @@ struct Opened {
 
 struct Committer<'a>(&'a Opened);
 
-pub(super) fn open(setup: &Setup<'_>, tasks: bool) -> Result<Box<dyn Store>> {
+/// Which of the engine's contenders.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Threads,
+    Tasks,
+    Mapped,
+}
+
+pub(super) fn open(setup: &Setup<'_>, kind: Kind) -> Result<Box<dyn Store>> {
     let durability = match setup.level {
         Level::Synced => Durability::Synced,
         Level::Written => Durability::Written,
@@ -65,6 +74,9 @@ pub(super) fn open(setup: &Setup<'_>, tasks: bool) -> Result<Box<dyn Store>> {
     if let Some(memory) = setup.memory {
         options = options.memory_budget(memory as usize);
     }
+    if kind == Kind::Mapped {
+        options = options.read_mode(ReadMode::Mapped);
+    }
     let db = options.open()?;
     let rows = db.keyspace("rows")?;
     if setup.workload == Workload::Checkpoint {
@@ -73,7 +85,8 @@ pub(super) fn open(setup: &Setup<'_>, tasks: bool) -> Result<Box<dyn Store>> {
     if setup.level == Level::Synced && setup.memory.is_none() {
         fill_log(&db, &rows)?;
     }
-    let runtime = tasks.then(|| tokio::runtime::Builder::new_multi_thread().build()).transpose()?;
+    let runtime =
+        (kind == Kind::Tasks).then(|| tokio::runtime::Builder::new_multi_thread().build()).transpose()?;
     let disjoint = (setup.workload == Workload::Disjoint).then_some(match setup.condition {
         Condition::SnapshotIsolation => Isolation::Snapshot,
         _ => Isolation::Serializable,

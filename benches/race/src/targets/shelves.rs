@@ -60,6 +60,12 @@ fn reads(race: &Race, targets: &mut Vec<Target>) {
     against("Random reads of 4 × the memory, 1 thread", "rocksdb", Workload::Get4x, 1);
     against("Random reads of 4 × the memory, 16 threads", "rocksdb", Workload::Get4x, 16);
     against("Random-order load in durable batches of 10,000", "rocksdb", Workload::Load, 1);
+    targets.push(ratio(
+        "Point reads, in memory, mapped, 2 threads: ahead of canopydb's".to_owned(),
+        1.0,
+        rate(race, Workload::Get, 2, "seawall-mapped"),
+        rate(race, Workload::Get, 2, "canopydb"),
+    ));
     let device = race.table(Workload::MultiGet4x, 1).and_then(|table| Some(table.floor()?.rate));
     // What a quarter of the memory cannot serve goes to the device.
     let misses = ours(race, Workload::MultiGet4x, 1).map(|rate| rate * MISSES);

@@ -165,6 +165,10 @@ impl Branch {
         self.end.load(Ordering::SeqCst) != 0 && self.placed.load(Ordering::SeqCst) == lsn.0
     }
 
+    pub(crate) fn placed_at(&self) -> Lsn {
+        Lsn(self.placed.load(Ordering::SeqCst))
+    }
+
     pub(crate) fn is_visible(&self, visible: Lsn) -> bool {
         self.end.load(Ordering::SeqCst) <= visible.0
     }

@@ -13,7 +13,8 @@
 //!
 //! - it writes what a prepared one writes (adds commute with adds),
 //! - it writes what a prepared one has read and counts on (under snapshot isolation that is what it has locked),
-//! - it drops a keyspace that a prepared one writes into.
+//! - it drops a keyspace that a prepared one writes into,
+//! - it is to be prepared itself, and reads or writes in a keyspace that a prepared one drops.
 //!
 //! It is *not* refused for having read what a prepared one writes: it takes its place before that one. Two prepared ones
 //! may commit in either order, so between them that counts too.
@@ -45,11 +46,13 @@ struct Part {
     spans: Vec<(Span, u64, u8)>,
     /// Who writes into it.
     writers: Holders,
+    /// Who drops it.
+    droppers: Holders,
 }
 
 impl Part {
     fn is_empty(&self) -> bool {
-        self.points.is_empty() && self.spans.is_empty() && self.writers.is_empty()
+        self.points.is_empty() && self.spans.is_empty() && self.writers.is_empty() && self.droppers.is_empty()
     }
 
     fn at(&self, key: &[u8], how: u8) -> Option<u64> {
@@ -165,7 +168,12 @@ impl Table {
             return Err(Error::TooLarge { what: "all prepared transactions", len: bytes, max: limits.bytes });
         }
         self.check(&branch.set)?;
-        self.check_reads(&branch.reads)
+        self.check_reads(&branch.reads)?;
+        // A drop changes all rows, those that are not there yet too: what two that are prepared do must not depend on who
+        // commits first. Others may write into what will be dropped, if it is: they come before that.
+        let read = branch.reads.points().map(|(id, _)| id).chain(branch.reads.spans().map(|(id, _)| id));
+        let mut used = branch.keyspaces().into_iter().chain(read);
+        self.refused_by(used.find_map(|id| self.parts.get(&id)?.droppers.keys().next().copied()))
     }
 
     /// From here on others respect it.
@@ -195,6 +203,9 @@ impl Table {
         branch.reads.spans().filter(|_| marks).for_each(|(keyspace, span)| lay(keyspace, span, READ));
         for keyspace in branch.keyspaces() {
             self.parts.entry(keyspace).or_default().writers.insert(serial, WRITE);
+        }
+        for keyspace in branch.set.dropped() {
+            self.parts.entry(*keyspace).or_default().droppers.insert(serial, WRITE);
         }
     }
 
@@ -234,6 +245,11 @@ impl Table {
         for keyspace in branch.keyspaces() {
             if let Some(part) = self.parts.get_mut(&keyspace) {
                 part.writers.remove(&serial);
+            }
+        }
+        for keyspace in branch.set.dropped() {
+            if let Some(part) = self.parts.get_mut(keyspace) {
+                part.droppers.remove(&serial);
             }
         }
         self.parts.retain(|_, part| !part.is_empty());

@@ -15,15 +15,16 @@ use super::durable::{Calls, DurableWrite, Method, check_range, is_on_grid, is_re
 use super::file_system::FileSystem;
 use super::{lock, sys};
 use crate::AlignedBuf;
-use crate::disk::{BLOCK_BYTES, DiskFile, Lock};
+use crate::disk::map::OsMapping;
+use crate::disk::{BLOCK_BYTES, DiskFile, Lock, MapPromise, Mapping};
 use parking_lot::Mutex;
 use rustix::fd::OwnedFd;
 use rustix::fs::FileType;
 use rustix::io::{Errno, retry_on_intr};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What [`DiskFile::allocate`] writes at a time.
 const ZEROS_BYTES: usize = 1 << 20;
@@ -32,7 +33,7 @@ const ZEROS_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(in crate::disk) struct OsFile {
     path: PathBuf,
-    buffered: OwnedFd,
+    buffered: Arc<lock::Locked>,
     direct: Option<OwnedFd>,
     /// Cleared by the first plain direct read or write that is refused.
     direct_works: AtomicBool,
@@ -44,7 +45,6 @@ pub(in crate::disk) struct OsFile {
     sync: SyncState,
     #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only there are rings"))]
     ring: Option<RingSide>,
-    lock: lock::Handle,
 }
 
 /// See the module's head.
@@ -132,8 +132,7 @@ impl OsFile {
                 .filter(|_| has_rings && writable)
                 .and_then(sys::reopen_writable)
                 .map(|fd| RingSide { fd, holder: AtomicU64::new(0) }),
-            lock: lock::Handle::new(lock::file_id(&stat)),
-            buffered: fd,
+            buffered: Arc::new(lock::Locked::new(fd, lock::file_id(&stat))),
         })
     }
 
@@ -285,8 +284,12 @@ impl DiskFile for OsFile {
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
+    fn map(&self, bytes: u64, promise: MapPromise) -> io::Result<Arc<dyn Mapping>> {
+        Ok(Arc::new(OsMapping::new(&self.buffered, Arc::clone(&self.buffered) as _, bytes, promise)?))
+    }
+
     fn try_lock(&self, lock: Lock) -> io::Result<bool> {
-        self.lock.try_lock(&self.buffered, lock)
+        self.buffered.try_lock(lock)
     }
 }
 
@@ -388,12 +391,6 @@ impl Calls for OsFile {
         self.sync.check(&self.path)?;
         let result = retry_on_intr(|| sys::sync_data(&self.buffered)).map_err(io::Error::from);
         self.sync.note(result)
-    }
-}
-
-impl Drop for OsFile {
-    fn drop(&mut self) {
-        self.lock.release(&self.buffered);
     }
 }
 

@@ -7,11 +7,12 @@
 
 use crate::disk::Lock;
 use parking_lot::Mutex;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +27,45 @@ const ORPHAN_LOOKS: u32 = 200;
 const ORPHAN_PAUSE: Duration = Duration::from_millis(10);
 
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(0);
+
+/// An open descriptor and the lock on it: given up when the last who needs either is gone, a mapping of the file
+/// included, for under a view of it nobody else may write.
+#[derive(Debug)]
+pub(super) struct Locked {
+    fd: OwnedFd,
+    handle: Handle,
+}
+
+impl Locked {
+    pub(super) fn new(fd: OwnedFd, file: FileId) -> Locked {
+        Locked { fd, handle: Handle::new(file) }
+    }
+
+    pub(super) fn try_lock(&self, lock: Lock) -> io::Result<bool> {
+        self.handle.try_lock(&self.fd, lock)
+    }
+}
+
+impl crate::disk::map::LockKeeper for Locked {}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.handle.release(&self.fd);
+    }
+}
+
+impl Deref for Locked {
+    type Target = OwnedFd;
+    fn deref(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+impl AsFd for Locked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
 
 /// One handle's place in the registry.
 #[derive(Debug)]

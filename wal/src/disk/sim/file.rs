@@ -3,9 +3,10 @@
 use super::Shared;
 use super::content::pages;
 use super::fault::{Call, Op, Verdict};
+use super::map::SimMapping;
 use super::names::Inode;
 use super::state::{State, eio, no_power};
-use crate::disk::{BLOCK_BYTES, DiskFile, Lock};
+use crate::disk::{BLOCK_BYTES, DiskFile, Lock, MapPromise, Mapping};
 use std::io;
 use std::sync::Arc;
 
@@ -85,6 +86,7 @@ impl SimFile {
         offset: u64,
     ) -> io::Result<Option<u64>> {
         state.note_data(buf);
+        state.note_change(self.inode, offset..offset + buf.len() as u64);
         state.submit_write(self.inode, offset, buf, verdict)
     }
 
@@ -119,6 +121,7 @@ impl SimFile {
     /// Fills with zeros; returns how much room there was.
     fn fill(&self, state: &mut State, offset: u64, bytes: u64) -> io::Result<u64> {
         let fits = state.room(self.inode, offset, bytes)?;
+        state.note_change(self.inode, offset..offset + fits);
         let id = state.change();
         state.edit(self.inode, |content| content.zero(id, offset..offset + fits, true))?;
         Ok(fits)
@@ -178,6 +181,7 @@ impl DiskFile for SimFile {
             let (applies, result) = state.fate(verdict);
             if applies {
                 let id = state.change();
+                state.note_change(self.inode, offset..offset + bytes);
                 state.edit(self.inode, |content| {
                     let end = (offset + bytes).min(content.visible_len);
                     let range = offset.min(end)..end;
@@ -197,6 +201,7 @@ impl DiskFile for SimFile {
             let (applies, result) = state.fate(verdict);
             if applies {
                 let id = state.change();
+                state.note_change(self.inode, bytes..u64::MAX);
                 state.edit(self.inode, |content| content.set_len(id, bytes))?;
             }
             result
@@ -208,6 +213,24 @@ impl DiskFile for SimFile {
             state.fate(verdict).1?;
             Ok(state.content(self.inode)?.visible_len)
         })
+    }
+
+    fn map(&self, bytes: u64, _promise: MapPromise) -> io::Result<Arc<dyn Mapping>> {
+        self.check(0, bytes, false)?;
+        let file = self.shared.run(self.call(Op::Len, 0, u64::MAX), |state, verdict| {
+            state.fate(verdict).1?;
+            // As with a descriptor that a mapping keeps open: the lock stays too.
+            *state.handle_shares.entry(self.handle).or_default() += 1;
+            state.count_handle(self.inode);
+            Ok(SimFile {
+                shared: Arc::clone(&self.shared),
+                inode: self.inode,
+                handle: self.handle,
+                path: self.path.clone(),
+                is_writable: false,
+            })
+        })?;
+        Ok(Arc::new(SimMapping { file: Arc::new(file), bytes }))
     }
 
     fn try_lock(&self, lock: Lock) -> io::Result<bool> {
@@ -231,7 +254,10 @@ impl DiskFile for SimFile {
 impl Drop for SimFile {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
-        if let Some(holders) = state.locks.get_mut(&self.inode) {
+        let shares = state.handle_shares.get(&self.handle).copied().unwrap_or(0);
+        if let Some(left) = shares.checked_sub(1) {
+            state.handle_shares.insert(self.handle, left);
+        } else if let Some(holders) = state.locks.get_mut(&self.inode) {
             holders.retain(|(handle, _)| *handle != self.handle);
         }
         if let Some(file) = state.files.get_mut(&self.inode) {

@@ -3,6 +3,7 @@
 use super::CrashStyle;
 use super::content::{Content, SECTOR_BYTES};
 use super::fault::{Call, Faults, Op, Verdict, path_parts};
+use super::map::Views;
 use super::names::{Inode, NameHabit, Namespace, Place, ROOT};
 use crate::disk::{BLOCK_BYTES, Lock};
 use crate::runtime::{Rng, absorb};
@@ -49,7 +50,10 @@ pub(super) struct State {
     /// How slow this device is, in thousandths of the usual.
     pub(super) pace: u64,
     pub(super) locks: BTreeMap<Inode, Vec<(u64, Lock)>>,
+    pub(super) views: Views,
     pub(super) next_handle: u64,
+    /// Of handles that mappings keep as well, how many do.
+    pub(super) handle_shares: BTreeMap<u64, u32>,
     /// Handles that are open, and the most that ever were.
     pub(super) open_handles: (u64, u64),
     /// Operations of queues that have begun and not ended.
@@ -82,7 +86,9 @@ impl State {
             style: None,
             pace,
             locks: BTreeMap::new(),
+            views: Views::default(),
             next_handle: 0,
+            handle_shares: BTreeMap::new(),
             open_handles: (0, 0),
             in_flight: 0,
             hash: seed,
@@ -240,6 +246,15 @@ impl State {
         let inodes: Vec<Inode> = self.files.keys().copied().collect();
         for inode in inodes {
             self.collect(inode);
+        }
+    }
+
+    /// One more handle of a file is open.
+    pub(super) fn count_handle(&mut self, inode: Inode) {
+        let open = self.open_handles.0 + 1;
+        self.open_handles = (open, self.open_handles.1.max(open));
+        if let Some(file) = self.files.get_mut(&inode) {
+            file.handles += 1;
         }
     }
 
