@@ -42,6 +42,7 @@ mod status;
 mod store;
 mod time;
 mod torture;
+mod txn;
 mod ui;
 mod verify;
 
@@ -110,6 +111,7 @@ enum Command {
     Bench(bench::BenchArgs),
     FsyncTest(fsync_test::FsyncTestArgs),
     Torture(torture::TortureArgs),
+    Txn(txn::TxnArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -141,6 +143,7 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Bench(args) => bench::run(ui, args),
         Command::FsyncTest(args) => fsync_test::run(ui, args),
         Command::Torture(args) => torture::run(ui, args),
+        Command::Txn(args) => txn::run(ui, args),
         Command::Completions(args) => completions::run(ui, args),
         Command::Man(args) => man::run(ui, args),
     }
