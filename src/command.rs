@@ -43,6 +43,7 @@ mod store;
 mod time;
 mod top;
 mod torture;
+mod txn;
 mod ui;
 mod verify;
 
@@ -112,6 +113,7 @@ enum Command {
     Bench(bench::BenchArgs),
     FsyncTest(fsync_test::FsyncTestArgs),
     Torture(torture::TortureArgs),
+    Txn(txn::TxnArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -144,6 +146,7 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Bench(args) => bench::run(ui, args),
         Command::FsyncTest(args) => fsync_test::run(ui, args),
         Command::Torture(args) => torture::run(ui, args),
+        Command::Txn(args) => txn::run(ui, args),
         Command::Completions(args) => completions::run(ui, args),
         Command::Man(args) => man::run(ui, args),
     }

@@ -440,6 +440,7 @@ fn help_completions_and_manual_name_what_is_there() {
         "bench",
         "fsync-test",
         "torture",
+        "txn",
         "completions",
         "man",
     ];

@@ -18,6 +18,8 @@ const EXAMPLES: &[(&str, bool, &str)] = &[
     ("stream", true, "8388608 of 8388608 bytes read back"),
     ("log", true, "400 jobs read"),
     ("follow", true, "all of it was seen, in order: true"),
+    ("transfer_between_two_stores", true, "16000 in both stores together"),
+    ("own_coordinator", true, "the stores agree: true"),
     ("crash_test", false, "none lost"),
 ];
 

@@ -52,6 +52,21 @@ fn torture_engine_stays_green() {
 }
 
 #[test]
+fn torture_txn_stays_green() {
+    stays_green(torture::txn::run, 300);
+}
+
+#[test]
+fn torture_txn_is_the_same_twice() {
+    is_the_same_twice(torture::txn::run, 60);
+}
+
+#[test]
+fn torture_txn_sees_every_mutation() {
+    sees(torture::txn::run, &torture::txn::mutations(), 2_000);
+}
+
+#[test]
 fn torture_log_is_the_same_twice() {
     is_the_same_twice(torture::log::run, 60);
 }

@@ -12,7 +12,7 @@ use node::{Mistake, Node, Up};
 use seawall_engine::mutation::Mutation as EngineMutation;
 use seawall_engine::{Error, Readable};
 use seawall_txn::mutation::{Mutation, Unsynced};
-use seawall_txn::{Group, KEYSPACE, Message, NodeId, Notice, Plan, Protocol, TxnId};
+use seawall_txn::{Group, KEYSPACE, Message, NodeId, Notice, Participant, Plan, Protocol, TxnId};
 use seawall_wal::disk::sim::{CrashStyle, Fault, Op};
 use seawall_wal::runtime::{Rng, SimRuntime};
 use std::collections::{BTreeMap, BTreeSet};
@@ -275,7 +275,11 @@ impl World {
             }
             up.store.join(txn, branch);
             // Another program's begin would come by a message of its own, which is not lost here.
-            up.host.join(self.now, id, txn).map_err(|error| error.to_string())?;
+            if up.host.join(self.now, id, txn).is_err() {
+                // Its store has just failed.
+                writes.retain(|other| *other != id);
+                up.store.abandon(txn);
+            }
         }
         self.model.begun.insert(txn, Begun { number, writes, told: None, shown: false });
         let merged = self.protocol == Protocol::TwoPhase
@@ -295,7 +299,8 @@ impl World {
         let plan =
             Plan { protocol: self.protocol, group: Arc::new(Group { participants, acceptors }), merged };
         if let Some(up) = self.nodes.get_mut(&at).and_then(|node| node.up.as_mut()) {
-            up.host.start(self.now, txn, plan).map_err(|error| error.to_string())?;
+            // If its store has just failed nobody is told anything.
+            let _ = up.host.start(self.now, txn, plan);
         }
         self.collect()
     }
@@ -517,6 +522,12 @@ impl World {
         for _ in 0..ROUNDS_MAX {
             for node in self.nodes.values_mut() {
                 node.disk.clear_faults();
+                // A store that refuses writes is opened again, by whoever sees that.
+                if node.up.as_ref().is_some_and(|up| up.db.stats().poisoned.is_some())
+                    && node.disk.has_power()
+                {
+                    node.kill();
+                }
             }
             self.crash_the_powerless();
             let ids: Vec<NodeId> = self.nodes.keys().copied().collect();

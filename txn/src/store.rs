@@ -140,12 +140,12 @@ impl Store {
     }
 
     fn durability(&self, record: &Record, forced: bool) -> Durability {
-        let left_out = match (&self.unsynced, &record.entry) {
-            (Some(Unsynced::Decision), Entry::Committing { .. }) => true,
-            (Some(Unsynced::Accept), Entry::Acceptor { .. }) => true,
-            (Some(Unsynced::OnePhase), Entry::Finished { .. }) => true,
-            _ => false,
-        };
+        let left_out = matches!(
+            (&self.unsynced, &record.entry),
+            (Some(Unsynced::Decision), Entry::Committing { .. })
+                | (Some(Unsynced::Accept), Entry::Acceptor { .. })
+                | (Some(Unsynced::OnePhase), Entry::Finished { .. })
+        );
         if forced && !left_out { Durability::Synced } else { Durability::Memory }
     }
 

@@ -217,7 +217,7 @@ fn three_phase_commit_commits() {
 
 /// Power is cut everywhere after the client was told; nothing that need not survive does.
 #[test]
-fn bugs_30_to_32_what_was_acknowledged_is_there_after_a_crash() {
+fn bug_32_what_was_acknowledged_is_there_after_a_crash() {
     for merged in [false, true] {
         let nodes = nodes(1..=3);
         let coordinator = coordinator(&nodes);

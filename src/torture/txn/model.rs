@@ -82,7 +82,7 @@ impl Model {
     /// back, and how many did not.
     pub(super) fn settled(&self, nodes: &BTreeMap<NodeId, Node>) -> Result<(u64, u64), Violation> {
         let (mut committed, mut aborted) = (0, 0);
-        for (txn, begun) in &self.begun {
+        for (txn, begun) in self.begun.iter().filter(|(_, begun)| !begun.writes.is_empty()) {
             let mut outcomes = Vec::new();
             for id in &begun.writes {
                 let Some((node, up)) = nodes.get(id).and_then(|node| Some((node, node.up.as_ref()?))) else {
