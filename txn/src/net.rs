@@ -15,7 +15,10 @@
 //!
 //! This is the one place with an asynchronous runtime, of its own; it ends with the [`Network`].
 
-#![expect(clippy::disallowed_methods, reason = "behind the seam: sockets, their clock and their threads are this module's")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "behind the seam: sockets, their clock and their threads are this module's"
+)]
 
 use crate::coordinator::{Coordinator, Transport};
 use crate::error::{Error, Result};
@@ -41,9 +44,8 @@ mod tls;
 /// Generated from `txn/proto`: see `tests/generated.rs`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::disallowed_types)]
 #[rustfmt::skip]
-pub mod wire {
-    include!("net/generated/seawall.txn.v1.rs");
-}
+#[path = "net/generated/seawall.txn.v1.rs"]
+pub mod wire;
 
 pub use tls::Credentials;
 
@@ -199,13 +201,8 @@ impl Network {
         let address = listener.local_addr().map_err(system)?;
         let shared = Arc::new(Shared { options, counters: Counters::default(), queues: Mutex::default() });
         let (stop, _) = watch::channel(false);
-        let network = Network {
-            shared,
-            runtime: Some(runtime),
-            listener: Mutex::new(Some(listener)),
-            address,
-            stop,
-        };
+        let network =
+            Network { shared, runtime: Some(runtime), listener: Mutex::new(Some(listener)), address, stop };
         for peer in network.shared.options.peers.clone() {
             network.connect(peer)?;
         }

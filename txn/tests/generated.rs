@@ -24,5 +24,9 @@ fn the_committed_code_is_what_the_definitions_say() {
     }
     let found = std::fs::read_to_string(&committed).unwrap_or_default().replace("\r\n", "\n");
     // Not by `assert_eq`: it is a thousand lines.
-    assert!(found == made, "{} is not what txn/proto says: SEAWALL_REGENERATE=1 makes it anew", committed.display());
+    assert!(
+        found == made,
+        "{} is not what txn/proto says: SEAWALL_REGENERATE=1 makes it anew",
+        committed.display()
+    );
 }

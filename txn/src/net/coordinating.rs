@@ -29,11 +29,7 @@ pub(super) struct Coordinating {
 
 impl Coordinating {
     pub(super) fn new(gate: &Arc<Gate>, coordinator: &Coordinator) -> Coordinating {
-        Coordinating {
-            gate: Arc::clone(gate),
-            coordinator: coordinator.clone(),
-            known: Arc::default(),
-        }
+        Coordinating { gate: Arc::clone(gate), coordinator: coordinator.clone(), known: Arc::default() }
     }
 
     /// What nobody came back for goes; what has an outcome, some time after it.

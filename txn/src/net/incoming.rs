@@ -58,7 +58,8 @@ pub(super) fn server(
         .http2_keepalive_timeout(Some(Duration::from_secs(5)));
     if let Security::MutualTls(credentials) = &shared.options.security {
         let tls = tls::server_tls(credentials);
-        builder = builder.tls_config(tls).map_err(|error| Error::BadInput(format!("credentials: {error}")))?;
+        builder =
+            builder.tls_config(tls).map_err(|error| Error::BadInput(format!("credentials: {error}")))?;
     }
     let bytes = shared.options.limits.request_bytes;
     let gate = Arc::new(Gate { shared: Arc::clone(shared), calls: Mutex::default() });
@@ -164,7 +165,9 @@ impl Peers for Hearing {
             .await
             .map_err(|_| gate.refuse(Status::deadline_exceeded("no introduction came")))?
             .map_err(|status| gate.refuse(status))?
-            .ok_or_else(|| gate.refuse(Status::invalid_argument("the stream ended without an introduction")))?;
+            .ok_or_else(|| {
+                gate.refuse(Status::invalid_argument("the stream ended without an introduction"))
+            })?;
         let introduction =
             first.introduction.ok_or_else(|| gate.refuse(Status::invalid_argument("no introduction")))?;
         let version = gate.greet(&caller, &introduction)?;

@@ -23,7 +23,8 @@ use crate::id::{NodeId, TxnId};
 use crate::store::Store;
 use parking_lot::Mutex;
 use seawall_engine::{
-    Db, Heuristic, Isolation, Keyspace, Prepared, Readable, Ticket, Transaction, TxOptions, Vote as EngineVote, Xid,
+    Db, Heuristic, Isolation, Keyspace, Prepared, Readable, Ticket, Transaction, TxOptions,
+    Vote as EngineVote, Xid,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,7 +125,9 @@ impl Shared {
                 Open::Waiting(_, transaction) => Ok(Some(transaction)),
                 Open::Working | Open::Taken => Ok(None),
             },
-            Some(Open::Working) => Err(status::protocol(format!("{xid} is being worked in: End comes first"))),
+            Some(Open::Working) => {
+                Err(status::protocol(format!("{xid} is being worked in: End comes first")))
+            }
             Some(Open::Taken) => Err(status::protocol(format!("another call is at work with {xid}"))),
         }
     }
@@ -233,9 +236,7 @@ impl Participant for Participating {
         let xid = self.xid(&request, request.get_ref().xid.as_ref())?;
         let shared = Arc::clone(&self.0);
         let ticket = blocking(move || match shared.take(&xid)? {
-            Some(transaction) => {
-                shared.with_taken(&xid, || transaction.commit_pipelined().map_err(engine))
-            }
+            Some(transaction) => shared.with_taken(&xid, || transaction.commit_pipelined().map_err(engine)),
             None => Err(status::unknown_branch(&xid.to_string())),
         })
         .await?;

@@ -15,7 +15,11 @@ fn with(code: Code, xa: &'static str, message: String) -> Status {
 }
 
 pub(super) fn unknown_branch(what: &str) -> Status {
-    with(Code::NotFound, "XAER_NOTA", format!("{what} is not known here: never begun, given up, or ended and forgotten"))
+    with(
+        Code::NotFound,
+        "XAER_NOTA",
+        format!("{what} is not known here: never begun, given up, or ended and forgotten"),
+    )
 }
 
 pub(super) fn protocol(what: impl Into<String>) -> Status {

@@ -29,14 +29,21 @@ impl std::fmt::Debug for Credentials {
 impl Credentials {
     /// Before anything is built on them: an empty or mixed-up file is said here.
     pub(super) fn check(&self) -> Result<()> {
-        let parts =
-            [(&self.certificate, "CERTIFICATE"), (&self.key, "PRIVATE KEY"), (&self.authority, "CERTIFICATE")];
+        let parts = [
+            (&self.certificate, "CERTIFICATE"),
+            (&self.key, "PRIVATE KEY"),
+            (&self.authority, "CERTIFICATE"),
+        ];
         for (bytes, kind) in parts {
             let found = String::from_utf8_lossy(bytes);
-            let is_there =
-                found.lines().any(|line| line.starts_with("-----BEGIN ") && line.ends_with(&format!("{kind}-----")));
+            let is_there = found
+                .lines()
+                .any(|line| line.starts_with("-----BEGIN ") && line.ends_with(&format!("{kind}-----")));
             if !is_there {
-                return Err(Error::BadInput(format!("no PEM of a {} where one is needed", kind.to_lowercase())));
+                return Err(Error::BadInput(format!(
+                    "no PEM of a {} where one is needed",
+                    kind.to_lowercase()
+                )));
             }
         }
         Ok(())

@@ -40,7 +40,11 @@ fn messages_are_taken_from_the_node_that_the_certificate_names() {
         ("node2.test", parcel(2, vec![message(1)]), Code::PermissionDenied),
         ("node2.test", parcel(2, vec![vec![0; 40]]), Code::InvalidArgument),
         ("node2.test", parcel(2, vec![vec![1; Message::BYTES_MAX + 1]]), Code::InvalidArgument),
-        ("node2.test", wire::Parcel { introduction: None, messages: vec![message(2)] }, Code::InvalidArgument),
+        (
+            "node2.test",
+            wire::Parcel { introduction: None, messages: vec![message(2)] },
+            Code::InvalidArgument,
+        ),
         (
             "node2.test",
             wire::Parcel {

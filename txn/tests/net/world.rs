@@ -43,7 +43,13 @@ pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn start(node: u64, disk: &Arc<SimDisk>, credentials: Credentials, listen: SocketAddr, peers: Vec<Peer>) -> Node {
+fn start(
+    node: u64,
+    disk: &Arc<SimDisk>,
+    credentials: Credentials,
+    listen: SocketAddr,
+    peers: Vec<Peer>,
+) -> Node {
     let db = Db::builder("/store").disk(disk.clone()).segment_bytes(256 << 10).open().unwrap();
     db.keyspace("rows").unwrap();
     let store = Store::new(NodeId(node), &db).unwrap();
@@ -153,7 +159,11 @@ impl Client {
     }
 
     /// One branch: these requests, and End.
-    pub(crate) fn work(&mut self, node: u64, mut requests: Vec<Work>) -> Result<Vec<wire::WorkReply>, Status> {
+    pub(crate) fn work(
+        &mut self,
+        node: u64,
+        mut requests: Vec<Work>,
+    ) -> Result<Vec<wire::WorkReply>, Status> {
         requests.push(Work::End(wire::End {}));
         let requests: Vec<wire::WorkRequest> =
             requests.into_iter().map(|request| wire::WorkRequest { request: Some(request) }).collect();
@@ -168,7 +178,12 @@ impl Client {
         })
     }
 
-    pub(crate) fn commit(&mut self, node: u64, txn: wire::Txn, participants: &[u64]) -> Result<wire::Outcome, Status> {
+    pub(crate) fn commit(
+        &mut self,
+        node: u64,
+        txn: wire::Txn,
+        participants: &[u64],
+    ) -> Result<wire::Outcome, Status> {
         let mut coordinator = self.coordinator(node);
         let request = wire::CommitRequest { txn: Some(txn), participants: participants.to_vec() };
         self.runtime.block_on(coordinator.commit(request)).map(tonic::Response::into_inner)
@@ -181,7 +196,9 @@ impl Client {
 
     pub(crate) fn prepare_none(&mut self) -> Result<wire::Vote, Status> {
         let mut participant = self.participant(1);
-        self.runtime.block_on(participant.prepare(wire::Branch { xid: None })).map(tonic::Response::into_inner)
+        self.runtime
+            .block_on(participant.prepare(wire::Branch { xid: None }))
+            .map(tonic::Response::into_inner)
     }
 
     pub(crate) fn end(&mut self, verb: &str, xid: &wire::Xid) -> Result<wire::Done, Status> {
