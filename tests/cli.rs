@@ -16,6 +16,8 @@ mod follow;
 mod fsync_test;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/txn.rs"]
+mod txn;
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
