@@ -18,6 +18,8 @@ mod fsync_test;
 mod help;
 #[path = "cli/top.rs"]
 mod top;
+#[path = "cli/txn.rs"]
+mod txn;
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};

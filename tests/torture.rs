@@ -103,3 +103,9 @@ fn torture_engine_sees_every_mutation() {
         torture::engine::mutations().into_iter().filter(|name| !slow.contains(name)).collect();
     sees(torture::engine::run, &quick, 3_000);
 }
+
+/// What a seed found once: a vote of no by a store that had failed, and was prepared when it came back.
+#[test]
+fn torture_txn_keeps_what_it_found() {
+    assert!(torture::run_seed(torture::txn::run, 5397, None).is_ok());
+}

@@ -693,3 +693,39 @@ fn limits_on_number_and_age() {
 }
 
 type Rows = BTreeMap<Vec<u8>, i64>;
+
+/// Handed over and awaited later; a commit that was not forced may be taken back into doubt by a crash, and is forced by who
+/// asks for it once more.
+#[test]
+fn what_is_handed_over_counts_when_it_is_durable() {
+    let (disk, db, ks) = store();
+    db.sync().unwrap();
+    let mut tx = db.begin();
+    tx.insert(&ks, "a", "1").unwrap();
+    let (prepared, ticket) = tx.prepare_pipelined(xid("t")).unwrap();
+    let prepared = vote(Ok(prepared));
+    ticket.wait().unwrap();
+    let syncs = db.stats().syncs;
+    let lsn = prepared.commit_pipelined(seawall_wal::Durability::Memory).unwrap().wait().unwrap();
+    assert_eq!(
+        (get(&ks, "a"), db.stats().syncs),
+        (Some(b"1".to_vec()), syncs),
+        "visible, and nothing forced"
+    );
+    let back = open(&barely(&disk));
+    assert_eq!(back.prepared().count(), 1, "a crash takes it back into doubt");
+    drop(back);
+    assert_eq!(prepared.commit().unwrap(), lsn);
+    assert_eq!(db.stats().syncs, syncs + 1, "forced now");
+    let back = open(&barely(&disk));
+    assert_eq!(back.prepared().count(), 0);
+    assert!(get(&back.keyspace("rows").unwrap(), "a").is_some());
+    // Nothing to write, nothing to wait for; and the other outcome.
+    assert!(matches!(db.begin().prepare_pipelined(xid("r")).unwrap(), (Vote::ReadOnly(_), _)));
+    let prepared = prepare(&db, "u", |tx| tx.remove(&ks, "a"));
+    prepared.rollback_pipelined().unwrap().wait().unwrap();
+    assert!(matches!(
+        prepared.commit_pipelined(seawall_wal::Durability::Synced),
+        Err(Error::XidFinished { is_committed: false, .. })
+    ));
+}

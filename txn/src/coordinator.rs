@@ -413,24 +413,26 @@ impl Shared {
                     state.decision = Some(decision);
                     state.cause = cause;
                 }),
-                Notice::Settled { txn } => {
-                    self.tell(txn, |state| state.is_settled = true);
-                    self.slots.lock().remove(&txn);
-                }
+                Notice::Settled { txn } => self.tell(txn, |state| state.is_settled = true),
                 Notice::Unknown { txn } => self.tell(txn, |state| state.is_unknown = true),
                 notice => self.listener.iter().for_each(|listener| listener(&notice)),
             }
         }
     }
 
+    /// Passes end in one order and are told of in another: who hears of the last thing that a client waits for wakes it.
     fn tell(&self, txn: TxnId, change: impl FnOnce(&mut SlotState)) {
         let Some(slot) = self.slots.lock().get(&txn).cloned() else { return };
         let mut state = slot.state.lock();
         change(&mut state);
-        let done = if state.is_settled { state.on_done.take() } else { None };
-        let wakes = state.is_settled || state.is_unknown;
+        let is_over = state.is_settled && state.decision.is_some();
+        let done = if is_over { state.on_done.take() } else { None };
+        let wakes = is_over || state.is_unknown;
         let result = done.as_ref().and_then(|_| state.result(txn));
         drop(state);
+        if is_over {
+            self.slots.lock().remove(&txn);
+        }
         if wakes {
             slot.word.fetch_add(1, Ordering::SeqCst);
             self.runtime.wake_all(&slot.word);

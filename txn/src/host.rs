@@ -574,8 +574,8 @@ impl Host {
             }
             Answer::Lost(error) => {
                 if verb == Some(Verb::Prepare) {
-                    // It has not voted, and never will: its coordinator need not wait.
-                    keys.iter().for_each(|(key, _)| self.votes_no(node, epoch, key.txn));
+                    // Its coordinator need not wait. That is no "no": it may be prepared after all, and say so when it is back.
+                    keys.iter().for_each(|(key, _)| self.knows_nothing(node, epoch, key.txn));
                 }
                 self.down(node, error);
             }
@@ -595,8 +595,9 @@ impl Host {
         self.step(now, node, key, Input::Persisted(token));
     }
 
-    fn votes_no(&mut self, node: NodeId, epoch: u64, txn: TxnId) {
-        let message = Message { txn, from: node, to: txn.coordinator, epoch, body: Body::Vote(Vote::No) };
+    fn knows_nothing(&mut self, node: NodeId, epoch: u64, txn: TxnId) {
+        let message =
+            Message { txn, from: node, to: txn.coordinator, epoch, body: Body::Vote(Vote::Unknown) };
         if self.members.contains_key(&message.to) {
             self.local.push_back(message);
         } else {

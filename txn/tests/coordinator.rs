@@ -450,3 +450,23 @@ fn many_at_once_share_flushes() {
     assert!(receiver.recv().unwrap());
     settle(&coordinator);
 }
+
+/// Passes that end at once in several threads: nobody is left waiting.
+#[test]
+fn every_client_of_many_hears_its_outcome() {
+    let nodes = nodes(1..=2);
+    let coordinator = coordinator(&nodes);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (nodes, coordinator) = (&nodes, &coordinator);
+            scope.spawn(move || {
+                for round in 0..150 {
+                    let both: Vec<&Node> = nodes.iter().collect();
+                    put(coordinator, &both, &format!("{thread}/{round}")).unwrap();
+                }
+            });
+        }
+    });
+    settle(&coordinator);
+    assert!(nodes.iter().all(|node| node.rows.range(..).count() == 1200 && kept(node) == 0));
+}

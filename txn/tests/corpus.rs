@@ -175,7 +175,7 @@ fn write_corpus() {
             ("bare", name(None)),
             ("grouped", name(Some((Protocol::PaxosCommit, group())))),
             ("without-room", name(Some((Protocol::TwoPhase, Arc::new(many))))),
-            ("another's", b"a global part of 24 bytesand a branch".to_vec()),
+            ("foreign", b"a global part of 24 bytesand a branch".to_vec()),
         ],
     );
 }
