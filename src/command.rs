@@ -38,6 +38,8 @@ mod put;
 mod range;
 mod rows;
 mod scan;
+#[cfg(feature = "serve")]
+mod serve;
 mod status;
 mod store;
 mod time;
@@ -108,6 +110,8 @@ enum Command {
     Dump(dump::DumpArgs),
     Log(log::LogArgs),
     Verify(verify::VerifyArgs),
+    #[cfg(feature = "serve")]
+    Serve(serve::ServeArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Bench(bench::BenchArgs),
@@ -141,6 +145,8 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Dump(args) => dump::run(ui, args),
         Command::Log(args) => log::run(ui, args),
         Command::Verify(args) => verify::run(ui, args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(ui, args),
         Command::Status(args) => status::run(ui, args),
         Command::Top(args) => top::run(ui, args),
         Command::Bench(args) => bench::run(ui, args),

@@ -112,8 +112,6 @@ impl Default for Limits {
 pub struct NetworkOptions {
     /// The node's own name.
     pub node: NodeId,
-    /// Its incarnation, told to peers: for people who look.
-    pub epoch: u64,
     /// Where to listen; port 0 takes any.
     pub listen: SocketAddr,
     /// The other nodes.

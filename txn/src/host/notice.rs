@@ -60,3 +60,25 @@ pub enum Notice {
         what: &'static str,
     },
 }
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Notice::Outcome { txn, decision: Decision::Commit, .. } => write!(f, "{txn} is committed"),
+            Notice::Outcome { txn, decision: Decision::Abort, .. } => write!(f, "{txn} is rolled back"),
+            Notice::Settled { txn } => write!(f, "{txn} is visible in all stores here"),
+            Notice::Unknown { txn } => write!(f, "whether {txn} commits will not be known soon"),
+            Notice::Damage { txn, participant, done } => {
+                let done = if *done == Decision::Commit { "committed" } else { "rolled back" };
+                write!(f, "{txn} was {done} by hand at {participant}, and otherwise elsewhere: see to it")
+            }
+            Notice::Fenced { node, epoch } => {
+                write!(f, "{node} runs elsewhere in a later incarnation, of epoch {epoch}: it has stopped here")
+            }
+            Notice::Down { node, error } => write!(f, "{node} was taken out, for its store has failed: {error}"),
+            Notice::Violation { node, txn, what } => {
+                write!(f, "{node} has seen what the protocol does not allow, in {txn}: {what}")
+            }
+        }
+    }
+}

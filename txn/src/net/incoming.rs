@@ -172,7 +172,7 @@ impl Peers for Hearing {
             first.introduction.ok_or_else(|| gate.refuse(Status::invalid_argument("no introduction")))?;
         let version = gate.greet(&caller, &introduction)?;
         let (greetings, answers) = mpsc::channel(1);
-        let _ = greetings.try_send(Ok(Greeting { version, epoch: gate.shared.options.epoch }));
+        let _ = greetings.try_send(Ok(Greeting { version }));
         let coordinator = self.coordinator.clone();
         tokio::spawn(async move {
             let mut pace = Pace::new(gate.limits().messages_per_s);

@@ -70,7 +70,6 @@ async fn talk(
         version: VERSION,
         version_min: VERSION,
         from: shared.options.node.0,
-        epoch: shared.options.epoch,
     };
     let (parcels, stream) = mpsc::channel(PARCELS);
     let mut parcel = Parcel { introduction: Some(introduction), messages: vec![first.encode()] };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 fn introduction(from: u64) -> Option<wire::Introduction> {
-    Some(wire::Introduction { version: 1, version_min: 1, from, epoch: 1 })
+    Some(wire::Introduction { version: 1, version_min: 1, from })
 }
 
 fn message(from: u64) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn messages_are_taken_from_the_node_that_the_certificate_names() {
         (
             "node2.test",
             wire::Parcel {
-                introduction: Some(wire::Introduction { version: 9, version_min: 2, from: 2, epoch: 1 }),
+                introduction: Some(wire::Introduction { version: 9, version_min: 2, from: 2 }),
                 messages: vec![],
             },
             Code::FailedPrecondition,

@@ -30,7 +30,6 @@ pub(crate) struct World {
 pub(crate) fn options(node: u64, listen: SocketAddr, security: Security) -> NetworkOptions {
     NetworkOptions {
         node: NodeId(node),
-        epoch: 1,
         listen,
         peers: Vec::new(),
         clients: vec!["client.test".to_owned()],
