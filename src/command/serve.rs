@@ -75,9 +75,10 @@ fn peer(text: &str) -> Result<Peer, String> {
         let (node, rest) = text.split_once('=')?;
         let (name, address) = rest.split_once('@')?;
         let node = NodeId(node.parse().ok().filter(|node| *node > 0)?);
-        let is_whole = !name.is_empty() && address.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && port.parse::<u16>().is_ok()
-        });
+        let is_whole = !name.is_empty()
+            && address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         is_whole.then(|| Peer { node, address: address.to_owned(), name: name.to_owned() })
     };
     parsed().ok_or_else(|| format!("`{text}` is not N=NAME@HOST:PORT"))
@@ -88,7 +89,7 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
     let options = options(&args)?;
     let db = store::open_to_write(ui, &args.db)?;
     let failed = |error: seawall::txn::Error| Failure::error(error.to_string());
-    let store = Store::new(NodeId(args.node), &db)?;
+    let store = Store::new(NodeId(args.node), &db).map_err(failed)?;
     // Before the store is joined to anything: an address that is taken is said at once.
     let network = Network::bind(options).map_err(failed)?;
     let protocol = match args.protocol {
@@ -96,13 +97,12 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
         Way::ThreePhase => Protocol::ThreePhase,
         Way::PaxosCommit => Protocol::PaxosCommit,
     };
-    let coordinator = Coordinator::builder(&store)
-        .protocol(protocol)
-        .acceptors(args.acceptors.iter().map(|&node| NodeId(node)))
-        .transport(network.transport())
-        .on_notice(tell)
-        .open()
-        .map_err(failed)?;
+    let mut builder =
+        Coordinator::builder(&store).protocol(protocol).transport(network.transport()).on_notice(tell);
+    if protocol == Protocol::PaxosCommit {
+        builder = builder.acceptors(args.acceptors.iter().map(|&node| NodeId(node)));
+    }
+    let coordinator = builder.open().map_err(failed)?;
     network.serve(&coordinator, &store).map_err(failed)?;
     let mut out = ui.out();
     let address = network.address().to_string();

@@ -73,9 +73,14 @@ impl std::fmt::Display for Notice {
                 write!(f, "{txn} was {done} by hand at {participant}, and otherwise elsewhere: see to it")
             }
             Notice::Fenced { node, epoch } => {
-                write!(f, "{node} runs elsewhere in a later incarnation, of epoch {epoch}: it has stopped here")
+                write!(
+                    f,
+                    "{node} runs elsewhere in a later incarnation, of epoch {epoch}: it has stopped here"
+                )
             }
-            Notice::Down { node, error } => write!(f, "{node} was taken out, for its store has failed: {error}"),
+            Notice::Down { node, error } => {
+                write!(f, "{node} was taken out, for its store has failed: {error}")
+            }
             Notice::Violation { node, txn, what } => {
                 write!(f, "{node} has seen what the protocol does not allow, in {txn}: {what}")
             }

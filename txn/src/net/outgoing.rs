@@ -66,11 +66,7 @@ async fn talk(
         count(&shared.counters.dropped);
         return false;
     };
-    let introduction = Introduction {
-        version: VERSION,
-        version_min: VERSION,
-        from: shared.options.node.0,
-    };
+    let introduction = Introduction { version: VERSION, version_min: VERSION, from: shared.options.node.0 };
     let (parcels, stream) = mpsc::channel(PARCELS);
     let mut parcel = Parcel { introduction: Some(introduction), messages: vec![first.encode()] };
     let _ = parcels.try_send(std::mem::take(&mut parcel));

@@ -17,16 +17,12 @@ pub struct Introduction {
     pub version_min: u32,
     #[prost(uint64, tag = "3")]
     pub from: u64,
-    #[prost(uint64, tag = "4")]
-    pub epoch: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Greeting {
     /// The version that both will speak.
     #[prost(uint32, tag = "1")]
     pub version: u32,
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Xid {
