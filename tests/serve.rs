@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::print_stdout,
     reason = "a test fails by panicking, and runs processes"
 )]
 
@@ -132,6 +133,9 @@ enum Told {
     Nothing,
 }
 
+/// By key: at which nodes, and what the client was told.
+type Outcomes = BTreeMap<String, ([u64; 2], Told)>;
+
 impl Client {
     fn new(authority: &Authority, credentials: &Credentials, ports: &[u16]) -> Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -190,7 +194,7 @@ fn kill_loop(dir: &str, protocol: &'static [&'static str], kills: u64) {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(dir);
     let authority = Arc::new(Authority::new());
     let mut cluster = Cluster::start(&dir, &authority, protocol);
-    let told: Arc<Mutex<BTreeMap<String, ([u64; 2], Told)>>> = Arc::default();
+    let told: Arc<Mutex<Outcomes>> = Arc::default();
     let (is_over, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..4_u64)
         .map(|number| {
@@ -235,12 +239,7 @@ fn kill_loop(dir: &str, protocol: &'static [&'static str], kills: u64) {
 }
 
 /// With all nodes there, everything ends; and then it is the same everywhere.
-fn settle_and_check(
-    cluster: &mut Cluster,
-    told: &BTreeMap<String, ([u64; 2], Told)>,
-    protocol: &[&str],
-    kills: u64,
-) {
+fn settle_and_check(cluster: &mut Cluster, told: &Outcomes, protocol: &[&str], kills: u64) {
     let begin = Instant::now();
     loop {
         std::thread::sleep(Duration::from_secs(3));
@@ -257,7 +256,7 @@ fn settle_and_check(
     }
 }
 
-fn check(stores: &[Db], told: &BTreeMap<String, ([u64; 2], Told)>, kills: u64) {
+fn check(stores: &[Db], told: &Outcomes, kills: u64) {
     let rows: Vec<_> = stores.iter().map(|db| db.keyspace("rows").unwrap()).collect();
     let has = |node: u64, key: &str| rows[node as usize - 1].get(key).unwrap().is_some();
     let (mut committed, mut unknown) = (0, 0);

@@ -41,7 +41,7 @@ const UNDER_WAY: usize = 16;
 /// A branch that no verb has ended yet.
 enum Open {
     Working,
-    Waiting(Instant, Transaction),
+    Waiting(Instant, Box<Transaction>),
     /// A verb is at work with it.
     Taken,
 }
@@ -122,7 +122,7 @@ impl Shared {
                     open.remove(xid);
                     Ok(None)
                 }
-                Open::Waiting(_, transaction) => Ok(Some(transaction)),
+                Open::Waiting(_, transaction) => Ok(Some(*transaction)),
                 Open::Working | Open::Taken => Ok(None),
             },
             Some(Open::Working) => {
@@ -339,7 +339,7 @@ impl<'a> Working<'a> {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         match &self.name {
             Name::Foreign(xid) => {
-                let waiting = Open::Waiting(Instant::now(), transaction);
+                let waiting = Open::Waiting(Instant::now(), Box::new(transaction));
                 self.shared.open.lock().insert(xid.clone(), waiting);
                 Ok(())
             }
