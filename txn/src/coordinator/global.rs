@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// A transaction over several stores, being made. Dropping it rolls it back.
 ///
-/// See [`Coordinator`].
+/// See [`Coordinator`](crate::Coordinator).
 pub struct Global {
     pub(super) shared: Arc<Shared>,
     pub(super) txn: TxnId,
