@@ -238,10 +238,13 @@ impl Prepared {
         let core = self.core();
         core.check_open()?;
         if matches!(&*self.branch.fate.lock(), Fate::Open) {
+            if durability != Durability::Synced {
+                // Before anybody can find the outcome. If another is quicker after all, someone syncs once too often.
+                self.branch.is_lazy.store(true, Ordering::SeqCst);
+            }
             match core.place_outcome(&self.branch, wanted, durability) {
                 Ok(pending) => {
                     core.counters.note_outcome(wanted.applies());
-                    self.branch.is_lazy.store(durability != Durability::Synced, Ordering::SeqCst);
                     let locks = self.branch.locks.lock().take();
                     return Ok(core.ticket(pending, locks));
                 }

@@ -105,7 +105,7 @@ pub(crate) struct Branch {
     placed: AtomicU64,
     end: AtomicU64,
     pub(crate) has_been_told_of: AtomicBool,
-    /// Its outcome was placed without being forced.
+    /// Its outcome may have been placed without being forced.
     pub(crate) is_lazy: AtomicBool,
 }
 
