@@ -157,7 +157,13 @@ fn count(counter: &AtomicU64) {
 struct Shared {
     options: NetworkOptions,
     counters: Counters,
-    queues: Mutex<BTreeMap<NodeId, mpsc::Sender<Message>>>,
+    peers: Mutex<BTreeMap<NodeId, Known>>,
+}
+
+/// A peer: what its certificate bears, and what waits for it.
+struct Known {
+    name: String,
+    queue: mpsc::Sender<Message>,
 }
 
 /// A node's connections. Dropping it closes them.
@@ -197,11 +203,11 @@ impl Network {
             .map_err(system)?;
         let listener = runtime.block_on(TcpListener::bind(options.listen)).map_err(system)?;
         let address = listener.local_addr().map_err(system)?;
-        let shared = Arc::new(Shared { options, counters: Counters::default(), queues: Mutex::default() });
+        let shared = Arc::new(Shared { options, counters: Counters::default(), peers: Mutex::default() });
         let (stop, _) = watch::channel(false);
         let network =
             Network { shared, runtime: Some(runtime), listener: Mutex::new(Some(listener)), address, stop };
-        for peer in network.shared.options.peers.clone() {
+        for peer in &network.shared.options.peers {
             network.connect(peer)?;
         }
         Ok(network)
@@ -216,15 +222,14 @@ impl Network {
     ///
     /// # Errors
     /// `BadInput` for an address that is none.
-    pub fn connect(&self, peer: Peer) -> Result<()> {
+    pub fn connect(&self, peer: &Peer) -> Result<()> {
         let Some(runtime) = &self.runtime else { return Err(Error::Closed) };
         let (queue, messages) = mpsc::channel(self.shared.options.limits.queue);
-        let endpoint = tls::endpoint(&self.shared.options.security, &peer)?;
-        let node = peer.node;
+        let endpoint = tls::endpoint(&self.shared.options.security, peer)?;
         let shared = Arc::clone(&self.shared);
         runtime.spawn(outgoing::run(shared, endpoint, messages, self.stop.subscribe()));
         // The task of one that is replaced ends with its queue.
-        self.shared.queues.lock().insert(node, queue);
+        self.shared.peers.lock().insert(peer.node, Known { name: peer.name.clone(), queue });
         Ok(())
     }
 
@@ -264,7 +269,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        self.shared.queues.lock().clear();
+        self.shared.peers.lock().clear();
         if let Some(runtime) = self.runtime.take() {
             // Calls into a store may be under way; they end by themselves.
             runtime.shutdown_timeout(Duration::from_secs(1));
@@ -283,7 +288,7 @@ struct Sending(Arc<Shared>);
 impl Transport for Sending {
     fn send(&self, message: Message) {
         let counters = &self.0.counters;
-        let queue = self.0.queues.lock().get(&message.to).cloned();
+        let queue = self.0.peers.lock().get(&message.to).map(|peer| peer.queue.clone());
         if queue.is_none_or(|queue| queue.try_send(message).is_err()) {
             count(&counters.dropped);
         }

@@ -116,16 +116,16 @@ impl Gate {
     }
 
     fn is_node(&self, caller: &Caller, node: NodeId) -> bool {
-        self.shared.options.peers.iter().any(|peer| peer.node == node && caller.is(&peer.name))
-            || self.shared.queues.lock().contains_key(&node) && caller.0.is_none()
+        self.shared.peers.lock().get(&node).is_some_and(|peer| caller.is(&peer.name))
     }
 
     /// Lets a call of a service in: from a node or a client that is known, and not too often.
     pub(super) fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let caller = self.caller(request)?;
         let options = &self.shared.options;
-        let mut known = options.peers.iter().map(|peer| &peer.name).chain(&options.clients);
-        if caller.0.is_some() && !known.any(|name| caller.is(name)) {
+        let is_known = options.clients.iter().any(|name| caller.is(name))
+            || self.shared.peers.lock().values().any(|peer| caller.is(&peer.name));
+        if caller.0.is_some() && !is_known {
             return Err(self.refuse(Status::permission_denied("this certificate's names are not known here")));
         }
         let from = match caller.0.as_ref().and_then(|names| names.first()) {

@@ -292,6 +292,10 @@ fn worker(shared: &Shared, mut work: mpsc::Receiver<WorkRequest>, replies: &Repl
             (Some(_), None) => Err(status::protocol("Begin comes first")),
         };
         let is_over = is_end || done.is_err();
+        if is_over {
+            // Whoever hears that it is over may use the name again.
+            branch = None;
+        }
         if replies.blocking_send(done).is_err() || is_over {
             return;
         }

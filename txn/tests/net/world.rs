@@ -66,22 +66,29 @@ fn free_address() -> SocketAddr {
     std::net::TcpListener::bind(loopback()).unwrap().local_addr().unwrap()
 }
 
+/// All but this one.
+fn peers(me: u64, addresses: &[SocketAddr]) -> Vec<Peer> {
+    let peer = |(node, address): (u64, &SocketAddr)| Peer {
+        node: NodeId(node),
+        address: address.to_string(),
+        name: format!("node{node}.test"),
+    };
+    (1..).zip(addresses).filter(|(node, _)| *node != me).map(peer).collect()
+}
+
 impl World {
     pub(crate) fn new(count: u64) -> World {
         let authority = Authority::new();
         let addresses: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
-        let peers = |me: u64| -> Vec<Peer> {
-            let others = (1..=count).filter(|&node| node != me);
-            let peer = |node: u64| Peer {
-                node: NodeId(node),
-                address: addresses[node as usize - 1].to_string(),
-                name: format!("node{node}.test"),
-            };
-            others.map(peer).collect()
-        };
         let node = |node: u64| {
             let credentials = authority.issue(&format!("node{node}.test"));
-            start(node, &SimDisk::new(node), credentials, addresses[node as usize - 1], peers(node))
+            start(
+                node,
+                &SimDisk::new(node),
+                credentials,
+                addresses[node as usize - 1],
+                peers(node, &addresses),
+            )
         };
         let nodes = (1..=count).map(node).collect();
         World { authority, nodes }
@@ -90,22 +97,13 @@ impl World {
     /// A node's process ends without a word, its power with it, and comes back.
     pub(crate) fn restart(&mut self, node: u64) {
         let index = node as usize - 1;
-        let count = self.nodes.len() as u64;
         let addresses: Vec<SocketAddr> = self.nodes.iter().map(|node| node.network.address()).collect();
         let gone = self.nodes.remove(index);
         let Node { disk, db, network, coordinator, credentials } = gone;
         drop(network);
         coordinator.close();
         drop((coordinator, db));
-        let others = (1..=count).filter(|&other| other != node);
-        let peers = others
-            .map(|other| Peer {
-                node: NodeId(other),
-                address: addresses[other as usize - 1].to_string(),
-                name: format!("node{other}.test"),
-            })
-            .collect();
-        let back = start(node, &disk, credentials, addresses[index], peers);
+        let back = start(node, &disk, credentials, addresses[index], peers(node, &addresses));
         self.nodes.insert(index, back);
     }
 
