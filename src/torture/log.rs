@@ -326,7 +326,7 @@ impl Torture {
     fn follow(&mut self, wal: &Wal, follower: &mut Option<Follower>) -> Result<(), String> {
         if follower.is_none() {
             let elsewhere = self.rng.chance(2, 3).then(|| self.options());
-            *follower = Follower::begin(wal, Path::new(DIR), elsewhere.as_ref())?;
+            *follower = Follower::begin(wal, Path::new(DIR), elsewhere.as_ref(), &self.model())?;
         }
         let Some(looking) = follower else { return Ok(()) };
         let most = 1 + self.rng.below(12);

@@ -586,11 +586,15 @@ impl Inner {
     }
 
     /// The anchor says once a segment that its beginning is durable: should the whole file disappear, recovery
-    /// notices.
+    /// notices. And it says the durable LSN where the segment has no room for a frame that does.
     fn vouch_for_segment(&self) -> Result<bool> {
         let durable = self.committer.durable();
         let known = self.anchor.lock().durable;
-        if self.geometry.number(known) >= self.geometry.number(durable) {
+        let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
+        let end = Lsn(durable.0.next_multiple_of(BLOCK_BYTES as u64));
+        let lacks_room = self.geometry.offset(end) == 0 && carried < durable;
+        let begun = self.geometry.number(known) < self.geometry.number(durable);
+        if known >= durable || !(begun || lacks_room) {
             return Ok(false);
         }
         self.write_anchor(|_| {})?;

@@ -32,11 +32,13 @@ pub(super) enum Look {
 }
 
 impl Follower {
-    /// From the log's beginning. None where a fault is in the way.
+    /// From the log's beginning. None where a fault is in the way, or where a cut that has failed, and that may have been
+    /// made all the same, took that beginning.
     pub(super) fn begin(
         wal: &Wal,
         dir: &Path,
         elsewhere: Option<&WalOptions>,
+        model: &Model,
     ) -> Result<Option<Follower>, String> {
         let from = wal.first_lsn();
         let reader = match elsewhere {
@@ -49,6 +51,7 @@ impl Follower {
                 Ok(Some(Follower { reader, is_elsewhere, last: None, from, is_behind_cut: false }))
             }
             Err(Error::Io { .. }) => Ok(None),
+            Err(Error::Truncated { .. }) if model.may_end.is_some_and(|end| from > end) => Ok(None),
             Err(error) => Err(format!("following from {from}: {error}")),
         }
     }

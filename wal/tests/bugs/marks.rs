@@ -148,6 +148,21 @@ pub fn bug_41_a_watermark_that_does_not_advance() {
         damaged.flip(file(last.0 / SEGMENT), last.0 % SEGMENT + 10, 1).unwrap();
         assert!(matches!(open(&damaged), Err(Error::Corruption { .. })), "closed: {close}");
     }
+    // So it is where its segment has no room for another frame.
+    for files_ahead in [false, true] {
+        let disk = SimDisk::new(41);
+        let wal = open(&disk).unwrap();
+        // A seal stands between the two, if the log was idle meanwhile.
+        let room = SEGMENT as usize - if files_ahead { 3 * 4096 } else { 2 * 4096 };
+        let first = wal.commit(bytes(3, room - 64 - 24)).unwrap();
+        while files_ahead && wal.step().unwrap() {}
+        let last = wal.commit(bytes(4, 4000)).unwrap();
+        assert_eq!((first.0 / SEGMENT, last.0 % SEGMENT), (last.0 / SEGMENT, SEGMENT - 4096 + 64));
+        while wal.step().unwrap() {}
+        let damaged = disk.crash();
+        damaged.flip(file(last.0 / SEGMENT), last.0 % SEGMENT + 10, 1).unwrap();
+        assert!(matches!(open(&damaged), Err(Error::Corruption { .. })), "files ahead: {files_ahead}");
+    }
 }
 
 #[test]
