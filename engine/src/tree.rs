@@ -58,6 +58,7 @@ pub use walk::TreeCursor;
 use crate::{Error, Result};
 use cache::Cache;
 use parking_lot::Mutex;
+use seawall_wal::disk::BlockArena;
 use seawall_wal::{Disk, DiskFile};
 use space::Space;
 use std::collections::BTreeMap;
@@ -85,6 +86,8 @@ pub struct TreeStore {
     /// The end of the managed part of the file; what `Space` says, readable without its lock.
     end: AtomicU64,
     cache: Cache,
+    /// Where the cache's blocks lie.
+    arena: Arc<BlockArena>,
     /// None if all blocks are read into memory.
     mapped: Option<mapped::Mapped>,
     /// Why it is none although it was to be.

@@ -18,6 +18,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+mod arena;
 pub mod crashsafe;
 mod map;
 pub mod os;
@@ -26,6 +27,7 @@ pub mod sim;
 #[cfg(target_os = "linux")]
 mod uring;
 
+pub use arena::{BlockArena, BlockBuf};
 pub use map::{BlockBytes, MapPromise, Mapping};
 pub use os::{DurableWrite, OsDisk};
 pub use queue::{Completion, Op, Queue};

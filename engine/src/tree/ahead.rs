@@ -178,7 +178,8 @@ impl Ahead {
                     Err(error) => Err(crate::error::same_io(error)),
                 };
                 let verified = self.store.verify_read(&ptr, bytes, read);
-                let block = verified.and_then(|()| self.store.parse(bytes.to_vec(), &ptr, self.keyspace));
+                let block = verified
+                    .and_then(|()| self.store.parse(self.store.arena.copy_of(bytes), &ptr, self.keyspace));
                 self.arrived.insert(id(&ptr), block);
             }
             if let Some(reader) = &mut self.reader {

@@ -139,7 +139,7 @@ impl Header {
 /// The block before it was compressed; its header then says so.
 fn unpacked(bytes: BlockBytes, header: &mut Header) -> Result<BlockBytes, Flaw> {
     let Some((codec, plain)) = header.packed.take() else { return Ok(bytes) };
-    let mut block = vec![0; HEADER_BYTES + plain as usize];
+    let mut block = bytes.another(HEADER_BYTES + plain as usize);
     let packed = bytes.get(HEADER_BYTES..header.used as usize).unwrap_or_default();
     let (head, rest) = block.split_at_mut(HEADER_BYTES);
     decompress(codec, packed, rest)?;
@@ -327,7 +327,7 @@ impl Block {
 
     /// Bytes that the block takes in memory beside its own struct, what makes searching quick included, what is mapped not.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.heap_bytes() + size_of_val(&*self.heads)
+        self.bytes.memory_bytes() + size_of_val(&*self.heads)
     }
 
     /// Whether it is smaller in the file than in memory.

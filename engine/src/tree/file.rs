@@ -8,7 +8,7 @@ use super::bytes::u32_at;
 use super::ptr::{BlockKind, FIRST_BLOCK, Flaw, Ptr};
 use super::{Error, Result, TreeStore};
 use seawall_wal::Slice;
-use seawall_wal::disk::{BlockBytes, read_exact_at};
+use seawall_wal::disk::{BlockBuf, BlockBytes, read_exact_at};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,9 +32,21 @@ impl TreeStore {
     pub(super) fn read_verified(&self, ptr: &Ptr) -> Result<Vec<u8>> {
         self.check_ptr(ptr)?;
         let mut bytes = vec![0; ptr.bytes as usize];
-        let read = read_exact_at(&*self.file, &mut bytes, ptr.offset);
-        self.verify_read(ptr, &bytes, read)?;
+        self.read_into(&mut bytes, ptr)?;
         Ok(bytes)
+    }
+
+    /// The same, in the cache's memory.
+    pub(super) fn read_for_cache(&self, ptr: &Ptr) -> Result<BlockBuf> {
+        self.check_ptr(ptr)?;
+        let mut bytes = self.arena.take(ptr.bytes as usize);
+        self.read_into(&mut bytes, ptr)?;
+        Ok(bytes)
+    }
+
+    fn read_into(&self, bytes: &mut [u8], ptr: &Ptr) -> Result<()> {
+        let read = read_exact_at(&*self.file, bytes, ptr.offset);
+        self.verify_read(ptr, bytes, read)
     }
 
     /// Refuses a pointer that cannot be.
@@ -79,7 +91,7 @@ impl TreeStore {
 
     /// A tree block from the file, whatever the cache has.
     pub(super) fn read_block(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
-        self.parse(self.read_verified(ptr)?, ptr, keyspace)
+        self.parse(self.read_for_cache(ptr)?, ptr, keyspace)
     }
 
     /// Verified bytes as the block that they are, of a tree or a value's.
@@ -95,7 +107,7 @@ impl TreeStore {
     pub(super) fn load(&self, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
         match self.cached(ptr, keyspace) {
             Some(block) => Ok(block),
-            None => self.take_in(self.read_verified(ptr)?, ptr, keyspace),
+            None => self.take_in(self.read_for_cache(ptr)?, ptr, keyspace),
         }
     }
 
@@ -123,7 +135,7 @@ impl TreeStore {
             ValuePlace::Extent { len, ptr } => {
                 let block = match self.cached(&ptr, keyspace) {
                     Some(block) => block,
-                    None => self.take_in(self.read_verified(&ptr)?, &ptr, keyspace)?,
+                    None => self.take_in(self.read_for_cache(&ptr)?, &ptr, keyspace)?,
                 };
                 Ok(Slice::new(block, 0..len))
             }
@@ -157,7 +169,7 @@ impl TreeStore {
 
     /// Verified bytes as a block, for a reader: it is known from now on if the file is mapped; else it enters the cache,
     /// unless it is a value that is too long.
-    pub(super) fn take_in(&self, bytes: Vec<u8>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
+    pub(super) fn take_in(&self, bytes: BlockBuf, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
         if let Some(block) = self.map_in(&bytes, ptr, keyspace)? {
             return Ok(block);
         }

@@ -278,15 +278,16 @@ impl Fold {
         let cached = (level > 0 || leaf.is_warm) && self.store.mapped.is_none();
         let compression = if level == 0 { leaf.compression } else { Compression::None };
         let packed = packer.compress(compression, count, keyspace, birth);
+        let arena = Arc::clone(&self.store.arena);
         let bytes = packed.as_ref().map_or(plain_bytes, Packed::block_bytes);
-        let mut copy = Vec::new();
+        let mut copy = None;
         let written = self.writer.block(bytes, |offset, out| {
             match &packed {
                 Some(packed) => packed.encode(offset, out),
                 None => packer.encode(count, keyspace, birth, offset, out),
             }
             if cached {
-                copy.extend_from_slice(out);
+                copy = Some(arena.copy_of(out));
             }
         })?;
         let kind = BlockKind::of_level(level);
@@ -299,7 +300,7 @@ impl Fold {
             birth,
         };
         self.blocks_written += 1;
-        if cached {
+        if let Some(copy) = copy {
             let block =
                 Block::parse(copy, ptr, keyspace).map_err(|flaw| self.store.corruption(ptr.offset, flaw))?;
             self.store.cache.insert(&Arc::new(block));

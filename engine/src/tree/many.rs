@@ -182,7 +182,7 @@ impl TreeStore {
         }
         // A single one; and what no queue was to be had for.
         for ptr in missing.into_values() {
-            let block = self.read_verified(&ptr).and_then(|bytes| self.take_in(bytes, &ptr, keyspace));
+            let block = self.read_for_cache(&ptr).and_then(|bytes| self.take_in(bytes, &ptr, keyspace));
             blocks.insert(id(&ptr), block);
         }
         blocks
@@ -259,7 +259,7 @@ impl TreeStore {
             false => Err(io::ErrorKind::UnexpectedEof.into()),
         });
         self.verify_read(ptr, bytes, read)?;
-        self.take_in(bytes.to_vec(), ptr, keyspace)
+        self.take_in(self.arena.copy_of(bytes), ptr, keyspace)
     }
 }
 

@@ -10,6 +10,7 @@ use super::walk::Walker;
 use super::{Error, Latest, Memory, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoot, TreeStore, freemap};
 use crate::ReadMode;
 use parking_lot::Mutex;
+use seawall_wal::disk::BlockArena;
 use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -97,6 +98,7 @@ impl TreeStore {
             read_only,
             end: AtomicU64::new(end),
             cache: Cache::new(cache_bytes),
+            arena: BlockArena::new(),
             mapped,
             why_unmapped,
             readers: Readers::default(),

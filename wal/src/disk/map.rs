@@ -12,6 +12,7 @@
 
 #![allow(unsafe_code, reason = "mapped bytes are raw addresses; see P1 and P2")]
 
+use super::arena::{BlockBuf, Memory, Slot};
 use rustix::fd::OwnedFd;
 use std::any::Any;
 use std::fmt::{self, Debug};
@@ -48,7 +49,7 @@ pub trait Mapping: Debug + Send + Sync {
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<BlockBytes>;
 }
 
-/// Bytes that never change: a part of a mapped file, or their own. One kind of reference for both, so that readers need not
+/// Bytes that never change: a part of a mapped file, a slot of an [arena](super::BlockArena), or their own. One kind of reference for both, so that readers need not
 /// ask which.
 pub struct BlockBytes {
     at: *const u8,
@@ -59,6 +60,7 @@ pub struct BlockBytes {
 enum Keeper {
     /// The bytes themselves, and whoever wants to know when they go.
     Own(Vec<u8>, #[allow(dead_code, reason = "kept to be dropped")] Option<Box<dyn Any + Send + Sync>>),
+    Slot(Slot),
     Map(#[allow(dead_code, reason = "keeps the addresses valid (P2)")] Arc<OsMapping>),
 }
 
@@ -74,12 +76,34 @@ impl BlockBytes {
         BlockBytes { at: bytes.as_ptr(), len: bytes.len(), keeper: Keeper::Own(bytes, Some(guard)) }
     }
 
-    /// Bytes on the heap that this holds.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes of memory, its own or an arena's, that this holds.
+    pub fn memory_bytes(&self) -> usize {
         match &self.keeper {
             Keeper::Own(bytes, None) => bytes.len(),
+            Keeper::Slot(slot) => slot.len(),
             // A simulated mapping's copy stands for what would be mapped.
             Keeper::Own(_, Some(_)) | Keeper::Map(_) => 0,
+        }
+    }
+}
+
+impl BlockBytes {
+    /// Memory for `len` bytes, from the arena that these come from, if they do.
+    pub fn another(&self, len: usize) -> BlockBuf {
+        match &self.keeper {
+            Keeper::Slot(slot) => slot.another(len),
+            Keeper::Own(..) | Keeper::Map(_) => BlockBuf::from(vec![0; len]),
+        }
+    }
+}
+
+impl From<BlockBuf> for BlockBytes {
+    fn from(buf: BlockBuf) -> BlockBytes {
+        match buf.0 {
+            Memory::Heap(bytes) => bytes.into(),
+            Memory::Slot(slot) => {
+                BlockBytes { at: slot.address(), len: slot.len(), keeper: Keeper::Slot(slot) }
+            }
         }
     }
 }
@@ -94,8 +118,8 @@ impl Deref for BlockBytes {
     type Target = [u8];
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `at` and `len` are those of the vector in `keeper`, whose memory does not move with it and which is never
-        // changed; or a range that `OsMapping::view` has found within the mapping that `keeper` keeps mapped (P2), and that
+        // SAFETY: `at` and `len` are those of the vector or the slot in `keeper`, whose memory does not move with it and which is
+        // never changed; or a range that `OsMapping::view` has found within the mapping that `keeper` keeps mapped (P2), and that
         // nobody changes while this lives (P1). Page faults fill it with initialized bytes, or end in a signal.
         unsafe { slice::from_raw_parts(self.at, self.len) }
     }
@@ -157,10 +181,10 @@ mod tests {
     #[test]
     fn owned_bytes_are_as_they_were_and_tell_when_they_go() {
         let bytes = BlockBytes::from(b"abc".to_vec());
-        assert_eq!((&*bytes, bytes.heap_bytes()), (&b"abc"[..], 3));
+        assert_eq!((&*bytes, bytes.memory_bytes()), (&b"abc"[..], 3));
         let guard = Arc::new(());
         let copied = BlockBytes::copied(b"de".to_vec(), Box::new(Arc::clone(&guard)));
-        assert_eq!((&*copied, Arc::strong_count(&guard), copied.heap_bytes()), (&b"de"[..], 2, 0));
+        assert_eq!((&*copied, Arc::strong_count(&guard), copied.memory_bytes()), (&b"de"[..], 2, 0));
         drop(copied);
         assert_eq!(Arc::strong_count(&guard), 1);
         assert!(BlockBytes::from(Vec::new()).is_empty());
