@@ -2,7 +2,6 @@
 
 use super::model::Model;
 use seawall_wal::{Error, Lsn, Next, Record, Wal, WalOptions, WalReader};
-use std::ops::Bound::{Excluded, Unbounded};
 use std::path::Path;
 use std::time::Duration;
 
@@ -94,13 +93,20 @@ impl Follower {
                 record.lsn, record.end
             ));
         }
-        let behind = self.last.map_or(self.from, |last| last.plus(1));
-        let known = model.records.range((Excluded(Lsn(behind.0.saturating_sub(1))), Unbounded)).next();
+        let from = match self.last {
+            Some(last) => last.plus(1),
+            // A log that was cut begins anywhere, within a batch too.
+            None => model.begins_at(self.from, &[(record.lsn, record.payload.to_vec())]),
+        };
+        let known = model.records.range(from..).next();
         let Some((key, known)) = known else {
             return Err(format!("a follower was shown {}, which nobody wrote", record.lsn));
         };
         if record.payload != known.payload || (*key == known.head && *key != record.lsn) {
-            return Err(format!("a follower was shown {} where {key} comes next", record.lsn));
+            let (lsn, last, from) = (record.lsn, self.last, self.from);
+            return Err(format!(
+                "a follower from {from} was shown {lsn} behind {last:?} where {key} comes next"
+            ));
         }
         let key = *key;
         self.last = Some(key);

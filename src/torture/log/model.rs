@@ -106,7 +106,7 @@ impl Model {
 
     /// The key of the record that the log begins with. A reader's pin may hold it within a batch, of whose records the
     /// bytes tell which is which.
-    fn begins_at(&self, first: Lsn, found: &[(Lsn, Vec<u8>)]) -> Lsn {
+    pub(super) fn begins_at(&self, first: Lsn, found: &[(Lsn, Vec<u8>)]) -> Lsn {
         let Some((lsn, payload)) = found.first().filter(|(lsn, _)| !self.records.contains_key(lsn)) else {
             return first;
         };

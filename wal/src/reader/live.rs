@@ -117,15 +117,18 @@ impl WalReader {
     /// Learns of segments begun since. True if there is one behind the reader's.
     pub(super) fn refresh(&mut self) -> bool {
         let Some(live) = &self.live else { return false };
-        let Some(here) = self.path.get(self.index).map(|segment| segment.number) else { return false };
-        let path: Vec<SegmentUse> =
-            live.inner.segments().into_iter().filter(|segment| segment.number >= here).collect();
-        // The reader's own segment is kept by its pin.
-        let is_known = path.first().is_some_and(|segment| segment.number == here);
-        if is_known {
-            (self.path, self.index) = (path, 0);
+        let Some(own) = self.path.get(self.index).copied() else { return false };
+        let mut path: Vec<SegmentUse> =
+            live.inner.segments().into_iter().filter(|segment| segment.number >= own.number).collect();
+        if path.first().is_none_or(|segment| segment.number != own.number) {
+            // The reader's pin keeps what it has still to read. A segment that is gone was read to its end.
+            if self.geometry.number(self.at) == own.number && own.end.is_none_or(|end| self.at < end) {
+                return false;
+            }
+            path.insert(0, own);
         }
-        is_known && self.path.len() > 1
+        (self.path, self.index) = (path, 0);
+        self.path.len() > 1
     }
 
     pub(super) fn now(&self) -> Duration {
