@@ -267,6 +267,7 @@ impl Core {
             deltas_frozen: deltas.bytes.saturating_sub(deltas.active),
             deltas_pinned: deltas.pinned,
             cache: tree.cache_bytes,
+            blocks_held: tree.held_bytes,
             mapped_index: tree.mapped_index_bytes,
             mapped: tree.mapped_bytes,
             transactions: self.memory.transactions.load(Ordering::Relaxed),

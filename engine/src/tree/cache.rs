@@ -150,6 +150,11 @@ impl Cache {
         self.blocks.weight()
     }
 
+    /// Of these, the blocks' own. Takes all locks, one after another.
+    pub(super) fn block_bytes(&self) -> u64 {
+        self.blocks.weight().saturating_sub(self.blocks.len() as u64 * ENTRY_BYTES)
+    }
+
     /// What is beyond it goes at once.
     pub(super) fn set_capacity(&self, bytes: u64) {
         self.blocks.set_capacity(bytes);

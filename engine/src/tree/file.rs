@@ -84,11 +84,21 @@ impl TreeStore {
 
     /// Verified bytes as the block that they are, of a tree or a value's.
     pub(super) fn parse(&self, bytes: impl Into<BlockBytes>, ptr: &Ptr, keyspace: u32) -> Result<Arc<Block>> {
-        let block = match ptr.kind {
-            BlockKind::Value => Block::value(bytes, *ptr, keyspace),
-            _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw))?,
-        };
-        Ok(Arc::new(block))
+        let block = self.parse_uncounted(bytes, ptr, keyspace)?;
+        Ok(Arc::new(block.counted(&self.memory.blocks)))
+    }
+
+    /// As [`parse`](Self::parse), for whoever counts its memory otherwise.
+    pub(super) fn parse_uncounted(
+        &self,
+        bytes: impl Into<BlockBytes>,
+        ptr: &Ptr,
+        keyspace: u32,
+    ) -> Result<Block> {
+        match ptr.kind {
+            BlockKind::Value => Ok(Block::value(bytes, *ptr, keyspace)),
+            _ => Block::parse(bytes, *ptr, keyspace).map_err(|flaw| self.corruption(ptr.offset, flaw)),
+        }
     }
 
     /// A tree block from the cache or the file.
