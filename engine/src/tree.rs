@@ -37,6 +37,8 @@ mod merge;
 mod open;
 mod pack;
 mod ptr;
+#[cfg(all(test, seawall_shuttle))]
+mod shuttle_tests;
 mod space;
 mod stream;
 mod superblock;
@@ -55,9 +57,9 @@ pub use superblock::{FORMAT_VERSION, Superblock};
 pub use verify::TreeReport;
 pub use walk::TreeCursor;
 
+use crate::sync::Mutex;
 use crate::{Error, Result};
 use cache::Cache;
-use parking_lot::Mutex;
 use seawall_wal::{Disk, DiskFile};
 use space::Space;
 use std::collections::BTreeMap;

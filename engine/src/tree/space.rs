@@ -15,6 +15,8 @@
 
 use super::mapped::Known;
 use super::ptr::{FIRST_BLOCK, Flaw, GRID, Ptr};
+#[cfg(seawall_shuttle)]
+use crate::commit::explored::{Misorder, errs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -387,8 +389,11 @@ impl Space {
 
     /// A stream begins, unless the file is being cut.
     pub(super) fn begin_stream(&mut self) -> bool {
-        self.streams += usize::from(!self.is_cutting);
-        !self.is_cutting
+        let is_cutting = self.is_cutting;
+        #[cfg(seawall_shuttle)]
+        let is_cutting = is_cutting && !errs(Misorder::StreamBesideCut);
+        self.streams += usize::from(!is_cutting);
+        !is_cutting
     }
 
     pub(super) fn end_stream(&mut self) {
@@ -397,8 +402,11 @@ impl Space {
 
     /// The file is about to be cut: false while a stream may write where it would be.
     pub(super) fn begin_cut(&mut self) -> bool {
-        self.is_cutting = self.streams == 0;
-        self.is_cutting
+        let is_alone = self.streams == 0;
+        #[cfg(seawall_shuttle)]
+        let is_alone = is_alone || errs(Misorder::CutBesideStreams);
+        self.is_cutting = is_alone;
+        is_alone
     }
 
     pub(super) fn end_cut(&mut self) {
