@@ -9,7 +9,7 @@
 //! - S3: free, dead and live extents never overlap: what is given back twice is an error, not a free extent.
 //! - S4: what is *set aside*, for a value that a transaction streams in, belongs to no tree yet. A log record may name it,
 //!   so nothing else takes it; but the free map that a checkpoint writes has it as free. So after a crash it is, unless
-//!   redo finds it named and sets it aside again, before anything is allocated.
+//!   redo finds it named, in the log or by what is prepared, and sets it aside again, before anything is allocated.
 //!
 //! All of this is in memory; a checkpoint writes it out as one block (see `freemap`). Every lock on it is short.
 
