@@ -143,7 +143,8 @@ impl WriteSet {
 
     /// With it, large values that a record before it named are given up.
     pub(crate) fn giving_up(mut self, values: impl IntoIterator<Item = Slice>) -> WriteSet {
-        self.given_up.extend(values);
+        // Copies: what they lie in may be long.
+        self.given_up.extend(values.into_iter().map(|value| Slice::from(value.to_vec())));
         self
     }
 
@@ -154,7 +155,8 @@ impl WriteSet {
 
     /// The xid's key of the transaction that votes or ends with it, and what it says of that one.
     pub(crate) fn branch(&self) -> Option<(&[u8], BranchRow)> {
-        let row = self.rows.iter().find(|row| row.keyspace == BRANCHES)?;
+        // No keyspace of rows has a higher id.
+        let row = self.rows.last().filter(|row| row.keyspace == BRANCHES)?;
         let range = row.value_at as usize..(row.value_at + row.value_bytes) as usize;
         Some((self.key_of(row).1, BranchRow::decode(self.payload.get(range)?)?))
     }

@@ -307,3 +307,10 @@ fn any_call_may_fail_while_something_is_in_doubt() {
 pub(super) fn is_found(mutation: Mutation) -> bool {
     (1..=calls()).any(|call| survive(call, Fault::power_cut().at_call(call), Some(mutation)).is_err())
 }
+
+#[test]
+fn what_is_left_out_for_what_is_prepared_is_found() {
+    for mutation in [Mutation::RestoreUnreserved, Mutation::FreeStreamed, Mutation::StreamUnsynced] {
+        assert!(is_found(mutation), "{mutation:?}");
+    }
+}
