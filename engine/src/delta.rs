@@ -61,7 +61,7 @@ pub(crate) struct Delta {
     versions: AtomicU64,
     end: AtomicU64,
     dropped: Mutex<BTreeMap<u32, Lsn>>,
-    /// What was put in extents of its own, replaced since or not, and by which record.
+    /// What was put in extents of its own, replaced since or not, and by which record; and what a record gave up.
     large: Mutex<Vec<(Lsn, Slice)>>,
     /// Set when it is folded: there its bytes count for as long as anybody holds it.
     pinned: OnceLock<Arc<AtomicU64>>,
@@ -131,7 +131,8 @@ impl Delta {
         }
         self.bytes.fetch_add(set.payload().len() as u64 + PAYLOAD_BYTES, Atomic::Relaxed);
         self.versions.fetch_add(set.rows().len() as u64, Atomic::Relaxed);
-        let large: Vec<_> = set.large().map(|value| (lsn, value)).collect();
+        let given_up = set.given_up().iter().cloned();
+        let large: Vec<_> = set.large().chain(given_up).map(|value| (lsn, value)).collect();
         if !large.is_empty() {
             self.large.lock().extend(large);
         }
@@ -282,7 +283,7 @@ impl Delta {
         self.extras() & ADDS != 0
     }
 
-    /// The values in extents of their own that were put here, replaced since or not.
+    /// The values in extents of their own that were put here, replaced since or not, and those that were given up.
     pub(crate) fn large(&self) -> Vec<LargeValue> {
         self.large.lock().iter().filter_map(|(_, value)| LargeValue::decode(value.clone()).ok()).collect()
     }

@@ -55,6 +55,9 @@ pub struct MemoryStats {
     pub deltas_pinned: u64,
     /// The block cache.
     pub cache: u64,
+    /// Blocks that readers have and the cache has not: values, cursors and the data file's highest levels keep the whole block
+    /// that they are in. Blocks that are mapped are none of these.
+    pub blocks_held: u64,
     /// What is known of the blocks of a mapped data file.
     pub mapped_index: u64,
     /// Bytes of the data file that are mapped and were read ([`ReadMode::Mapped`](crate::ReadMode::Mapped)). They are the system's
@@ -83,12 +86,13 @@ impl MemoryStats {
     }
 
     /// Each part: its name, what it is, its bytes.
-    pub(crate) fn parts(&self) -> [(&'static str, &'static str, u64); 10] {
+    pub(crate) fn parts(&self) -> [(&'static str, &'static str, u64); 11] {
         [
             ("deltas_active", "rows since the last checkpoint began", self.deltas_active),
             ("deltas_frozen", "rows that a checkpoint is moving", self.deltas_frozen),
             ("deltas_pinned", "rows held by old snapshots", self.deltas_pinned),
             ("cache", "the block cache", self.cache),
+            ("blocks_held", "blocks that readers have and the cache has not", self.blocks_held),
             ("mapped_index", "what is known of mapped blocks", self.mapped_index),
             ("transactions", "write sets, read sets and locks", self.transactions),
             ("tickets", "commits whose tickets are held", self.tickets),

@@ -136,6 +136,8 @@ mutations! {
     StreamUnsynced, "stream-unsynced", Streams, Noticed::Torture(3_000);
     /// Redo does not set aside the extents of the values that records name.
     RedoUnreserved, "redo-unreserved", Streams, Noticed::Torture(3_000);
+    /// Recovery does not set aside the extents of the streamed values of what is prepared.
+    RestoreUnreserved, "restore-unreserved", Streams, Noticed::Torture(3_000);
     /// A streamed value's extents are given back when its transaction is gone, although a record names them.
     FreeStreamed, "free-streamed", Streams, Noticed::Torture(3_000);
     /// A compressed leaf is unpacked without its checksum having been looked at.

@@ -177,9 +177,10 @@ pub fn decode(payload: &[u8]) -> Result<Vec<Op<'_>>, Malformed> {
     Ok(places.iter().filter_map(|place| place.view(payload)).collect())
 }
 
-/// Whether a payload says that values in extents of their own are among what it puts: cheaper than to decode it.
-pub(crate) fn has_large(payload: &[u8]) -> bool {
-    payload.get(1).is_some_and(|flags| flags & HAS_LARGE != 0)
+/// Whether a payload may name values in extents of their own, as what it puts or as what it prepares to: cheaper than to
+/// decode it.
+pub(crate) fn may_name_large(payload: &[u8]) -> bool {
+    payload.get(1).is_some_and(|flags| flags & HAS_LARGE != 0) || payload.get(HEADER_BYTES) == Some(&PREPARE)
 }
 
 /// Where an operation's key and value stand in its payload.

@@ -182,10 +182,15 @@ impl Stats {
             ("data_file_bytes", "Length of the data file.", self.data_file_bytes),
             ("checkpoint_lsn", "Everything below is in the data file.", self.checkpoint_lsn.0),
             ("visible_lsn", "Everything below is visible.", self.visible_lsn.0),
+            ("read_mapped", "1 if the data file is mapped and read so.", self.read_mode_number()),
             ("poisoned", "1 if writes are refused.", u64::from(self.poisoned.is_some())),
         ];
         let counters = counters.into_iter().map(|family| ("counter", family));
         counters.chain(gauges.into_iter().map(|family| ("gauge", family))).collect()
+    }
+
+    fn read_mode_number(&self) -> u64 {
+        u64::from(self.read_mode == ReadMode::Mapped)
     }
 
     fn memory_text(&self, out: &mut String) {

@@ -1,6 +1,6 @@
 //! The synchronisation primitives of the commit path, in one place, so that `--cfg seawall_shuttle` can swap in
-//! shuttle's and explore its interleavings. The tree keeps the ordinary ones: its locks are short, and are held across
-//! nothing that a scheduler could see.
+//! shuttle's and explore its interleavings. The tree's locks on its space and on what is mapped are among them; where one is
+//! held across nothing that a scheduler could see, it is an ordinary one.
 
 #[cfg(not(seawall_shuttle))]
 pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};

@@ -37,6 +37,8 @@ mod merge;
 mod open;
 mod pack;
 mod ptr;
+#[cfg(all(test, seawall_shuttle))]
+mod shuttle_tests;
 mod space;
 mod stream;
 mod superblock;
@@ -55,9 +57,9 @@ pub use superblock::{FORMAT_VERSION, Superblock};
 pub use verify::TreeReport;
 pub use walk::TreeCursor;
 
+use crate::sync::Mutex;
 use crate::{Error, Result};
 use cache::Cache;
-use parking_lot::Mutex;
 use seawall_wal::disk::BlockArena;
 use seawall_wal::{Disk, DiskFile};
 use space::Space;
@@ -118,6 +120,8 @@ struct Memory {
     /// What it does.
     fold_buffers: Arc<AtomicU64>,
     space_map: AtomicU64,
+    /// Blocks that are not mapped, whoever has them.
+    blocks: Arc<AtomicU64>,
 }
 
 /// The newest published state, and how far into the file the one before it reaches.
@@ -273,6 +277,8 @@ pub struct TreeStats {
     pub mapped_bytes: u64,
     /// Memory that knowing them takes.
     pub mapped_index_bytes: u64,
+    /// Memory of blocks that are not in the cache, or not any more, and that somebody has: a reader with a value or a cursor.
+    pub held_bytes: u64,
     /// Pieces that were given back since the file was opened: holes made, and tails cut off.
     pub returned: u64,
 }
@@ -350,6 +356,7 @@ impl TreeStore {
             folds: self.totals.folds.load(Ordering::Relaxed),
             fold_bytes: self.totals.fold_bytes.load(Ordering::Relaxed),
             fold_bytes_last: self.totals.fold_bytes_last.load(Ordering::Relaxed),
+            held_bytes: self.memory.blocks.load(Ordering::Relaxed).saturating_sub(self.cache.block_bytes()),
             ..TreeStats::default()
         };
         if let Some(mapped) = &self.mapped {

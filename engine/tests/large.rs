@@ -1,4 +1,4 @@
-//! Checks at a size where an engine's habits show: what a checkpoint writes, and what a recovery holds in memory. Too
+//! Checks at a size where an engine's habits show: what a checkpoint writes, what a recovery and a stream hold in memory. Too
 //! large for every run: `cargo test --release -p seawall-engine --test large -- --ignored`.
 #![cfg(target_os = "linux")]
 #![allow(
@@ -12,6 +12,7 @@
 )]
 
 use seawall_engine::{Db, DbBuilder, Durability, Keyspace, Readable, WriteBatch};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -146,6 +147,7 @@ fn process() {
             std::process::abort();
         }
         "recover" => recover(Path::new(&store)),
+        "stream" => stream(Path::new(&store)),
         other => panic!("no role {other}"),
     }
 }
@@ -226,4 +228,83 @@ fn recovery_stays_within_its_memory_budget() {
     let shown = String::from_utf8_lossy(&recovered.stdout);
     println!("{}", shown.lines().filter(|line| line.contains("recovered")).collect::<String>());
     assert!(recovered.status.success(), "{shown}{}", String::from_utf8_lossy(&recovered.stderr));
+}
+
+/// The longest value there may be.
+const STREAMED_BYTES: u64 = 1024 * MIB;
+
+/// The value: no two pieces of it are alike.
+struct Source {
+    at: u64,
+}
+
+impl Source {
+    fn word(at: u64) -> [u8; 8] {
+        (at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).to_le_bytes()
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let left = (STREAMED_BYTES - self.at).min(buf.len() as u64) as usize;
+        for byte in &mut buf[..left] {
+            *byte = Source::word(self.at)[(self.at % 8) as usize];
+            self.at += 1;
+        }
+        Ok(left)
+    }
+}
+
+fn read_streamed(db: &Db, keyspace: &Keyspace) {
+    let mut reader = db.snapshot().open_value(keyspace, "film").unwrap().unwrap();
+    assert_eq!(reader.len(), STREAMED_BYTES);
+    let (mut source, mut buf, mut expected) = (Source { at: 0 }, vec![0; 60_000], vec![0; 60_000]);
+    loop {
+        let count = reader.read(&mut buf).unwrap();
+        source.read_exact(&mut expected[..count]).unwrap();
+        assert!(buf[..count] == expected[..count], "before byte {}", source.at);
+        if count == 0 {
+            break;
+        }
+    }
+    assert_eq!(source.at, STREAMED_BYTES);
+}
+
+fn stream(store: &Path) {
+    let baseline = peak_bytes();
+    let is_within = |what: &str| {
+        let all = peak_bytes() - baseline;
+        println!("streamed {}: peak memory {:.1} MiB", what, all as f64 / MIB as f64);
+        assert!(all < BUDGET, "{} MiB: {what}", all / MIB);
+    };
+    let open = || unfolded(store).memory_budget(BUDGET as usize).open().unwrap();
+    let db = open();
+    let keyspace = db.keyspace("films").unwrap();
+    let mut transaction = db.begin();
+    transaction.insert_from(&keyspace, "film", STREAMED_BYTES, Source { at: 0 }).unwrap();
+    transaction.commit().unwrap();
+    is_within("in");
+    read_streamed(&db, &keyspace);
+    is_within("out before a checkpoint");
+    db.checkpoint().unwrap();
+    drop(keyspace);
+    db.close().unwrap();
+    let db = open();
+    let keyspace = db.open_keyspace("films").unwrap().unwrap();
+    read_streamed(&db, &keyspace);
+    is_within("out of the data file");
+    drop(keyspace);
+    db.close().unwrap();
+}
+
+/// A value 32 times as large as the memory budget, in and out.
+#[test]
+#[ignore = "writes 1 GiB, and reads it twice"]
+fn a_value_of_a_gibibyte_is_streamed_within_the_memory_budget() {
+    let dir = Directory::new("stream");
+    let streamed = run("stream", &dir.0.join("store"));
+    let shown = String::from_utf8_lossy(&streamed.stdout);
+    println!("{}", shown.lines().filter(|line| line.contains("streamed")).collect::<Vec<_>>().join("\n"));
+    assert!(streamed.status.success(), "{shown}{}", String::from_utf8_lossy(&streamed.stderr));
+    assert_eq!(shown.matches("streamed ").count(), 3, "the process ran: {shown}");
 }

@@ -193,3 +193,49 @@ fn a_mapped_store_reads_as_any_other_and_keeps_what_it_gave() {
     drop(db);
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// What readers hold beyond the cache is memory like any other, and none where the file is mapped.
+#[test]
+fn blocks_that_readers_hold_are_counted_once_the_cache_has_let_them_go() {
+    use seawall_engine::ReadMode;
+    const ROWS: u64 = 1000;
+    const BLOCK_BYTES: u64 = 4096;
+    for mode in [ReadMode::Cached, ReadMode::Mapped] {
+        let disk = SimDisk::new(1);
+        let builder = Db::builder("/store").disk(disk).background(false).read_mode(mode);
+        let db = builder.memory_budget(1 << 20).open().unwrap();
+        let ks = db.keyspace("a").unwrap();
+        for n in 0..ROWS {
+            // Each in an extent of its own.
+            ks.insert(n.to_be_bytes(), vec![n as u8; 3000]).unwrap();
+        }
+        db.checkpoint().unwrap();
+        let (snapshot, before) = (db.snapshot(), db.stats().memory);
+        let get = |n: u64| snapshot.get(&ks, n.to_be_bytes()).unwrap().unwrap();
+        for n in 0..ROWS {
+            get(n);
+        }
+        let read = db.stats().memory;
+        assert!(read.blocks_held < before.blocks_held + 8 * BLOCK_BYTES, "nobody has them: {read:?}");
+        let kept: Vec<_> = (0..ROWS).map(get).collect();
+        let held = db.stats().memory;
+        if mode == ReadMode::Cached {
+            assert!(
+                held.cache < held.cache_max && held.blocks_held > ROWS * BLOCK_BYTES - held.cache,
+                "{held:?}"
+            );
+            assert!(held.blocks_held < (ROWS + 100) * BLOCK_BYTES, "{held:?}");
+            assert!(held.total() >= held.blocks_held + held.cache);
+        } else {
+            assert!(held.blocks_held < before.blocks_held + 8 * BLOCK_BYTES, "{held:?}");
+        }
+        let text = db.stats().to_prometheus();
+        let held_text = format!("\nseawall_memory_bytes{{part=\"blocks_held\"}} {}\n", held.blocks_held);
+        let mode_text = format!("\nseawall_read_mapped {}\n", u64::from(mode == ReadMode::Mapped));
+        assert!(text.contains(&held_text) && text.contains(&mode_text), "{text}");
+        assert!(kept.iter().zip(0..ROWS).all(|(found, n)| **found == *vec![n as u8; 3000]));
+        drop(kept);
+        let after = db.stats().memory;
+        assert!(after.blocks_held < before.blocks_held + 8 * BLOCK_BYTES, "{after:?}");
+    }
+}

@@ -104,7 +104,7 @@ pub fn required() -> Vec<String> {
         "prepared committed",
         "prepared rolled back",
         "keyspace made by a prepared transaction",
-        "vote on a streamed value refused",
+        "prepared with streamed values",
         "refused for what is prepared",
         "xid given twice refused",
         "opposite outcome refused",

@@ -1,5 +1,5 @@
-//! What the exploration of interleavings switches on in the commit path. Compiled only with `--cfg seawall_shuttle`; the
-//! tests are in `shuttle_tests`.
+//! What the exploration of interleavings switches on in the commit path and in the tree. Compiled only with
+//! `--cfg seawall_shuttle`; the tests are in `shuttle_tests` and `tree/shuttle_tests`.
 
 use std::cell::Cell;
 
@@ -40,6 +40,16 @@ pub(crate) enum Misorder {
     OverlookCircle,
     /// Folded deltas leave the view before the root that holds their rows is there.
     DropBeforeRoot,
+    /// The file is cut, or a hole made, while somebody streams a value in.
+    CutBesideStreams,
+    /// Somebody begins to stream a value in while the file is cut, or a hole made.
+    StreamBesideCut,
+    /// A hole is made in what was free some time ago.
+    PunchUnseen,
+    /// The file is cut where its used part ended some time ago.
+    CutUnseen,
+    /// The cache tells blocks apart by their place alone.
+    CacheByPlace,
 }
 
 std::thread_local! {

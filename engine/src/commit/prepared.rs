@@ -14,6 +14,11 @@
 //! than a row is in memory alone: the [`Table`](table::Table) of what others must not change meanwhile, which recovery
 //! makes again from the rows.
 //!
+//! *Streamed values.* The row names their extents, which belong to no tree until the commit (S4): while it is in doubt they
+//! stay set aside, after a crash because recovery goes through the rows before it allocates anything, and through the votes
+//! in the log. A commit's record names them as any commit's does. A rollback gives them up: the checkpoint that has it
+//! buries them, so they are used again only when no crash can bring the row back.
+//!
 //! *Forced writes.* The vote 1, the commit 1, the rollback 0 (presumed abort: lost in a crash, the coordinator, which knows
 //! nothing of the transaction either, asks for it again), read-only 0. The writes go into the log twice, with the vote
 //! and with the commit; in exchange a commit's record is complete: whoever reads the log, from wherever, needs no vote
@@ -119,8 +124,8 @@ impl Prepared {
         self.branch.placed_at()
     }
 
-    /// Bytes that it takes in the store until its end: its writes, what it has read, and their keys. It holds no log back
-    /// once a checkpoint has passed.
+    /// Bytes that it takes in the store until its end: its writes, what it has read, and their keys; of streamed values, what
+    /// names their extents. It holds no log back once a checkpoint has passed.
     pub fn pinned_bytes(&self) -> u64 {
         self.branch.bytes
     }
@@ -356,11 +361,6 @@ impl Core {
         is_serializable: bool,
     ) -> Result<(Arc<Branch>, Arc<Pending>)> {
         self.check_writable()?;
-        if !set.naming().is_empty() {
-            // Nothing would keep their extents until the outcome.
-            let what = "a transaction with streamed values cannot be prepared yet: insert them as slices";
-            return Err(Error::BadInput(what.to_owned()));
-        }
         let row = PreparedRow {
             serial: self.sequencer.next_serial(),
             lsn: self.log.next_lsn().0,
@@ -407,7 +407,12 @@ impl Core {
         if !(ending == Ending::Commit && self.options.has(Mutation::KeepPrepared)) {
             builder.outcome(&branch.xid, completion);
         }
-        self.place_ending(branch, builder.finish(), ending, durability)
+        let mut record = builder.finish();
+        if !ending.applies() && ending != Ending::Forget {
+            // No tree will have them: the next checkpoint buries their extents.
+            record = record.giving_up(branch.set.large());
+        }
+        self.place_ending(branch, record, ending, durability)
     }
 
     /// What is in doubt as the store is opened: it is respected before anybody reads or writes.

@@ -114,22 +114,33 @@ impl Core {
         self.check_writable()?;
         let deltas = self.reads.deltas();
         self.throttle(&deltas, &set)?;
-        // V2: from here on only a fold may free them, unless there comes to be no record.
         let naming = set.naming().to_vec();
-        if !self.options.has(Mutation::FreeStreamed) {
-            naming.iter().for_each(|is_named| is_named.store(true, Ordering::Release));
-        }
-        let placed = if set.is_blind && set.has_adds() {
-            self.place_adds(&set, touched, durability)
-        } else {
-            self.sequencer.commit(set, touched, seen, durability)
-        };
-        if placed.as_ref().is_err_and(Error::is_without_effect) {
-            naming.iter().for_each(|is_named| is_named.store(false, Ordering::Release));
-        }
+        let placed = self.name_values(&naming, || {
+            if set.is_blind && set.has_adds() {
+                self.place_adds(&set, touched, durability)
+            } else {
+                self.sequencer.commit(set, touched, seen, durability)
+            }
+        });
         let pending = self.placed(placed, &deltas)?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         Ok(pending)
+    }
+
+    /// A record takes its place that names streamed values. V2: from then on only a fold may free them, unless there comes to
+    /// be no record.
+    fn name_values(
+        &self,
+        naming: &[Arc<std::sync::atomic::AtomicBool>],
+        place: impl FnOnce() -> Result<Arc<Pending>>,
+    ) -> Result<Arc<Pending>> {
+        let note = |is_named| naming.iter().for_each(|named| named.store(is_named, Ordering::Release));
+        note(!self.options.has(Mutation::FreeStreamed));
+        let placed = place();
+        if placed.as_ref().is_err_and(Error::is_without_effect) {
+            note(false);
+        }
+        placed
     }
 
     fn placed(&self, placed: Result<Arc<Pending>>, deltas: &DeltaBytes) -> Result<Arc<Pending>> {
@@ -159,7 +170,8 @@ impl Core {
         self.throttle(&deltas, &record)?;
         let limits = Limits { count: self.options.prepared_max, bytes: self.options.prepared_bytes_max };
         let role = Role::Prepare(branch, seen, limits);
-        self.placed(self.sequencer.commit_as(role, record, touched, durability), &deltas)
+        let place = || self.sequencer.commit_as(role, record, touched, durability);
+        self.placed(self.name_values(branch.set.naming(), place), &deltas)
     }
 
     /// An outcome takes its place. One that gives back is not slowed.
@@ -267,6 +279,7 @@ impl Core {
             deltas_frozen: deltas.bytes.saturating_sub(deltas.active),
             deltas_pinned: deltas.pinned,
             cache: tree.cache_bytes,
+            blocks_held: tree.held_bytes,
             mapped_index: tree.mapped_index_bytes,
             mapped: tree.mapped_bytes,
             transactions: self.memory.transactions.load(Ordering::Relaxed),

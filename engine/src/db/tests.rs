@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::record::{Builder, Compression};
+#[cfg(not(feature = "zstd"))]
+use crate::record::Builder;
+use crate::record::Compression;
 use seawall_wal::SimDisk;
 
 fn open(disk: &Arc<SimDisk>) -> Db {

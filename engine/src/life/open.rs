@@ -27,14 +27,15 @@ use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;
 use crate::read::view::{Reads, View};
-use crate::record::{WriteSet, has_large};
+use crate::record::{BRANCHES, BranchRow, WriteSet, may_name_large};
 use crate::stats::{Counters, Event};
 use crate::sync::AtomicBool;
 use crate::tree::{LargeValue, Root, Superblock, TreeStore};
 use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
 use seawall_wal::disk::{Lock, Open};
-use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Wal};
+use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Slice, Wal};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -336,6 +337,9 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     Ok(Db::new(handle))
 }
 
+/// What names the streamed values of each prepared transaction, by its xid's key.
+type InDoubt = BTreeMap<Vec<u8>, Vec<Slice>>;
+
 /// Redo: every transaction in the log from the checkpoint on, in order.
 struct Replay<'a> {
     options: &'a Options,
@@ -357,6 +361,7 @@ impl Replay<'_> {
         let own_max = self.options.replay_bytes_max;
         let bytes_max = own_max.unwrap_or_else(|| self.memory.replay_max(self.reads.store.space_map_bytes()));
         let mut has_looked_ahead = false;
+        let mut in_doubt = self.values_in_doubt()?;
         self.log.replay(from, &mut |record| {
             // A replay position is a frame's beginning.
             let is_boundary = std::mem::replace(&mut frame, record.frame) < record.frame;
@@ -374,7 +379,7 @@ impl Replay<'_> {
                 }
                 active = Arc::clone(&self.reads.view().active);
             }
-            self.apply(&record, &active, &mut gathered)?;
+            self.apply(&record, &active, &mut gathered, &mut in_doubt)?;
             if active.is_worth_absorbing(&gathered) {
                 active.absorb(&mut gathered);
             }
@@ -385,7 +390,83 @@ impl Replay<'_> {
         Ok(end.max(from))
     }
 
-    fn apply(&self, record: &RecordRef<'_>, active: &Delta, gathered: &mut Gathered) -> Result<()> {
+    /// The streamed values of what the tree has in doubt. They are set aside before anything is allocated (S4).
+    fn values_in_doubt(&self) -> Result<InDoubt> {
+        let (store, root) = (&self.reads.store, Arc::clone(&self.reads.view().root));
+        let mut in_doubt = InDoubt::new();
+        let mut rows = store.cursor(&root, BRANCHES);
+        while rows.advance()? {
+            let damaged = |what| Error::Corruption {
+                file: store.path().to_owned(),
+                offset: 0,
+                lsn: None,
+                what: format!("a prepared transaction: {what}"),
+            };
+            match BranchRow::decode(&rows.value()?) {
+                Some(BranchRow::Prepared(row)) => {
+                    self.doubt(rows.key(), &row.set, &mut in_doubt, damaged)?;
+                }
+                Some(BranchRow::Completed(_)) => {}
+                None => return Err(damaged("what is kept of it is damaged".to_owned())),
+            }
+        }
+        Ok(in_doubt)
+    }
+
+    /// What is prepared is in doubt.
+    fn doubt(
+        &self,
+        xid: &[u8],
+        set: &WriteSet,
+        in_doubt: &mut InDoubt,
+        damaged: impl Fn(String) -> Error,
+    ) -> Result<()> {
+        let values: Vec<Slice> = set.large().collect();
+        if !values.is_empty() {
+            self.set_aside_prepared(&values, damaged)?;
+            in_doubt.insert(xid.to_vec(), values);
+        }
+        Ok(())
+    }
+
+    fn set_aside_prepared(&self, values: &[Slice], damaged: impl Fn(String) -> Error) -> Result<()> {
+        for value in values.iter().filter(|_| !self.options.has(Mutation::RestoreUnreserved)) {
+            let value = LargeValue::decode(value.clone()).map_err(&damaged)?;
+            self.reads.store.set_aside(&value)?;
+        }
+        Ok(())
+    }
+
+    /// A transaction votes in this record, or ends in it; with one that is rolled back its streamed values are given up.
+    fn follow_branch(
+        &self,
+        record: &RecordRef<'_>,
+        set: WriteSet,
+        in_doubt: &mut InDoubt,
+    ) -> Result<WriteSet> {
+        let (xid, row) = match set.branch() {
+            Some((xid, row)) if record.lsn >= self.applied => (xid.to_vec(), row),
+            _ => return Ok(set),
+        };
+        match row {
+            BranchRow::Prepared(row) => {
+                self.doubt(&xid, &row.set, in_doubt, |flaw| self.damaged(record, flaw))?;
+                Ok(set)
+            }
+            BranchRow::Completed(completion) => {
+                let values = in_doubt.remove(&xid).unwrap_or_default();
+                Ok(if completion.applies() { set } else { set.giving_up(values) })
+            }
+        }
+    }
+
+    fn apply(
+        &self,
+        record: &RecordRef<'_>,
+        active: &Delta,
+        gathered: &mut Gathered,
+        in_doubt: &mut InDoubt,
+    ) -> Result<()> {
         let damaged = |what| self.damaged(record, what);
         if record.kind != Kind::TRANSACTION {
             return Err(damaged(format!("a record of kind {}, which no transaction is", record.kind.0)));
@@ -396,6 +477,7 @@ impl Replay<'_> {
             self.catalogue.note_used(*id);
         }
         self.set_aside(record, &set)?;
+        let set = self.follow_branch(record, set, in_doubt)?;
         if record.lsn >= self.applied || self.options.has(Mutation::RedoApplied) {
             active.gather(&set, record.lsn, gathered);
         }
@@ -427,11 +509,15 @@ impl Replay<'_> {
     /// Sets aside what the records from there on name.
     fn set_aside_from(&self, from: Lsn) -> Result<()> {
         self.log.replay(from, &mut |record| {
-            if record.kind != Kind::TRANSACTION || !has_large(record.payload) {
+            if record.kind != Kind::TRANSACTION || !may_name_large(record.payload) {
                 return Ok(());
             }
             let set = WriteSet::decode(record.payload.to_vec());
             let set = set.map_err(|malformed| self.damaged(&record, malformed.to_string()))?;
+            if let Some((_, BranchRow::Prepared(row))) = set.branch().filter(|_| record.lsn >= self.applied) {
+                let values: Vec<Slice> = row.set.large().collect();
+                self.set_aside_prepared(&values, |flaw| self.damaged(&record, flaw))?;
+            }
             self.set_aside(&record, &set)
         })
     }

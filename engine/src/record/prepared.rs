@@ -71,6 +71,11 @@ impl PreparedRow {
 }
 
 impl Completion {
+    /// Whether the record that says so makes the writes.
+    pub(crate) fn applies(&self) -> bool {
+        matches!(self.outcome, 1 | 4)
+    }
+
     pub(crate) fn encode(&self) -> [u8; COMPLETION_BYTES] {
         let mut out = [0; COMPLETION_BYTES];
         let parts =

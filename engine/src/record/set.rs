@@ -1,6 +1,8 @@
 //! What the operations of one payload come to.
 
-use super::{ADD, Effect, Malformed, OpPlace, REMOVE_RANGE, SET, decode_places, decode_places_of};
+use super::{
+    ADD, BRANCHES, BranchRow, Effect, Malformed, OpPlace, REMOVE_RANGE, SET, decode_places, decode_places_of,
+};
 use crate::cover::{Cover, Span};
 use crate::number::number_of;
 use seawall_wal::Slice;
@@ -22,6 +24,9 @@ pub(crate) struct WriteSet {
     has_adds: bool,
     /// Of the large values in it: set before a record may name them.
     pub(super) naming: Vec<Arc<AtomicBool>>,
+    /// What names the extents of large values that will not be put after all: those of a prepared transaction whose end
+    /// this is.
+    given_up: Vec<Slice>,
     /// Adds what it adds wherever the rows stand by then, and overwrites whatever else is there.
     pub(crate) is_blind: bool,
     flaw: Option<Malformed>,
@@ -73,6 +78,7 @@ impl WriteSet {
             dropped,
             has_adds,
             naming: Vec::new(),
+            given_up: Vec::new(),
             is_blind: false,
             flaw,
         }
@@ -133,6 +139,26 @@ impl WriteSet {
     /// Of each large value, what says that a record may name it.
     pub(crate) fn naming(&self) -> &[Arc<AtomicBool>] {
         &self.naming
+    }
+
+    /// With it, large values that a record before it named are given up.
+    pub(crate) fn giving_up(mut self, values: impl IntoIterator<Item = Slice>) -> WriteSet {
+        // Copies: what they lie in may be long.
+        self.given_up.extend(values.into_iter().map(|value| Slice::from(value.to_vec())));
+        self
+    }
+
+    /// What names the extents of each large value that is given up with it.
+    pub(crate) fn given_up(&self) -> &[Slice] {
+        &self.given_up
+    }
+
+    /// The xid's key of the transaction that votes or ends with it, and what it says of that one.
+    pub(crate) fn branch(&self) -> Option<(&[u8], BranchRow)> {
+        // No keyspace of rows has a higher id.
+        let row = self.rows.last().filter(|row| row.keyspace == BRANCHES)?;
+        let range = row.value_at as usize..(row.value_at + row.value_bytes) as usize;
+        Some((self.key_of(row).1, BranchRow::decode(self.payload.get(range)?)?))
     }
 
     /// The ranges that are cleared, by keyspace: before the rows are set.

@@ -178,9 +178,9 @@ impl Ahead {
                     Err(error) => Err(crate::error::same_io(error)),
                 };
                 let verified = self.store.verify_read(&ptr, bytes, read);
-                let block = verified
-                    .and_then(|()| self.store.parse(self.store.arena.copy_of(bytes), &ptr, self.keyspace));
-                self.arrived.insert(id(&ptr), block);
+                let parse =
+                    |()| self.store.parse_uncounted(self.store.arena.copy_of(bytes), &ptr, self.keyspace);
+                self.arrived.insert(id(&ptr), verified.and_then(parse).map(Arc::new));
             }
             if let Some(reader) = &mut self.reader {
                 reader.keep(buf);

@@ -19,9 +19,12 @@ use super::bytes::{array_at, put, u16_at, u32_at, u64_at};
 use super::codec::decompress;
 use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
 use super::stream::LIST_BYTES_MAX;
+use crate::memory::Charge;
 use seawall_wal::disk::BlockBytes;
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// The size that blocks are packed to; one grid block. Larger only if a single entry does not fit.
 pub(super) const TARGET_BYTES: usize = seawall_wal::disk::BLOCK_BYTES;
@@ -185,6 +188,9 @@ pub(super) struct Block {
     /// What each entry's suffix begins with: a search compares these, which lie side by side, and mostly needs to look
     /// at a single entry.
     heads: Box<[u32]>,
+    /// Its memory, until it is gone.
+    #[allow(dead_code, reason = "kept to be dropped")]
+    charge: Option<Charge>,
 }
 
 /// The first four bytes of a suffix, as a number: of two suffixes the lower never has the higher head.
@@ -217,6 +223,7 @@ impl Block {
             slots: 0,
             wide: false,
             heads: [].into(),
+            charge: None,
         }
     }
 
@@ -240,7 +247,7 @@ impl Block {
             return Err(format!("{count} entries do not fit in {used} bytes"));
         }
         let (prefix, heads) = (HEADER_BYTES..slots, [].into());
-        let mut block = Block { bytes, ptr, keyspace, count, prefix, slots, wide, heads };
+        let mut block = Block { bytes, ptr, keyspace, count, prefix, slots, wide, heads, charge: None };
         block.check_entries(slots_end.unwrap_or(used), used)?;
         block.heads = (0..count).map(|index| head(block.suffix(index))).collect();
         Ok(block)
@@ -328,6 +335,12 @@ impl Block {
     /// Bytes that the block takes in memory beside its own struct, what makes searching quick included, what is mapped not.
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes.memory_bytes() + size_of_val(&*self.heads)
+    }
+
+    /// Counts its memory among that of all blocks, but for one that is mapped.
+    pub(super) fn counted(mut self, all: &Arc<AtomicU64>) -> Block {
+        self.charge = (self.bytes.heap_bytes() > 0).then(|| Charge::of(all, self.memory_bytes() as u64));
+        self
     }
 
     /// Whether it is smaller in the file than in memory.

@@ -5,6 +5,8 @@
 
 use super::block::Block;
 use super::ptr::Ptr;
+#[cfg(seawall_shuttle)]
+use crate::commit::explored::{Misorder, errs};
 use quick_cache::sync::{Cache as QuickCache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 use std::hash::{BuildHasher, Hasher};
@@ -20,6 +22,10 @@ pub(super) struct CacheKey {
 
 impl CacheKey {
     fn of(ptr: &Ptr) -> CacheKey {
+        #[cfg(seawall_shuttle)]
+        if errs(Misorder::CacheByPlace) {
+            return CacheKey { offset: ptr.offset, birth: 0, checksum: 0 };
+        }
         CacheKey { offset: ptr.offset, birth: ptr.birth, checksum: ptr.checksum }
     }
 }
@@ -148,6 +154,11 @@ impl Cache {
     /// Bytes in use.
     pub(super) fn bytes(&self) -> u64 {
         self.blocks.weight()
+    }
+
+    /// Of these, the blocks' own. Takes all locks, one after another.
+    pub(super) fn block_bytes(&self) -> u64 {
+        self.blocks.weight().saturating_sub(self.blocks.len() as u64 * ENTRY_BYTES)
     }
 
     /// What is beyond it goes at once.

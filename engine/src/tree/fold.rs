@@ -303,7 +303,7 @@ impl Fold {
         if let Some(copy) = copy {
             let block =
                 Block::parse(copy, ptr, keyspace).map_err(|flaw| self.store.corruption(ptr.offset, flaw))?;
-            self.store.cache.insert(&Arc::new(block));
+            self.store.cache.insert(&Arc::new(block.counted(&self.store.memory.blocks)));
             self.cached.push(ptr);
         }
         Ok(ptr)

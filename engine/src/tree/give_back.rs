@@ -13,6 +13,8 @@ use super::ptr::GRID;
 use super::space::{Extent, Space};
 use super::superblock::{SLOT_BYTES, Superblock};
 use super::{Latest, Result, Root, TreeStore};
+#[cfg(seawall_shuttle)]
+use crate::commit::explored::{Misorder, errs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -88,6 +90,8 @@ impl TreeStore {
             return;
         }
         let is_free = self.space.lock().used_end() <= target;
+        #[cfg(seawall_shuttle)]
+        let is_free = is_free || errs(Misorder::CutUnseen);
         if is_free && self.file.set_len(target).is_ok() {
             self.space.lock().cut(target);
             self.end.store(target, Ordering::Release);
@@ -99,12 +103,15 @@ impl TreeStore {
     fn punch_holes(&self, keep: u64) {
         let keep = keep.max(self.reserve());
         let punches_dead = self.is_punching_early.load(Ordering::Relaxed);
+        let believes = punches_dead;
+        #[cfg(seawall_shuttle)]
+        let believes = believes || errs(Misorder::PunchUnseen);
         let extents = self.space.lock().to_punch(keep, HOLE_BYTES_MIN, HOLES_MAX, punches_dead);
         for extent in extents {
             // Who streams a value in may have taken it since, and would write into it now.
             let begins = {
                 let mut space = self.space.lock();
-                (space.is_free(extent) || punches_dead) && space.begin_cut()
+                (believes || space.is_free(extent)) && space.begin_cut()
             };
             if !begins {
                 continue;

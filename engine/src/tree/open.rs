@@ -9,7 +9,7 @@ use super::superblock::{FORMAT_VERSION, Refusal, SLOT_BYTES, Superblock};
 use super::walk::Walker;
 use super::{Error, Latest, Memory, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoot, TreeStore, freemap};
 use crate::ReadMode;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use seawall_wal::disk::BlockArena;
 use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;

@@ -9,12 +9,14 @@
 //! - S3: free, dead and live extents never overlap: what is given back twice is an error, not a free extent.
 //! - S4: what is *set aside*, for a value that a transaction streams in, belongs to no tree yet. A log record may name it,
 //!   so nothing else takes it; but the free map that a checkpoint writes has it as free. So after a crash it is, unless
-//!   redo finds it named and sets it aside again, before anything is allocated.
+//!   redo finds it named, in the log or by what is prepared, and sets it aside again, before anything is allocated.
 //!
 //! All of this is in memory; a checkpoint writes it out as one block (see `freemap`). Every lock on it is short.
 
 use super::mapped::Known;
 use super::ptr::{FIRST_BLOCK, Flaw, GRID, Ptr};
+#[cfg(seawall_shuttle)]
+use crate::commit::explored::{Misorder, errs};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -387,8 +389,11 @@ impl Space {
 
     /// A stream begins, unless the file is being cut.
     pub(super) fn begin_stream(&mut self) -> bool {
-        self.streams += usize::from(!self.is_cutting);
-        !self.is_cutting
+        let is_cutting = self.is_cutting;
+        #[cfg(seawall_shuttle)]
+        let is_cutting = is_cutting && !errs(Misorder::StreamBesideCut);
+        self.streams += usize::from(!is_cutting);
+        !is_cutting
     }
 
     pub(super) fn end_stream(&mut self) {
@@ -397,8 +402,11 @@ impl Space {
 
     /// The file is about to be cut: false while a stream may write where it would be.
     pub(super) fn begin_cut(&mut self) -> bool {
-        self.is_cutting = self.streams == 0;
-        self.is_cutting
+        let is_alone = self.streams == 0;
+        #[cfg(seawall_shuttle)]
+        let is_alone = is_alone || errs(Misorder::CutBesideStreams);
+        self.is_cutting = is_alone;
+        is_alone
     }
 
     pub(super) fn end_cut(&mut self) {

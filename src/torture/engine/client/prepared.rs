@@ -66,6 +66,7 @@ impl Client {
         let xid = self.named()?;
         let is_large =
             |change: &Change| matches!(change, Change::Row(_, _, Some(v)) if v.len() >= STREAMED_MIN);
+        let has_large = changes.iter().any(is_large);
         let branch = Box::new(Branch { changes, reads, ended: None });
         let prepared = match tx.prepare(xid.clone()) {
             Ok(Vote::Prepared(prepared)) => prepared,
@@ -75,11 +76,6 @@ impl Client {
                 self.history().attempt(Some(lsn), vec![Change::Prepare(xid, branch)]);
                 return Err(Error::CommitUnknown { lsn }.into());
             }
-            // Streamed values are refused for now: nothing has happened.
-            Err(Error::BadInput(_)) if branch.changes.iter().any(is_large) => {
-                self.hit("vote on a streamed value refused");
-                return Ok(());
-            }
             Err(error) => return Err(error.into()),
         };
         self.check_allowed(&branch.changes)?;
@@ -87,6 +83,9 @@ impl Client {
         let lsn = self.history().attempt(Some(prepared.placed_at()), vec![Change::Prepare(xid, branch)]);
         self.history().promise(lsn, Durability::Synced);
         self.hit("prepared");
+        if has_large {
+            self.hit("prepared with streamed values");
+        }
         if makes_keyspace {
             self.hit("keyspace made by a prepared transaction");
         }
