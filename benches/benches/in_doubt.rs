@@ -165,7 +165,9 @@ fn beside_recover(full: &Side) {
     };
     let (mut ratios, mut lists) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (alone, _) = beside(&|| drop(black_box((0..black_box(PREPARED)).fold(0, u64::wrapping_add))));
+        let (alone, _) = beside(&|| {
+            black_box((0..black_box(PREPARED)).fold(0, u64::wrapping_add));
+        });
         let (listing, list) = beside(&|| assert_eq!(full.db.prepared().count() as u64, PREPARED));
         ratios.push(listing / alone);
         lists.push(list);
