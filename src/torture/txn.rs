@@ -1,7 +1,7 @@
 //! Atomic commit under torture: whole systems. Every node is a process of its own, with a real store on a simulated disk, its
 //! host, and a network between them that delays, loses, repeats and reorders, and is cut one way or both. Nodes lose power
 //! at any call to their disk, and may fail again while they recover; and some that were thought dead go on beside the process
-//! that has taken their place ([`ghosts`]). Clients at any node begin transactions over several.
+//! that has taken their place (`ghosts`). Clients at any node begin transactions over several.
 //!
 //! At all times a store shows a transaction whole or not at all. Once nodes are back and messages flow, every transaction
 //! ends, in all of its stores or in none, as its client was told; nothing is in doubt, no lock is left, no record is kept; and
