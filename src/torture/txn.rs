@@ -1,23 +1,26 @@
 //! Atomic commit under torture: whole systems. Every node is a process of its own, with a real store on a simulated disk, its
 //! host, and a network between them that delays, loses, repeats and reorders, and is cut one way or both. Nodes lose power
-//! at any call to their disk, and may fail again while they recover. Clients at any node begin transactions over several.
+//! at any call to their disk, and may fail again while they recover; and some that were thought dead go on beside the process
+//! that has taken their place (`ghosts`). Clients at any node begin transactions over several.
 //!
 //! At all times a store shows a transaction whole or not at all. Once nodes are back and messages flow, every transaction
 //! ends, in all of its stores or in none, as its client was told; nothing is in doubt, no lock is left, no record is kept; and
 //! another power cut of all nodes then changes nothing.
 
 use super::SeedReport;
+use ghosts::{Ghosts, answers_for_successor};
 use model::{Begun, Model, marks};
 use node::{Mistake, Node, Up};
 use seawall_engine::mutation::Mutation as EngineMutation;
 use seawall_engine::{Error, Readable};
 use seawall_txn::mutation::{Mutation, Unsynced};
-use seawall_txn::{Group, KEYSPACE, Message, NodeId, Notice, Participant, Plan, Protocol, TxnId};
+use seawall_txn::{Decision, Group, KEYSPACE, Message, NodeId, Notice, Participant, Plan, Protocol, TxnId};
 use seawall_wal::disk::sim::{CrashStyle, Fault, Op};
 use seawall_wal::runtime::{Rng, SimRuntime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+mod ghosts;
 mod model;
 mod node;
 
@@ -27,13 +30,18 @@ type Violation = String;
 /// Steps after which a healed system must have come to rest.
 const ROUNDS_MAX: u32 = 3000;
 
+/// For so long earlier incarnations go on when everything else has come to rest.
+const GHOST_ROUNDS: u32 = 12;
+
 /// Machines' mistakes that this simulation finds as well; the others' models are in `txn/tests`.
-const MACHINES: [(&str, Mutation); 5] = [
+const MACHINES: [(&str, Mutation); 7] = [
     ("vote-early", Mutation::VoteEarly),
     ("decide-early", Mutation::DecideEarly),
     ("forget-early", Mutation::ForgetEarly),
     ("abort-prepared", Mutation::AbortPrepared),
     ("decide-by-few", Mutation::DecideByFew),
+    ("ignore-epoch", Mutation::IgnoreFence),
+    ("answer-for-successor", Mutation::AnswerForSuccessor),
 ];
 const PREPARE_UNSYNCED: &str = "prepare-unsynced";
 
@@ -82,6 +90,13 @@ pub fn required() -> Vec<String> {
         "checkpoint",
         "checkpoint with something prepared",
         "in the way of a prepared one",
+        "order from before a crash refused",
+        "earlier incarnation goes on",
+        "earlier incarnation heard again",
+        "earlier incarnation begins a transaction",
+        "earlier incarnation told that it is over",
+        "earlier incarnation's disk has failed it",
+        "order of an earlier incarnation refused",
     ]
     .iter()
     .map(|name| format!("txn: {name}"))
@@ -94,6 +109,7 @@ struct World {
     nodes: BTreeMap<NodeId, Node>,
     network: Vec<Message>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    ghosts: Ghosts,
     now: u64,
     protocol: Protocol,
     acceptors: Vec<NodeId>,
@@ -127,6 +143,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         nodes,
         network: Vec::new(),
         cut: BTreeSet::new(),
+        ghosts: Ghosts::new(seed),
         now: 0,
         protocol,
         model: Model::default(),
@@ -177,6 +194,7 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), Violation> {
+        self.haunt()?;
         match self.rng.below(100) {
             0..=11 => self.begin(),
             12..=56 => self.deliver(),
@@ -248,7 +266,16 @@ impl World {
             return Ok(());
         }
         let number = self.model.begun.len() as u64;
-        let Some(up) = self.nodes.get_mut(&at).and_then(|node| node.up.as_mut()) else { return Ok(()) };
+        let as_ghost = self.is_asked_as_ghost(at);
+        if as_ghost {
+            // Its own store is out of its reach.
+            participants.retain(|id| *id != at);
+            if participants.is_empty() {
+                return Ok(());
+            }
+            self.hit("earlier incarnation begins a transaction");
+        }
+        let Some(up) = self.up_at(at, as_ghost) else { return Ok(()) };
         up.sequence += 1;
         let txn = TxnId { coordinator: at, epoch: up.epoch, sequence: up.sequence };
         let mut writes = Vec::new();
@@ -298,11 +325,19 @@ impl World {
         self.say(|| format!("{txn} begins at {at}, number {number}, over {participants:?}, {name}"));
         let plan =
             Plan { protocol: self.protocol, group: Arc::new(Group { participants, acceptors }), merged };
-        if let Some(up) = self.nodes.get_mut(&at).and_then(|node| node.up.as_mut()) {
+        let now = self.now;
+        if let Some(up) = self.up_at(at, as_ghost) {
             // If its store has just failed nobody is told anything.
-            let _ = up.host.start(self.now, txn, plan);
+            let _ = up.host.start(now, txn, plan);
         }
         self.collect()
+    }
+
+    fn up_at(&mut self, id: NodeId, as_ghost: bool) -> Option<&mut Up> {
+        match as_ghost {
+            true => self.ghosts.all.get_mut(&id).map(|ghost| &mut ghost.up),
+            false => self.nodes.get_mut(&id)?.up.as_mut(),
+        }
     }
 
     /// Some message arrives, or is lost, or arrives and is still on its way.
@@ -332,9 +367,7 @@ impl World {
         self.now += 50;
         self.say(|| format!("{} -> {}: {} {:?}", message.from, message.to, message.txn, message.body));
         self.note(message.to.0 ^ message.txn.sequence << 8 ^ self.now << 16);
-        if let Some(up) = self.nodes.get_mut(&message.to).and_then(|node| node.up.as_mut()) {
-            up.host.receive(self.now, message);
-        }
+        self.hand_over(message)?;
         self.collect()
     }
 
@@ -352,12 +385,14 @@ impl World {
     }
 
     fn pass_time(&mut self) -> Result<(), Violation> {
-        let due = self.nodes.values().filter_map(|node| node.up.as_ref()).map(|up| up.host.next_due()).min();
-        if let Some(due) = due {
+        let ghosts = self.ghosts.all.values().map(|ghost| &ghost.up);
+        let all = self.nodes.values().filter_map(|node| node.up.as_ref()).chain(ghosts);
+        if let Some(due) = all.map(|up| up.host.next_due()).min() {
             self.now = self.now.max(due.min(self.now + 1_000_000));
         }
-        for node in self.nodes.values_mut() {
-            if let Some(up) = node.up.as_mut().filter(|up| up.host.next_due() <= self.now) {
+        let ghosts = self.ghosts.all.values_mut().map(|ghost| &mut ghost.up);
+        for up in self.nodes.values_mut().filter_map(|node| node.up.as_mut()).chain(ghosts) {
+            if up.host.next_due() <= self.now {
                 up.host.tick(self.now);
             }
         }
@@ -366,37 +401,62 @@ impl World {
 
     /// What hosts have for the network, and for clients.
     fn collect(&mut self) -> Result<(), Violation> {
-        let mut down = Vec::new();
         let mut counts = Vec::new();
+        let mut said = Vec::new();
         for (&id, node) in &mut self.nodes {
             let Some(up) = node.up.as_mut() else { continue };
             self.network.extend(up.host.take_outgoing());
-            for notice in up.host.take_notices() {
-                match notice {
-                    Notice::Outcome { txn, decision, cause } => {
-                        counts.push("told");
-                        if cause.is_some() {
-                            counts.push("refused");
-                        }
-                        if cause.is_some_and(|cause| {
-                            matches!(cause, seawall_txn::Error::Engine(Error::PreparedConflict { .. }))
-                        }) {
-                            counts.push("in the way of a prepared one");
-                        }
-                        if super::is_tracing() {
-                            self.report.trace.push(format!("          client of {txn}: {decision:?}"));
-                        }
-                        self.model.told(txn, decision)?;
+            said.extend(up.host.take_notices().into_iter().map(|notice| (id, false, notice)));
+        }
+        for (&id, ghost) in &mut self.ghosts.all {
+            let messages = ghost.up.host.take_outgoing();
+            if let Some(message) = messages.iter().find(|message| answers_for_successor(message)) {
+                let (epoch, txn, body) = (message.epoch, message.txn, &message.body);
+                return Err(format!("{id}'s incarnation {epoch} answers for {txn}: {body:?}"));
+            }
+            if !ghost.is_cut {
+                self.network.extend(messages.into_iter().filter(|message| message.txn.coordinator == id));
+            }
+            said.extend(ghost.up.host.take_notices().into_iter().map(|notice| (id, true, notice)));
+        }
+        let mut down = Vec::new();
+        for (id, is_ghost, notice) in said {
+            match notice {
+                Notice::Outcome { txn, decision, cause } => {
+                    counts.push("told");
+                    if cause.is_some() {
+                        counts.push("refused");
                     }
-                    Notice::Unknown { .. } => counts.push("unknown to its client"),
-                    Notice::Down { .. } => down.push(id),
-                    Notice::Damage { txn, participant, .. } => {
-                        return Err(format!("{txn}: damage at {participant}, and no person did it"));
+                    if cause.is_some_and(|cause| {
+                        matches!(cause, seawall_txn::Error::Engine(Error::PreparedConflict { .. }))
+                    }) {
+                        counts.push("in the way of a prepared one");
                     }
-                    Notice::Violation { node, txn, what } => return Err(format!("{txn} at {node}: {what}")),
-                    Notice::Fenced { node, .. } => return Err(format!("{node} is fenced, and runs once")),
-                    _ => {}
+                    self.say(|| format!("client of {txn}: {decision:?}"));
+                    if is_ghost && decision == Decision::Abort {
+                        // Only what it presumes, and no store's: others may have forgotten all of it by now.
+                        counts.push("client of an earlier incarnation told abort");
+                        continue;
+                    }
+                    self.model.told(txn, decision)?;
                 }
+                Notice::Unknown { .. } => counts.push("unknown to its client"),
+                Notice::Down { .. } | Notice::Fenced { .. } if is_ghost => {
+                    let is_fenced = matches!(notice, Notice::Fenced { .. });
+                    counts.push(match is_fenced {
+                        true => "earlier incarnation told that it is over",
+                        false => "earlier incarnation's disk has failed it",
+                    });
+                    self.say(|| format!("{id}: its earlier incarnation ends"));
+                    self.ghosts.all.remove(&id);
+                }
+                Notice::Down { .. } => down.push(id),
+                Notice::Damage { txn, participant, .. } => {
+                    return Err(format!("{txn}: damage at {participant}, and no person did it"));
+                }
+                Notice::Violation { node, txn, what } => return Err(format!("{txn} at {node}: {what}")),
+                Notice::Fenced { node, .. } => return Err(format!("{node} is fenced, and is the latest")),
+                _ => {}
             }
         }
         counts.into_iter().for_each(|name| self.hit(name));
@@ -458,6 +518,7 @@ impl World {
             self.hit("crash while recovering");
             return Ok(());
         }
+        self.ghosts.starts(id);
         if let Some(up) = node.up.as_ref() {
             let (in_doubt, records) = (up.db.prepared().count() as u64, records(up));
             self.report.add("txn: in doubt after a crash", in_doubt);
@@ -519,6 +580,8 @@ impl World {
         self.say(|| "healed".to_owned());
         (self.loss, self.repeats) = (0, 0);
         self.cut.clear();
+        self.let_ghosts_be_heard();
+        let mut patience = GHOST_ROUNDS;
         for _ in 0..ROUNDS_MAX {
             for node in self.nodes.values_mut() {
                 node.disk.clear_faults();
@@ -542,7 +605,11 @@ impl World {
             }
             let rests = |node: &Node| node.up.as_ref().is_some_and(|up| up.host.is_idle());
             if self.network.is_empty() && self.nodes.values().all(rests) {
-                return Ok(());
+                if self.ghosts.all.is_empty() || patience == 0 {
+                    self.ghosts.all.clear();
+                    return Ok(());
+                }
+                patience -= 1;
             }
             if self.network.is_empty() {
                 self.pass_time()?;

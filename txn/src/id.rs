@@ -37,18 +37,21 @@ impl fmt::Display for TxnId {
 }
 
 /// A ballot of Paxos Commit. Ballot 0 belongs to the participants, each of which proposes its own vote in it; every
-/// other belongs to the node in its name, so that no two leaders ever share one.
+/// other belongs to an incarnation of the node in its name, so that no two leaders ever share one. (A leader writes nothing
+/// down: in its next life it begins with the same rounds, and may come to propose something else.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot {
     /// Compared first; 0 only in ballot 0.
     pub round: u32,
     /// Who leads it.
     pub leader: NodeId,
+    /// In which incarnation.
+    pub epoch: u64,
 }
 
 impl Ballot {
     /// The participants' own.
-    pub const ZERO: Ballot = Ballot { round: 0, leader: NodeId(0) };
+    pub const ZERO: Ballot = Ballot { round: 0, leader: NodeId(0), epoch: 0 };
 
     /// Whether it is the participants' own.
     pub fn is_zero(self) -> bool {

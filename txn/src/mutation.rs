@@ -33,11 +33,13 @@ pub enum Mutation {
     IgnoreFence,
     /// A coordinator that came back answers for transactions that began after it.
     AnswerForSuccessor,
+    /// A leader that comes back leads in the ballots of its earlier life.
+    ReuseBallots,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 14] = [
+    pub const ALL: [Mutation; 15] = [
         Mutation::VoteUnprepared,
         Mutation::VoteEarly,
         Mutation::DecideUnlogged,
@@ -52,6 +54,7 @@ impl Mutation {
         Mutation::AckEarly,
         Mutation::IgnoreFence,
         Mutation::AnswerForSuccessor,
+        Mutation::ReuseBallots,
     ];
 }
 

@@ -19,7 +19,8 @@
 //! - T3: a decision to commit leaves its node only after it is durable: in the coordinator's log, or at F+1 acceptors.
 //! - T4: a coordinator forgets a commit only after each participant's outcome is durable.
 //! - T5: no record of an abort is needed: a coordinator that knows nothing of a transaction of its own answers *abort*.
-//! - T6: an acceptor's promise and vote leave it only after they are durable, and its ballot never falls.
+//! - T6: an acceptor's promise and vote leave it only after they are durable, its ballot never falls, and no ballot has two
+//!   leaders, nor one leader in two of its lives.
 //! - T7: votes are forgotten only when no participant is in doubt and the coordinator knows, or is gone.
 //! - T8: orders of a coordinator's earlier incarnation are not followed, and it never answers for a later one.
 //! - T9: sizes are within their limits before anything is sent or written.

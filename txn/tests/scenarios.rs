@@ -95,6 +95,69 @@ fn paxos_commit_finishes_without_the_coordinator_and_any_one_acceptor() {
     }
 }
 
+/// Fires what makes a participant ask, and in the end lead.
+fn fire(world: &mut World, id: NodeId) {
+    let acts = world.acts(false);
+    for act in acts.into_iter().filter(|act| matches!(act, Act::Fire(of, _, Timer::Retry) if *of == id)) {
+        world.act(&act, false);
+    }
+}
+
+/// A leader dies and is back, and leads again; what it proposed before it died arrives only then. Were both in one ballot,
+/// acceptors would put the old proposal over the new one, which has been chosen.
+#[test]
+fn what_a_leader_proposed_in_its_earlier_life_is_outbid_by_its_later_one() {
+    assert!(a_leader_that_comes_back(None).agrees());
+    let mut reusing = a_leader_that_comes_back(Some(Mutation::ReuseBallots));
+    assert!(!reusing.agrees() && reusing.heal(&[COORDINATOR]).is_err());
+}
+
+fn a_leader_that_comes_back(mutation: Option<Mutation>) -> World {
+    let leader = NodeId(1);
+    let all = Setup::new(Protocol::PaxosCommit, &[1, 2, 3]);
+    let setup = Setup { acceptors: vec![11, 12, 13], mutation, ..all };
+    let mut world = setup.world();
+    // Only one acceptor gets the votes, and the coordinator dies.
+    let is_for = |act: &Act, ids: &[u64]| match act {
+        Act::Deliver(message) => ids.iter().any(|&id| message.to == NodeId(id)),
+        _ => true,
+    };
+    flow(&mut world, |act| is_for(act, &[1, 2, 3, 11]));
+    crash(&mut world, COORDINATOR);
+    world.network.clear();
+    // The leader asks the other two, finds nothing, proposes to abort; and dies, its proposals on their way.
+    (0..3).for_each(|_| fire(&mut world, leader));
+    world.network.retain(|message| matches!(message.body, Body::Phase1a { .. }));
+    flow(&mut world, |act| {
+        is_for(act, &[1, 12, 13]) && !matches!(act, Act::Deliver(Message { body: Body::Phase2a { .. }, .. }))
+    });
+    let old = |message: &Message| matches!(message.body, Body::Phase2a { .. }) && message.epoch == 1;
+    assert_eq!(world.network.iter().filter(|message| old(message)).count(), 3);
+    crash(&mut world, leader);
+    world.network.retain(old);
+    // It is back, and asks the one that has the votes.
+    world.act(&Act::Return(leader), false);
+    (0..3).for_each(|_| fire(&mut world, leader));
+    let is_new = |act: &Act| !matches!(act, Act::Deliver(message) if old(message));
+    flow(&mut world, |act| is_for(act, &[1, 11, 12]) && is_new(act));
+    flow(&mut world, |act| is_for(act, &[2]) && is_new(act));
+    assert_eq!(world.applied.get(&NodeId(2)), Some(&Decision::Commit));
+    // Now the old proposals arrive, and the leader dies again.
+    world.network.retain(old);
+    flow(&mut world, |act| is_for(act, &[12, 13]));
+    crash(&mut world, leader);
+    world.network.clear();
+    for _ in 0..8 {
+        fire(&mut world, NodeId(3));
+        flow(&mut world, |act| is_for(act, &[3, 12, 13]));
+    }
+    assert!(world.applied.contains_key(&NodeId(3)));
+    if mutation.is_none() {
+        world.heal(&[COORDINATOR]).unwrap();
+    }
+    world
+}
+
 #[test]
 fn two_phase_commit_is_blocked_by_its_coordinator_and_then_goes_on() {
     let mut world = Setup::new(Protocol::TwoPhase, &[1, 2]).world();

@@ -42,6 +42,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) mod branch;
+mod marks;
+pub(crate) mod roster;
 pub(crate) mod table;
 
 pub use branch::Heuristic;

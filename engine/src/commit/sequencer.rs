@@ -19,7 +19,7 @@
 //! moves its mark and then looks at what is applied; a commit is marked as applied and then looks at the log's mark:
 //! whichever is last finds all of it ready. So waiting on the word that `advance` bumps never hangs.
 //!
-//! Lock order: sequencer state → view; sequencer state → lives. No lock is held across I/O, a wait, or a call-back.
+//! Lock order: sequencer state → view, lives, or roster. No lock is held across I/O, a wait, or a call-back.
 //!
 //! Invariants: E1 pending commits stand in the order of their ends. E2 visible never falls, and never passes a
 //! commit that is not applied. E3 a delta is frozen once, and after that gets only commits reserved before.
@@ -31,6 +31,7 @@ use crate::commit::log::{CommitLog, News, Outcome, Place};
 #[cfg(seawall_shuttle)]
 use crate::commit::pending::APPLIED;
 use crate::commit::pending::{LOST, Pending, WITHDRAWN};
+use crate::commit::prepared::roster::Roster;
 use crate::commit::prepared::table::Table;
 use crate::commit::validate::{Recent, Seen, look_early, validate};
 use crate::delta::Delta;
@@ -101,6 +102,8 @@ pub(crate) struct Sequencer {
     runtime: Arc<dyn Runtime>,
     reads: Arc<Reads>,
     catalogue: Arc<Catalogue>,
+    /// Of what is prepared in the state.
+    roster: Arc<Roster>,
     state: Mutex<State>,
     /// Bumped when the queue's state changed and somebody waits.
     word: AtomicU32,
@@ -137,6 +140,7 @@ impl Sequencer {
             runtime,
             reads,
             catalogue,
+            roster: state.prepared.roster(),
             state: Mutex::new(state),
             word: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
@@ -388,7 +392,7 @@ impl Sequencer {
                     continue;
                 }
                 if is_withdrawn {
-                    state.prepared.withdrawn(front.lsn());
+                    state.prepared.withdrawn(front.lsn(), self.reads.visible());
                     self.discard(&front);
                 } else {
                     invariants::visible_moves(self.reads.visible(), front.end, &front);

@@ -300,7 +300,7 @@ impl Core {
         Stats {
             read_mode: if is_mapped { ReadMode::Mapped } else { ReadMode::Cached },
             read_mode_reason,
-            prepared: prepared as u64,
+            prepared,
             prepared_bytes,
             prepared_committed: self.counters.prepared_committed.load(Ordering::Relaxed),
             prepared_rolled_back: self.counters.prepared_rolled_back.load(Ordering::Relaxed),

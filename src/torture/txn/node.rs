@@ -104,4 +104,11 @@ impl Node {
         self.up = None;
         self.disk = next;
     }
+
+    /// Another is to take the process's place, which does not end: it is given back, its disk out of its reach.
+    pub(super) fn supersede(&mut self, by_crash: bool) -> Option<Up> {
+        let up = self.up.take()?;
+        self.disk = if by_crash { self.disk.crash() } else { self.disk.kill() };
+        Some(up)
+    }
 }

@@ -161,8 +161,9 @@ impl Branch {
         self.end.store(end.0, Ordering::SeqCst);
     }
 
-    pub(crate) fn is_placed_at(&self, lsn: Lsn) -> bool {
-        self.end.load(Ordering::SeqCst) != 0 && self.placed.load(Ordering::SeqCst) == lsn.0
+    /// Where its vote stands, if it was given in this life of the store.
+    pub(crate) fn vote(&self) -> Option<Lsn> {
+        (self.end.load(Ordering::SeqCst) != 0).then(|| self.placed_at())
     }
 
     pub(crate) fn placed_at(&self) -> Lsn {

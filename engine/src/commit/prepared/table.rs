@@ -19,9 +19,12 @@
 //! It is *not* refused for having read what a prepared one writes: it takes its place before that one. Two prepared ones
 //! may commit in either order, so between them that counts too.
 //!
-//! Keys are looked up one by one in an ordered map; spans, of which there are few, are gone through.
+//! However many are prepared, each question is one look-up: see [`Marks`]. What is told of all of them is told by the
+//! [`Roster`], without this lock.
 
 use super::branch::{Branch, Ending, Fate};
+use super::marks::{Held, Marks};
+use super::roster::Roster;
 use crate::commit::pending::Pending;
 use crate::cover::Span;
 use crate::mutation::Mutation;
@@ -29,8 +32,7 @@ use crate::read::track::ReadSet;
 use crate::record::{Effect, WriteSet};
 use crate::{Error, Result, Xid};
 use seawall_wal::Lsn;
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const READ: u8 = 1;
@@ -38,42 +40,61 @@ const WRITE: u8 = 2;
 const ADD: u8 = 4;
 const ANY: u8 = READ | WRITE | ADD;
 
-type Holders = BTreeMap<u64, u8>;
-
+/// What is held of a keyspace. What is held in one way is kept apart from the others: who asks for one must not have to go
+/// through the rest.
 #[derive(Default)]
 struct Part {
-    points: BTreeMap<Box<[u8]>, Holders>,
-    spans: Vec<(Span, u64, u8)>,
+    read: Marks,
+    written: Marks,
+    added: Marks,
     /// Who writes into it.
-    writers: Holders,
+    writers: BTreeSet<u64>,
     /// Who drops it.
-    droppers: Holders,
+    droppers: BTreeSet<u64>,
 }
 
 impl Part {
     fn is_empty(&self) -> bool {
-        self.points.is_empty() && self.spans.is_empty() && self.writers.is_empty() && self.droppers.is_empty()
+        let [(_, a), (_, b), (_, c)] = self.ways();
+        let is_unmarked = a.is_empty() && b.is_empty() && c.is_empty();
+        is_unmarked && self.writers.is_empty() && self.droppers.is_empty()
+    }
+
+    fn ways(&self) -> [(u8, &Marks); 3] {
+        [(WRITE, &self.written), (ADD, &self.added), (READ, &self.read)]
+    }
+
+    fn way(&mut self, flag: u8) -> &mut Marks {
+        match flag {
+            READ => &mut self.read,
+            ADD => &mut self.added,
+            _ => &mut self.written,
+        }
     }
 
     fn at(&self, key: &[u8], how: u8) -> Option<u64> {
-        let found = self.points.get(key).and_then(|holders| holder(holders, how));
-        found.or_else(|| {
-            self.spans.iter().find(|(span, _, flag)| flag & how != 0 && span.contains(key)).map(|s| s.1)
-        })
+        let asked = self.ways().into_iter().filter(|(flag, _)| flag & how != 0);
+        asked.map(|(_, marks)| marks).find_map(|marks| marks.at(key))
     }
 
     fn within(&self, span: &Span, how: u8) -> Option<u64> {
-        let to = span.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut points = self.points.range::<[u8], _>((Bound::Included(&*span.from), to));
-        let found = points.find_map(|(_, holders)| holder(holders, how));
-        found.or_else(|| {
-            self.spans.iter().find(|(other, _, flag)| flag & how != 0 && span.meets(other)).map(|s| s.1)
-        })
+        let asked = self.ways().into_iter().filter(|(flag, _)| flag & how != 0);
+        asked.map(|(_, marks)| marks).find_map(|marks| marks.within(span))
     }
 }
 
-fn holder(holders: &Holders, how: u8) -> Option<u64> {
-    holders.iter().find(|(_, flags)| *flags & how != 0).map(|(serial, _)| *serial)
+/// All that a branch holds: of which keyspace, in which way, what.
+fn held_by(branch: &Branch) -> impl Iterator<Item = (u32, u8, Held<'_>)> {
+    let rows = branch.set.rows().iter().map(|row| {
+        let (keyspace, key) = branch.set.key_of(row);
+        let is_add = matches!(row.effect(), Some(Effect::Add(_)));
+        (keyspace, if is_add { ADD } else { WRITE }, Held::Key(key))
+    });
+    let removed = branch.set.removed().iter();
+    let removed = removed.map(|(keyspace, span)| (*keyspace, WRITE, Held::Span(span.clone())));
+    let points = branch.reads.points().map(|(keyspace, key)| (keyspace, READ, Held::Key(key)));
+    let spans = branch.reads.spans().map(|(keyspace, span)| (keyspace, READ, Held::Span(span)));
+    rows.chain(removed).chain(points).chain(spans)
 }
 
 /// All of them.
@@ -82,11 +103,15 @@ pub(crate) struct Table {
     /// Open, or ended by an operator and not forgotten.
     branches: BTreeMap<u64, Arc<Branch>>,
     by_xid: BTreeMap<Xid, u64>,
+    /// By the place of the vote, if it was given in this life of the store.
+    by_vote: BTreeMap<Lsn, u64>,
     parts: BTreeMap<u32, Part>,
-    /// Outcomes that have their place.
-    deciding: Vec<Deciding>,
+    /// Outcomes that have their place, by that place.
+    deciding: BTreeMap<Lsn, Deciding>,
+    deciding_by_xid: BTreeMap<Xid, Lsn>,
     open: usize,
     bytes: u64,
+    roster: Arc<Roster>,
 }
 
 struct Deciding {
@@ -103,9 +128,9 @@ pub(crate) struct Limits {
 }
 
 impl Table {
-    /// How many are open, and the bytes of what they hold.
-    pub(crate) fn size(&self) -> (usize, u64) {
-        (self.open, self.bytes)
+    /// The list of those that are in it.
+    pub(crate) fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster)
     }
 
     /// Whether this commit may take its place.
@@ -120,8 +145,7 @@ impl Table {
         });
         let by_span =
             || set.removed().iter().find_map(|(keyspace, span)| self.parts.get(keyspace)?.within(span, ANY));
-        let by_drop =
-            || set.dropped().iter().find_map(|id| self.parts.get(id)?.writers.keys().next().copied());
+        let by_drop = || set.dropped().iter().find_map(|id| self.parts.get(id)?.writers.first().copied());
         self.refused_by(by_row.or_else(by_span).or_else(by_drop))
     }
 
@@ -173,93 +197,78 @@ impl Table {
         // commits first. Others may write into what will be dropped, if it is: they come before that.
         let read = branch.reads.points().map(|(id, _)| id).chain(branch.reads.spans().map(|(id, _)| id));
         let mut used = branch.keyspaces().into_iter().chain(read);
-        self.refused_by(used.find_map(|id| self.parts.get(&id)?.droppers.keys().next().copied()))
+        self.refused_by(used.find_map(|id| self.parts.get(&id)?.droppers.first().copied()))
     }
 
     /// From here on others respect it.
     pub(crate) fn admit(&mut self, branch: &Arc<Branch>, mistake: Option<Mutation>) {
         self.list(branch);
-        self.open += 1;
-        self.bytes += branch.bytes;
+        self.resize(self.open + 1, self.bytes + branch.bytes);
         let serial = branch.serial;
-        let mut mark = |keyspace: u32, key: &[u8], flag| {
-            let part = self.parts.entry(keyspace).or_default();
-            *part.points.entry(key.into()).or_default().entry(serial).or_default() |= flag;
+        let is_left_out = |flag| match mistake {
+            Some(Mutation::RestoreUnlocked) => flag != READ,
+            Some(Mutation::RestoreUnmarked) => flag == READ,
+            _ => false,
         };
-        let (locks, marks) =
-            (mistake != Some(Mutation::RestoreUnlocked), mistake != Some(Mutation::RestoreUnmarked));
-        for row in branch.set.rows().iter().filter(|_| locks) {
-            let (keyspace, key) = branch.set.key_of(row);
-            let is_add = matches!(row.effect(), Some(Effect::Add(_)));
-            mark(keyspace, key, if is_add { ADD } else { WRITE });
+        for (keyspace, flag, held) in held_by(branch).filter(|(_, flag, _)| !is_left_out(*flag)) {
+            self.parts.entry(keyspace).or_default().way(flag).add(&held, serial);
         }
-        branch.reads.points().filter(|_| marks).for_each(|(keyspace, key)| mark(keyspace, key, READ));
-        let mut lay = |keyspace: u32, span: Span, flag| {
-            self.parts.entry(keyspace).or_default().spans.push((span, serial, flag));
-        };
-        for (keyspace, span) in branch.set.removed().iter().filter(|_| locks) {
-            lay(*keyspace, span.clone(), WRITE);
-        }
-        branch.reads.spans().filter(|_| marks).for_each(|(keyspace, span)| lay(keyspace, span, READ));
         for keyspace in branch.keyspaces() {
-            self.parts.entry(keyspace).or_default().writers.insert(serial, WRITE);
+            self.parts.entry(keyspace).or_default().writers.insert(serial);
         }
         for keyspace in branch.set.dropped() {
-            self.parts.entry(*keyspace).or_default().droppers.insert(serial, WRITE);
+            self.parts.entry(*keyspace).or_default().droppers.insert(serial);
         }
+    }
+
+    fn resize(&mut self, open: usize, bytes: u64) {
+        (self.open, self.bytes) = (open, bytes);
+        self.roster.resize(open, bytes);
     }
 
     /// It is known by its name, and nobody has to respect it.
     pub(crate) fn list(&mut self, branch: &Arc<Branch>) {
         self.branches.insert(branch.serial, Arc::clone(branch));
         self.by_xid.insert(branch.xid.clone(), branch.serial);
-    }
-
-    /// Nobody respects it any more. False if nobody did.
-    fn take(&mut self, branch: &Branch) -> bool {
-        if !self.is_open(branch) {
-            return false;
+        if let Some(lsn) = branch.vote() {
+            self.by_vote.insert(lsn, branch.serial);
         }
-        self.unlist(branch);
-        self.open -= 1;
-        self.bytes -= branch.bytes;
-        let serial = branch.serial;
-        let keys = branch.set.rows().iter().map(|row| branch.set.key_of(row)).chain(branch.reads.points());
-        for (keyspace, key) in keys {
-            let Some(part) = self.parts.get_mut(&keyspace) else { continue };
-            let Some(holders) = part.points.get_mut(key) else { continue };
-            holders.remove(&serial);
-            if holders.is_empty() {
-                part.points.remove(key);
-            }
-        }
-        let removed = branch.set.removed().iter().map(|(keyspace, _)| *keyspace);
-        let mut with_spans: Vec<u32> =
-            removed.chain(branch.reads.spans().map(|(keyspace, _)| keyspace)).collect();
-        with_spans.dedup();
-        for keyspace in with_spans {
-            if let Some(part) = self.parts.get_mut(&keyspace) {
-                part.spans.retain(|(_, holder, _)| *holder != serial);
-            }
-        }
-        for keyspace in branch.keyspaces() {
-            if let Some(part) = self.parts.get_mut(&keyspace) {
-                part.writers.remove(&serial);
-            }
-        }
-        for keyspace in branch.set.dropped() {
-            if let Some(part) = self.parts.get_mut(keyspace) {
-                part.droppers.remove(&serial);
-            }
-        }
-        self.parts.retain(|_, part| !part.is_empty());
-        true
+        self.roster.enter(branch);
     }
 
     fn unlist(&mut self, branch: &Branch) {
         self.branches.remove(&branch.serial);
         if self.by_xid.get(&branch.xid) == Some(&branch.serial) {
             self.by_xid.remove(&branch.xid);
+        }
+        if let Some(lsn) = branch.vote() {
+            self.by_vote.remove(&lsn);
+        }
+        self.roster.leave(branch.serial);
+    }
+
+    /// Nobody respects it any more, if anybody did.
+    fn release(&mut self, branch: &Branch) {
+        if !self.is_open(branch) {
+            return;
+        }
+        self.resize(self.open - 1, self.bytes - branch.bytes);
+        let serial = branch.serial;
+        let mut touched = branch.keyspaces();
+        touched.extend(branch.set.dropped());
+        for (keyspace, flag, held) in held_by(branch) {
+            if let Some(part) = self.parts.get_mut(&keyspace) {
+                part.way(flag).remove(&held, serial);
+                touched.insert(keyspace);
+            }
+        }
+        for keyspace in touched {
+            let Some(part) = self.parts.get_mut(&keyspace) else { continue };
+            part.writers.remove(&serial);
+            part.droppers.remove(&serial);
+            if part.is_empty() {
+                self.parts.remove(&keyspace);
+            }
         }
     }
 
@@ -281,32 +290,58 @@ impl Table {
         ending: Ending,
         visible: Lsn,
     ) {
-        self.deciding.retain(|deciding| deciding.pending.end() > visible);
-        if !self.take(branch) {
-            self.unlist(branch);
-        }
+        self.forget_visible(visible);
+        self.release(branch);
         if matches!(ending, Ending::Heuristic(_)) {
             branch.complete(true);
-            self.list(branch);
+        } else {
+            self.unlist(branch);
         }
         let fate = Fate::Deciding(Arc::clone(outcome), ending);
         let before = std::mem::replace(&mut *branch.fate.lock(), fate);
         let (pending, branch) = (Arc::clone(outcome), Arc::clone(branch));
-        self.deciding.push(Deciding { pending, branch, before });
+        self.deciding_by_xid.insert(branch.xid.clone(), pending.lsn());
+        self.deciding.insert(pending.lsn(), Deciding { pending, branch, before });
+    }
+
+    /// Outcomes become visible in the order of their places.
+    fn forget_visible(&mut self, visible: Lsn) {
+        while let Some(first) = self.deciding.first_entry()
+            && first.get().pending.end() <= visible
+        {
+            let (lsn, deciding) = first.remove_entry();
+            self.unname(lsn, &deciding);
+        }
+    }
+
+    fn unname(&mut self, lsn: Lsn, deciding: &Deciding) {
+        let xid = &deciding.branch.xid;
+        if self.deciding_by_xid.get(xid) == Some(&lsn) {
+            self.deciding_by_xid.remove(xid);
+        }
     }
 
     /// A record was withdrawn: a prepare that never was, or an outcome that is open again.
-    pub(crate) fn withdrawn(&mut self, lsn: Lsn) {
-        let prepared = self.branches.values().find(|branch| branch.is_placed_at(lsn)).map(Arc::clone);
-        if let Some(branch) = prepared {
-            self.take(&branch);
-        }
-        let Some(at) = self.deciding.iter().position(|deciding| deciding.pending.lsn() == lsn) else {
-            return;
-        };
-        let Deciding { branch, before, .. } = self.deciding.swap_remove(at);
-        if matches!(before, Fate::Open) {
+    pub(crate) fn withdrawn(&mut self, lsn: Lsn, visible: Lsn) {
+        // Who asks for its outcome all the same hears that nothing is left of it.
+        let nothing_left = Fate::Done(lsn, Ending::Rollback);
+        let prepared = self.by_vote.get(&lsn).and_then(|serial| self.branches.get(serial)).map(Arc::clone);
+        if let Some(branch) = prepared.filter(|branch| self.is_open(branch)) {
+            self.release(&branch);
             self.unlist(&branch);
+            *branch.fate.lock() = nothing_left;
+            return;
+        }
+        let Some(deciding) = self.deciding.remove(&lsn) else { return };
+        self.unname(lsn, &deciding);
+        let Deciding { branch, before, .. } = deciding;
+        if !branch.is_visible(visible) {
+            // Its vote was withdrawn before.
+            self.unlist(&branch);
+            *branch.fate.lock() = nothing_left;
+            return;
+        }
+        if matches!(before, Fate::Open) {
             branch.complete(false);
             self.admit(&branch, None);
         } else {
@@ -319,15 +354,9 @@ impl Table {
     pub(crate) fn find(&self, xid: &Xid, visible: Lsn) -> Option<Arc<Branch>> {
         let listed = self.by_xid.get(xid).and_then(|serial| self.branches.get(serial));
         let deciding = || {
-            let mut open = self.deciding.iter().filter(|deciding| deciding.pending.end() > visible);
-            open.find(|deciding| deciding.branch.xid == *xid).map(|deciding| &deciding.branch)
+            let deciding = self.deciding.get(self.deciding_by_xid.get(xid)?)?;
+            (deciding.pending.end() > visible).then_some(&deciding.branch)
         };
         listed.or_else(deciding).map(Arc::clone)
-    }
-
-    /// Some of those that are visible, from a serial number on.
-    pub(crate) fn page(&self, from: u64, max: usize, visible: Lsn) -> Vec<Arc<Branch>> {
-        let from = self.branches.range(from..).map(|(_, branch)| branch);
-        from.filter(|branch| branch.is_visible(visible)).take(max).map(Arc::clone).collect()
     }
 }

@@ -90,14 +90,14 @@ impl Sequencer {
         self.state.lock().prepared.find(xid, self.reads.visible())
     }
 
-    /// Some prepared transactions, from a serial number on. The lock is held for these alone.
+    /// Some prepared transactions, from a serial number on. Commits do not wait for this.
     pub(crate) fn branches(&self, from: u64, max: usize) -> Vec<Arc<Branch>> {
-        self.state.lock().prepared.page(from, max, self.reads.visible())
+        self.roster.page(from, max, self.reads.visible())
     }
 
     /// How many are prepared, and the bytes of what they hold.
-    pub(crate) fn prepared_size(&self) -> (usize, u64) {
-        self.state.lock().prepared.size()
+    pub(crate) fn prepared_size(&self) -> (u64, u64) {
+        self.roster.size()
     }
 
     /// Who is prepared and will change a row of this.

@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
+use crate::Xid;
 use crate::commit::log::OnNews;
 use crate::commit::pending::APPLIED;
+use crate::commit::prepared::branch::{Branch, Ending, Fate};
+use crate::commit::prepared::table::Limits;
 use crate::commit::ticket::Ticket;
 use crate::memory::Charge;
 use crate::read::track::ReadSet;
 use crate::read::view::View;
-use crate::record::{Builder, CatalogueRow, KeyspaceOptions};
+use crate::record::{Builder, CatalogueRow, Completion, KeyspaceOptions, PreparedRow};
 use crate::tree::{Superblock, TreeStore};
 use seawall_wal::disk::{Disk, Open};
 use seawall_wal::{OsRuntime, RecordRef, Recovery, Retainer, SimDisk, WalStats};
@@ -303,6 +306,76 @@ fn what_is_withdrawn_was_never_there() {
     assert!(matches!(world.settled(&b), Some(Err(_))), "it stays withdrawn");
     assert!(world.get("b").is_none() && world.get("c").is_some() && !life.is_writable());
     assert_eq!(world.reads.view().active.keyspaces(), [1]);
+}
+
+/// A vote, and an outcome behind it, that the log takes back: nothing is prepared, nothing is held, and who asks for an outcome
+/// all the same is told so. An outcome alone that is taken back leaves it prepared.
+#[test]
+fn what_is_withdrawn_was_never_prepared() {
+    let world = World::new();
+    let reads = ReadSet::default();
+    let mut number = 0;
+    let mut vote = || {
+        number += 1;
+        let mut builder = Builder::default();
+        builder.put(1, b"held", b"v");
+        let row = PreparedRow {
+            serial: world.sequencer.next_serial(),
+            lsn: 0,
+            time_us: 0,
+            is_serializable: false,
+            reads: reads.clone(),
+            set: builder.finish(),
+        };
+        let xid = Xid::new(1, [number], "b").unwrap();
+        let mut builder = Builder::default();
+        builder.prepare(&xid, &row);
+        let branch = Arc::new(Branch::new(xid, row, 10));
+        let seen = Seen { snapshot: world.reads.visible(), reads: &reads };
+        let role = Role::Prepare(&branch, seen, Limits { count: 9, bytes: 99 });
+        let pending = world.sequencer.commit_as(role, builder.finish(), &[], Durability::Synced).unwrap();
+        (branch, pending)
+    };
+    let end = |branch: &Arc<Branch>| {
+        let mut builder = Builder::behind(&branch.set);
+        let completion = Completion { outcome: Ending::Commit.code(), serial: branch.serial, time_us: 0 };
+        builder.outcome(&branch.xid, completion);
+        let role = Role::Outcome(branch, Ending::Commit);
+        world.sequencer.commit_as(role, builder.finish(), &[], Durability::Synced).unwrap()
+    };
+    let withdraw = |from: Lsn, to: Lsn| {
+        world.log.change(|state| state.withdrawn = Some((from, to)));
+        world.log.state.lock().withdrawn = None;
+    };
+    let is_held = || matches!(world.try_put("held", None), Err(Error::PreparedConflict { .. }));
+
+    let (alone, pending) = vote();
+    assert!(is_held() && world.sequencer.prepared_size() == (1, 10));
+    withdraw(pending.lsn(), pending.end());
+    assert_eq!(world.sequencer.prepared_size(), (0, 0));
+    assert!(matches!(*alone.fate.lock(), Fate::Done(_, Ending::Rollback)));
+    assert!(world.sequencer.branch(&alone.xid).is_none());
+
+    let (with_outcome, pending) = vote();
+    let outcome = end(&with_outcome);
+    withdraw(pending.lsn(), outcome.end());
+    assert_eq!(world.sequencer.prepared_size(), (0, 0));
+    assert!(matches!(*with_outcome.fate.lock(), Fate::Done(_, Ending::Rollback)));
+
+    let (kept, pending) = vote();
+    world.log.reach(pending.end().0);
+    assert!(world.sequencer.wait(&pending, None).unwrap().is_ok());
+    let outcome = end(&kept);
+    assert_eq!(world.sequencer.prepared_size(), (0, 0));
+    assert!(world.sequencer.branch(&kept.xid).is_some(), "its outcome is not visible yet");
+    withdraw(outcome.lsn(), outcome.end());
+    assert!(is_held() && matches!(*kept.fate.lock(), Fate::Open));
+    assert_eq!(world.sequencer.branches(0, 9).len(), 1);
+    let outcome = end(&kept);
+    world.log.reach(outcome.end().0);
+    assert!(world.sequencer.wait(&outcome, None).unwrap().is_ok());
+    assert!(world.sequencer.branch(&kept.xid).is_none() && world.sequencer.branches(0, 9).is_empty());
+    assert!(world.try_put("held", None).is_ok());
 }
 
 #[test]

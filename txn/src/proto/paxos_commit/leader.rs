@@ -152,7 +152,8 @@ impl Leader {
 
     /// Begins a ballot of its own: what has been accepted?
     fn lead(&mut self, round: u32, out: &mut Out) {
-        let ballot = Ballot { round, leader: self.ctx.me };
+        let epoch = if self.ctx.makes(Mutation::ReuseBallots) { 0 } else { self.ctx.epoch };
+        let ballot = Ballot { round, leader: self.ctx.me, epoch };
         out.send_all(&self.group.acceptors, &Body::Phase1a { ballot, group: self.group.clone() });
         self.attempt = 0;
         self.phase = Phase::One { ballot, promises: BTreeMap::new() };
