@@ -339,7 +339,7 @@ impl Block {
 
     /// Counts its memory among that of all blocks, but for one that is mapped.
     pub(super) fn counted(mut self, all: &Arc<AtomicU64>) -> Block {
-        self.charge = (self.bytes.heap_bytes() > 0).then(|| Charge::of(all, self.memory_bytes() as u64));
+        self.charge = (self.bytes.memory_bytes() > 0).then(|| Charge::of(all, self.memory_bytes() as u64));
         self
     }
 
