@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Inbox, Notice};
 use crate::id::{Group, NodeId, TxnId};
 use crate::message::{Decision, Message, Protocol};
+use crate::mutation::Mutation;
 use crate::participant::Participant;
 use crate::proto::{Plan, Timing};
 use crate::store::Store;
@@ -86,6 +87,7 @@ pub struct CoordinatorBuilder {
     runtime: Arc<dyn Runtime>,
     transport: Option<Arc<dyn Transport>>,
     listener: Option<Listener>,
+    mutation: Option<Mutation>,
 }
 
 struct Shared {
@@ -110,9 +112,18 @@ struct Bell {
     runtime: Arc<dyn Runtime>,
     word: AtomicU32,
     is_waited_for: AtomicBool,
+    /// Until when the thread sleeps, in microseconds; changed with the host in hand.
+    until: AtomicU64,
 }
 
 impl Bell {
+    /// Something is due at this time, the host in hand.
+    fn ring_for(&self, due: u64) {
+        if due < self.until.load(Ordering::SeqCst) {
+            self.ring();
+        }
+    }
+
     fn ring(&self) {
         self.word.fetch_add(1, Ordering::SeqCst);
         if self.is_waited_for.swap(false, Ordering::SeqCst) {
@@ -176,6 +187,13 @@ impl CoordinatorBuilder {
         self
     }
 
+    /// Makes a mistake on purpose.
+    #[doc(hidden)]
+    pub fn mutation(mut self, mutation: Mutation) -> Self {
+        self.mutation = Some(mutation);
+        self
+    }
+
     /// Begins an incarnation, and takes up again what earlier ones have left.
     ///
     /// # Errors
@@ -190,16 +208,19 @@ impl CoordinatorBuilder {
             runtime: Arc::clone(&self.runtime),
             word: AtomicU32::new(0),
             is_waited_for: AtomicBool::new(false),
+            until: AtomicU64::new(0),
         });
         let for_answers = Arc::clone(&bell);
         let inbox = Inbox::new(Box::new(move || for_answers.ring()));
+        let mut host = Host::with_inbox(self.timing, Arc::new(inbox));
+        host.set_mutation(self.mutation);
         let shared = Arc::new(Shared {
             me: self.store.node(),
             epoch: AtomicU64::new(0),
             sequence: AtomicU64::new(0),
             protocol: self.protocol,
             acceptors: self.acceptors,
-            host: Mutex::new(Host::with_inbox(self.timing, Arc::new(inbox))),
+            host: Mutex::new(host),
             slots: Mutex::default(),
             foreign: Mutex::default(),
             runtime: self.runtime,
@@ -241,6 +262,7 @@ impl Coordinator {
             runtime: OsRuntime::new(),
             transport: None,
             listener: None,
+            mutation: None,
         }
     }
 
@@ -266,12 +288,13 @@ impl Coordinator {
     /// A participant that is no seawall store.
     ///
     /// # Errors
-    /// What it says to [`recover`](Participant::recover).
+    /// What it says to [`recover`](Participant::recover): if it cannot be reached, this is to be called again.
     pub fn attach_foreign(&self, node: NodeId, participant: &Arc<dyn Participant>) -> Result<()> {
+        let found = participant.recover()?;
         let now = self.shared.now();
         let epoch = self.shared.epoch.load(Ordering::SeqCst);
         let mut host = self.shared.host.lock();
-        host.attach(now, node, None, Some(Arc::clone(participant)), epoch)?;
+        host.attach_found(now, node, Arc::clone(participant), found, epoch)?;
         self.shared.foreign.lock().insert(node, Arc::clone(participant));
         self.shared.dispatch(host);
         self.shared.bell.ring();
@@ -386,6 +409,7 @@ impl Shared {
             let mut host = self.host.lock();
             host.tick(now);
             let due = host.next_due();
+            self.bell.until.store(due, Ordering::SeqCst);
             self.dispatch(host);
             if self.is_closed.load(Ordering::SeqCst) {
                 return;

@@ -39,6 +39,15 @@ pub enum Error {
     Engine(seawall_engine::Error),
     /// What a participant that is no seawall store says.
     Foreign(Box<dyn std::error::Error + Send + Sync>),
+    /// Another transaction was in the way in a participant that is no seawall store; nothing happened there; run it again.
+    ForeignConflict(Box<dyn std::error::Error + Send + Sync>),
+    /// A participant cannot be reached, or the connection to it was lost before it had voted.
+    Unreachable {
+        /// Which.
+        node: NodeId,
+        /// What was met.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// What a store keeps of a transaction is damaged: it is not skipped.
     Damaged {
         /// Where.
@@ -67,6 +76,7 @@ impl Error {
         match self {
             Error::Aborted { cause, .. } => cause.as_ref().is_none_or(|cause| cause.is_retryable()),
             Error::Engine(error) => error.is_retryable(),
+            Error::ForeignConflict(_) | Error::Unreachable { .. } => true,
             _ => false,
         }
     }
@@ -95,7 +105,8 @@ impl fmt::Display for Error {
                 )
             }
             Error::Engine(error) => error.fmt(f),
-            Error::Foreign(error) => error.fmt(f),
+            Error::Foreign(error) | Error::ForeignConflict(error) => error.fmt(f),
+            Error::Unreachable { node, source } => write!(f, "{node} cannot be reached: {source}"),
             Error::Damaged { node, what } => write!(f, "{node}: {what} is damaged"),
             Error::Fenced { node, epoch } => {
                 write!(
@@ -115,7 +126,8 @@ impl std::error::Error for Error {
         match self {
             Error::Aborted { cause: Some(cause), .. } => Some(&**cause),
             Error::Engine(error) => Some(error),
-            Error::Foreign(error) => Some(&**error),
+            Error::Foreign(error) | Error::ForeignConflict(error) => Some(&**error),
+            Error::Unreachable { source, .. } => Some(&**source),
             _ => None,
         }
     }

@@ -13,6 +13,8 @@
 //!   marks how far); if nothing is for [`FLUSH_US`], a flush is asked for.
 //! - A node whose store fails is taken out at once, with all that its machines know: what is true is on its disk. It comes
 //!   back when it is attached again.
+//! - A participant that cannot be reached ([`Answer::Away`]) stays: a branch that it was to prepare is forgotten here, as by a
+//!   crash, and one that it was to end stays in doubt and asks again. Nobody waits for it to show an outcome.
 //! - *The resolver*: branches that a store has prepared and no machine knows are taken up again, when it is attached and from
 //!   then on every [`SWEEP_US`]; in doubt, they ask.
 
@@ -31,9 +33,10 @@ use std::sync::Arc;
 mod inbox;
 mod member;
 mod notice;
+mod resolver;
 
 pub(crate) use inbox::Inbox;
-use inbox::{Answered, Place, Verb, What, no_log, reply};
+use inbox::{Answered, Place, Said, Verb, What, no_log, reply};
 use member::{Lazy, Member};
 pub use notice::Notice;
 
@@ -64,6 +67,7 @@ pub struct Host {
     outgoing: Vec<Message>,
     notices: Vec<Notice>,
     swept: u64,
+    attachments: u64,
 }
 
 impl Host {
@@ -85,6 +89,7 @@ impl Host {
             outgoing: Vec::new(),
             notices: Vec::new(),
             swept: 0,
+            attachments: 0,
         }
     }
 
@@ -114,12 +119,31 @@ impl Host {
             Some(log) => log.start()?,
             None => (epoch_without_log, Durable::default()),
         };
+        let found = match &participant {
+            Some(store) => store.recover()?,
+            None => Vec::new(),
+        };
+        self.begin(now, (node, epoch), log, participant, (kept, found));
+        Ok(epoch)
+    }
+
+    fn begin(
+        &mut self,
+        now: u64,
+        (node, epoch): (NodeId, u64),
+        log: Option<Arc<dyn DecisionLog>>,
+        participant: Option<Arc<dyn Participant>>,
+        (kept, found): (Durable, Vec<(TxnId, Entry)>),
+    ) {
+        self.attachments += 1;
         let mut context = Context::new(node, epoch);
         context.timing = self.timing;
         context.mutation = self.mutation;
         let mut member = Member {
             site: Site::new(context),
             epoch,
+            attachment: self.attachments,
+            is_searched: false,
             log,
             participant,
             logged: Lazy::default(),
@@ -128,14 +152,13 @@ impl Host {
             prepared: BTreeSet::new(),
             noted: BTreeSet::new(),
         };
-        let durable = member.recovered(&kept)?;
+        let durable = member.recovered(&kept, found);
         let (site, actions) = Site::recover(context, &durable, now);
         member.site = site;
         self.members.insert(node, member);
         self.resolve_tracked(node, &durable);
         self.carry_out(node, actions);
         self.run(now);
-        Ok(epoch)
     }
 
     /// Clients that still wait for transactions of a coordinator that failed and is back: what it has not decided, it aborts.
@@ -280,14 +303,14 @@ impl Host {
     fn flush(&mut self, now: u64) {
         let inbox = &self.inbox;
         for (&node, member) in &mut self.members {
-            let epoch = member.epoch;
+            let attachment = member.attachment;
             for place in [Place::Log, Place::Branches] {
                 let lazy = member.lazy(place);
                 if lazy.flushing || lazy.since.is_none_or(|since| now < since.saturating_add(FLUSH_US)) {
                     continue;
                 }
                 lazy.flushing = true;
-                let reply = reply(inbox, node, epoch, What::Flush(place));
+                let reply = reply(inbox, node, attachment, What::Flush(place));
                 match place {
                     Place::Log => match &member.log {
                         Some(log) => log.flush(reply),
@@ -298,33 +321,6 @@ impl Host {
                         None => no_log(reply),
                     },
                 }
-            }
-        }
-    }
-
-    /// Takes up again what is prepared and nobody sees to.
-    fn sweep(&mut self, now: u64) {
-        self.swept = now;
-        let nodes: Vec<NodeId> = self.members.keys().copied().collect();
-        for node in nodes {
-            let Some(participant) = self.members.get(&node).and_then(|member| member.participant.clone())
-            else {
-                continue;
-            };
-            match participant.recover() {
-                Ok(found) => {
-                    for (txn, entry) in found {
-                        let Some(member) = self.members.get_mut(&node) else { break };
-                        let key = Key { txn, role: Role::Participant };
-                        if member.site.has(key) {
-                            continue;
-                        }
-                        member.prepared.insert(txn);
-                        let actions = member.site.resume(now, key, entry);
-                        self.carry_out(node, actions);
-                    }
-                }
-                Err(error) => self.down(node, error),
             }
         }
     }
@@ -445,8 +441,8 @@ impl Host {
     /// Hands a record to whoever keeps it.
     fn persist(&mut self, node: NodeId, key: Key, token: Token, record: Record, forced: bool) {
         let Some(member) = self.members.get_mut(&node) else { return };
-        let (inbox, epoch, txn) = (&self.inbox, member.epoch, key.txn);
-        let verb = |verb| reply(inbox, node, epoch, What::Verb(key, token, verb));
+        let (inbox, attachment, txn) = (&self.inbox, member.attachment, key.txn);
+        let verb = |verb| reply(inbox, node, attachment, What::Verb(key, token, verb));
         let store = member.participant.clone();
         match (&record.entry, store) {
             (Entry::Prepared { .. }, Some(store)) => store.prepare(txn, &record, verb(Verb::Prepare)),
@@ -502,7 +498,7 @@ impl Host {
                 }
                 records.push(record);
             }
-            let reply = reply(inbox, node, member.epoch, What::Records(asked));
+            let reply = reply(inbox, node, member.attachment, What::Records(asked));
             match &member.log {
                 Some(log) => log.append(&records, forced, reply),
                 None => no_log(reply),
@@ -511,8 +507,14 @@ impl Host {
     }
 
     fn answered(&mut self, now: u64, answered: Answered) {
-        let Answered { node, epoch, what, answer } = answered;
-        let Some(member) = self.members.get_mut(&node).filter(|member| member.epoch == epoch) else { return };
+        let Answered { node, attachment, said } = answered;
+        let member = self.members.get_mut(&node).filter(|member| member.attachment == attachment);
+        let Some(member) = member else { return };
+        let epoch = member.epoch;
+        let (what, answer) = match said {
+            Said::Answer(what, answer) => (what, answer),
+            Said::Found(found) => return self.found(now, node, found),
+        };
         let place = if matches!(what, What::Verb(..) | What::Flush(Place::Branches)) {
             Place::Branches
         } else {
@@ -572,6 +574,7 @@ impl Host {
                     self.step(now, node, key, Input::Heuristic(decision));
                 }
             }
+            Answer::Away(error) => self.away(now, node, &keys, verb, error),
             Answer::Lost(error) => {
                 if verb == Some(Verb::Prepare) {
                     // Its coordinator need not wait. That is no "no": it may be prepared after all, and say so when it is back.

@@ -43,6 +43,8 @@ pub mod fuzzing;
 pub mod mutation;
 #[cfg(feature = "net")]
 pub mod net;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod proto;
 
 pub use bytes::Malformed;
@@ -52,7 +54,7 @@ pub use error::{Error, Result};
 pub use host::{FLUSH_US, Host, Notice, SWEEP_US};
 pub use id::{Ballot, Group, NodeId, TxnId};
 pub use message::{Accepted, Body, Decision, Message, Protocol, Role, Stage, Value, Vote};
-pub use participant::{Answer, Participant, Reply};
+pub use participant::{Answer, Found, Participant, Reply};
 pub use proto::{Context, Effect, Input, Plan, Timer, Timing, Token};
 pub use record::{Durable, Entry, Record};
 pub use site::{Key, Site};

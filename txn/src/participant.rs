@@ -20,12 +20,19 @@ pub enum Answer {
     Refused(Error),
     /// A person has ended the branch, in this way.
     Heuristic(Decision),
+    /// It cannot be reached now, and whether it was done is not known; no more will come of this call. To `prepare`: the branch
+    /// may be prepared, now or later, and is then found by [`recover_later`](Participant::recover_later). To `commit` and
+    /// `rollback` of a prepared branch: they are asked for again until they are answered otherwise. No answer to anything else.
+    Away(Error),
     /// Whether it was done is not known: the node has failed, and must be attached again.
     Lost(Error),
 }
 
 /// Takes the answer, once, from any thread. It does not block.
 pub type Reply = Box<dyn FnOnce(Answer) + Send>;
+
+/// Takes what [`Participant::recover_later`] has found, once, from any thread. It does not block.
+pub type Found = Box<dyn FnOnce(Result<Vec<(TxnId, Entry)>>) + Send>;
 
 /// Who holds branches of transactions: [`Store`](crate::Store) is one; a foreign database can be another.
 ///
@@ -135,4 +142,11 @@ pub trait Participant: Send + Sync {
     /// # Errors
     /// What reading meets. A branch that cannot be read is an error, never left out.
     fn recover(&self) -> Result<Vec<(TxnId, Entry)>>;
+
+    /// As [`recover`](Participant::recover), answered later: asked for every [`SWEEP_US`](crate::SWEEP_US). Who has to ask
+    /// somebody else must not do so here. A branch that has ended, and was said to have, may not be among what is found.
+    /// [`Error::Unreachable`] leaves everything as it is until the next time.
+    fn recover_later(&self, found: Found) {
+        found(self.recover());
+    }
 }

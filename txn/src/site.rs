@@ -137,6 +137,11 @@ impl Site {
         self.step(now, key, Input::Recovered(entry))
     }
 
+    /// Forgets a machine, as a crash would: what is true of it is at its store.
+    pub(crate) fn drop_machine(&mut self, key: Key) {
+        self.machines.remove(&key);
+    }
+
     /// Takes a message. One for another node changes nothing.
     pub fn receive(&mut self, now: u64, message: Message) -> Actions {
         if message.to != self.ctx.me {

@@ -16,6 +16,7 @@ use seawall_txn::{
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::CrashStyle;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -427,6 +428,125 @@ fn a_foreign_participant_takes_part() {
     assert_eq!(*counter.value.lock().unwrap(), 10);
     settle(&coordinator);
     assert!(counter.open.lock().unwrap().is_empty() && counter.prepared.lock().unwrap().is_empty());
+}
+
+/// One that does not answer. Counts how often it was asked what it has prepared.
+#[derive(Default)]
+struct Silent {
+    asked: AtomicU64,
+    replies: Mutex<Vec<Reply>>,
+}
+
+impl Participant for Silent {
+    fn prepare(&self, _txn: TxnId, _record: &Record, reply: Reply) {
+        self.replies.lock().unwrap().push(reply);
+    }
+    fn commit(&self, _txn: TxnId, _forced: bool, _reply: Reply) {}
+    fn rollback(&self, _txn: TxnId, reply: Reply) {
+        reply(Answer::Durable(0));
+    }
+    fn commit_one_phase(&self, _txn: TxnId, _record: &Record, reply: Reply) {
+        self.replies.lock().unwrap().push(reply);
+    }
+    fn abandon(&self, _txn: TxnId) {}
+    fn recover(&self) -> seawall_txn::Result<Vec<(TxnId, Entry)>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Ok(Vec::new())
+    }
+}
+
+/// The coordinator's thread wakes for a deadline even if nothing else does: it used to be kept no earlier than the next search
+/// for what is prepared.
+#[test]
+fn a_deadline_is_kept_when_nobody_answers() {
+    let nodes = nodes(1..=1);
+    let hasty = Timing { deadline_us: 50_000, ..timing() };
+    let coordinator = Coordinator::builder(&nodes[0].store).timing(hasty).open().unwrap();
+    let silent = Arc::new(Silent::default());
+    let participant: Arc<dyn Participant> = silent.clone();
+    coordinator.attach_foreign(NodeId(9), &participant).unwrap();
+    let is_kept = || {
+        let before = silent.asked.load(Ordering::SeqCst);
+        let mut global = coordinator.begin();
+        global.enlist(NodeId(9)).unwrap();
+        let Err(Error::OutcomeUnknown { .. }) = global.commit() else { panic!("it has not answered") };
+        silent.asked.load(Ordering::SeqCst) == before
+    };
+    // One search may come by chance in between.
+    assert!((0..5).any(|_| is_kept()));
+}
+
+/// One that cannot be reached: to prepare, nobody waits for it, and that is no vote; to commit, it is asked again.
+#[derive(Default)]
+struct Away {
+    commits: AtomicU64,
+    /// Prepared after all.
+    prepared: Mutex<Option<(TxnId, Entry)>>,
+    is_away: AtomicBool,
+}
+
+impl Away {
+    fn error() -> Error {
+        Error::Unreachable { node: NodeId(9), source: "nobody is there".into() }
+    }
+}
+
+impl Participant for Away {
+    fn prepare(&self, txn: TxnId, record: &Record, reply: Reply) {
+        *self.prepared.lock().unwrap() = Some((txn, record.entry.clone()));
+        let is_away = self.is_away.load(Ordering::SeqCst);
+        reply(if is_away { Answer::Away(Away::error()) } else { Answer::Durable(0) });
+    }
+    fn commit(&self, _txn: TxnId, _forced: bool, reply: Reply) {
+        if self.commits.fetch_add(1, Ordering::SeqCst) < 3 {
+            return reply(Answer::Away(Away::error()));
+        }
+        *self.prepared.lock().unwrap() = None;
+        reply(Answer::Durable(0));
+    }
+    fn rollback(&self, _txn: TxnId, reply: Reply) {
+        *self.prepared.lock().unwrap() = None;
+        reply(Answer::Durable(0));
+    }
+    fn commit_one_phase(&self, _txn: TxnId, _record: &Record, _reply: Reply) {}
+    fn abandon(&self, _txn: TxnId) {}
+    fn recover(&self) -> seawall_txn::Result<Vec<(TxnId, Entry)>> {
+        Ok(self.prepared.lock().unwrap().iter().cloned().collect())
+    }
+}
+
+#[test]
+fn who_cannot_be_reached_is_asked_again() {
+    let nodes = nodes(1..=2);
+    let coordinator = coordinator(&nodes);
+    let away = Arc::new(Away::default());
+    let participant: Arc<dyn Participant> = away.clone();
+    coordinator.attach_foreign(NodeId(9), &participant).unwrap();
+    let put = |key: &str| {
+        let mut global = coordinator.begin();
+        global.branch(&nodes[1].store).unwrap().insert(&nodes[1].rows, key, "1").unwrap();
+        global.enlist(NodeId(9)).unwrap();
+        global.commit()
+    };
+    // Decided, and the client is not kept waiting; it is told until it has it.
+    put("a").unwrap();
+    settle(&coordinator);
+    assert_eq!(away.commits.load(Ordering::SeqCst), 4);
+    assert!(has(&nodes[1], "a") && away.prepared.lock().unwrap().is_none());
+    // Whether it has voted is not known: none commits, and what it has prepared after all is found, and rolled back.
+    away.is_away.store(true, Ordering::SeqCst);
+    let error = put("b").unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("nobody is there"), "{error}");
+    assert!(away.prepared.lock().unwrap().is_some());
+    for _ in 0..2000 {
+        if away.prepared.lock().unwrap().is_none() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    settle(&coordinator);
+    assert!(away.prepared.lock().unwrap().is_none() && !has(&nodes[1], "b"));
+    assert_eq!(away.commits.load(Ordering::SeqCst), 4);
 }
 
 #[test]

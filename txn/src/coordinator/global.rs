@@ -119,6 +119,8 @@ impl Global {
         if begun.is_err() {
             host.abandon(now, txn);
         }
+        // Its time-outs, if nobody answers.
+        shared.bell.ring_for(host.next_due());
         shared.dispatch(host);
         if let Err(error) = begun {
             shared.slots.lock().remove(&txn);

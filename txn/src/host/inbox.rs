@@ -1,9 +1,10 @@
 //! Where what was handed to stores is answered.
 
-use crate::error::Error;
-use crate::id::NodeId;
-use crate::participant::{Answer, Reply};
+use crate::error::{Error, Result};
+use crate::id::{NodeId, TxnId};
+use crate::participant::{Answer, Found, Reply};
 use crate::proto::Token;
+use crate::record::Entry;
 use crate::site::Key;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -17,9 +18,14 @@ pub(crate) struct Inbox {
 
 pub(super) struct Answered {
     pub(super) node: NodeId,
-    pub(super) epoch: u64,
-    pub(super) what: What,
-    pub(super) answer: Answer,
+    /// Who was asked: a node that was attached again since is not meant.
+    pub(super) attachment: u64,
+    pub(super) said: Said,
+}
+
+pub(super) enum Said {
+    Answer(What, Answer),
+    Found(Result<Vec<(TxnId, Entry)>>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +66,14 @@ impl Inbox {
     }
 }
 
-pub(super) fn reply(inbox: &Arc<Inbox>, node: NodeId, epoch: u64, what: What) -> Reply {
+pub(super) fn reply(inbox: &Arc<Inbox>, node: NodeId, attachment: u64, what: What) -> Reply {
     let inbox = Arc::clone(inbox);
-    Box::new(move |answer| inbox.put(Answered { node, epoch, what, answer }))
+    Box::new(move |answer| inbox.put(Answered { node, attachment, said: Said::Answer(what, answer) }))
+}
+
+pub(super) fn found(inbox: &Arc<Inbox>, node: NodeId, attachment: u64) -> Found {
+    let inbox = Arc::clone(inbox);
+    Box::new(move |found| inbox.put(Answered { node, attachment, said: Said::Found(found) }))
 }
 
 pub(super) fn no_log(reply: Reply) {

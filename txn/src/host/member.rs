@@ -2,7 +2,6 @@
 
 use super::inbox::Place;
 use crate::decision::DecisionLog;
-use crate::error::Result;
 use crate::id::TxnId;
 use crate::message::{Decision, Role};
 use crate::participant::Participant;
@@ -41,6 +40,10 @@ impl Lazy {
 pub(super) struct Member {
     pub(super) site: Site,
     pub(super) epoch: u64,
+    /// Tells it from what it was before it was attached again.
+    pub(super) attachment: u64,
+    /// It was asked what it has prepared, and has not answered.
+    pub(super) is_searched: bool,
     pub(super) log: Option<Arc<dyn DecisionLog>>,
     pub(super) participant: Option<Arc<dyn Participant>>,
     pub(super) logged: Lazy,
@@ -64,11 +67,7 @@ impl Member {
 
 impl Member {
     /// What the log has kept, with what the store has prepared: where they differ, a crash came between the two.
-    pub(super) fn recovered(&mut self, kept: &Durable) -> Result<Durable> {
-        let found = match &self.participant {
-            Some(store) => store.recover()?,
-            None => Vec::new(),
-        };
+    pub(super) fn recovered(&mut self, kept: &Durable, found: Vec<(TxnId, Entry)>) -> Durable {
         let mut durable = Durable::default();
         for (txn, entry) in found {
             self.prepared.insert(txn);
@@ -101,6 +100,6 @@ impl Member {
         if let Some(log) = self.log.as_ref().filter(|_| !ended.is_empty()) {
             log.append(&ended, false, Box::new(drop));
         }
-        Ok(durable)
+        durable
     }
 }

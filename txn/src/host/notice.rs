@@ -50,6 +50,13 @@ pub enum Notice {
         /// Why.
         error: Error,
     },
+    /// A participant cannot be reached at the moment. What it has prepared stays so, and is seen to when it is back.
+    Away {
+        /// Which node.
+        node: NodeId,
+        /// Why.
+        error: Error,
+    },
     /// Someone did what the protocol does not allow.
     Violation {
         /// Where it was seen.
@@ -81,6 +88,7 @@ impl std::fmt::Display for Notice {
             Notice::Down { node, error } => {
                 write!(f, "{node} was taken out, for its store has failed: {error}")
             }
+            Notice::Away { node, error } => write!(f, "{node} is away, and will be asked again: {error}"),
             Notice::Violation { node, txn, what } => {
                 write!(f, "{node} has seen what the protocol does not allow, in {txn}: {what}")
             }

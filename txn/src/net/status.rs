@@ -77,7 +77,10 @@ pub(super) fn of(error: &Error) -> Status {
         Error::Engine(error) => of_engine(error),
         Error::BadInput(_) => invalid(error.to_string()),
         Error::NodeMissing(_) => with(Code::NotFound, "XAER_NOTA", error.to_string()),
-        Error::Closed | Error::Fenced { .. } => with(Code::Unavailable, "XAER_RMFAIL", error.to_string()),
+        Error::Closed | Error::Fenced { .. } | Error::Unreachable { .. } => {
+            with(Code::Unavailable, "XAER_RMFAIL", error.to_string())
+        }
+        Error::ForeignConflict(_) => with(Code::Aborted, "XA_RBINTEGRITY", error.to_string()),
         _ => internal(error.to_string()),
     }
 }
