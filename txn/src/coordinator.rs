@@ -28,6 +28,7 @@ use std::time::Duration;
 
 mod global;
 
+use global::Start;
 pub use global::{Global, Pending};
 
 /// Runs again at most so often what another transaction was in the way of.
@@ -95,6 +96,10 @@ struct Shared {
     protocol: Protocol,
     acceptors: Vec<NodeId>,
     host: Mutex<Host>,
+    /// Transactions that were handed over while another had the host.
+    starts: Mutex<Vec<Start>>,
+    /// When the thread wakes by itself; changed with the host in hand.
+    sleeps_until: AtomicU64,
     slots: Mutex<BTreeMap<TxnId, Arc<Slot>>>,
     foreign: Mutex<BTreeMap<NodeId, Arc<dyn Participant>>>,
     runtime: Arc<dyn Runtime>,
@@ -133,6 +138,8 @@ struct SlotState {
     cause: Option<Error>,
     is_settled: bool,
     is_unknown: bool,
+    /// It was not begun.
+    refused: Option<Error>,
     on_done: Option<Box<dyn FnOnce(Result<TxnId>) + Send>>,
 }
 
@@ -200,6 +207,8 @@ impl CoordinatorBuilder {
             protocol: self.protocol,
             acceptors: self.acceptors,
             host: Mutex::new(Host::with_inbox(self.timing, Arc::new(inbox))),
+            starts: Mutex::default(),
+            sleeps_until: AtomicU64::new(0),
             slots: Mutex::default(),
             foreign: Mutex::default(),
             runtime: self.runtime,
@@ -259,7 +268,6 @@ impl Coordinator {
             self.shared.epoch.store(epoch, Ordering::SeqCst);
         }
         self.shared.dispatch(host);
-        self.shared.bell.ring();
         Ok(())
     }
 
@@ -274,7 +282,6 @@ impl Coordinator {
         host.attach(now, node, None, Some(Arc::clone(participant)), epoch)?;
         self.shared.foreign.lock().insert(node, Arc::clone(participant));
         self.shared.dispatch(host);
-        self.shared.bell.ring();
         Ok(())
     }
 
@@ -338,17 +345,20 @@ impl Coordinator {
         }
         let joined = host.join(now, store.node(), txn);
         self.shared.dispatch(host);
-        self.shared.bell.ring();
         joined
     }
 
     /// A message has come from another process.
     pub fn deliver(&self, message: Message) {
+        self.deliver_all([message]);
+    }
+
+    /// Messages have come from other processes: what is written for their sake is written together.
+    pub fn deliver_all(&self, messages: impl IntoIterator<Item = Message>) {
         let now = self.shared.now();
         let mut host = self.shared.host.lock();
-        host.receive(now, message);
+        host.receive_all(now, messages);
         self.shared.dispatch(host);
-        self.shared.bell.ring();
     }
 
     /// Whether nothing is going on: every outcome is known, durable, and forgotten.
@@ -384,8 +394,18 @@ impl Shared {
             let seen = self.bell.word.load(Ordering::SeqCst);
             let now = self.now();
             let mut host = self.host.lock();
+            let held = host.hold();
+            let starts = std::mem::take(&mut *self.starts.lock());
+            for start in starts {
+                let txn = start.txn;
+                if let Err(error) = start.begin(now, &mut host) {
+                    self.tell(txn, |state| state.refused = Some(error));
+                }
+            }
             host.tick(now);
+            drop(held);
             let due = host.next_due();
+            self.sleeps_until.store(due, Ordering::SeqCst);
             self.dispatch(host);
             if self.is_closed.load(Ordering::SeqCst) {
                 return;
@@ -403,7 +423,11 @@ impl Shared {
     /// Hands on what a pass has brought, the host given back.
     fn dispatch(&self, mut host: parking_lot::MutexGuard<'_, Host>) {
         let (messages, notices) = (host.take_outgoing(), host.take_notices());
+        let is_due_sooner = host.next_due() < self.sleeps_until.load(Ordering::SeqCst);
         drop(host);
+        if is_due_sooner {
+            self.bell.ring();
+        }
         if let Some(transport) = &self.transport {
             messages.into_iter().for_each(|message| transport.send(message));
         }
@@ -425,7 +449,7 @@ impl Shared {
         let Some(slot) = self.slots.lock().get(&txn).cloned() else { return };
         let mut state = slot.state.lock();
         change(&mut state);
-        let is_over = state.is_settled && state.decision.is_some();
+        let is_over = (state.is_settled && state.decision.is_some()) || state.refused.is_some();
         let done = if is_over { state.on_done.take() } else { None };
         let wakes = is_over || state.is_unknown;
         let result = done.as_ref().and_then(|_| state.result(txn));
@@ -451,6 +475,7 @@ impl Shared {
         if let Some(thread) = thread {
             thread.join();
         }
+        std::mem::take(&mut *self.starts.lock()).into_iter().for_each(Start::give_up);
         let slots = std::mem::take(&mut *self.slots.lock());
         for slot in slots.into_values() {
             slot.word.fetch_add(1, Ordering::SeqCst);
@@ -465,6 +490,9 @@ impl Shared {
 
 impl SlotState {
     fn result(&mut self, txn: TxnId) -> Option<Result<TxnId>> {
+        if let Some(error) = self.refused.take() {
+            return Some(Err(error));
+        }
         match self.decision.filter(|_| self.is_settled)? {
             Decision::Commit => Some(Ok(txn)),
             Decision::Abort => Some(Err(Error::Aborted { txn, cause: self.cause.take().map(Box::new) })),
