@@ -363,7 +363,9 @@ impl Coordinator {
 
     /// Whether nothing is going on: every outcome is known, durable, and forgotten.
     pub fn is_idle(&self) -> bool {
-        self.shared.host.lock().is_idle()
+        // What waits to be begun is taken with the host in hand.
+        let host = self.shared.host.lock();
+        host.is_idle() && self.shared.starts.lock().is_empty()
     }
 
     /// Ends the thread. What is prepared stays so; whoever still waits gets `Closed`. So does dropping the last clone.
@@ -396,10 +398,11 @@ impl Shared {
             let mut host = self.host.lock();
             let held = host.hold();
             let starts = std::mem::take(&mut *self.starts.lock());
+            let mut refused = Vec::new();
             for start in starts {
                 let txn = start.txn;
                 if let Err(error) = start.begin(now, &mut host) {
-                    self.tell(txn, |state| state.refused = Some(error));
+                    refused.push((txn, error));
                 }
             }
             host.tick(now);
@@ -407,6 +410,9 @@ impl Shared {
             let due = host.next_due();
             self.sleeps_until.store(due, Ordering::SeqCst);
             self.dispatch(host);
+            for (txn, error) in refused {
+                self.tell(txn, |state| state.refused = Some(error));
+            }
             if self.is_closed.load(Ordering::SeqCst) {
                 return;
             }
