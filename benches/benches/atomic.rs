@@ -8,6 +8,7 @@
 //! and the median of the ratios within each.
 #![allow(
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::indexing_slicing,
@@ -17,7 +18,7 @@
 
 use seawall_benches::{fresh_dir, print_device, remove};
 use seawall_engine::{Db, Keyspace};
-use seawall_txn::{Coordinator, CoordinatorBuilder, NodeId, Protocol, Store};
+use seawall_txn::{Coordinator, CoordinatorBuilder, Error, NodeId, Protocol, Store, TxnId};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Barrier;
@@ -109,12 +110,14 @@ struct Found {
     sync_us: f64,
     cpu_us: f64,
     switches: f64,
+    /// Transactions that nobody refused: somebody was waited for too long.
+    aborted: f64,
 }
 
 /// `commit` is called by all threads, with keys that do not come twice.
-fn run(threads: usize, seconds: f64, stores: &[Opened], commit: impl Fn([u8; 8]) + Sync) -> Found {
+fn run(threads: usize, seconds: f64, stores: &[Opened], commit: impl Fn([u8; 8]) -> bool + Sync) -> Found {
     let (next, is_over, is_measured) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
-    let barrier = Barrier::new(threads + 1);
+    let (barrier, aborted) = (Barrier::new(threads + 1), AtomicU64::new(0));
     let mut found = Found::default();
     let mut took: Vec<u32> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
@@ -125,8 +128,10 @@ fn run(threads: usize, seconds: f64, stores: &[Opened], commit: impl Fn([u8; 8])
                     while !is_over.load(Ordering::Relaxed) {
                         let counts = is_measured.load(Ordering::Relaxed);
                         let begin = Instant::now();
-                        commit(next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-                        if counts {
+                        let is_done = commit(next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+                        if !is_done {
+                            aborted.fetch_add(1, Ordering::Relaxed);
+                        } else if counts {
                             took.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
                         }
                     }
@@ -155,6 +160,7 @@ fn run(threads: usize, seconds: f64, stores: &[Opened], commit: impl Fn([u8; 8])
     took.sort_unstable();
     let at = |part: f64| took.get((took.len() as f64 * part) as usize).map_or(0.0, |us| f64::from(*us));
     (found.p50_us, found.p99_us) = (at(0.5), at(0.99));
+    found.aborted = aborted.into_inner() as f64;
     found
 }
 
@@ -180,12 +186,22 @@ fn cpu() -> (f64, f64) {
     (ticks / 100.0, switches)
 }
 
+/// What was given up because somebody was not heard of for long, on a machine with too much to do, is counted.
+pub(crate) fn is_committed(done: seawall_txn::Result<TxnId>) -> bool {
+    match done {
+        Ok(_) => true,
+        Err(Error::Aborted { cause: None, .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 fn engine_alone(threads: usize, seconds: f64, stores: &[Opened]) -> Found {
     let Opened { db, rows, .. } = &stores[0];
     run(threads, seconds, stores, |key| {
         let mut tx = db.begin();
         tx.insert(rows, key, VALUE).expect("in");
         tx.commit().expect("committed");
+        true
     })
 }
 
@@ -202,7 +218,7 @@ fn together(way: Way, threads: usize, seconds: f64, stores: &[Opened]) -> Found 
         for (node, store) in nodes.iter().zip(stores).take(way.stores) {
             global.branch(node).expect("a branch").insert(&store.rows, key, VALUE).expect("in");
         }
-        global.commit().expect("committed");
+        is_committed(global.commit())
     })
 }
 
@@ -257,14 +273,14 @@ fn main() {
     }
     println!("{threads} at once, {reps} × {seconds} s each, interleaved; medians\n");
     println!(
-        "| | txn/s | of the engine alone | p50 µs | p99 µs | syncs/s, all stores | sync µs | processor µs/txn | switches/txn |"
+        "| | txn/s | of the engine alone | p50 µs | p99 µs | syncs/s, all stores | sync µs | processor µs/txn | switches/txn | given up |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for (way, runs) in ways.iter().zip(&found) {
         let of = |what: fn(&Found) -> f64| median(runs.iter().map(what));
         let ratio = median(runs.iter().zip(&found[0]).map(|(run, alone)| run.rate / alone.rate.max(1.0)));
         println!(
-            "| {} | {:.0} | {ratio:.3} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} |",
+            "| {} | {:.0} | {ratio:.3} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |",
             way.name,
             of(|run| run.rate),
             of(|run| run.p50_us),
@@ -273,6 +289,7 @@ fn main() {
             of(|run| run.sync_us),
             of(|run| run.cpu_us),
             of(|run| run.switches),
+            runs.iter().map(|run| run.aborted).sum::<f64>(),
         );
     }
 }

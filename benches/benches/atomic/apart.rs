@@ -1,7 +1,7 @@
 //! Nodes of their own on loopback, with TLS between them: each with a store, a coordinator and sockets, as in processes of their
 //! own.
 
-use super::{Found, Opened, VALUE, Way, run};
+use super::{Found, Opened, VALUE, Way, is_committed, run};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use seawall_txn::net::{Credentials, Network, NetworkOptions, Peer, Security};
 use seawall_txn::{Coordinator, NodeId, Store};
@@ -85,6 +85,6 @@ pub(super) fn apart(way: Way, threads: usize, seconds: f64, stores: &[Opened]) -
             node.coordinator.join(&node.store, txn, branch).expect("joined");
             global.enlist(node.store.node()).expect("enlisted");
         }
-        global.commit().expect("committed");
+        is_committed(global.commit())
     })
 }
