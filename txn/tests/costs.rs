@@ -61,6 +61,18 @@ fn three_phase_commit_forces_twice_as_often() {
     }
 }
 
+/// Nobody's time runs out in such a run: the coordinator hears the participant beside it as it hears the others.
+#[test]
+fn three_phase_commit_with_a_participant_at_the_coordinator_waits_for_nothing() {
+    for n in 2..6 {
+        let participants: Vec<u64> = (0..n).collect();
+        let world = finished(&Setup::new(Protocol::ThreePhase, &participants));
+        assert_eq!(world.outcome, Some(Decision::Commit));
+        assert_eq!(u64::from(world.costs.forced), 2 * n + 2);
+        assert_eq!(u64::from(world.costs.messages), 6 * (n - 1), "all but its own");
+    }
+}
+
 #[test]
 fn paxos_commit_forces_once_a_participant_and_once_an_acceptor_of_a_majority() {
     for (n, f) in [(2, 0), (3, 0), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2)] {

@@ -413,7 +413,8 @@ impl Participant {
         let State::InDoubt(doubt) = &mut self.state else { return };
         doubt.pre_committed = true;
         for (node, role) in std::mem::take(&mut doubt.pre_commit_asked) {
-            if node != self.ctx.me {
+            // One that stands in here asks itself, and is told below; a coordinator here waits for the answer as any.
+            if node != self.ctx.me || role == Role::Coordinator {
                 out.send(node, Body::PreCommitted(role));
             }
         }
