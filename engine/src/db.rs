@@ -481,14 +481,6 @@ impl Db {
         core.commit_pipelined(set, &touched, None, durability, None)
     }
 
-    /// More pipelined commits are about to be handed over, at once: until this is called with false as often as with true,
-    /// nobody is woken to write those that are there. One write takes them all then. Whoever waits for a commit is not
-    /// held up.
-    #[doc(hidden)]
-    pub fn hold_tickets(&self, is_held: bool) {
-        self.core().log.hold(is_held);
-    }
-
     /// Everything committed so far is on the device when this returns; the position up to which that is so.
     ///
     /// # Errors

@@ -29,7 +29,6 @@ use std::time::Duration;
 
 mod global;
 
-use global::Start;
 pub use global::{Global, Pending};
 
 /// Runs again at most so often what another transaction was in the way of.
@@ -98,10 +97,6 @@ struct Shared {
     protocol: Protocol,
     acceptors: Vec<NodeId>,
     host: Mutex<Host>,
-    /// Transactions that were handed over while another had the host.
-    starts: Mutex<Vec<Start>>,
-    /// When the thread wakes by itself; changed with the host in hand.
-    sleeps_until: AtomicU64,
     slots: Mutex<BTreeMap<TxnId, Arc<Slot>>>,
     foreign: Mutex<BTreeMap<NodeId, Arc<dyn Participant>>>,
     runtime: Arc<dyn Runtime>,
@@ -117,9 +112,18 @@ struct Bell {
     runtime: Arc<dyn Runtime>,
     word: AtomicU32,
     is_waited_for: AtomicBool,
+    /// Until when the thread sleeps, in microseconds; changed with the host in hand.
+    until: AtomicU64,
 }
 
 impl Bell {
+    /// Something is due at this time, the host in hand.
+    fn ring_for(&self, due: u64) {
+        if due < self.until.load(Ordering::SeqCst) {
+            self.ring();
+        }
+    }
+
     fn ring(&self) {
         self.word.fetch_add(1, Ordering::SeqCst);
         if self.is_waited_for.swap(false, Ordering::SeqCst) {
@@ -140,8 +144,6 @@ struct SlotState {
     cause: Option<Error>,
     is_settled: bool,
     is_unknown: bool,
-    /// It was not begun.
-    refused: Option<Error>,
     on_done: Option<Box<dyn FnOnce(Result<TxnId>) + Send>>,
 }
 
@@ -206,6 +208,7 @@ impl CoordinatorBuilder {
             runtime: Arc::clone(&self.runtime),
             word: AtomicU32::new(0),
             is_waited_for: AtomicBool::new(false),
+            until: AtomicU64::new(0),
         });
         let for_answers = Arc::clone(&bell);
         let inbox = Inbox::new(Box::new(move || for_answers.ring()));
@@ -218,8 +221,6 @@ impl CoordinatorBuilder {
             protocol: self.protocol,
             acceptors: self.acceptors,
             host: Mutex::new(host),
-            starts: Mutex::default(),
-            sleeps_until: AtomicU64::new(0),
             slots: Mutex::default(),
             foreign: Mutex::default(),
             runtime: self.runtime,
@@ -280,6 +281,7 @@ impl Coordinator {
             self.shared.epoch.store(epoch, Ordering::SeqCst);
         }
         self.shared.dispatch(host);
+        self.shared.bell.ring();
         Ok(())
     }
 
@@ -295,6 +297,7 @@ impl Coordinator {
         host.attach_found(now, node, Arc::clone(participant), found, epoch)?;
         self.shared.foreign.lock().insert(node, Arc::clone(participant));
         self.shared.dispatch(host);
+        self.shared.bell.ring();
         Ok(())
     }
 
@@ -358,27 +361,22 @@ impl Coordinator {
         }
         let joined = host.join(now, store.node(), txn);
         self.shared.dispatch(host);
+        self.shared.bell.ring();
         joined
     }
 
     /// A message has come from another process.
     pub fn deliver(&self, message: Message) {
-        self.deliver_all([message]);
-    }
-
-    /// Messages have come from other processes: what is written for their sake is written together.
-    pub fn deliver_all(&self, messages: impl IntoIterator<Item = Message>) {
         let now = self.shared.now();
         let mut host = self.shared.host.lock();
-        host.receive_all(now, messages);
+        host.receive(now, message);
         self.shared.dispatch(host);
+        self.shared.bell.ring();
     }
 
     /// Whether nothing is going on: every outcome is known, durable, and forgotten.
     pub fn is_idle(&self) -> bool {
-        // What waits to be begun is taken with the host in hand.
-        let host = self.shared.host.lock();
-        host.is_idle() && self.shared.starts.lock().is_empty()
+        self.shared.host.lock().is_idle()
     }
 
     /// Ends the thread. What is prepared stays so; whoever still waits gets `Closed`. So does dropping the last clone.
@@ -409,23 +407,10 @@ impl Shared {
             let seen = self.bell.word.load(Ordering::SeqCst);
             let now = self.now();
             let mut host = self.host.lock();
-            let held = host.hold();
-            let starts = std::mem::take(&mut *self.starts.lock());
-            let mut refused = Vec::new();
-            for start in starts {
-                let txn = start.txn;
-                if let Err(error) = start.begin(now, &mut host) {
-                    refused.push((txn, error));
-                }
-            }
             host.tick(now);
-            drop(held);
             let due = host.next_due();
-            self.sleeps_until.store(due, Ordering::SeqCst);
+            self.bell.until.store(due, Ordering::SeqCst);
             self.dispatch(host);
-            for (txn, error) in refused {
-                self.tell(txn, |state| state.refused = Some(error));
-            }
             if self.is_closed.load(Ordering::SeqCst) {
                 return;
             }
@@ -442,11 +427,7 @@ impl Shared {
     /// Hands on what a pass has brought, the host given back.
     fn dispatch(&self, mut host: parking_lot::MutexGuard<'_, Host>) {
         let (messages, notices) = (host.take_outgoing(), host.take_notices());
-        let is_due_sooner = host.next_due() < self.sleeps_until.load(Ordering::SeqCst);
         drop(host);
-        if is_due_sooner {
-            self.bell.ring();
-        }
         if let Some(transport) = &self.transport {
             messages.into_iter().for_each(|message| transport.send(message));
         }
@@ -468,7 +449,7 @@ impl Shared {
         let Some(slot) = self.slots.lock().get(&txn).cloned() else { return };
         let mut state = slot.state.lock();
         change(&mut state);
-        let is_over = (state.is_settled && state.decision.is_some()) || state.refused.is_some();
+        let is_over = state.is_settled && state.decision.is_some();
         let done = if is_over { state.on_done.take() } else { None };
         let wakes = is_over || state.is_unknown;
         let result = done.as_ref().and_then(|_| state.result(txn));
@@ -494,7 +475,6 @@ impl Shared {
         if let Some(thread) = thread {
             thread.join();
         }
-        std::mem::take(&mut *self.starts.lock()).into_iter().for_each(Start::give_up);
         let slots = std::mem::take(&mut *self.slots.lock());
         for slot in slots.into_values() {
             slot.word.fetch_add(1, Ordering::SeqCst);
@@ -509,9 +489,6 @@ impl Shared {
 
 impl SlotState {
     fn result(&mut self, txn: TxnId) -> Option<Result<TxnId>> {
-        if let Some(error) = self.refused.take() {
-            return Some(Err(error));
-        }
         match self.decision.filter(|_| self.is_settled)? {
             Decision::Commit => Some(Ok(txn)),
             Decision::Abort => Some(Err(Error::Aborted { txn, cause: self.cause.take().map(Box::new) })),

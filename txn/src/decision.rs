@@ -19,11 +19,6 @@ pub trait DecisionLog: Send + Sync {
     /// Several records are one write, in which those that are not forced ride along.
     fn append(&self, records: &[Record], forced: bool, reply: Reply);
 
-    /// True: more is about to be handed over, in the same breath; it may be written together. False, as often: that was it.
-    fn hold(&self, more_comes: bool) {
-        let _ = more_comes;
-    }
-
     /// Makes durable what was written. Answered by `Durable`.
     fn flush(&self, reply: Reply);
 }

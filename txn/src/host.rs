@@ -54,15 +54,6 @@ struct Tracked {
     cause: Option<Error>,
 }
 
-/// See [`Host::hold`].
-pub(crate) struct Held(Vec<Arc<dyn DecisionLog>>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|log| log.hold(false));
-    }
-}
-
 /// The nodes of one process.
 pub struct Host {
     timing: Timing,
@@ -230,7 +221,7 @@ impl Host {
         }
         self.tracked.entry(txn).or_default().open.insert(node);
         self.step(now, node, Key { txn, role: Role::Participant }, Input::Join);
-        self.run_own(now);
+        self.run(now);
         Ok(())
     }
 
@@ -243,9 +234,8 @@ impl Host {
             return Err(Error::NodeMissing(txn.coordinator));
         }
         self.tracked.entry(txn).or_default().plan = Some(plan.clone());
-        let _held = self.hold();
         self.step(now, txn.coordinator, Key { txn, role: Role::Coordinator }, Input::Start(plan));
-        self.run_own(now);
+        self.run(now);
         Ok(())
     }
 
@@ -258,7 +248,7 @@ impl Host {
             self.step(now, node, Key { txn, role: Role::Participant }, input);
         }
         self.tracked.remove(&txn);
-        self.run_own(now);
+        self.run(now);
     }
 
     /// A person ends a prepared branch at a node here, or has seen to one that was ended so (none).
@@ -270,13 +260,8 @@ impl Host {
 
     /// A message has come, from another process.
     pub fn receive(&mut self, now: u64, message: Message) {
-        self.receive_all(now, [message]);
-    }
-
-    /// Messages have come, from another process: what is written for their sake is written together.
-    pub fn receive_all(&mut self, now: u64, messages: impl IntoIterator<Item = Message>) {
-        self.local.extend(messages);
-        self.run_own(now);
+        self.local.push_back(message);
+        self.run(now);
     }
 
     /// Messages for other processes.
@@ -301,7 +286,6 @@ impl Host {
 
     /// Time has passed, or a store has answered.
     pub fn tick(&mut self, now: u64) {
-        let _held = self.hold();
         self.run(now);
         while let Some(&(at, node, key, timer)) = self.due.first().filter(|(at, ..)| *at <= now) {
             self.due.remove(&(at, node, key, timer));
@@ -341,56 +325,32 @@ impl Host {
         }
     }
 
-    /// From here on, until what comes back is dropped, what is handed to stores is written together.
-    pub(crate) fn hold(&self) -> Held {
-        let logs: Vec<_> = self.members.values().filter_map(|member| member.log.clone()).collect();
-        logs.iter().for_each(|log| log.hold(true));
-        Held(logs)
-    }
-
     /// Until nothing is left to be done at once.
     fn run(&mut self, now: u64) {
-        let _held = self.hold();
         loop {
             let answers = self.inbox.take();
             let is_quiet = answers.is_empty() && self.local.is_empty();
             for answered in answers {
                 self.answered(now, answered);
             }
-            self.run_local(now);
+            while let Some(message) = self.local.pop_front() {
+                let to = message.to;
+                if let Body::Finished(decision) | Body::Learned(decision) = message.body
+                    && to == message.txn.coordinator
+                {
+                    // Also to a coordinator that has forgotten it: whoever asked it may still wait.
+                    self.decided(message.txn, decision);
+                }
+                if let Some(member) = self.members.get_mut(&to) {
+                    let actions = member.site.receive(now, message);
+                    self.carry_out(to, actions);
+                }
+            }
+            self.write_records();
             if is_quiet && self.local.is_empty() {
                 return;
             }
         }
-    }
-
-    /// As [`run`](Self::run), but for answers that somebody else is woken for: they are the more, the fewer look.
-    fn run_own(&mut self, now: u64) {
-        if self.inbox.is_rung() {
-            let _held = self.hold();
-            while !self.local.is_empty() || self.members.values().any(|member| !member.records.is_empty()) {
-                self.run_local(now);
-            }
-        } else {
-            self.run(now);
-        }
-    }
-
-    fn run_local(&mut self, now: u64) {
-        while let Some(message) = self.local.pop_front() {
-            let to = message.to;
-            if let Body::Finished(decision) | Body::Learned(decision) = message.body
-                && to == message.txn.coordinator
-            {
-                // Also to a coordinator that has forgotten it: whoever asked it may still wait.
-                self.decided(message.txn, decision);
-            }
-            if let Some(member) = self.members.get_mut(&to) {
-                let actions = member.site.receive(now, message);
-                self.carry_out(to, actions);
-            }
-        }
-        self.write_records();
     }
 
     fn step(&mut self, now: u64, node: NodeId, key: Key, input: Input) {

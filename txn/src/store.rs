@@ -308,10 +308,6 @@ impl DecisionLog for Store {
         self.write(batch, durability, forced, reply);
     }
 
-    fn hold(&self, more_comes: bool) {
-        self.db.hold_tickets(more_comes);
-    }
-
     fn flush(&self, reply: Reply) {
         let mut batch = WriteBatch::new();
         batch.insert(&self.rows, FLUSHED, []);

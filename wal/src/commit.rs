@@ -150,8 +150,6 @@ struct State {
     /// The log is about to be cut: whoever wants a place waits.
     paused: bool,
     time_us: u64,
-    /// Records of the last write.
-    last_records: u32,
 }
 
 #[derive(Debug)]
@@ -242,7 +240,6 @@ impl<S: Sink> Committer<S> {
                 ended: false,
                 paused: false,
                 time_us,
-                last_records: 0,
             }),
             reserved: AtomicU64::new(durable.0),
             written: AtomicU64::new(durable.0),
@@ -408,15 +405,6 @@ impl<S: Sink> Committer<S> {
             return Ok(false);
         }
         self.wait_until(need, Some(Waiter { seq, tends: false, drives: true, is_counted: false }), None)
-    }
-
-    /// How long one who writes for those who hold tickets waits for more of them: not for who is alone, nor beside a write,
-    /// nor if there is nothing to write.
-    pub(crate) fn patience_for_tickets(&self) -> Option<Duration> {
-        let state = self.state.lock();
-        let need = Need { durable: state.asked_synced, written: state.asked_written };
-        let has_company = state.last_records > 1 && !state.in_flight && !self.has(need);
-        has_company.then(|| state.gather.write_time() / 4)
     }
 
     /// `listener` is called with every change of the marks from now on. Once.

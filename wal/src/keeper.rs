@@ -12,8 +12,6 @@ use std::time::Duration;
 
 /// How long nothing must have been written before the log counts as idle.
 const IDLE: Duration = Duration::from_millis(2);
-/// Before it writes, the ticket thread looks so often at most whether others have still something to add.
-const LOOKS_MAX: u32 = 4;
 /// How long to wait before trying again when the disk is full.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -33,12 +31,6 @@ struct Shared {
     /// The ticket thread runs, and will look again before it sleeps.
     drives: AtomicBool,
     tickets: Mutex<Tickets>,
-    /// So many say that more is about to come.
-    held: AtomicU32,
-    /// Somebody has wanted the thread meanwhile.
-    is_owed: AtomicBool,
-    /// Somebody has said so before.
-    has_waves: AtomicBool,
 }
 
 #[derive(Default)]
@@ -68,13 +60,6 @@ impl Signals {
 
     /// Somebody holds a ticket for what was just placed.
     pub(crate) fn want(&self, inner: &Arc<Inner>) {
-        if self.0.held.load(Ordering::SeqCst) > 0 {
-            // Said before it is looked at again; whoever lets go does so the other way round.
-            self.0.is_owed.store(true, Ordering::SeqCst);
-            if self.0.held.load(Ordering::SeqCst) > 0 {
-                return;
-            }
-        }
         // The thread says that it sleeps, then looks for work; here it is the other way round.
         let drives = &self.0.drives;
         if !self.0.has_keeper.load(Ordering::Acquire)
@@ -86,35 +71,6 @@ impl Signals {
         self.start_ticket_thread(inner);
         self.0.ticket_word.fetch_add(1, Ordering::Release);
         inner.runtime.wake_one(&self.0.ticket_word);
-    }
-
-    /// More is about to come: nobody is woken for a ticket before it is there.
-    pub(crate) fn hold(&self) {
-        self.0.has_waves.store(true, Ordering::Relaxed);
-        self.0.held.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// What was to come has come.
-    pub(crate) fn let_go(&self, inner: &Arc<Inner>) {
-        if self.0.held.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_owed.swap(false, Ordering::SeqCst) {
-            self.want(inner);
-        }
-    }
-
-    /// Writes for those who hold tickets. Where they come in waves, threads that were woken together come back with their next
-    /// records one after the other, and one write is to take them all: as long as there are more at every look.
-    fn drive(&self, inner: &Inner, seen: u32) -> Result<bool> {
-        let mut reserved = inner.committer.reserved();
-        for _ in 0..LOOKS_MAX {
-            let has_waves = self.0.has_waves.load(Ordering::Relaxed);
-            let Some(patience) = inner.committer.patience_for_tickets().filter(|_| has_waves) else { break };
-            inner.runtime.wait(&self.0.ticket_word, seen, Some(patience));
-            let now = inner.committer.reserved();
-            if now == std::mem::replace(&mut reserved, now) {
-                break;
-            }
-        }
-        inner.committer.drive()
     }
 
     /// Without a thread the tickets still resolve when they are waited for.
@@ -140,7 +96,7 @@ impl Signals {
                 return;
             }
             // A failed log has told whoever asked.
-            while let Ok(true) = self.drive(inner, seen) {}
+            while let Ok(true) = inner.committer.drive() {}
             self.0.drives.store(false, Ordering::SeqCst);
             if !matches!(inner.committer.drive(), Ok(true)) {
                 inner.runtime.wait(&self.0.ticket_word, seen, None);

@@ -232,17 +232,6 @@ impl Wal {
         self.0.inner.drive(placed);
     }
 
-    /// Nobody is woken to write for tickets' sake until [`let_tickets_go`](Wal::let_tickets_go): more of them are about to
-    /// come, at once. Whoever waits is not held up.
-    pub fn hold_tickets(&self) {
-        self.0.inner.keeper.hold();
-    }
-
-    /// Ends one [`hold_tickets`](Wal::hold_tickets).
-    pub fn let_tickets_go(&self) {
-        self.0.inner.keeper.let_go(&self.0.inner);
-    }
-
     /// Calls `f` from now on after every change of the durable and the written LSN, before anybody who waits for it
     /// is woken, with true once the log has failed. It runs in the thread that wrote, and must not block. The first
     /// call's listener stays.

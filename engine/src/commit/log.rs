@@ -80,10 +80,6 @@ pub(crate) trait CommitLog: Send + Sync + 'static {
     fn wait_for(&self, place: &Place, timeout: Option<Duration>) -> Result<Outcome>;
     /// Sees to it that a record is written although nobody waits for it.
     fn drive(&self, place: &Place);
-    /// Until it is called with false as often as with true, nobody is woken to write for those who do not wait: more comes.
-    fn hold(&self, is_held: bool) {
-        let _ = is_held;
-    }
     /// Once, before the first record.
     fn listen(&self, listener: OnNews);
     /// A position that every record so far is below and every later one is not, and where replay may begin. No I/O.
@@ -158,10 +154,6 @@ impl CommitLog for LocalLog {
         if let Ok(placed) = local(place) {
             self.wal.drive(placed);
         }
-    }
-
-    fn hold(&self, is_held: bool) {
-        if is_held { self.wal.hold_tickets() } else { self.wal.let_tickets_go() }
     }
 
     fn listen(&self, listener: OnNews) {

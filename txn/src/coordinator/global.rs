@@ -2,11 +2,9 @@
 
 use super::{Shared, Slot};
 use crate::error::{Error, Result};
-use crate::host::Host;
 use crate::id::{NodeId, TxnId};
 use crate::message::Decision;
 use crate::participant::Participant;
-use crate::proto::Plan;
 use crate::store::Store;
 use seawall_engine::{Transaction, TxOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,7 +77,7 @@ impl Global {
     /// Hands it over and returns at once.
     ///
     /// # Errors
-    /// `Closed`: nothing happened. So `NodeMissing`, which may also come from what is returned.
+    /// `NodeMissing`, `Closed`: nothing happened.
     pub fn commit_pipelined(mut self) -> Result<Pending> {
         let (shared, txn) = (Arc::clone(&self.shared), self.txn);
         if shared.is_closed.load(Ordering::SeqCst) {
@@ -104,17 +102,25 @@ impl Global {
         let is_merged = branches.contains_key(&txn.coordinator) && nodes.len() > 1;
         let plan = shared.plan(nodes.clone(), is_merged);
         shared.slots.lock().insert(txn, slot);
-        let start = Start { txn, plan, branches, foreign, begun_here };
-        let Some(mut host) = shared.host.try_lock() else {
-            // Whoever has it may have it for long, and the thread takes all that wait at once.
-            shared.starts.lock().push(start);
-            shared.bell.ring();
-            if shared.is_closed.load(Ordering::SeqCst) {
-                std::mem::take(&mut *shared.starts.lock()).into_iter().for_each(Start::give_up);
-            }
-            return Ok(pending);
-        };
-        let begun = start.begin(shared.now(), &mut host);
+        let now = shared.now();
+        let mut host = shared.host.lock();
+        let missing = begun_here.iter().chain([&txn.coordinator]).find(|node| !host.has(**node)).copied();
+        if let Some(node) = missing {
+            drop(host);
+            shared.slots.lock().remove(&txn);
+            foreign.values().for_each(|participant| participant.abandon(txn));
+            return Err(Error::NodeMissing(node));
+        }
+        for (store, branch) in branches.into_values() {
+            store.join(txn, branch);
+        }
+        let begun = begun_here.iter().try_for_each(|&node| host.join(now, node, txn));
+        let begun = begun.and_then(|()| host.start(now, txn, plan));
+        if begun.is_err() {
+            host.abandon(now, txn);
+        }
+        // Its time-outs, if nobody answers.
+        shared.bell.ring_for(host.next_due());
         shared.dispatch(host);
         if let Err(error) = begun {
             shared.slots.lock().remove(&txn);
@@ -138,42 +144,6 @@ impl Drop for Global {
 impl std::fmt::Debug for Global {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Global").field("txn", &self.txn).finish_non_exhaustive()
-    }
-}
-
-/// A transaction that is handed over.
-pub(super) struct Start {
-    pub(super) txn: TxnId,
-    plan: Plan,
-    branches: BTreeMap<NodeId, (Arc<Store>, Transaction)>,
-    foreign: BTreeMap<NodeId, Arc<dyn Participant>>,
-    /// Nodes whose branches begin with it.
-    begun_here: Vec<NodeId>,
-}
-
-impl Start {
-    /// The host takes it over, or nothing has happened.
-    pub(super) fn begin(self, now: u64, host: &mut Host) -> Result<()> {
-        let txn = self.txn;
-        let missing =
-            self.begun_here.iter().chain([&txn.coordinator]).find(|node| !host.has(**node)).copied();
-        if let Some(node) = missing {
-            self.give_up();
-            return Err(Error::NodeMissing(node));
-        }
-        for (store, branch) in self.branches.into_values() {
-            store.join(txn, branch);
-        }
-        let begun = self.begun_here.iter().try_for_each(|&node| host.join(now, node, txn));
-        let begun = begun.and_then(|()| host.start(now, txn, self.plan));
-        if begun.is_err() {
-            host.abandon(now, txn);
-        }
-        begun
-    }
-
-    pub(super) fn give_up(self) {
-        self.foreign.values().for_each(|participant| participant.abandon(self.txn));
     }
 }
 

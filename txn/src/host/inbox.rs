@@ -54,11 +54,6 @@ impl Inbox {
         Inbox { answers: Mutex::default(), ring: Some(ring) }
     }
 
-    /// Whether somebody is woken for answers, and sees to them.
-    pub(super) fn is_rung(&self) -> bool {
-        self.ring.is_some()
-    }
-
     pub(super) fn take(&self) -> Vec<Answered> {
         std::mem::take(&mut *self.answers.lock())
     }

@@ -210,21 +210,16 @@ impl Gate {
 
     /// Takes messages, each from a node that the caller may speak for.
     fn hear(&self, caller: &Caller, to: &Coordinator, messages: Vec<Vec<u8>>) -> Result<(), Status> {
-        let mut heard = Vec::with_capacity(messages.len());
-        let mut hear = |bytes: Vec<u8>| {
+        for bytes in messages {
             let message = Message::decode(&bytes)
                 .map_err(|error| Status::invalid_argument(format!("a malformed message: {error}")))?;
             if !self.is_node(caller, message.from) {
                 return Err(Status::permission_denied(format!("this caller is not {}", message.from)));
             }
             self.shared.counters.received.fetch_add(1, Ordering::Relaxed);
-            heard.push(message);
-            Ok(())
-        };
-        let is_heard = messages.into_iter().try_for_each(&mut hear);
-        // What came before one that may not be.
-        to.deliver_all(heard);
-        is_heard
+            to.deliver(message);
+        }
+        Ok(())
     }
 }
 

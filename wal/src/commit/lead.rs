@@ -113,9 +113,7 @@ impl<S: Sink> Committer<S> {
         if self.errs(Misorder::FreeBeforePublish) {
             self.state.lock().in_flight = false;
         }
-        let records = group.iter().map(|batch| batch.records).sum();
         let mut state = self.state.lock();
-        state.last_records = records;
         debug_assert!(
             written.end >= self.written() && written.end <= self.reserved().max(self.written()),
             "W6"
