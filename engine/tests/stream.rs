@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 #[path = "stream/prepared.rs"]
 mod prepared;
+#[path = "stream/readers.rs"]
+mod readers;
 
 /// Values from here on are streamed, in pieces of twice that.
 const MIN: usize = 8 << 10;

@@ -295,6 +295,10 @@ impl Prepared {
                     }
                 }
             };
+            let has = has.map(|(lsn, has)| match self.branch.forgotten.get() {
+                Some(outcome) if has == Ending::Forget && wanted != has => (lsn, Ending::Heuristic(*outcome)),
+                _ => (lsn, has),
+            });
             match has {
                 Some((lsn, has)) if has == wanted => {
                     if wanted == Ending::Commit && self.branch.is_lazy.load(Ordering::SeqCst) {
@@ -303,7 +307,9 @@ impl Prepared {
                     }
                     return Ok(lsn);
                 }
-                Some((_, Ending::Heuristic(_))) if wanted == Ending::Forget => {}
+                Some((_, Ending::Heuristic(outcome))) if wanted == Ending::Forget => {
+                    let _ = self.branch.forgotten.set(outcome);
+                }
                 Some((lsn, Ending::Heuristic(outcome))) => {
                     let agrees = match wanted {
                         Ending::Commit => outcome == Heuristic::Committed,

@@ -4,6 +4,7 @@
 //! parent carries, up to the superblock: the store is a Merkle tree, so a lost, stale, swapped or misdirected write
 //! is caught by whoever follows the pointer. *Birth* is the generation that wrote the block; it never exceeds the
 //! birth of the block that holds the pointer, and what was born before an older image need not be copied again.
+//! The extents of a streamed value say up to two generations less than that of the tree they came into, see `stream`.
 
 #![warn(clippy::indexing_slicing)]
 

@@ -231,8 +231,9 @@ impl TreeStore {
         source: &mut dyn Read,
     ) -> Result<LargeValue> {
         self.check_usable()?;
-        // Taken before the first extent: what is born earlier is kept longer.
-        let birth = self.latest.lock().generation;
+        // Taken before the first extent, and what is born earlier is kept longer. A fold that has published, and repeated that, is up to
+        // two generations ahead of the root that readers begin with: they must not be older than what they read.
+        let birth = self.latest.lock().generation.saturating_sub(2);
         let _streaming = Streaming::begin(self)?;
         let mut hold =
             Hold { store: Arc::clone(self), extents: Vec::new(), is_named: Arc::new(AtomicBool::new(false)) };

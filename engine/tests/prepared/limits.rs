@@ -77,3 +77,28 @@ fn what_is_handed_over_counts_when_it_is_durable() {
         Err(Error::XidFinished { is_committed: false, .. })
     ));
 }
+
+/// Whoever comes late, by a handle from before, hears how an operator had ended it, not that it was rolled back.
+#[test]
+fn a_forgotten_outcome_is_not_denied() {
+    for outcome in [Heuristic::Committed, Heuristic::RolledBack, Heuristic::Hazard] {
+        let disk = SimDisk::new(5);
+        let db = builder(&disk).open().unwrap();
+        let ks = db.keyspace("rows").unwrap();
+        let branch = prepare(&db, "1", |tx| tx.insert(&ks, "a", "1"));
+        branch.complete(outcome).unwrap();
+        branch.forget().unwrap();
+        branch.forget().unwrap();
+        let (committed, rolled_back) = (branch.commit().map(drop), branch.rollback().map(drop));
+        let is_said = |result: &Result<()>| matches!(result, Err(Error::Heuristic { outcome: told, .. }) if *told == outcome);
+        assert!(
+            is_said(&committed) != (outcome == Heuristic::Committed && committed.is_ok()),
+            "{committed:?}"
+        );
+        assert!(
+            is_said(&rolled_back) != (outcome == Heuristic::RolledBack && rolled_back.is_ok()),
+            "{rolled_back:?}"
+        );
+        assert_eq!(ks.get("a").unwrap().is_some(), outcome == Heuristic::Committed);
+    }
+}

@@ -59,7 +59,8 @@ impl<S: Sink> Committer<S> {
             return Err(Error::Poisoned(failure.clone()));
         }
         self.settle_locked(state, carried(), true)?;
-        Ok(())
+        // What was led there may have failed: such a log does not end where the anchor would say.
+        self.state.lock().failure.as_ref().map_or(Ok(()), |failure| Err(Error::Poisoned(failure.clone())))
     }
 
     /// After [`drain`](Self::drain), whatever came of it: nothing is published any more, and followers end.

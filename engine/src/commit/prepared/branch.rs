@@ -7,7 +7,7 @@ use crate::record::{CATALOGUE, Completion, PreparedRow, WriteSet};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::{Lsn, Xid};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How a prepared transaction can end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub(crate) struct Branch {
     /// An operator has ended it.
     is_completed: AtomicBool,
     pub(crate) fate: Mutex<Fate>,
+    /// How an operator had ended it, once that is to be forgotten: handles that are still there go on to say it.
+    pub(crate) forgotten: OnceLock<Heuristic>,
     /// Row locks, until the outcome.
     pub(crate) locks: Mutex<Option<Held>>,
     placed: AtomicU64,
@@ -122,6 +124,7 @@ impl Branch {
             bytes,
             is_completed: AtomicBool::new(false),
             fate: Mutex::new(Fate::Open),
+            forgotten: OnceLock::new(),
             locks: Mutex::new(None),
             placed: AtomicU64::new(0),
             end: AtomicU64::new(0),

@@ -73,9 +73,12 @@ impl Transaction {
         self.check_keyspace(life)?;
         let reads = self.snapshot.reads();
         if let OwnRow::Written(Version::Large(value)) = self.own.row(life.id(), key) {
-            return Ok(Some(ValueReader::new(Located::Apart(value), reads, None)));
+            // The reader outlives the transaction: from the commit on this snapshot keeps what it reads, whoever replaces it.
+            let now = reads.snapshot(self.core().catalogue.instance(), false);
+            return Ok(Some(ValueReader::new(Located::Apart(value), reads, Some(&now))));
         }
         if matches!(self.own.row(life.id(), key), OwnRow::Unwritten) && !contains(&self.created, life) {
+            self.mind_row(life, key)?;
             self.note(life, key);
             return self.snapshot.open_row(life, key);
         }
