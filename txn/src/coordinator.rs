@@ -23,6 +23,7 @@ use seawall_engine::Transaction;
 use seawall_wal::Runtime;
 use seawall_wal::runtime::{OsRuntime, Thread};
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -181,7 +182,7 @@ impl CoordinatorBuilder {
         self
     }
 
-    /// Told of damage, failed stores, and later incarnations.
+    /// Told of damage, failed stores, and later incarnations. If it panics, that is printed, and the coordinator goes on.
     pub fn on_notice(mut self, listener: impl Fn(&Notice) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self
@@ -439,7 +440,7 @@ impl Shared {
                 }),
                 Notice::Settled { txn } => self.tell(txn, |state| state.is_settled = true),
                 Notice::Unknown { txn } => self.tell(txn, |state| state.is_unknown = true),
-                notice => self.listener.iter().for_each(|listener| listener(&notice)),
+                notice => self.listener.iter().for_each(|listener| guarded(|| listener(&notice))),
             }
         }
     }
@@ -462,7 +463,7 @@ impl Shared {
             self.runtime.wake_all(&slot.word);
         }
         if let (Some(done), Some(result)) = (done, result) {
-            done(result);
+            guarded(|| done(result));
         }
     }
 
@@ -485,6 +486,11 @@ impl Shared {
         let nodes: Vec<NodeId> = host.nodes().collect();
         nodes.into_iter().for_each(|node| host.detach(node));
     }
+}
+
+/// Calls what a program has given. What it said in its panic has been printed by the panic hook; the coordinator goes on.
+fn guarded(call: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(call));
 }
 
 impl SlotState {

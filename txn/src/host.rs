@@ -42,6 +42,8 @@ pub use notice::Notice;
 
 /// So long records wait for something forced to ride with, in microseconds.
 pub const FLUSH_US: u64 = 10_000;
+/// So long after a store could not flush it is asked again, in microseconds.
+const FLUSH_AGAIN_US: u64 = 1_000_000;
 /// So often stores are searched for branches that nobody sees to, in microseconds.
 pub const SWEEP_US: u64 = 5_000_000;
 
@@ -228,11 +230,12 @@ impl Host {
     /// The coordinator here commits a transaction.
     ///
     /// # Errors
-    /// `NodeMissing`.
+    /// `NodeMissing`; `BadInput` for more participants or acceptors than a [`Group`](crate::Group) has.
     pub fn start(&mut self, now: u64, txn: TxnId, plan: Plan) -> Result<()> {
         if !self.members.contains_key(&txn.coordinator) {
             return Err(Error::NodeMissing(txn.coordinator));
         }
+        plan.group.check()?;
         self.tracked.entry(txn).or_default().plan = Some(plan.clone());
         self.step(now, txn.coordinator, Key { txn, role: Role::Coordinator }, Input::Start(plan));
         self.run(now);
@@ -524,7 +527,12 @@ impl Host {
             What::Records(keys) => (keys, None),
             What::Verb(key, token, verb) => (vec![(key, token)], Some(verb)),
             What::Flush(place) => {
-                member.lazy(place).flushing = false;
+                let lazy = member.lazy(place);
+                lazy.flushing = false;
+                if matches!(answer, Answer::Refused(_)) {
+                    // The disk is full, say: at once it would say so again.
+                    lazy.since = lazy.since.map(|_| now.saturating_add(FLUSH_AGAIN_US));
+                }
                 (Vec::new(), None)
             }
         };
@@ -570,6 +578,10 @@ impl Host {
             }
             Answer::Heuristic(decision) => {
                 for (key, token) in keys {
+                    if verb == Some(Verb::Finish) && decision == Decision::Commit {
+                        // Nobody repeats a rollback until it is acknowledged: it is told of here, or nowhere.
+                        self.notices.push(Notice::Damage { txn: key.txn, participant: node, done: decision });
+                    }
                     self.step(now, node, key, Input::Refused(token));
                     self.step(now, node, key, Input::Heuristic(decision));
                 }

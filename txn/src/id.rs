@@ -1,5 +1,6 @@
 //! Names: of nodes, transactions and ballots. Pure.
 
+use crate::error::{Error, Result};
 use std::fmt;
 
 /// A node: a store, a daemon, a foreign database. Given out by whoever puts the system together, and never reused.
@@ -73,6 +74,29 @@ impl Group {
     pub const PARTICIPANTS_MAX: usize = 1024;
     /// The most acceptors of one transaction.
     pub const ACCEPTORS_MAX: usize = 15;
+
+    pub(crate) fn check_participants(count: usize) -> Result<()> {
+        if count <= Group::PARTICIPANTS_MAX {
+            return Ok(());
+        }
+        Err(Error::BadInput(format!(
+            "{count} participants: a transaction has at most {}",
+            Group::PARTICIPANTS_MAX
+        )))
+    }
+
+    /// Whether it can be written down, and read again (T9).
+    pub(crate) fn check(&self) -> Result<()> {
+        Group::check_participants(self.participants.len())?;
+        if self.acceptors.len() <= Group::ACCEPTORS_MAX {
+            return Ok(());
+        }
+        Err(Error::BadInput(format!(
+            "{} acceptors: a transaction has at most {}",
+            self.acceptors.len(),
+            Group::ACCEPTORS_MAX
+        )))
+    }
 
     /// How many acceptors make a majority: F+1.
     pub fn majority(&self) -> usize {

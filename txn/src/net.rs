@@ -90,8 +90,13 @@ pub struct Limits {
     pub calls_per_s: u32,
     /// Branches that clients have begun and not ended.
     pub branches: usize,
-    /// How long a branch may be open before it is given up, and a client silent within one.
+    /// How long a branch may be worked in, whatever its client does, before it is given up; and how long it then may wait to be
+    /// prepared. How long an outcome is remembered for a client that has not heard it.
     pub branch_age: Duration,
+    /// Branches that clients work in at a time, each with a thread of its own; more are refused.
+    pub streams: usize,
+    /// Calls that wait for an outcome at a time; more are refused, before they have done anything.
+    pub waits: usize,
 }
 
 impl Default for Limits {
@@ -103,7 +108,18 @@ impl Default for Limits {
             calls_per_s: 100_000,
             branches: 1024,
             branch_age: Duration::from_secs(60),
+            streams: 256,
+            waits: 128,
         }
+    }
+}
+
+/// Threads for calls into the store beside those that [`Limits`] caps: a verb never waits for who waits for it.
+const THREADS_FREE: usize = 128;
+
+impl Limits {
+    fn threads(&self) -> usize {
+        self.streams.saturating_add(self.waits).saturating_add(THREADS_FREE)
     }
 }
 
@@ -197,6 +213,7 @@ impl Network {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("seawall-net")
+            .max_blocking_threads(options.limits.threads())
             .enable_io()
             .enable_time()
             .build()

@@ -242,6 +242,9 @@ fn answer_from(placed: seawall_engine::Result<Ticket>, forced: bool, reply: Repl
 fn refusal(error: EngineError) -> Answer {
     match error {
         EngineError::Heuristic { outcome, .. } => Answer::Heuristic(decision_of(outcome)),
+        // Whoever it was went behind the coordinator's back.
+        EngineError::XidFinished { is_committed: true, .. } => Answer::Heuristic(Decision::Commit),
+        EngineError::XidFinished { is_committed: false, .. } => Answer::Heuristic(Decision::Abort),
         EngineError::CommitUnknown { .. }
         | EngineError::Io { .. }
         | EngineError::Corruption { .. }
@@ -379,7 +382,11 @@ impl Participant for Store {
         };
         match self.prepared(txn).map(|prepared| prepared.complete(outcome)) {
             Some(Ok(lsn)) => reply(Answer::Durable(lsn.0)),
-            Some(Err(error)) => reply(refusal(error)),
+            Some(Err(error)) => match refusal(error) {
+                // So it has ended already, though perhaps not by `complete`, and not durably.
+                Answer::Heuristic(done) if done == decision => DecisionLog::flush(self, reply),
+                answer => reply(answer),
+            },
             None => reply(Answer::Refused(Error::BadInput(format!("{txn} is not prepared here")))),
         }
     }

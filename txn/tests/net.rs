@@ -13,6 +13,8 @@
 mod certificates;
 #[path = "net/hostile.rs"]
 mod hostile;
+#[path = "net/limits.rs"]
+mod limits;
 #[path = "net/world.rs"]
 mod world;
 
@@ -100,7 +102,9 @@ fn a_foreign_coordinator_speaks_xa() {
     assert_eq!((found.branches.len(), found.more), (1, false));
     assert_eq!(found.branches[0].xid, Some(name.clone()));
     assert!(found.branches[0].pinned_bytes > 0 && found.branches[0].locked_keys >= 1);
-    assert!(client.recover(found.branches[0].lsn, 10).unwrap().branches.is_empty());
+    assert!(client.recover(found.branches[0].serial, 10).unwrap().branches.is_empty());
+    let by_lsn = wire::RecoverRequest { after_lsn: found.branches[0].lsn, ..Default::default() };
+    assert!(client.recover_of(by_lsn).unwrap().branches.is_empty());
     assert!(client.end("commit", &name).unwrap().lsn > 0);
     assert_eq!(world.value(1, "k").as_deref(), Some("v"));
     // It is over: XA's word for that is that there is no such branch.
@@ -134,13 +138,71 @@ fn pages_of_what_is_prepared_leave_nothing_out() {
     loop {
         let page = client.recover(after, 3).unwrap();
         seen.extend(page.branches.iter().map(|branch| branch.xid.clone().unwrap().gtrid));
-        after = page.branches.last().unwrap().lsn;
+        after = page.branches.last().unwrap().serial;
         if !page.more {
             break;
         }
     }
     let wanted: Vec<Vec<u8>> = (0..7).map(|n| format!("t{n}").into_bytes()).collect();
     assert_eq!(seen, wanted);
+}
+
+/// Votes at once stand behind one position of the log, or out of their numbers' order.
+#[test]
+fn pages_of_what_was_prepared_at_once_leave_nothing_out() {
+    let world = World::new(1);
+    let db = &world.nodes[0].db;
+    let rows = db.keyspace("rows").unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let rows = &rows;
+            scope.spawn(move || {
+                for n in 0..40 {
+                    let name = format!("{thread}/{n}");
+                    let mut branch = db.begin();
+                    branch.insert(rows, &name, "1").unwrap();
+                    branch.prepare(seawall_engine::Xid::new(7, &name, "").unwrap()).unwrap();
+                }
+            });
+        }
+    });
+    let mut client = world.client("client.test");
+    let (mut seen, mut after) = (std::collections::BTreeSet::new(), 0);
+    loop {
+        let page = client.recover(after, 7).unwrap();
+        let names = page.branches.iter().map(|branch| branch.xid.clone().unwrap().gtrid);
+        assert_eq!(names.filter(|name| !seen.insert(name.clone())).count(), 0, "listed twice");
+        after = page.branches.last().unwrap().serial;
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 320);
+}
+
+#[test]
+fn what_an_operator_ended_is_listed_after_a_restart() {
+    let mut world = World::new(1);
+    let mut client = world.client("client.test");
+    for n in 0..3 {
+        let name = xid(&format!("t{n}"));
+        client.work(1, vec![xa(&name), put(&format!("k{n}"), "v")]).unwrap();
+        client.prepare(&name).unwrap();
+    }
+    for prepared in world.nodes[0].db.prepared().take(2) {
+        prepared.complete(seawall_engine::Heuristic::RolledBack).unwrap();
+    }
+    world.restart(1);
+    let mut client = world.client("client.test");
+    let ended =
+        |after_serial| wire::RecoverRequest { after_serial, limit: 1, ended: true, ..Default::default() };
+    let first = client.recover_of(ended(0)).unwrap();
+    assert_eq!((first.branches.len(), first.more), (1, true));
+    assert_eq!(first.branches[0].heuristic(), wire::Heuristic::RolledBack);
+    let second = client.recover_of(ended(first.branches[0].serial)).unwrap();
+    assert_eq!((second.branches.len(), second.more), (1, false));
+    assert_ne!(first.branches[0].xid, second.branches[0].xid);
+    assert_eq!(client.recover(0, 10).unwrap().branches.len(), 1);
 }
 
 #[test]

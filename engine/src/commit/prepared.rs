@@ -120,6 +120,19 @@ impl Prepared {
         self.branch.lsn
     }
 
+    /// Its number among the store's prepared transactions, reopenings included: no two that are there have the same, and
+    /// [`Db::prepared`] and [`Db::heuristics`] list by it, ascending. So it says where a list that was broken off goes on.
+    ///
+    /// ```no_run
+    /// # fn main() -> seawall_engine::Result<()> {
+    /// # let (db, last_seen) = (seawall_engine::Db::open("store")?, 0);
+    /// let next_page = db.prepared().filter(|prepared| prepared.serial() > last_seen).take(10);
+    /// # Ok(()) }
+    /// ```
+    pub fn serial(&self) -> u64 {
+        self.branch.serial
+    }
+
     /// Where its vote stands, if it was given in this life of the store; tests order votes by it.
     #[doc(hidden)]
     pub fn placed_at(&self) -> Lsn {

@@ -2,7 +2,7 @@
 
 use super::{Shared, Slot};
 use crate::error::{Error, Result};
-use crate::id::{NodeId, TxnId};
+use crate::id::{Group, NodeId, TxnId};
 use crate::message::Decision;
 use crate::participant::Participant;
 use crate::store::Store;
@@ -51,8 +51,14 @@ impl Global {
     /// a node, of another process too, where a branch was joined to it.
     ///
     /// # Errors
-    /// `NodeMissing` if no such participant is attached, and there is no transport that could reach it.
+    /// `NodeMissing` if no such participant is attached, and there is no transport that could reach it. `BadInput` if it would be
+    /// one of more than [`Group::PARTICIPANTS_MAX`].
     pub fn enlist(&mut self, node: NodeId) -> Result<TxnId> {
+        if self.branches.len() + self.foreign.len() + self.joined.len() >= Group::PARTICIPANTS_MAX {
+            let mut nodes = self.nodes();
+            nodes.insert(node);
+            Group::check_participants(nodes.len())?;
+        }
         let found = self.shared.foreign.lock().get(&node).cloned();
         if let Some(participant) = found {
             self.foreign.insert(node, participant);
@@ -64,11 +70,17 @@ impl Global {
         Ok(self.txn)
     }
 
+    /// All that take part.
+    fn nodes(&self) -> BTreeSet<NodeId> {
+        self.branches.keys().chain(self.foreign.keys()).chain(&self.joined).copied().collect()
+    }
+
     /// Commits it in all stores, or in none. It is visible in all stores of this process when this returns.
     ///
     /// # Errors
     /// `Aborted`: nothing happened, anywhere; it may be right to run it again. `OutcomeUnknown`: that is not known yet; the
-    /// handle inside is to be waited for, and running it again may apply it twice. `NodeMissing`, `Closed`: nothing happened.
+    /// handle inside is to be waited for, and running it again may apply it twice. `NodeMissing`, `Closed`, `BadInput` for more
+    /// than [`Group::PARTICIPANTS_MAX`] participants: nothing happened.
     pub fn commit(self) -> Result<TxnId> {
         let pending = self.commit_pipelined()?;
         pending.wait_known()
@@ -77,20 +89,18 @@ impl Global {
     /// Hands it over and returns at once.
     ///
     /// # Errors
-    /// `NodeMissing`, `Closed`: nothing happened.
+    /// `NodeMissing`, `Closed`, `BadInput` for too many participants: nothing happened.
     pub fn commit_pipelined(mut self) -> Result<Pending> {
         let (shared, txn) = (Arc::clone(&self.shared), self.txn);
         if shared.is_closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);
         }
+        let nodes: Vec<NodeId> = self.nodes().into_iter().collect();
+        // T9, before anything is written: a longer record could not be read again.
+        Group::check_participants(nodes.len())?;
         let slot = Arc::new(Slot::default());
         let pending = Pending { shared: Arc::clone(&shared), slot: Arc::clone(&slot), txn };
         let (branches, foreign) = (std::mem::take(&mut self.branches), std::mem::take(&mut self.foreign));
-        let nodes: Vec<NodeId> = {
-            let here = branches.keys().chain(foreign.keys()).copied();
-            let nodes: BTreeSet<NodeId> = here.chain(std::mem::take(&mut self.joined)).collect();
-            nodes.into_iter().collect()
-        };
         let begins_here = |node: &NodeId| branches.contains_key(node) || foreign.contains_key(node);
         let begun_here: Vec<NodeId> = nodes.iter().copied().filter(begins_here).collect();
         if nodes.is_empty() {
@@ -198,7 +208,15 @@ impl Pending {
         self.until(Some(limit), false)
     }
 
+    /// Whether [`wait`](Pending::wait) has something to say.
+    #[cfg(feature = "net")]
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.slot.state.lock();
+        state.is_settled && state.decision.is_some() || self.shared.is_closed.load(Ordering::SeqCst)
+    }
+
     /// Calls `f` once, when it is known, from the thread that brings the news, or at once; it must not block.
+    /// If it panics in that thread, that is printed, and the coordinator goes on.
     pub fn on_done(self, f: impl FnOnce(Result<TxnId>) + Send + 'static) {
         let mut state = self.slot.state.lock();
         if let Some(result) = state.result(self.txn) {

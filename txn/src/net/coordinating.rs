@@ -6,11 +6,12 @@ use super::wire::coordinator_server::Coordinator as Service;
 use super::wire::{AwaitRequest, BeginRequest, CommitRequest, Outcome, State, Txn};
 use crate::coordinator::{Coordinator, Global, Pending};
 use crate::error::Error;
-use crate::id::{NodeId, TxnId};
+use crate::id::{Group, NodeId, TxnId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 
 /// How long one call waits.
@@ -18,9 +19,11 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 enum Known {
     Begun(Instant, Global),
-    Committing(Instant, Pending),
+    /// And since when its outcome is known to be there: not before that does it age.
+    Committing(Option<Instant>, Pending),
 }
 
+#[derive(Clone)]
 pub(super) struct Coordinating {
     gate: Arc<Gate>,
     coordinator: Coordinator,
@@ -33,12 +36,12 @@ impl Coordinating {
     }
 
     /// What nobody came back for goes; what has an outcome, some time after it.
-    fn tidy(&self) {
-        let age = self.gate.limits().branch_age;
+    pub(super) fn tidy(&self) {
+        let (age, now) = (self.gate.limits().branch_age, Instant::now());
         self.known.lock().retain(|_, known| match known {
-            Known::Begun(since, _) => since.elapsed() < age,
+            Known::Begun(since, _) => now.duration_since(*since) < age,
             Known::Committing(since, pending) => {
-                since.elapsed() < age || matches!(pending.wait_timeout(Duration::ZERO), Ok(None))
+                !pending.is_over() || now.duration_since(*since.get_or_insert(now)) < age
             }
         });
     }
@@ -46,19 +49,21 @@ impl Coordinating {
 
 impl Coordinating {
     fn hand_over(&self, txn: TxnId, participants: &[u64]) -> Result<Pending, Status> {
+        // The transaction stays as it is: it can be committed with fewer.
+        Group::check_participants(participants.len()).map_err(|error| status::of(&error))?;
         let mut known = self.known.lock();
-        let pending = match known.remove(&txn) {
+        let (since, pending) = match known.remove(&txn) {
             Some(Known::Begun(_, mut global)) => {
                 for node in participants {
                     global.enlist(NodeId(*node)).map_err(|error| status::of(&error))?;
                 }
-                global.commit_pipelined().map_err(|error| status::of(&error))?
+                (None, global.commit_pipelined().map_err(|error| status::of(&error))?)
             }
             // Once more: the first answer was lost.
-            Some(Known::Committing(_, pending)) => pending,
+            Some(Known::Committing(since, pending)) => (since, pending),
             None => return Err(status::unknown_branch(&txn.to_string())),
         };
-        known.insert(txn, Known::Committing(Instant::now(), pending.clone()));
+        known.insert(txn, Known::Committing(since, pending.clone()));
         Ok(pending)
     }
 }
@@ -69,12 +74,22 @@ fn txn_of(txn: Option<&Txn>) -> Result<TxnId, Status> {
 }
 
 /// What a wait of at most so long comes to.
-async fn outcome(pending: Pending, limit: Duration) -> Result<Response<Outcome>, Status> {
-    let done = blocking(move || match pending.wait_timeout(limit) {
-        Ok(Some(_)) => Ok((State::Committed, String::new(), false)),
-        Ok(None) => Ok((State::Unknown, String::new(), false)),
-        Err(error @ Error::Aborted { .. }) => Ok((State::Aborted, error.to_string(), error.is_retryable())),
-        Err(error) => Err(status::of(&error)),
+async fn outcome(
+    pending: Pending,
+    limit: Duration,
+    permit: OwnedSemaphorePermit,
+) -> Result<Response<Outcome>, Status> {
+    let done = blocking(move || {
+        // The thread's, whether or not its client is still there.
+        let _permit = permit;
+        match pending.wait_timeout(limit) {
+            Ok(Some(_)) => Ok((State::Committed, String::new(), false)),
+            Ok(None) => Ok((State::Unknown, String::new(), false)),
+            Err(error @ Error::Aborted { .. }) => {
+                Ok((State::Aborted, error.to_string(), error.is_retryable()))
+            }
+            Err(error) => Err(status::of(&error)),
+        }
     });
     let (state, cause, retryable) = done.await?;
     Ok(Response::new(Outcome { state: state.into(), cause, retryable }))
@@ -98,8 +113,9 @@ impl Service for Coordinating {
         self.gate.admit(&request)?;
         let request = request.into_inner();
         let txn = txn_of(request.txn.as_ref())?;
+        let permit = self.gate.wait()?;
         let pending = self.hand_over(txn, &request.participants)?;
-        outcome(pending, WAIT_MAX).await
+        outcome(pending, WAIT_MAX, permit).await
     }
 
     async fn r#await(&self, request: Request<AwaitRequest>) -> Result<Response<Outcome>, Status> {
@@ -111,6 +127,7 @@ impl Service for Coordinating {
             Some(Known::Begun(..)) => return Err(status::protocol(format!("{txn} was not committed yet"))),
             None => return Err(status::unknown_branch(&txn.to_string())),
         };
-        outcome(pending, Duration::from_millis(request.wait_ms.into()).min(WAIT_MAX)).await
+        let limit = Duration::from_millis(request.wait_ms.into()).min(WAIT_MAX);
+        outcome(pending, limit, self.gate.wait()?).await
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
@@ -32,6 +32,9 @@ const INTRODUCTION_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Server {
     router: Router,
     stop: watch::Receiver<bool>,
+    work: Participating,
+    global: Coordinating,
+    tidied_every: Duration,
 }
 
 impl Server {
@@ -41,8 +44,26 @@ impl Server {
         let stopped = async move {
             let _ = self.stop.changed().await;
         };
+        let (work, global) = (self.work, self.global);
+        let tidying = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(self.tidied_every);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let (work, global) = (work.clone(), global.clone());
+                let tidy = move || {
+                    work.expire();
+                    global.tidy();
+                    Ok(())
+                };
+                if blocking(tidy).await.is_err() {
+                    return;
+                }
+            }
+        });
         // Of the listening socket alone: a connection's errors are its own.
         let _ = self.router.serve_with_incoming_shutdown(incoming, stopped).await;
+        tidying.abort();
     }
 }
 
@@ -62,17 +83,26 @@ pub(super) fn server(
             builder.tls_config(tls).map_err(|error| Error::BadInput(format!("credentials: {error}")))?;
     }
     let bytes = shared.options.limits.request_bytes;
-    let gate = Arc::new(Gate { shared: Arc::clone(shared), calls: Mutex::default() });
+    let limits = &shared.options.limits;
+    let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+    let gate = Arc::new(Gate {
+        shared: Arc::clone(shared),
+        calls: Mutex::default(),
+        streams: permits(limits.streams),
+        waits: permits(limits.waits),
+    });
     let hearing = Hearing { gate: Arc::clone(&gate), coordinator: coordinator.clone() };
     let work = Participating::new(&gate, coordinator, store);
     let global = Coordinating::new(&gate, coordinator);
+    let tidied_every = (limits.branch_age / 4).clamp(Duration::from_millis(10), SECOND);
+    let (for_tidying, tidied) = (work.clone(), global.clone());
     let router = builder
         .add_service(PeersServer::new(hearing).max_decoding_message_size(bytes))
         .add_service(
             ParticipantServer::new(work).max_decoding_message_size(bytes).max_encoding_message_size(bytes),
         )
         .add_service(CoordinatorServer::new(global).max_decoding_message_size(bytes));
-    Ok(Server { router, stop })
+    Ok(Server { router, stop, work: for_tidying, global: tidied, tidied_every })
 }
 
 /// Who may come in, and how often.
@@ -80,6 +110,9 @@ pub(super) struct Gate {
     shared: Arc<Shared>,
     /// By caller: since when, and how many calls.
     calls: Mutex<BTreeMap<String, (Instant, u32)>>,
+    /// For what holds a thread for long, so that some are left for what is short.
+    streams: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
 }
 
 /// The names in a caller's certificate; none where there are no certificates, and anybody is believed.
@@ -95,6 +128,22 @@ impl Caller {
 impl Gate {
     pub(super) fn limits(&self) -> &Limits {
         &self.shared.options.limits
+    }
+
+    /// A thread for a branch's stream, as long as this is held.
+    pub(super) fn stream(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.permit(&self.streams, "branches are being worked in")
+    }
+
+    /// A thread to wait for an outcome on, as long as this is held.
+    pub(super) fn wait(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.permit(&self.waits, "calls wait for outcomes")
+    }
+
+    fn permit(&self, permits: &Arc<Semaphore>, whose: &str) -> Result<OwnedSemaphorePermit, Status> {
+        let permit = Arc::clone(permits).try_acquire_owned();
+        permit
+            .map_err(|_| self.refuse(status::full(format!("as many {whose} as may be at a time: try later"))))
     }
 
     fn refuse(&self, status: Status) -> Status {

@@ -21,6 +21,7 @@ use super::{status, wire};
 use crate::coordinator::Coordinator;
 use crate::id::{NodeId, TxnId};
 use crate::store::Store;
+use crate::xid::XID_FORMAT;
 use parking_lot::Mutex;
 use seawall_engine::{
     Db, Heuristic, Isolation, Keyspace, Prepared, Readable, Ticket, Transaction, TxOptions,
@@ -28,7 +29,7 @@ use seawall_engine::{
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -37,6 +38,8 @@ use tonic::{Request, Response, Status, Streaming};
 const PAGE: usize = 256;
 /// Requests and replies of a stream that are under way.
 const UNDER_WAY: usize = 16;
+/// As good as never.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// A branch that no verb has ended yet.
 enum Open {
@@ -53,6 +56,7 @@ struct Shared {
     open: Mutex<BTreeMap<Xid, Open>>,
 }
 
+#[derive(Clone)]
 pub(super) struct Participating(Arc<Shared>);
 
 impl Participating {
@@ -65,6 +69,11 @@ impl Participating {
         }))
     }
 
+    /// What nobody came back for goes: a branch that is open holds a snapshot, and locks.
+    pub(super) fn expire(&self) {
+        self.0.expire();
+    }
+
     fn xid<T>(&self, request: &Request<T>, xid: Option<&WireXid>) -> Result<Xid, Status> {
         self.0.gate.admit(request)?;
         xid_of(xid)
@@ -73,6 +82,11 @@ impl Participating {
 
 fn xid_of(xid: Option<&WireXid>) -> Result<Xid, Status> {
     let xid = xid.ok_or_else(|| status::invalid("an xid is needed"))?;
+    if xid.format == XID_FORMAT {
+        // Ended by anybody but their own coordinator, they would end here otherwise than elsewhere.
+        let what = format!("xids of format {XID_FORMAT} are those of these nodes' own transactions");
+        return Err(status::protocol(what));
+    }
     Xid::new(xid.format, &xid.gtrid, &xid.bqual).map_err(|error| status::invalid(error.to_string()))
 }
 
@@ -93,15 +107,27 @@ impl Shared {
         self.store.db()
     }
 
+    /// One that is being worked in sees to it itself.
+    fn expire(&self) {
+        let (age, now) = (self.gate.limits().branch_age, Instant::now());
+        let mut open = self.open.lock();
+        let is_old = |branch: &Open| match branch {
+            Open::Waiting(since, _) => now.duration_since(*since) >= age,
+            Open::Working | Open::Taken => false,
+        };
+        let old: Vec<Xid> =
+            open.iter().filter(|(_, branch)| is_old(branch)).map(|(xid, _)| xid.clone()).collect();
+        let old: Vec<Open> = old.iter().filter_map(|xid| open.remove(xid)).collect();
+        drop(open);
+        // Rolled back when nobody waits for the others.
+        drop(old);
+    }
+
     /// Takes the place of a branch's name, so that nobody else has it meanwhile.
     fn claim(&self, xid: &Xid) -> Result<(), Status> {
-        let (limits, now) = (*self.gate.limits(), Instant::now());
+        let limits = *self.gate.limits();
+        self.expire();
         let mut open = self.open.lock();
-        // What nobody came back for goes when room is looked for: a branch that is open holds a snapshot.
-        open.retain(|_, branch| match branch {
-            Open::Waiting(since, _) => now.duration_since(*since) < limits.branch_age,
-            Open::Working | Open::Taken => true,
-        });
         if open.contains_key(xid) || self.db().prepared_by(xid).map_err(engine)?.is_some() {
             return Err(status::of_engine(&seawall_engine::Error::XidDuplicate { xid: xid.clone() }));
         }
@@ -166,9 +192,18 @@ impl Shared {
     fn recover(&self, request: RecoverRequest) -> RecoverReply {
         let page = if request.limit == 0 { PAGE } else { (request.limit as usize).min(PAGE) };
         let all = if request.ended { self.db().heuristics() } else { self.db().prepared() };
-        let mut behind = all.filter(|prepared| prepared.lsn().0 > request.after_lsn);
+        let mut behind = all.filter(|prepared| is_behind(prepared, &request));
         let branches = behind.by_ref().take(page).map(|prepared| in_doubt(&prepared)).collect();
         RecoverReply { branches, more: behind.next().is_some() }
+    }
+}
+
+/// By serials alone nothing is left out: several votes may stand behind one position, and what an operator ended has none
+/// after a restart.
+fn is_behind(prepared: &Prepared, request: &RecoverRequest) -> bool {
+    match request.after_serial {
+        0 => request.after_lsn == 0 || prepared.lsn().0 > request.after_lsn,
+        after => prepared.serial() > after,
     }
 }
 
@@ -187,6 +222,7 @@ fn in_doubt(prepared: &Prepared) -> InDoubt {
         pinned_bytes: prepared.pinned_bytes(),
         locked_keys: prepared.locked_keys(),
         heuristic: heuristic.into(),
+        serial: prepared.serial(),
     }
 }
 
@@ -203,11 +239,16 @@ impl Participant for Participating {
         let (to_worker, work) = mpsc::channel(UNDER_WAY);
         let (replies, answers) = mpsc::channel(UNDER_WAY);
         let shared = Arc::clone(&self.0);
-        let age = shared.gate.limits().branch_age;
+        let permit = shared.gate.stream()?;
+        let now = tokio::time::Instant::now();
+        let until = now.checked_add(shared.gate.limits().branch_age).unwrap_or(now + FAR);
         // One thread a stream: the store's calls block.
-        tokio::task::spawn_blocking(move || worker(&shared, work, &replies));
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            worker(&shared, work, &replies, until);
+        });
         tokio::spawn(async move {
-            while let Ok(Ok(Some(request))) = tokio::time::timeout(age, requests.message()).await {
+            while let Ok(Ok(Some(request))) = tokio::time::timeout_at(until, requests.message()).await {
                 if to_worker.send(request).await.is_err() {
                     return;
                 }
@@ -273,12 +314,32 @@ impl Participant for Participating {
 
 type Replies = mpsc::Sender<Result<WorkReply, Status>>;
 
-/// A stream's thread: one branch, request by request. The first error ends the stream, and the branch with it.
-fn worker(shared: &Shared, mut work: mpsc::Receiver<WorkRequest>, replies: &Replies) {
+/// A stream's thread: one branch, request by request. The first error ends the stream, and the branch with it; and so does its
+/// age, whether its client is silent, does not read, or chats on.
+fn worker(
+    shared: &Shared,
+    mut work: mpsc::Receiver<WorkRequest>,
+    replies: &Replies,
+    until: tokio::time::Instant,
+) {
+    let threads = tokio::runtime::Handle::current();
+    let is_too_old = || tokio::time::Instant::now() >= until;
+    let too_old =
+        || status::too_old("the branch was worked in for longer than it may be, and is rolled back");
     let mut branch: Option<Working<'_>> = None;
-    while let Some(WorkRequest { request }) = work.blocking_recv() {
+    loop {
+        let next = threads.block_on(tokio::time::timeout_at(until, work.recv()));
+        let Ok(Some(WorkRequest { request })) = next else {
+            drop(branch);
+            if is_too_old() {
+                // If there is no room, its client does not read.
+                let _ = replies.try_send(Err(too_old()));
+            }
+            return;
+        };
         let is_end = matches!(request, Some(Work::End(_)));
         let done = match (request, &mut branch) {
+            _ if is_too_old() => Err(too_old()),
             (Some(Work::Begin(begin)), None) => Working::begin(shared, &begin).map(|begun| {
                 branch = Some(begun);
                 WorkReply::default()
@@ -296,7 +357,8 @@ fn worker(shared: &Shared, mut work: mpsc::Receiver<WorkRequest>, replies: &Repl
             // Whoever hears that it is over may use the name again.
             branch = None;
         }
-        if replies.blocking_send(done).is_err() || is_over {
+        let sent = threads.block_on(tokio::time::timeout_at(until, replies.send(done)));
+        if is_over || !matches!(sent, Ok(Ok(()))) {
             return;
         }
     }

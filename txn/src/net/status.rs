@@ -34,6 +34,16 @@ pub(super) fn busy(what: impl Into<String>) -> Status {
     with(Code::ResourceExhausted, "XAER_RMERR", what.into())
 }
 
+/// Nothing was done: there is no thread to do it.
+pub(super) fn full(what: impl Into<String>) -> Status {
+    with(Code::ResourceExhausted, "XAER_RMFAIL", what.into())
+}
+
+/// The branch is rolled back, for it took too long.
+pub(super) fn too_old(what: impl Into<String>) -> Status {
+    with(Code::Aborted, "XA_RBTIMEOUT", what.into())
+}
+
 pub(super) fn internal(what: impl Into<String>) -> Status {
     with(Code::Internal, "XAER_RMFAIL", what.into())
 }

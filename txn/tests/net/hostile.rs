@@ -4,7 +4,8 @@ use super::certificates::Authority;
 use super::world::{World, begin_at, loopback, options, put, xa, xid};
 use seawall_txn::net::wire::peers_client::PeersClient;
 use seawall_txn::net::{Network, Security, wire};
-use seawall_txn::{Body, Message, NodeId, TxnId, Vote};
+use seawall_txn::{Body, BranchName, Group, Message, NodeId, Protocol, TxnId, Vote};
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -87,6 +88,32 @@ fn certificates_that_do_not_count_open_nothing() {
     assert_eq!(stranger.commit(1, txn, &[]).unwrap_err().code(), Code::PermissionDenied);
     assert!(stranger.recover(0, 1).is_err() && stranger.prepare(&xid("t")).is_err());
     world.client("client.test").work(1, vec![xa(&xid("t")), put("k", "v")]).unwrap();
+}
+
+/// Its coordinator has decided, or will: a client that knows its name must not end it otherwise.
+#[test]
+fn xa_verbs_do_not_reach_a_nodes_own_branches() {
+    let world = World::new(1);
+    let mut client = world.client("client.test");
+    let group = Arc::new(Group { participants: vec![NodeId(1), NodeId(2)], acceptors: vec![] });
+    let txn = TxnId { coordinator: NodeId(2), epoch: 1, sequence: 1 };
+    let name = BranchName { txn, participant: NodeId(1), ends: Some((Protocol::TwoPhase, group)) };
+    let name = name.to_xid().unwrap();
+    let db = &world.nodes[0].db;
+    let mut branch = db.begin();
+    branch.insert(&db.keyspace("rows").unwrap(), "k", "v").unwrap();
+    branch.prepare(name.clone()).unwrap();
+    let name =
+        wire::Xid { format: name.format(), gtrid: name.gtrid().to_vec(), bqual: name.bqual().to_vec() };
+    let mut refusals = vec![client.prepare(&name).unwrap_err(), client.work(1, vec![xa(&name)]).unwrap_err()];
+    for verb in ["commit", "rollback", "one-phase", "forget"] {
+        refusals.push(client.end(verb, &name).unwrap_err());
+    }
+    for status in refusals {
+        let code = status.metadata().get("seawall-xa").map(|code| code.to_str().unwrap());
+        assert_eq!((status.code(), code), (Code::FailedPrecondition, Some("XAER_PROTO")), "{status:?}");
+    }
+    assert_eq!(client.recover(0, 10).unwrap().branches[0].xid, Some(name));
 }
 
 #[test]

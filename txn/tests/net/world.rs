@@ -5,7 +5,7 @@ use seawall_engine::Db;
 use seawall_txn::net::wire::coordinator_client::CoordinatorClient;
 use seawall_txn::net::wire::participant_client::ParticipantClient;
 use seawall_txn::net::wire::work_request::Request as Work;
-use seawall_txn::net::{Credentials, Network, NetworkOptions, Peer, Security, wire};
+use seawall_txn::net::{Credentials, Limits, Network, NetworkOptions, Peer, Security, wire};
 use seawall_txn::{Coordinator, NodeId, Store, Timing};
 use seawall_wal::SimDisk;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ pub(crate) struct Node {
     pub(crate) network: Network,
     pub(crate) coordinator: Coordinator,
     credentials: Credentials,
+    limits: Limits,
 }
 
 pub(crate) struct World {
@@ -48,18 +49,19 @@ fn start(
     credentials: Credentials,
     listen: SocketAddr,
     peers: Vec<Peer>,
+    limits: Limits,
 ) -> Node {
     let db = Db::builder("/store").disk(disk.clone()).segment_bytes(256 << 10).open().unwrap();
     db.keyspace("rows").unwrap();
     let store = Store::new(NodeId(node), &db).unwrap();
     let mut options = options(node, listen, Security::MutualTls(credentials.clone()));
-    options.peers = peers;
+    (options.peers, options.limits) = (peers, limits);
     let network = Network::bind(options).unwrap();
     let timing = Timing { retry_us: 5_000, retry_doublings_max: 4, deadline_us: 2_000_000 };
     let builder = Coordinator::builder(&store).timing(timing).transport(network.transport());
     let coordinator = builder.open().unwrap();
     network.serve(&coordinator, &store).unwrap();
-    Node { disk: disk.clone(), db, network, coordinator, credentials }
+    Node { disk: disk.clone(), db, network, coordinator, credentials, limits }
 }
 
 fn free_address() -> SocketAddr {
@@ -78,6 +80,10 @@ fn peers(me: u64, addresses: &[SocketAddr]) -> Vec<Peer> {
 
 impl World {
     pub(crate) fn new(count: u64) -> World {
+        World::with(count, Limits::default())
+    }
+
+    pub(crate) fn with(count: u64, limits: Limits) -> World {
         let authority = Authority::new();
         let addresses: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
         let node = |node: u64| {
@@ -88,6 +94,7 @@ impl World {
                 credentials,
                 addresses[node as usize - 1],
                 peers(node, &addresses),
+                limits,
             )
         };
         let nodes = (1..=count).map(node).collect();
@@ -99,11 +106,11 @@ impl World {
         let index = node as usize - 1;
         let addresses: Vec<SocketAddr> = self.nodes.iter().map(|node| node.network.address()).collect();
         let gone = self.nodes.remove(index);
-        let Node { disk, db, network, coordinator, credentials } = gone;
+        let Node { disk, db, network, coordinator, credentials, limits } = gone;
         drop(network);
         coordinator.close();
         drop((coordinator, db));
-        let back = start(node, &disk, credentials, addresses[index], peers(node, &addresses));
+        let back = start(node, &disk, credentials, addresses[index], peers(node, &addresses), limits);
         self.nodes.insert(index, back);
     }
 
@@ -142,7 +149,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn participant(&self, node: u64) -> ParticipantClient<Channel> {
+    pub(crate) fn participant(&self, node: u64) -> ParticipantClient<Channel> {
         ParticipantClient::new(self.channels[node as usize - 1].clone())
     }
 
@@ -186,6 +193,12 @@ impl Client {
         self.runtime.block_on(coordinator.commit(request)).map(tonic::Response::into_inner)
     }
 
+    pub(crate) fn wait(&mut self, node: u64, txn: wire::Txn) -> Result<wire::Outcome, Status> {
+        let mut coordinator = self.coordinator(node);
+        let request = wire::AwaitRequest { txn: Some(txn), wait_ms: 0 };
+        self.runtime.block_on(coordinator.r#await(request)).map(tonic::Response::into_inner)
+    }
+
     pub(crate) fn prepare(&mut self, xid: &wire::Xid) -> Result<wire::Vote, Status> {
         let mut participant = self.participant(1);
         self.runtime.block_on(participant.prepare(branch(xid))).map(tonic::Response::into_inner)
@@ -213,9 +226,12 @@ impl Client {
             .map(tonic::Response::into_inner)
     }
 
-    pub(crate) fn recover(&mut self, after_lsn: u64, limit: u32) -> Result<wire::RecoverReply, Status> {
+    pub(crate) fn recover(&mut self, after_serial: u64, limit: u32) -> Result<wire::RecoverReply, Status> {
+        self.recover_of(wire::RecoverRequest { after_serial, limit, ..Default::default() })
+    }
+
+    pub(crate) fn recover_of(&mut self, request: wire::RecoverRequest) -> Result<wire::RecoverReply, Status> {
         let mut participant = self.participant(1);
-        let request = wire::RecoverRequest { after_lsn, limit, ended: false };
         self.runtime.block_on(participant.recover(request)).map(tonic::Response::into_inner)
     }
 }
@@ -242,6 +258,10 @@ pub(crate) fn put(key: &str, value: &str) -> Work {
 
 pub(crate) fn get(key: &str) -> Work {
     Work::Get(wire::Get { keyspace: "rows".into(), key: key.into(), for_update: false })
+}
+
+pub(crate) fn lock(key: &str) -> Work {
+    Work::Get(wire::Get { keyspace: "rows".into(), key: key.into(), for_update: true })
 }
 
 pub(crate) fn scan() -> Work {

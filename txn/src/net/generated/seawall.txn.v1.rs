@@ -176,7 +176,7 @@ pub struct Done {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecoverRequest {
-    /// Those whose vote stands in the log behind this position: the last one's of the page before.
+    /// Not to page by: of several votes that stand at one position it leaves some out. Heeded where after_serial is 0.
     #[prost(uint64, tag = "1")]
     pub after_lsn: u64,
     /// At most so many; 0 for a page's usual length.
@@ -185,6 +185,9 @@ pub struct RecoverRequest {
     /// Those that an operator has ended, in place of those in doubt.
     #[prost(bool, tag = "3")]
     pub ended: bool,
+    /// Those behind the one of this serial: the last one's of the page before; 0 for the first page.
+    #[prost(uint64, tag = "4")]
+    pub after_serial: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RecoverReply {
@@ -208,6 +211,9 @@ pub struct InDoubt {
     /// How an operator has ended it, if one has.
     #[prost(enumeration = "Heuristic", tag = "6")]
     pub heuristic: i32,
+    /// Unique among a store's branches, ascending from branch to branch and page to page.
+    #[prost(uint64, tag = "7")]
+    pub serial: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BeginRequest {}
