@@ -85,7 +85,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn ballot(&mut self) -> Result<Ballot> {
-        let ballot = Ballot { round: self.u32()?, leader: self.node()? };
+        let ballot =
+            Ballot { round: self.u32()?, leader: self.node()?, epoch: self.u64()?, sequence: self.u64()? };
         if ballot.is_zero() && ballot != Ballot::ZERO {
             return Err(self.bad("ballot 0 has no leader"));
         }
@@ -173,6 +174,8 @@ impl Writer {
     pub(crate) fn ballot(&mut self, ballot: Ballot) {
         self.u32(ballot.round);
         self.node(ballot.leader);
+        self.u64(ballot.epoch);
+        self.u64(ballot.sequence);
     }
 
     pub(crate) fn count(&mut self, count: usize) {

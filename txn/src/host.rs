@@ -64,6 +64,8 @@ pub struct Host {
     outgoing: Vec<Message>,
     notices: Vec<Notice>,
     swept: u64,
+    /// Nodes so far, those that came again counted again.
+    attached: u64,
 }
 
 impl Host {
@@ -85,6 +87,7 @@ impl Host {
             outgoing: Vec::new(),
             notices: Vec::new(),
             swept: 0,
+            attached: 0,
         }
     }
 
@@ -117,6 +120,11 @@ impl Host {
         let mut context = Context::new(node, epoch);
         context.timing = self.timing;
         context.mutation = self.mutation;
+        if log.is_none() {
+            // It may come again in the same epoch (T10).
+            self.attached += 1;
+            context.leaders_before = self.attached << 40;
+        }
         let mut member = Member {
             site: Site::new(context),
             epoch,

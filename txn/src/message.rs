@@ -251,7 +251,7 @@ pub struct Message {
     pub body: Body,
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl Message {
     /// The most bytes that a message takes: all participants' votes with their ballots, and who takes part.
@@ -443,7 +443,7 @@ pub(crate) fn encode_accepted(out: &mut Writer, accepted: &[Accepted]) {
 }
 
 pub(crate) fn decode_accepted(reader: &mut Reader<'_>) -> Result<Vec<Accepted>> {
-    let count = reader.count(Group::PARTICIPANTS_MAX, 21)?;
+    let count = reader.count(Group::PARTICIPANTS_MAX, 37)?;
     let one = |_| {
         Ok(Accepted { instance: reader.node()?, ballot: reader.ballot()?, value: Value::decode(reader)? })
     };

@@ -19,6 +19,8 @@ pub enum Mutation {
     AcceptUnlogged,
     /// A leader decides by fewer acceptors than a majority.
     DecideByFew,
+    /// A leader takes the ballot that an earlier one of its node has had.
+    ReuseBallot,
     /// A recovery leader proposes to abort whatever acceptors have told it.
     IgnoreAccepted,
     /// A coordinator of three-phase commit does not write down that it goes into the second phase.
@@ -37,7 +39,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 14] = [
+    pub const ALL: [Mutation; 15] = [
         Mutation::VoteUnprepared,
         Mutation::VoteEarly,
         Mutation::DecideUnlogged,
@@ -45,6 +47,7 @@ impl Mutation {
         Mutation::PromiseUnlogged,
         Mutation::AcceptUnlogged,
         Mutation::DecideByFew,
+        Mutation::ReuseBallot,
         Mutation::IgnoreAccepted,
         Mutation::PreCommitUnlogged,
         Mutation::ForgetEarly,

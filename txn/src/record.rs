@@ -76,7 +76,7 @@ pub enum Entry {
     End(Role),
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 impl Record {
     /// The most bytes that a record takes.
