@@ -85,7 +85,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn ballot(&mut self) -> Result<Ballot> {
-        let ballot = Ballot { round: self.u32()?, leader: self.node()?, epoch: self.u64()? };
+        let ballot =
+            Ballot { round: self.u32()?, leader: self.node()?, epoch: self.u64()?, sequence: self.u64()? };
         if ballot.is_zero() && ballot != Ballot::ZERO {
             return Err(self.bad("ballot 0 has no leader"));
         }
@@ -174,6 +175,7 @@ impl Writer {
         self.u32(ballot.round);
         self.node(ballot.leader);
         self.u64(ballot.epoch);
+        self.u64(ballot.sequence);
     }
 
     pub(crate) fn count(&mut self, count: usize) {

@@ -141,6 +141,10 @@ impl Host {
         let mut context = Context::new(node, epoch);
         context.timing = self.timing;
         context.mutation = self.mutation;
+        if log.is_none() {
+            // It may come again in the same epoch (T10).
+            context.leaders_before = self.attachments << 40;
+        }
         let mut member = Member {
             site: Site::new(context),
             epoch,

@@ -38,21 +38,33 @@ impl fmt::Display for TxnId {
 }
 
 /// A ballot of Paxos Commit. Ballot 0 belongs to the participants, each of which proposes its own vote in it; every
-/// other belongs to an incarnation of the node in its name, so that no two leaders ever share one. (A leader writes nothing
-/// down: in its next life it begins with the same rounds, and may come to propose something else.)
+/// other belongs to one leader of one incarnation of the node in its name: no two leaders ever share one, not even a
+/// node's before and after a crash, nor two that follow each other in one incarnation (T10). Ordered as its fields are.
+///
+/// Source: Lamport, *Paxos Made Simple* (2001), section 2.2: proposers choose from disjoint sets of numbers, and remember
+/// the highest that they have tried; a durable epoch stands for what is remembered here.
+///
+/// ```
+/// use seawall_txn::{Ballot, NodeId};
+/// let before = Ballot { round: 1, leader: NodeId(7), epoch: 1, sequence: 1 };
+/// let after = Ballot { epoch: 2, ..before };
+/// assert!(Ballot::ZERO < before && before < after);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot {
     /// Compared first; 0 only in ballot 0.
     pub round: u32,
     /// Who leads it.
     pub leader: NodeId,
-    /// In which incarnation.
+    /// In which of that node's incarnations.
     pub epoch: u64,
+    /// Which of that incarnation's leaders, counted over all transactions.
+    pub sequence: u64,
 }
 
 impl Ballot {
     /// The participants' own.
-    pub const ZERO: Ballot = Ballot { round: 0, leader: NodeId(0), epoch: 0 };
+    pub const ZERO: Ballot = Ballot { round: 0, leader: NodeId(0), epoch: 0, sequence: 0 };
 
     /// Whether it is the participants' own.
     pub fn is_zero(self) -> bool {

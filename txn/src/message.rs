@@ -443,7 +443,7 @@ pub(crate) fn encode_accepted(out: &mut Writer, accepted: &[Accepted]) {
 }
 
 pub(crate) fn decode_accepted(reader: &mut Reader<'_>) -> Result<Vec<Accepted>> {
-    let count = reader.count(Group::PARTICIPANTS_MAX, 29)?;
+    let count = reader.count(Group::PARTICIPANTS_MAX, 37)?;
     let one = |_| {
         Ok(Accepted { instance: reader.node()?, ballot: reader.ballot()?, value: Value::decode(reader)? })
     };

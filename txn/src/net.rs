@@ -50,7 +50,7 @@ pub mod wire;
 pub use tls::Credentials;
 
 /// The version of the conversation between nodes that this program speaks.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Another node.
 #[derive(Clone, Debug)]

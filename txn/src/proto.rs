@@ -24,6 +24,7 @@
 //! - T7: votes are forgotten only when no participant is in doubt and the coordinator knows, or is gone.
 //! - T8: orders of a coordinator's earlier incarnation are not followed, and it never answers for a later one.
 //! - T9: sizes are within their limits before anything is sent or written.
+//! - T10: no two leaders share a ballot, and answers count only for the values that were proposed in it.
 
 use crate::id::{Group, NodeId, TxnId};
 use crate::message::{Body, Decision, Message, Protocol};
@@ -174,6 +175,9 @@ pub struct Context {
     pub epoch: u64,
     /// How long to wait.
     pub timing: Timing,
+    /// After what the leaders of this incarnation are numbered. 0, unless a node takes part in an epoch more than once: then
+    /// above all that it has used in it.
+    pub leaders_before: u64,
     /// A mistake to make on purpose.
     #[doc(hidden)]
     pub mutation: Option<Mutation>,
@@ -182,7 +186,7 @@ pub struct Context {
 impl Context {
     /// Of a node in this incarnation.
     pub fn new(me: NodeId, epoch: u64) -> Context {
-        Context { me, epoch, timing: Timing::default(), mutation: None }
+        Context { me, epoch, timing: Timing::default(), leaders_before: 0, mutation: None }
     }
 
     pub(crate) fn makes(&self, mutation: Mutation) -> bool {

@@ -76,6 +76,8 @@ pub struct Site {
     machines: BTreeMap<Key, Machine>,
     /// The latest incarnation of others that has given orders here.
     fence: BTreeMap<NodeId, u64>,
+    /// Leaders so far, the latest one's number (T10).
+    leaders: u64,
 }
 
 type Actions = Vec<(Key, Effect)>;
@@ -83,7 +85,7 @@ type Actions = Vec<(Key, Effect)>;
 impl Site {
     /// A node without a past.
     pub fn new(ctx: Context) -> Site {
-        Site { ctx, machines: BTreeMap::new(), fence: BTreeMap::new() }
+        Site { ctx, machines: BTreeMap::new(), fence: BTreeMap::new(), leaders: ctx.leaders_before }
     }
 
     /// A node that comes back, in a new incarnation, with what it had written down.
@@ -201,7 +203,7 @@ impl Site {
         if !self.machines.contains_key(&key) {
             let machine = match (&input, key.role) {
                 (Input::Start(plan), Role::Coordinator) => self.coordinator(key, plan, queue),
-                (Input::Lead(_), Role::Coordinator) => Machine::Leader(Leader::new(ctx, key.txn)),
+                (Input::Lead(_), Role::Coordinator) => Machine::Leader(self.leader(key.txn)),
                 (Input::Join, Role::Participant) => Machine::Participant(Participant::new(ctx, key.txn)),
                 (
                     Input::Message { body: Body::Phase1a { .. } | Body::Phase2a { .. }, .. },
@@ -224,7 +226,13 @@ impl Site {
         effects
     }
 
-    fn coordinator(&self, key: Key, plan: &Plan, queue: &mut VecDeque<(Key, Input)>) -> Machine {
+    /// T10: each has a number of its own.
+    fn leader(&mut self, txn: TxnId) -> Leader {
+        self.leaders += 1;
+        Leader::new(self.ctx, txn, self.leaders)
+    }
+
+    fn coordinator(&mut self, key: Key, plan: &Plan, queue: &mut VecDeque<(Key, Input)>) -> Machine {
         if plan.merged {
             // Before anybody can ask it.
             queue.push_front((Key { role: Role::Participant, ..key }, Input::Merge));
@@ -234,7 +242,7 @@ impl Site {
                 Machine::ThreePhase(three_phase::Coordinator::new(self.ctx, key.txn))
             }
             Protocol::PaxosCommit if plan.group.participants.len() > 1 => {
-                Machine::Leader(Leader::new(self.ctx, key.txn))
+                Machine::Leader(self.leader(key.txn))
             }
             _ => Machine::TwoPhase(two_phase::Coordinator::new(self.ctx, key.txn)),
         }

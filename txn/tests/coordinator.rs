@@ -204,6 +204,24 @@ fn forced_writes_are_what_the_protocols_say() {
     assert!(nodes.iter().all(|node| kept(node) == 0));
 }
 
+/// Too few acceptors are there: the client hears that the outcome is not known, and its handle knows when one is back.
+#[test]
+fn paxos_commit_without_a_majority_is_unknown_until_there_is_one() {
+    let mut nodes = nodes(1..=2);
+    nodes.extend(self::nodes(4..=4));
+    let builder = Coordinator::builder(&nodes[0].store).timing(timing());
+    let coordinator = builder.acceptors([NodeId(1), NodeId(4), NodeId(5)]).open().unwrap();
+    coordinator.attach(&nodes[1].store).unwrap();
+    let both: Vec<&Node> = nodes[..2].iter().collect();
+    let Err(Error::OutcomeUnknown { handle }) = put(&coordinator, &both, "a") else {
+        panic!("it is not known")
+    };
+    assert!(!has(&nodes[0], "a") && !has(&nodes[1], "a"));
+    coordinator.attach(&nodes[2].store).unwrap();
+    let is_committed = handle.wait().is_ok();
+    assert_eq!([has(&nodes[0], "a"), has(&nodes[1], "a")], [is_committed; 2]);
+}
+
 #[test]
 fn three_phase_commit_commits() {
     let nodes = nodes(1..=3);

@@ -44,7 +44,7 @@ fn group() -> Arc<Group> {
 }
 
 fn messages() -> Vec<Body> {
-    let ballot = Ballot { round: 1, leader: NodeId(4), epoch: 7 };
+    let ballot = Ballot { round: 1, leader: NodeId(4), epoch: 7, sequence: 2 };
     let values = vec![(NodeId(4), Value::Prepared), (NodeId(5), Value::Aborted)];
     vec![
         Body::Prepare { protocol: Protocol::TwoPhase, group: group() },
@@ -90,7 +90,7 @@ fn records() -> Vec<Entry> {
         Entry::Committing { group: group(), merged: true },
         Entry::Acceptor {
             group: group(),
-            promised: Ballot { round: 2, leader: NodeId(5), epoch: 1 },
+            promised: Ballot { round: 2, leader: NodeId(5), epoch: 3, sequence: 1 },
             accepted: vec![Accepted { instance: NodeId(4), ballot: Ballot::ZERO, value: Value::Prepared }],
         },
         Entry::End(Role::Acceptor),
@@ -123,7 +123,7 @@ fn what_is_encoded_decodes_and_nothing_shorter_does() {
 fn everyone_fits_into_a_message() {
     let participants: Vec<NodeId> = (0..Group::PARTICIPANTS_MAX as u64).map(NodeId).collect();
     let acceptors = (0..Group::ACCEPTORS_MAX as u64).map(NodeId).collect();
-    let ballot = Ballot { round: 1, leader: NodeId(1), epoch: u64::MAX };
+    let ballot = Ballot { round: 1, leader: NodeId(1), epoch: 1, sequence: 1 };
     let accepted: Vec<Accepted> =
         participants.iter().map(|&instance| Accepted { instance, ballot, value: Value::Prepared }).collect();
     let values = participants.iter().map(|&node| (node, Value::Prepared)).collect();

@@ -17,10 +17,10 @@ mod spec;
 mod world;
 
 use seawall_txn::mutation::Mutation;
-use seawall_txn::{Ballot, Body, Decision, Key, NodeId, Protocol, Role, Timer};
+use seawall_txn::{Ballot, Body, Decision, Key, Message, NodeId, Protocol, Role, Timer, Value};
 use spec::{Rm, tcommit_allows};
 use stateright::{Checker, HasDiscoveries, Model, Property};
-use world::{Act, Setup, Will, World};
+use world::{Act, Setup, TXN, Will, World};
 
 struct Cluster {
     setup: Setup,
@@ -235,6 +235,55 @@ fn first_leads(world: &mut World) {
     world.network.retain(|message| !matches!(message.body, Body::Inquire(_) | Body::Vote(_)));
 }
 
+/// Delivers what is wanted, and makes durable what comes of it.
+fn deliver(world: &mut World, wanted: impl Fn(&Message) -> bool) {
+    while let Some(message) = world.network.iter().find(|message| wanted(message)).cloned() {
+        let to = message.to;
+        world.act(&Act::Deliver(message), false);
+        while world.acts(false).contains(&Act::Persist(to)) {
+            world.act(&Act::Persist(to), false);
+        }
+    }
+}
+
+/// All votes are at 13, and what the first has had accepted there in a ballot of its own. It has crashed, is back and in
+/// doubt, and has begun another ballot; nobody else has been told of it.
+fn first_leads_again(world: &mut World) {
+    first_leads(world);
+    let impatient =
+        |act: &&Act| matches!(act, Act::Fire(NodeId(2), Key { role: Role::Participant, .. }, Timer::Retry));
+    let act = world.acts(false).iter().find(impatient).cloned().expect("it waits");
+    world.act(&act, false);
+    let (first, others) = (NodeId(1), [NodeId(12), NodeId(13)]);
+    let is_vote = |body: &Body| matches!(body, Body::Phase2a { ballot, .. } if ballot.is_zero());
+    deliver(world, |message| message.to == others[1] && is_vote(&message.body));
+    deliver(world, |m| m.from == first && others.contains(&m.to) && matches!(m.body, Body::Phase1a { .. }));
+    deliver(world, |m| m.to == first && matches!(m.body, Body::Phase1b { .. }));
+    deliver(world, |m| m.to == others[1] && matches!(m.body, Body::Phase2a { .. }) && !is_vote(&m.body));
+    let has_votes = |message: &Message| {
+        matches!(&message.body, Body::Phase2b { ballot, values } if !ballot.is_zero()
+            && values.iter().all(|(_, value)| *value == Value::Prepared))
+    };
+    assert!(world.network.iter().any(has_votes), "13 has accepted");
+    world.act(&Act::Crash(first, 0), false);
+    world.act(&Act::Return(first), false);
+    let impatient = Act::Fire(first, Key { txn: TXN, role: Role::Participant }, Timer::Retry);
+    world.act(&impatient, false);
+    world.network.retain(|m| m.from == first && m.epoch == 2 && matches!(m.body, Body::Phase1a { .. }));
+    assert_eq!(world.network.len(), 3, "it leads");
+}
+
+fn leader_that_comes_back() -> Cluster {
+    let acceptors = vec![11, 12, 13];
+    let setup = Setup { crashes: 1, acceptors, ..Setup::new(Protocol::PaxosCommit, &[1, 2]) };
+    Cluster { heal_one_in: 16, prelude: first_leads_again, ..Cluster::new(setup) }
+}
+
+#[test]
+fn paxos_commit_with_a_leader_that_crashed_and_is_back() {
+    check("Paxos Commit, a leader again", leader_that_comes_back(), 60_000);
+}
+
 #[test]
 fn what_paxos_commit_leaves_out_is_found() {
     let leading = |crashes, acceptors: &[u64]| {
@@ -248,4 +297,5 @@ fn what_paxos_commit_leaves_out_is_found() {
     finds(leading(1, &[11]), Mutation::PromiseUnlogged, 2_000_000);
     finds(leading(0, &[11]), Mutation::IgnoreAccepted, 2_000_000);
     finds(leading(0, &[11, 12, 13]), Mutation::DecideByFew, 2_000_000);
+    finds(leader_that_comes_back(), Mutation::ReuseBallots, 400_000);
 }

@@ -13,6 +13,7 @@
 //! With F = 0 and the acceptor at the coordinator this is two-phase commit: N+1 forced writes, the acceptor's being
 //! the decision record. Acceptors at participants' nodes save messages, not forced writes.
 //!
+//! - No two leaders share a ballot, be they of one node, before a crash and after it (T10).
 //! - An acceptor writes once, when it has all votes of ballot 0; and again only for higher ballots.
 //! - A participant that votes no tells the leader alone. It never proposed *prepared*, so nothing else can be chosen: the
 //!   leader aborts without any forced write.

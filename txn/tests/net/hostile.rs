@@ -3,14 +3,14 @@
 use super::certificates::Authority;
 use super::world::{World, begin_at, loopback, options, put, xa, xid};
 use seawall_txn::net::wire::peers_client::PeersClient;
-use seawall_txn::net::{Network, Security, wire};
+use seawall_txn::net::{Network, Security, VERSION, wire};
 use seawall_txn::{Body, BranchName, Group, Message, NodeId, Protocol, TxnId, Vote};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Code, Status};
 
 fn introduction(from: u64) -> Option<wire::Introduction> {
-    Some(wire::Introduction { version: 1, version_min: 1, from })
+    Some(wire::Introduction { version: VERSION, version_min: VERSION, from })
 }
 
 fn message(from: u64) -> Vec<u8> {
@@ -49,7 +49,7 @@ fn messages_are_taken_from_the_node_that_the_certificate_names() {
         (
             "node2.test",
             wire::Parcel {
-                introduction: Some(wire::Introduction { version: 9, version_min: 2, from: 2 }),
+                introduction: Some(wire::Introduction { version: 9, version_min: VERSION + 1, from: 2 }),
                 messages: vec![],
             },
             Code::FailedPrecondition,

@@ -186,11 +186,15 @@ impl Acceptor {
             return out.send(from, Body::Outbid { promised: self.latest.promised });
         }
         let reply = Body::Phase2b { ballot, values: values.to_vec() };
-        if self.latest.accepted_in(ballot) == values {
+        let before = self.latest.accepted_in(ballot);
+        if before == values {
             if self.latest == self.durable {
                 out.send(from, reply);
             }
             return;
+        }
+        if !before.is_empty() {
+            return out.push(Effect::Violation("two proposals in one ballot"));
         }
         self.latest.promised = ballot;
         self.latest.accepted.extend(values.iter().map(|&(node, value)| (node, (ballot, value))));

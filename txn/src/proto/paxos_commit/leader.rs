@@ -10,8 +10,10 @@
 //!                 └─┴── Outbid: wait ◄────────┘
 //! ```
 //!
-//! [`Leader::step`] → `start`, `lead`, `phase1b`, `phase2b`, `decide`, `told`. It writes nothing: after a crash it is gone,
-//! and participants in doubt lead.
+//! [`Leader::step`] → `start`, `late`, `lead`, `phase1b`, `phase2b`, `decide`, `told`. It writes nothing: after a crash it is gone,
+//! and participants in doubt lead. Its ballots are its own (T10): the node's incarnation and its number there are in them.
+//!
+//! A client that waits hears that the outcome is not known yet when a ballot has taken longer than the deadline.
 
 use crate::id::{Ballot, Group, NodeId, TxnId};
 use crate::message::{Accepted, Body, Decision, Role, Stage, Value, Vote};
@@ -25,6 +27,8 @@ use std::sync::Arc;
 pub struct Leader {
     ctx: Context,
     txn: TxnId,
+    /// Which of this incarnation's leaders it is.
+    sequence: u64,
     group: Arc<Group>,
     attempt: u32,
     phase: Phase,
@@ -42,9 +46,9 @@ enum Phase {
 }
 
 impl Leader {
-    /// Before anything has happened.
-    pub fn new(ctx: Context, txn: TxnId) -> Leader {
-        Leader { ctx, txn, group: Arc::default(), attempt: 0, phase: Phase::New }
+    /// Before anything has happened. `sequence` is its alone in this incarnation of the node, whatever the transaction.
+    pub fn new(ctx: Context, txn: TxnId, sequence: u64) -> Leader {
+        Leader { ctx, txn, sequence, group: Arc::default(), attempt: 0, phase: Phase::New }
     }
 
     /// Whether it has found an outcome, and is telling it.
@@ -63,9 +67,7 @@ impl Leader {
             }
             Input::Message { from, body } => self.message(from, body, &mut out),
             Input::Timer(Timer::Retry) => self.retry(&mut out),
-            Input::Timer(Timer::Deadline) if matches!(self.phase, Phase::Voting { .. }) => {
-                self.lead(1, &mut out);
-            }
+            Input::Timer(Timer::Deadline) => self.late(&mut out),
             _ => {}
         }
         out.finish()
@@ -78,6 +80,20 @@ impl Leader {
         out.deadline(1);
         out.retry(&mut self.attempt, 0);
         self.phase = Phase::Voting { plan, accepted: BTreeSet::new() };
+    }
+
+    /// Votes are late, or the acceptors are.
+    fn late(&mut self, out: &mut Out) {
+        match self.phase {
+            Phase::Voting { .. } => {
+                self.lead(1, out);
+                out.deadline(1);
+            }
+            Phase::One { .. } | Phase::Two { .. } | Phase::Outbid { .. } if self.is_coordinator() => {
+                out.push(Effect::Unknown);
+            }
+            _ => {}
+        }
     }
 
     fn majority(&self) -> usize {
@@ -150,10 +166,14 @@ impl Leader {
         }
     }
 
-    /// Begins a ballot of its own: what has been accepted?
+    /// Begins a ballot of its own: what has been accepted? Rounds grow, so that it is a new one (T10).
     fn lead(&mut self, round: u32, out: &mut Out) {
-        let epoch = if self.ctx.makes(Mutation::ReuseBallots) { 0 } else { self.ctx.epoch };
-        let ballot = Ballot { round, leader: self.ctx.me, epoch };
+        let ballot = Ballot { round, leader: self.ctx.me, epoch: self.ctx.epoch, sequence: self.sequence };
+        let ballot = if self.ctx.makes(Mutation::ReuseBallots) {
+            Ballot { epoch: 1, sequence: 1, ..ballot }
+        } else {
+            ballot
+        };
         out.send_all(&self.group.acceptors, &Body::Phase1a { ballot, group: self.group.clone() });
         self.attempt = 0;
         self.phase = Phase::One { ballot, promises: BTreeMap::new() };
@@ -195,15 +215,14 @@ impl Leader {
         }
         match &mut self.phase {
             // Acceptors answer in ballot 0 when they have everyone's vote, and only "prepared" is proposed there.
-            Phase::Voting { accepted, .. }
-                if at.is_zero() && values.len() == self.group.participants.len() =>
-            {
+            Phase::Voting { accepted, .. } if at.is_zero() && is_everyone_prepared(&self.group, values) => {
                 accepted.insert(from);
                 if accepted.len() >= majority {
                     self.decide(Decision::Commit, out);
                 }
             }
-            Phase::Two { ballot, values: mine, accepted } if *ballot == at => {
+            // What was not proposed was not accepted for this leader (T10).
+            Phase::Two { ballot, values: mine, accepted } if *ballot == at && mine == values => {
                 accepted.insert(from);
                 if accepted.len() >= majority {
                     let all = mine.iter().all(|(_, value)| *value == Value::Prepared);
@@ -261,8 +280,10 @@ impl Leader {
                 out.send_all(missing, &body);
             }
             Phase::Outbid { round } => {
-                let round = round.saturating_add(1);
-                return self.lead(round, out);
+                // Behind the last round there is none.
+                if let Some(round) = round.checked_add(1) {
+                    return self.lead(round, out);
+                }
             }
             Phase::Telling { decision, waiting, coordinator } => {
                 out.send_all(waiting, &Body::Decide { decision: *decision, acknowledge: true });
@@ -280,4 +301,9 @@ impl Leader {
         let rank = if self.is_coordinator() { 0 } else { 1 + self.group.rank(self.ctx.me) };
         out.retry(&mut self.attempt, rank);
     }
+}
+
+fn is_everyone_prepared(group: &Group, values: &[(NodeId, Value)]) -> bool {
+    let prepared = group.participants.iter().map(|&node| (node, Value::Prepared));
+    prepared.eq(values.iter().copied())
 }
