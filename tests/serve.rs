@@ -18,8 +18,10 @@ use seawall::Db;
 use seawall::txn::net::Credentials;
 use seawall::txn::net::wire::coordinator_client::CoordinatorClient;
 use seawall::txn::net::wire::participant_client::ParticipantClient;
+use seawall::txn::net::wire::peers_client::PeersClient;
 use seawall::txn::net::wire::work_request::Request as Work;
 use seawall::txn::net::wire::{self, begin};
+use seawall::txn::{Body, Message, NodeId, TxnId};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -323,8 +325,58 @@ fn what_makes_no_sense_is_said() {
     assert!(code == Some(2) && said.contains("N=NAME@HOST:PORT"), "{said}");
     let (code, said) = run(&with(&["--plain-text", "--peer", "1=a.example@127.0.0.1:1"]));
     assert!(code == Some(2) && said.contains("itself"), "{said}");
-    let (code, said) = run(&with(&["--plain-text", "--protocol", "paxos-commit", "--acceptors", "1,2"]));
+    let paxos = ["--plain-text", "--peer", "2=b.example@127.0.0.1:1", "--protocol", "paxos-commit"];
+    let (code, said) = run(&with(&[&paxos[..], &["--acceptors", "1,2"]].concat()));
     assert!(code == Some(1) && said.contains("odd number"), "{said}");
+    let (code, said) = run(&with(&[&paxos[..], &["--acceptors", "1,2,7"]].concat()));
+    assert!(code == Some(2) && said.contains("--acceptors 7"), "{said}");
     let (code, said) = run(&with(&["--certificate", "no.pem", "--key", "no.key", "--authority", "no.pem"]));
     assert!(code == Some(3) && said.contains("no.pem"), "{said}");
+}
+
+/// Another incarnation of the node is at work: one that is left over would answer nobody, and look as if it did.
+#[test]
+fn a_daemon_that_was_taken_out_ends_and_says_why() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("serve-fenced");
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let seawall = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_seawall"));
+        command.current_dir(&dir).stdin(Stdio::null());
+        command
+    };
+    assert!(seawall().args(["-q", "init", "db"]).status().unwrap().success());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let mut command = seawall();
+    command.args(["serve", "db", "--node", "1", "--listen", &address, "--plain-text"]);
+    command.args(["--peer", "2=b.example@127.0.0.1:1"]);
+    let daemon = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let txn = TxnId { coordinator: NodeId(1), epoch: 1, sequence: 1 };
+    let body = Body::Fenced { epoch: 1_000 };
+    let message = Message { txn, from: NodeId(2), to: NodeId(1), epoch: 1, body }.encode();
+    let introduction = Some(wire::Introduction { version: 1, version_min: 1, from: 2 });
+    let parcel = wire::Parcel { introduction, messages: vec![message] };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let begin = Instant::now();
+    runtime.block_on(async {
+        // Until it listens.
+        loop {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it does not listen");
+            if let Ok(channel) = endpoint.connect().await {
+                let parcels = tokio_stream::iter([parcel.clone()]);
+                if PeersClient::new(channel).deliver(parcels).await.is_ok() {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let output = daemon.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("later incarnation"), "{said}");
+    // In good order.
+    Db::open(dir.join("db")).unwrap();
 }

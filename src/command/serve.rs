@@ -8,6 +8,7 @@ use seawall::txn::{Coordinator, NodeId, Notice, Protocol, Store};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long to sleep before looking whether Ctrl-C was pressed.
@@ -17,7 +18,8 @@ const LOOK: Duration = Duration::from_millis(50);
 ///
 /// It is a participant for coordinators elsewhere (XA's verbs), a coordinator for clients, and an acceptor for Paxos Commit.
 /// Who may call is said by certificates: a node by the name that `--peer` gives it, anybody else by `--client`. What was prepared
-/// here and has no outcome is finished as its coordinator, or whoever knows, is reached. Ends with Ctrl-C or SIGTERM.
+/// here and has no outcome is finished as its coordinator, or whoever knows, is reached. Ends with Ctrl-C or SIGTERM; and with exit
+/// code 1 when its store fails, or when the node runs elsewhere in a later incarnation.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall serve db --node 1 --listen 10.0.0.1:7400 --peer 2=b.example@10.0.0.2:7400 \\\n      \
@@ -97,8 +99,16 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
         Way::ThreePhase => Protocol::ThreePhase,
         Way::PaxosCommit => Protocol::PaxosCommit,
     };
+    let ended = Arc::new(OnceLock::new());
+    let (me, says) = (NodeId(args.node), Arc::clone(&ended));
+    let listener = move |notice: &Notice| match notice {
+        Notice::Down { node, .. } | Notice::Fenced { node, .. } if *node == me => {
+            let _ = says.set(notice.to_string());
+        }
+        notice => tell(notice),
+    };
     let mut builder =
-        Coordinator::builder(&store).protocol(protocol).transport(network.transport()).on_notice(tell);
+        Coordinator::builder(&store).protocol(protocol).transport(network.transport()).on_notice(listener);
     if protocol == Protocol::PaxosCommit {
         builder = builder.acceptors(args.acceptors.iter().map(|&node| NodeId(node)));
     }
@@ -111,15 +121,19 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
         _ => out.value(&json!({ "node": args.node, "address": address, "pid": std::process::id() }))?,
     }
     out.flush()?;
-    while !ui.is_interrupted() {
+    while !ui.is_interrupted() && ended.get().is_none() {
         std::thread::sleep(LOOK);
     }
     // First nobody asks any more; then what is under way ends.
     drop(network);
     coordinator.close();
     drop((coordinator, store));
-    db.close()?;
-    Ok(())
+    let closed = db.close();
+    match ended.get() {
+        // What closing a store that has failed meets is no news.
+        Some(why) => Err(Failure::error(why.clone())),
+        None => Ok(closed?),
+    }
 }
 
 fn options(args: &ServeArgs) -> Outcome<NetworkOptions> {
@@ -134,6 +148,10 @@ fn options(args: &ServeArgs) -> Outcome<NetworkOptions> {
     };
     if let Some(peer) = args.peers.iter().find(|peer| peer.node.0 == args.node) {
         return Err(Failure::usage(format!("--peer {}: this node is {} itself", peer.node, args.node)));
+    }
+    let is_known = |node: u64| node == args.node || args.peers.iter().any(|peer| peer.node.0 == node);
+    if let Some(node) = args.acceptors.iter().find(|&&node| !is_known(node)) {
+        return Err(Failure::usage(format!("--acceptors {node}: that is neither this node nor a --peer")));
     }
     Ok(NetworkOptions {
         node: NodeId(args.node),
