@@ -28,13 +28,12 @@ type Violation = String;
 const ROUNDS_MAX: u32 = 3000;
 
 /// Machines' mistakes that this simulation finds as well; the others' models are in `txn/tests`.
-const MACHINES: [(&str, Mutation); 6] = [
+const MACHINES: [(&str, Mutation); 5] = [
     ("vote-early", Mutation::VoteEarly),
     ("decide-early", Mutation::DecideEarly),
     ("forget-early", Mutation::ForgetEarly),
     ("abort-prepared", Mutation::AbortPrepared),
     ("decide-by-few", Mutation::DecideByFew),
-    ("reuse-ballot", Mutation::ReuseBallot),
 ];
 const PREPARE_UNSYNCED: &str = "prepare-unsynced";
 

@@ -19,7 +19,8 @@ pub enum Mutation {
     AcceptUnlogged,
     /// A leader decides by fewer acceptors than a majority.
     DecideByFew,
-    /// A leader takes the ballot that an earlier one of its node has had.
+    /// A leader takes the ballot that an earlier one of its node has had. Random runs hardly come to it: a model that begins
+    /// where the first one crashed does (`tests/production.rs`), and a single run (`tests/ballots.rs`).
     ReuseBallot,
     /// A recovery leader proposes to abort whatever acceptors have told it.
     IgnoreAccepted,
