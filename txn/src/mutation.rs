@@ -33,7 +33,8 @@ pub enum Mutation {
     IgnoreFence,
     /// A coordinator that came back answers for transactions that began after it.
     AnswerForSuccessor,
-    /// A leader that comes back leads in the ballots of its earlier life.
+    /// A leader leads in the ballots of an earlier one of its node. Random runs hardly come to it: a model that begins where the first one
+    /// crashed does (`tests/production.rs`), and single runs (`tests/ballots.rs`, `tests/scenarios.rs`).
     ReuseBallots,
 }
 

@@ -8,6 +8,7 @@
     reason = "a test"
 )]
 
+use seawall_txn::mutation::Mutation;
 use seawall_txn::proto::paxos_commit::{Acceptor, Leader};
 use seawall_txn::{
     Answer, Ballot, Body, Context, Decision, Durable, Effect, Entry, Group, Host, Input, Key, Message,
@@ -60,9 +61,9 @@ fn decision(messages: &[Message]) -> Option<Decision> {
     })
 }
 
-/// Leader 1 crashes once; nothing is repeated, and the acceptors 11, 12, 13 never crash. Two leaders decide the same.
-#[test]
-fn a_leader_that_comes_back_does_not_take_its_ballot_again() {
+/// Leader 1 crashes once; nothing is repeated, and the acceptors 11, 12, 13 never crash. What it decides, and then leader 2.
+fn two_leaders(mutation: Option<Mutation>) -> (Option<Decision>, Option<Decision>) {
+    let context = |node, epoch| Context { mutation, ..context(node, epoch) };
     let group = group(&[11, 12, 13]);
     let mut acceptors: Vec<Acceptor> = (11..=13).map(|node| Acceptor::new(context(node, 1), TXN)).collect();
     // Both votes have reached 13 alone: participants ask all acceptors when they ask again.
@@ -108,7 +109,14 @@ fn a_leader_that_comes_back_does_not_take_its_ballot_again() {
         }
         messages = sends(other.step(0, Input::Timer(Timer::Retry)));
     }
-    assert_eq!(by_two, by_one, "two leaders, two outcomes");
+    (by_one, by_two)
+}
+
+#[test]
+fn a_leader_that_comes_back_does_not_take_its_ballot_again() {
+    let (abort, commit) = (Some(Decision::Abort), Some(Decision::Commit));
+    assert_eq!(two_leaders(None), (abort, abort));
+    assert_eq!(two_leaders(Some(Mutation::ReuseBallots)), (abort, commit), "two leaders, two outcomes");
 }
 
 /// An acceptor that says it has accepted something else in this leader's ballot has not accepted what the leader proposes.

@@ -194,7 +194,6 @@ fn what_paxos_commit_leaves_out_is_found() {
         Mutation::PromiseUnlogged,
         Mutation::AcceptUnlogged,
         Mutation::DecideByFew,
-        Mutation::ReuseBallots,
         Mutation::IgnoreAccepted,
         Mutation::AckEarly,
     ] {
