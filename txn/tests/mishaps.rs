@@ -113,7 +113,11 @@ fn a_branch_that_was_committed_and_should_roll_back_is_damage() {
     nodes[1].db.prepared().next().expect("in doubt").commit().unwrap();
     coordinator.attach(&nodes[0].store).unwrap();
     eventually("somebody is told", || told.lock().unwrap().contains("Damage"));
-    assert!(told.lock().unwrap().contains("participant: NodeId(2), done: Commit"), "{}", told.lock().unwrap());
+    assert!(
+        told.lock().unwrap().contains("participant: NodeId(2), done: Commit"),
+        "{}",
+        told.lock().unwrap()
+    );
 }
 
 /// Says yes, and takes its time to commit.
