@@ -303,8 +303,7 @@ impl DecisionLog for Store {
             } else {
                 batch.remove(&self.rows, key);
             }
-            if self.durability(record, forced) == Durability::Synced && !matches!(record.entry, Entry::End(_))
-            {
+            if self.durability(record, forced) == Durability::Synced {
                 durability = Durability::Synced;
             }
         }

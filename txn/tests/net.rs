@@ -153,14 +153,16 @@ fn pages_of_what_was_prepared_at_once_leave_nothing_out() {
     let world = World::new(1);
     let db = &world.nodes[0].db;
     let rows = db.keyspace("rows").unwrap();
+    let barrier = std::sync::Barrier::new(8);
     std::thread::scope(|scope| {
         for thread in 0..8 {
-            let rows = &rows;
+            let (rows, barrier) = (&rows, &barrier);
             scope.spawn(move || {
                 for n in 0..40 {
                     let name = format!("{thread}/{n}");
                     let mut branch = db.begin();
                     branch.insert(rows, &name, "1").unwrap();
+                    barrier.wait();
                     branch.prepare(seawall_engine::Xid::new(7, &name, "").unwrap()).unwrap();
                 }
             });
