@@ -87,7 +87,7 @@ fn every_exemption_has_its_reason() {
     let told = torture::engine::mutations();
     for mutation in Mutation::ALL {
         match mutation.noticed() {
-            Noticed::Torture(seeds) => assert!(told.contains(&mutation.name()) && seeds <= 8_000),
+            Noticed::Torture(seeds) => assert!(told.contains(&mutation.name()) && seeds <= 16_000),
             Noticed::Elsewhere(reason) => {
                 assert!(mutation.group() == Group::Isolation && reason.contains("tests/history.rs"));
             }

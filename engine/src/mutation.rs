@@ -77,7 +77,7 @@ mutations! {
     /// A checkpoint does not sync the log up to where it folds.
     FoldUnsynced, "fold-unsynced", Life, Noticed::Torture(3_000);
     /// A checkpoint folds without waiting until what it folds is visible: the freeze.
-    FoldUnfrozen, "fold-unfrozen", Life, Noticed::Torture(8_000);
+    FoldUnfrozen, "fold-unfrozen", Life, Noticed::Torture(16_000);
     /// Space is reused while the older superblock, or a snapshot, still needs it.
     ReuseEarly, "reuse-early", Life, Noticed::Torture(3_000);
     /// The superblock is not repeated in the other slot, and space that the one there leads to is used again.
