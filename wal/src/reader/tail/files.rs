@@ -187,7 +187,11 @@ impl Files {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|source| Error::io("open", &path, None, source))?,
         };
-        match Header::parse(read_into(&*file, &path, &mut buffer(BLOCK_BYTES, &path)?)?) {
+        // From the device: a header whose write has failed may stand in the page cache, and no opening will see it.
+        let mut block = buffer(BLOCK_BYTES, &path)?;
+        let (read, _) =
+            file.read_device_at(&mut block, 0).map_err(|source| Error::io("read", &path, Some(0), source))?;
+        match Header::parse(block.get(..read).unwrap_or_default()) {
             Parsed::Header(header, checksum) if header.number == number => {
                 let is_own = header.store_id == self.anchor.store_id
                     && header.segment_bytes == self.anchor.segment_bytes;
