@@ -15,12 +15,12 @@ mod certificates;
 
 use certificates::Authority;
 use seawall::Db;
-use seawall::txn::net::Credentials;
 use seawall::txn::net::wire::coordinator_client::CoordinatorClient;
 use seawall::txn::net::wire::participant_client::ParticipantClient;
 use seawall::txn::net::wire::peers_client::PeersClient;
 use seawall::txn::net::wire::work_request::Request as Work;
 use seawall::txn::net::wire::{self, begin};
+use seawall::txn::net::{Credentials, VERSION};
 use seawall::txn::{Body, Message, NodeId, TxnId};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -356,7 +356,7 @@ fn a_daemon_that_was_taken_out_ends_and_says_why() {
     let txn = TxnId { coordinator: NodeId(1), epoch: 1, sequence: 1 };
     let body = Body::Fenced { epoch: 1_000 };
     let message = Message { txn, from: NodeId(2), to: NodeId(1), epoch: 1, body }.encode();
-    let introduction = Some(wire::Introduction { version: 1, version_min: 1, from: 2 });
+    let introduction = Some(wire::Introduction { version: VERSION, version_min: VERSION, from: 2 });
     let parcel = wire::Parcel { introduction, messages: vec![message] };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
