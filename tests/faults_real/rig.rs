@@ -135,8 +135,9 @@ pub(crate) fn holder(store: &Path, count: u64) -> Holder {
 pub(crate) fn hold(store: &Path) {
     let count = std::env::var(HOLD_ROWS).unwrap().parse().unwrap();
     let _db = write(store, count);
-    // A log that has fallen idle vouches for its newest file too.
-    std::thread::sleep(Duration::from_millis(100));
+    // A log that has fallen idle vouches for its newest file too, by a thread of the lowest priority: beside busy processors that
+    // takes its time.
+    std::thread::sleep(Duration::from_millis(500));
     std::io::stderr().write_all(b"open\n").unwrap();
     // Ends with the parent, if that should forget.
     let _ = std::io::stdin().read_line(&mut String::new());
