@@ -2,21 +2,21 @@
 //! the protocol.
 
 use super::kind;
-use super::proxy::Then::{Cut, Pass};
-use super::proxy::When::{After, Before};
+use super::proxy::Then::{self, Cut, Pass};
+use super::proxy::When::{self, After, Before};
 use super::server::{children_of, signal};
 use super::world::{World, eventually, limits};
 use seawall_txn::mutation::Mutation;
 use seawall_txn::postgres::SqlErrorKind;
-use seawall_txn::{Error, SWEEP_US};
+use seawall_txn::{Error, Pending, SWEEP_US};
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::CrashStyle;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Whether a commit that was disturbed at this step goes through all the same.
-const STEPS: [(&str, super::proxy::When, bool); 8] = [
+const STEPS: [(&str, When, bool); 8] = [
     ("BEGIN", Before, true),
     ("BEGIN", After, true),
     ("seawall.branch', true", Before, false),
@@ -199,14 +199,13 @@ fn a_decision_that_is_not_there_or_not_looked_for_is_found_out() {
     assert_eq!(in_postgres(None, Some(Mutation::AbortPrepared)), Some(false));
 }
 
-/// It had not decided: nobody was told anything, and all is rolled back.
-#[test]
-fn what_was_not_decided_is_rolled_back_by_the_next_life() {
-    let Some(world) = World::start("undecided") else { return };
+/// Hands over a row `a` for the database and for a store, and holds the connection at PREPARE TRANSACTION: what the disks would hold
+/// after a crash just then, and what lets the connection go on when it is dropped.
+fn held_at_prepare(world: &World, when: When, then: Then) -> (Pending, Vec<Arc<SimDisk>>, Sender<()>) {
     let disks: Vec<Arc<SimDisk>> = world.nodes.iter().map(|node| node.disk.clone()).collect();
     let (sender, receiver) = channel();
     let (release, held) = channel::<()>();
-    world.proxy.at("PREPARE TRANSACTION", After, Cut, move || {
+    world.proxy.at("PREPARE TRANSACTION", when, then, move || {
         sender.send(crash_copies(&disks)).unwrap();
         let _ = held.recv();
     });
@@ -214,8 +213,14 @@ fn what_was_not_decided_is_rolled_back_by_the_next_life() {
     world.bank.branch(&mut global).unwrap().execute("INSERT INTO moves VALUES ('a', 1)", &[]).unwrap();
     let node = &world.nodes[1];
     global.branch(&node.store).unwrap().insert(&node.rows, "a", "1").unwrap();
-    let pending = global.commit_pipelined().unwrap();
-    let disks = receiver.recv().unwrap();
+    (global.commit_pipelined().unwrap(), receiver.recv().unwrap(), release)
+}
+
+/// It had not decided: nobody was told anything, and all is rolled back.
+#[test]
+fn what_was_not_decided_is_rolled_back_by_the_next_life() {
+    let Some(world) = World::start("undecided") else { return };
+    let (pending, disks, release) = held_at_prepare(&world, After, Cut);
     assert_eq!(world.server.prepared().len(), 1);
     drop(pending);
     let world = world.reborn(disks, |builder| builder);
@@ -231,19 +236,7 @@ fn what_was_not_decided_is_rolled_back_by_the_next_life() {
 #[test]
 fn what_is_prepared_after_the_look_is_found_by_the_next_one() {
     let Some(world) = World::start("late") else { return };
-    let (sender, receiver) = channel();
-    let (release, held) = channel::<()>();
-    let disks: Vec<Arc<SimDisk>> = world.nodes.iter().map(|node| node.disk.clone()).collect();
-    world.proxy.at("PREPARE TRANSACTION", Before, Pass, move || {
-        sender.send(crash_copies(&disks)).unwrap();
-        let _ = held.recv();
-    });
-    let mut global = world.coordinator.begin();
-    world.bank.branch(&mut global).unwrap().execute("INSERT INTO moves VALUES ('a', 1)", &[]).unwrap();
-    let node = &world.nodes[1];
-    global.branch(&node.store).unwrap().insert(&node.rows, "a", "1").unwrap();
-    let pending = global.commit_pipelined().unwrap();
-    let disks = receiver.recv().unwrap();
+    let (pending, disks, release) = held_at_prepare(&world, Before, Pass);
     drop(pending);
     let world = world.reborn(disks, |builder| builder);
     world.settle();
