@@ -577,7 +577,7 @@ impl Inner {
         }
         // A full disk keeps no commit that has its room from being written and vouched for.
         let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
-        let settled = idle && (self.committer.settle(carried, true)? || self.vouch_for_segment()?);
+        let settled = idle && (self.committer.settle(carried, true)? || self.vouch_for_segment(carried)?);
         topped_up?;
         if idle {
             self.spares.rest()?;
@@ -587,10 +587,9 @@ impl Inner {
 
     /// The anchor says once a segment that its beginning is durable: should the whole file disappear, recovery
     /// notices. And it says the durable LSN where the segment has no room for a frame that does.
-    fn vouch_for_segment(&self) -> Result<bool> {
+    fn vouch_for_segment(&self, carried: Lsn) -> Result<bool> {
         let durable = self.committer.durable();
         let known = self.anchor.lock().durable;
-        let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
         let end = Lsn(durable.0.next_multiple_of(BLOCK_BYTES as u64));
         let lacks_room = self.geometry.offset(end) == 0 && carried < durable;
         let begun = self.geometry.number(known) < self.geometry.number(durable);

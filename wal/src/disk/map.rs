@@ -49,8 +49,8 @@ pub trait Mapping: Debug + Send + Sync {
     fn view(self: Arc<Self>, offset: u64, len: usize) -> io::Result<BlockBytes>;
 }
 
-/// Bytes that never change: a part of a mapped file, a slot of an [arena](super::BlockArena), or their own. One kind of reference for both, so that readers need not
-/// ask which.
+/// Bytes that never change: a part of a mapped file, a slot of an [arena](super::BlockArena), or their own. One kind of reference
+/// for all of them, so that readers need not ask which.
 pub struct BlockBytes {
     at: *const u8,
     len: usize,
