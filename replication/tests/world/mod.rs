@@ -16,7 +16,6 @@ pub(crate) use node::{Frame, Node, Role};
 use seawall_replication::message::{Message, Name};
 use seawall_replication::mutation::Mutation;
 use seawall_replication::timeline::History;
-use seawall_wal::Lsn;
 use seawall_wal::runtime::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,7 +79,7 @@ impl World {
             counts: BTreeMap::new(),
         };
         for id in 0..NAMES.len() {
-            world.nodes.push(Node::new(id, History::begin(1, Lsn::ZERO)));
+            world.nodes.push(Node::new(id, History::default()));
         }
         world.become_primary(0);
         (1..NAMES.len()).for_each(|id| world.become_replica(id));

@@ -23,7 +23,6 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    const HEAD: u64 = 26;
     pub(crate) const BYTES: u64 = 32;
 
     fn bytes(&self) -> Vec<u8> {
@@ -124,7 +123,7 @@ impl Node {
 
     pub(crate) fn tail(&self) -> Tail {
         let last = self.log.last();
-        let epoch = last.map_or(self.history.turns()[0].epoch, |frame| frame.epoch);
+        let epoch = last.map_or(0, |frame| frame.epoch);
         let checksum = last.map_or(0, |frame| frame.id as u32);
         Tail { epoch, place: self.place(), whole_end: self.end(), checksum }
     }

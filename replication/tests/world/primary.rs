@@ -35,7 +35,7 @@ impl World {
         let counts_old = self.wrong == Some(Wrong::CountOldEpoch);
         let node = &mut self.nodes[id];
         let own = Own { store_id: STORE, history: node.history.clone(), promised: node.promised };
-        let start = node.history.turns().last().unwrap().start;
+        let start = node.history.begins();
         let policy = Policy::any(ACKS, vec![Member::Any]).unwrap();
         let mut table = Table::new(policy);
         if !counts_old {
