@@ -8,9 +8,11 @@
 pub(crate) mod batch;
 #[cfg(seawall_shuttle)]
 pub(crate) mod explored;
+pub(crate) mod gate;
 pub(crate) mod locks;
 pub(crate) mod log;
 pub(crate) mod own;
+pub(crate) mod patience;
 pub(crate) mod pending;
 pub(crate) mod prepared;
 pub(crate) mod sequencer;

@@ -11,6 +11,7 @@ pub(crate) use self::core::{Core, Handle};
 pub use self::keyspace::Keyspace;
 
 use crate::commit::batch::WriteBatch;
+use crate::commit::gate::Reach;
 use crate::commit::ticket::Ticket;
 use crate::commit::transaction::Transaction;
 use crate::keyspace::check_name;
@@ -404,7 +405,7 @@ impl Db {
     /// # Ok::<(), seawall_engine::Error>(())
     /// ```
     pub fn write(&self, batch: WriteBatch) -> Result<Lsn> {
-        self.write_with(batch, self.core().options.durability)
+        self.write_reaching(batch, self.core().options.reach())
     }
 
     /// Commits a batch.
@@ -423,13 +424,17 @@ impl Db {
     /// # Ok::<(), seawall_engine::Error>(())
     /// ```
     pub fn write_with(&self, batch: WriteBatch, durability: Durability) -> Result<Lsn> {
+        self.write_reaching(batch, self.core().options.reach_at(durability))
+    }
+
+    fn write_reaching(&self, batch: WriteBatch, reach: Reach) -> Result<Lsn> {
         let core = self.core();
         core.check_writable()?;
         let (set, touched) = batch.finish(core.catalogue.instance(), core.memory.transaction_max())?;
         if set.is_empty() {
             return Ok(core.reads.visible());
         }
-        core.commit(set, &touched, None, durability)
+        core.commit(set, &touched, None, reach)
     }
 
     /// Takes a batch's place in the order and returns at once; the batch is visible and durable when the ticket
@@ -478,7 +483,7 @@ impl Db {
         if set.is_empty() {
             return Ok(Ticket::nothing(core.reads.visible()));
         }
-        core.commit_pipelined(set, &touched, None, durability, None)
+        core.commit_pipelined(set, &touched, None, core.options.reach_at(durability), None)
     }
 
     /// Everything committed so far is on the device when this returns; the position up to which that is so.
@@ -520,7 +525,7 @@ impl Db {
     /// ```
     #[doc(alias = "compact")]
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        self.core().check_writable()?;
+        self.core().check_foldable()?;
         self.core().checkpoint()
     }
 

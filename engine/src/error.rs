@@ -79,7 +79,10 @@ pub enum Error {
     NoSpace,
     /// This instance refuses writes since the failure named; reopen, which decides from what is on the disk.
     Poisoned(Arc<Error>),
-    /// The commit may or may not survive: ask again after reopening.
+    /// The commit may or may not survive: ask again after reopening; where replicas are waited for, [`Db::await_commit`]
+    /// waits on for it.
+    ///
+    /// [`Db::await_commit`]: crate::Db::await_commit
     CommitUnknown {
         /// Where the commit's record was to stand.
         lsn: Lsn,
@@ -130,6 +133,17 @@ pub enum Error {
     BadInput(String),
     /// The store, or the transaction, was opened read-only.
     ReadOnly,
+    /// Another store has taken this one's place, in a later epoch: this one refuses writes for good, and reads go on.
+    Fenced {
+        /// The epoch that was heard of.
+        epoch: u64,
+    },
+    /// Replicas have not come far enough in time; on a replica, the primary has not shown enough. Nothing happened; what
+    /// the log holds stays there; try again when they are back.
+    Unacknowledged {
+        /// Everything below is acknowledged.
+        lsn: Lsn,
+    },
     /// The store was closed.
     Closed,
 }
@@ -220,6 +234,8 @@ impl Error {
             Error::TooLarge { what, len, max } => Error::TooLarge { what, len: *len, max: *max },
             Error::BadInput(what) => Error::BadInput(what.clone()),
             Error::ReadOnly => Error::ReadOnly,
+            Error::Fenced { epoch } => Error::Fenced { epoch: *epoch },
+            Error::Unacknowledged { lsn } => Error::Unacknowledged { lsn: *lsn },
             Error::Closed => Error::Closed,
         }
     }
@@ -315,7 +331,8 @@ impl std::fmt::Display for Error {
             Error::CommitUnknown { lsn } => {
                 write!(
                     f,
-                    "whether the commit at LSN {lsn} survives is not known; reopen the store and look for it"
+                    "whether the commit at LSN {lsn} survives is not known; reopen the store and look for it, or, where \
+                     replicas are waited for, wait on for it"
                 )
             }
             Error::Corruption { file, offset, lsn, what } => {
@@ -356,6 +373,15 @@ impl std::fmt::Display for Error {
             }
             Error::BadInput(what) => f.write_str(what),
             Error::ReadOnly => f.write_str("opened read-only: open it for writing first"),
+            Error::Fenced { epoch } => write!(
+                f,
+                "another store has taken this one's place in epoch {epoch}: write there, and make this one its replica"
+            ),
+            Error::Unacknowledged { lsn } => write!(
+                f,
+                "replicas have not confirmed what stands in the log from LSN {lsn} on, and it has to wait for that; bring \
+                 them back, or let commits go on without them"
+            ),
             Error::Closed => f.write_str("the store was closed: open it again"),
         }
     }

@@ -5,7 +5,7 @@
 //! snapshot against it (two loads), a writer is checked under the sequencer's lock, so that no row is ever committed
 //! into a keyspace that is gone. Ids are never reused: what is left of a dropped keyspace cannot come back.
 
-use crate::record::{BRANCHES, CatalogueRow, KeyspaceOptions};
+use crate::record::{BRANCHES, CatalogueRow, KeyspaceOptions, WriteSet};
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering};
 use crate::{Error, Result};
 use seawall_wal::Lsn;
@@ -71,12 +71,19 @@ impl Life {
 pub(crate) struct Catalogue {
     instance: u64,
     next_id: AtomicU32,
-    lives: Mutex<BTreeMap<u32, Arc<Life>>>,
+    lives: Mutex<Lives>,
+}
+
+#[derive(Debug, Default)]
+struct Lives {
+    by_id: BTreeMap<u32, Arc<Life>>,
+    /// Where those were dropped that had no handle then, and that an older snapshot may still find.
+    dropped: BTreeMap<u32, Lsn>,
 }
 
 impl Catalogue {
     pub(crate) fn new(instance: u64, next_id: u32) -> Catalogue {
-        Catalogue { instance, next_id: AtomicU32::new(next_id.max(1)), lives: Mutex::new(BTreeMap::new()) }
+        Catalogue { instance, next_id: AtomicU32::new(next_id.max(1)), lives: Mutex::default() }
     }
 
     pub(crate) fn instance(&self) -> u64 {
@@ -121,14 +128,16 @@ impl Catalogue {
     fn life(&self, row: CatalogueRow, name: &str, created: Lsn) -> Arc<Life> {
         let CatalogueRow { id, options } = row;
         let mut lives = self.lives.lock();
-        let life = lives.entry(id).or_insert_with(|| {
+        let Lives { by_id, dropped } = &mut *lives;
+        let dropped = dropped.get(&id).copied().unwrap_or(Lsn::MAX);
+        let life = by_id.entry(id).or_insert_with(|| {
             Arc::new(Life {
                 instance: self.instance,
                 id,
                 name: name.into(),
                 options,
                 created: AtomicU64::new(created.0),
-                dropped: AtomicU64::new(Lsn::MAX.0),
+                dropped: AtomicU64::new(dropped.0),
             })
         });
         Arc::clone(life)
@@ -140,21 +149,42 @@ impl Catalogue {
             return;
         }
         let lives = self.lives.lock();
-        for life in created.iter().filter_map(|id| lives.get(id)) {
+        for life in created.iter().filter_map(|id| lives.by_id.get(id)) {
             life.created.store(lsn.0, Ordering::Release);
         }
-        for life in dropped.iter().filter_map(|id| lives.get(id)) {
+        for life in dropped.iter().filter_map(|id| lives.by_id.get(id)) {
             life.dropped.store(lsn.0, Ordering::Release);
         }
+    }
+
+    /// A record that is not visible yet, and that was not placed here, creates and drops keyspaces: recovery has found it, or
+    /// it was shipped. False if what it says of a keyspace does not parse.
+    pub(crate) fn followed(&self, set: &WriteSet, lsn: Lsn) -> bool {
+        for (name, row) in set.creations() {
+            let (Ok(name), Some(row)) = (std::str::from_utf8(name), CatalogueRow::decode(row)) else {
+                return false;
+            };
+            self.note_used(row.id);
+            self.life(row, name, lsn).created.store(lsn.0, Ordering::Release);
+        }
+        let mut lives = self.lives.lock();
+        for id in set.dropped() {
+            if let Some(life) = lives.by_id.get(id) {
+                life.dropped.store(lsn.0, Ordering::Release);
+            } else {
+                lives.dropped.insert(*id, lsn);
+            }
+        }
+        true
     }
 
     /// That record was withdrawn. Under the sequencer's lock.
     pub(crate) fn withdrawn(&self, created: &[u32], dropped: &[u32]) {
         let lives = self.lives.lock();
-        for life in created.iter().filter_map(|id| lives.get(id)) {
+        for life in created.iter().filter_map(|id| lives.by_id.get(id)) {
             life.created.store(Lsn::MAX.0, Ordering::Release);
         }
-        for life in dropped.iter().filter_map(|id| lives.get(id)) {
+        for life in dropped.iter().filter_map(|id| lives.by_id.get(id)) {
             life.dropped.store(Lsn::MAX.0, Ordering::Release);
         }
     }

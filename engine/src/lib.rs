@@ -26,6 +26,7 @@ mod memory;
 mod number;
 mod options;
 mod read;
+mod shipping;
 #[cfg(all(test, seawall_shuttle))]
 mod shuttle_tests;
 mod stats;
@@ -44,6 +45,7 @@ pub mod mutation;
 pub mod record;
 
 pub use commit::batch::WriteBatch;
+pub use commit::gate::Ack;
 pub use commit::prepared::{Heuristic, Prepared, Vote};
 pub use commit::ticket::Ticket;
 pub use commit::transaction::{Savepoint, Transaction};
@@ -58,5 +60,6 @@ pub use read::value::ValueReader;
 pub use read::view::{Readable, Snapshot};
 pub use record::{Compression, KeyspaceOptions};
 pub use seawall_wal::{Durability, Lsn, Recovery, Retainer, Runtime, Slice};
+pub use shipping::Shipping;
 pub use stats::{Checkpoint, Event, EventListener, Progress, Stats, VerifyReport};
 pub use xid::{XID_PART_BYTES_MAX, Xid};

@@ -20,6 +20,8 @@ pub enum Group {
     Compression,
     /// Blocks read where they lie in a mapping of the file.
     Mapping,
+    /// A store and its replicas: `tests/shipping.rs` notices them.
+    Shipping,
 }
 
 /// Who must notice a mistake.
@@ -35,6 +37,9 @@ pub enum Noticed {
 /// Torture compares contents. What shows in the order of concurrent transactions alone takes a check of that order.
 const ORDER: Noticed =
     Noticed::Elsewhere("only an order of concurrent transactions shows it: tests/history.rs");
+
+/// Torture runs one store.
+const REPLICAS: Noticed = Noticed::Elsewhere("it takes two stores: tests/shipping.rs");
 
 macro_rules! mutations {
     ($($(#[doc = $what:literal])+ $variant:ident, $name:literal, $group:ident, $noticed:expr;)+) => {
@@ -144,6 +149,10 @@ mutations! {
     UnpackUnverified, "unpack-unverified", Compression, Noticed::Torture(3_000);
     /// Extents are used again while a reader has a part of them, mapped.
     ReuseMapped, "reuse-mapped", Mapping, Noticed::Torture(3_000);
+    /// A replica shows what the primary has not shown.
+    ShowUnshipped, "show-unshipped", Shipping, REPLICAS;
+    /// A store that was fenced off goes on.
+    IgnoreFence, "ignore-fence", Shipping, REPLICAS;
 }
 
 impl Mutation {

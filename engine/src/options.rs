@@ -1,5 +1,6 @@
 //! What can be chosen when a store is opened, and when a transaction begins.
 
+use crate::commit::gate::{Ack, Reach};
 use crate::events::Events;
 use crate::mutation::Mutation;
 use crate::stats::EventListener;
@@ -108,6 +109,8 @@ pub struct TxOptions {
     pub isolation: Option<Isolation>,
     /// How far its commit must have come before it counts.
     pub durability: Option<Durability>,
+    /// How far replicas must have come with its commit before that counts.
+    pub ack: Option<Ack>,
     /// It refuses writes, and costs a little less.
     pub read_only: bool,
     /// How often a transaction that lost is tried again by [`Db::transact_with`]; 64 by default.
@@ -125,6 +128,7 @@ const LOG_BYTES_DEFAULT: u64 = 512 << 20;
 const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 const LOG_SEGMENTS_MIN: u64 = 4;
 const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
+const ACK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const PREPARED_MAX_DEFAULT: usize = 1 << 16;
 const PREPARED_AGE_MAX_DEFAULT: Duration = Duration::from_secs(600);
 const SNAPSHOT_AGE_MAX_DEFAULT: Duration = Duration::from_secs(600);
@@ -148,7 +152,10 @@ pub struct DbBuilder {
     path: PathBuf,
     create: bool,
     read_only: bool,
+    replica: bool,
     durability: Durability,
+    ack: Ack,
+    ack_timeout: Duration,
     isolation: Isolation,
     memory_budget: usize,
     log_bytes_max: u64,
@@ -185,7 +192,10 @@ pub(crate) struct Options {
     pub(crate) path: PathBuf,
     pub(crate) create: bool,
     pub(crate) read_only: bool,
+    pub(crate) replica: bool,
     pub(crate) durability: Durability,
+    pub(crate) ack: Ack,
+    pub(crate) ack_timeout: Duration,
     pub(crate) isolation: Isolation,
     pub(crate) memory_budget: u64,
     /// Of a delta while the log is replayed, if it is not to be what the budget has for deltas.
@@ -218,6 +228,16 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// What a commit reaches that asks for nothing else.
+    pub(crate) fn reach(&self) -> Reach {
+        self.reach_at(self.durability)
+    }
+
+    /// As [`reach`](Self::reach), at this durability in the local log.
+    pub(crate) fn reach_at(&self, durability: Durability) -> Reach {
+        Reach { durability, ack: self.ack }
+    }
+
     /// Whether this run makes that deliberate mistake.
     pub(crate) fn has(&self, mutation: Mutation) -> bool {
         self.mutation == Some(mutation)
@@ -230,7 +250,10 @@ impl DbBuilder {
             path,
             create: true,
             read_only: false,
+            replica: false,
             durability: Durability::Synced,
+            ack: Ack::Local,
+            ack_timeout: ACK_TIMEOUT_DEFAULT,
             isolation: Isolation::default(),
             memory_budget: MEMORY_BUDGET_DEFAULT,
             log_bytes_max: LOG_BYTES_DEFAULT,
@@ -599,9 +622,12 @@ impl DbBuilder {
         };
         Ok(Options {
             path: self.path,
-            create: self.create && !self.read_only,
+            create: self.create && !self.read_only && !self.replica,
             read_only: self.read_only,
+            replica: self.replica,
             durability: self.durability,
+            ack: self.ack,
+            ack_timeout: self.ack_timeout,
             isolation: self.isolation,
             memory_budget: memory_budget as u64,
             replay_bytes_max: self.replay_bytes,
@@ -628,6 +654,8 @@ impl DbBuilder {
         })
     }
 }
+
+mod replication;
 
 impl std::fmt::Debug for DbBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

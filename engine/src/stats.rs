@@ -93,6 +93,12 @@ pub struct Stats {
     pub visible_lsn: Lsn,
     /// Events that the listener was too slow for.
     pub events_dropped: u64,
+    /// Whether the store is another one's replica.
+    pub is_replica: bool,
+    /// Whether commits go on without replicas, by an operator's word.
+    pub is_degraded: bool,
+    /// The epoch of the store that has taken this one's place, if one has: writes are refused.
+    pub fenced: Option<u64>,
     /// Why writes are refused, if they are.
     pub poisoned: Option<String>,
     /// Time of a commit, from call to visible, in µs.
@@ -183,6 +189,9 @@ impl Stats {
             ("checkpoint_lsn", "Everything below is in the data file.", self.checkpoint_lsn.0),
             ("visible_lsn", "Everything below is visible.", self.visible_lsn.0),
             ("read_mapped", "1 if the data file is mapped and read so.", self.read_mode_number()),
+            ("replica", "1 if the store is a replica.", u64::from(self.is_replica)),
+            ("acks_degraded", "1 if commits do not wait for replicas.", u64::from(self.is_degraded)),
+            ("fenced_epoch", "Epoch of the store that took this one's place.", self.fenced.unwrap_or(0)),
             ("poisoned", "1 if writes are refused.", u64::from(self.poisoned.is_some())),
         ];
         let counters = counters.into_iter().map(|family| ("counter", family));
@@ -365,6 +374,22 @@ pub enum Event {
     },
     /// The disk is full: commits or checkpoints wait for room.
     NoSpace,
+    /// By an operator's word commits do not wait for replicas any more, or again: see
+    /// [`Shipping::degrade`](crate::Shipping::degrade).
+    Degraded {
+        /// Whether they go on without replicas.
+        on: bool,
+    },
+    /// Another store has taken this one's place, and this one refuses writes from now on.
+    Fenced {
+        /// In this epoch.
+        epoch: u64,
+    },
+    /// The store was a replica, and takes writes from now on.
+    Promoted {
+        /// In this epoch.
+        epoch: u64,
+    },
 }
 
 /// Is told of events, one after another, by a thread that does nothing else: a listener that takes long, or panics,

@@ -29,6 +29,9 @@ impl EventListener for MetricsListener {
             Event::SnapshotOld { .. } => ("snapshot_old", None),
             Event::NoSpace => ("no_space", None),
             Event::Poisoned { .. } => ("poisoned", None),
+            Event::Degraded { .. } => ("degraded", None),
+            Event::Fenced { .. } => ("fenced", None),
+            Event::Promoted { .. } => ("promoted", None),
             _ => ("other", None),
         };
         counter!("seawall_events_total", "event" => name).increment(1);

@@ -40,6 +40,14 @@ impl EventListener for TracingListener {
             Event::Poisoned { why } => {
                 error!(target: TARGET, why = why.as_str(), "the store refuses writes from now on");
             }
+            Event::Degraded { on: true } => {
+                warn!(target: TARGET, "commits go on without replicas, as they were told to");
+            }
+            Event::Degraded { on: false } => info!(target: TARGET, "commits wait for replicas again"),
+            Event::Fenced { epoch } => {
+                error!(target: TARGET, epoch, "another store has taken this one's place");
+            }
+            Event::Promoted { epoch } => info!(target: TARGET, epoch, "the replica was promoted"),
             // What later versions tell of.
             other => warn!(target: TARGET, event = ?other, "an event"),
         }

@@ -3,9 +3,8 @@
 //! The engine commits through [`CommitLog`], not through the log crate itself: a log on this disk now, one that is
 //! shipped or agreed upon with others later, so that there is never a second log to sync.
 
-#[cfg(test)]
-use crate::Error;
-use crate::Result;
+use crate::commit::gate::Ack;
+use crate::{Error, Result};
 use seawall_wal::{Durability, Kind, Lsn, Pin, Placed, RecordRef, Recovery, Retainer, Wal, WalStats};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,20 +16,33 @@ pub(crate) struct Place {
     pub(crate) lsn: Lsn,
     /// The position after the record.
     pub(crate) end: Lsn,
+    /// How far replicas must have come with it.
+    pub(crate) ack: Ack,
     token: Token,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Token {
     Local(Placed),
+    /// It was in the log when that was opened.
+    Recovered,
     #[cfg(test)]
     Mock,
 }
 
 impl Place {
+    /// Of what the log held when it was opened.
+    pub(crate) fn recovered(lsn: Lsn, end: Lsn, ack: Ack) -> Place {
+        Place { lsn, end, ack, token: Token::Recovered }
+    }
+
+    pub(crate) fn is_recovered(&self) -> bool {
+        matches!(self.token, Token::Recovered)
+    }
+
     #[cfg(test)]
     pub(crate) fn mock(lsn: Lsn, end: Lsn) -> Place {
-        Place { lsn, end, token: Token::Mock }
+        Place { lsn, end, ack: Ack::Local, token: Token::Mock }
     }
 }
 
@@ -126,6 +138,7 @@ impl LocalLog {
 fn local(place: &Place) -> Result<&Placed> {
     match &place.token {
         Token::Local(placed) => Ok(placed),
+        Token::Recovered => Err(Error::BadInput("a place of an earlier life of the log".into())),
         #[cfg(test)]
         Token::Mock => Err(Error::BadInput("a place of another log".into())),
     }
@@ -138,7 +151,12 @@ impl CommitLog for LocalLog {
 
     fn place(&self, payload: &[u8], durability: Durability) -> Result<Option<Place>> {
         let placed = self.wal.place(Kind::TRANSACTION, 0, payload, durability)?;
-        Ok(placed.map(|placed| Place { lsn: placed.lsn, end: placed.end, token: Token::Local(placed) }))
+        Ok(placed.map(|placed| Place {
+            lsn: placed.lsn,
+            end: placed.end,
+            ack: Ack::Local,
+            token: Token::Local(placed),
+        }))
     }
 
     fn is_reached(&self, place: &Place) -> bool {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub(super) const APPLIED: u8 = 1;
 pub(super) const WITHDRAWN: u8 = 2;
 pub(super) const LOST: u8 = 4;
+/// Nobody waits for it any longer; it may become visible all the same.
+pub(super) const EXPIRED: u8 = 8;
 
 /// A commit, or a freeze, that has its place but is not visible yet.
 pub(crate) struct Pending {
@@ -31,6 +33,11 @@ impl Pending {
             flags: AtomicU8::new(0),
             listener: Listener::default(),
         }
+    }
+
+    /// What recovery has found, which is applied, and which stands behind `place`.
+    pub(super) fn recovered(place: Place, end: Lsn) -> Pending {
+        Pending { place: Some(place), ..Pending::freeze(end) }
     }
 
     pub(super) fn freeze(end: Lsn) -> Pending {

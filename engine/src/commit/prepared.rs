@@ -24,6 +24,7 @@
 //! and with the commit; in exchange a commit's record is complete: whoever reads the log, from wherever, needs no vote
 //! that stands far behind.
 
+use crate::commit::gate::{Ack, Reach};
 use crate::commit::pending::Pending;
 use crate::commit::ticket::Ticket;
 use crate::commit::validate::Seen;
@@ -234,7 +235,7 @@ impl Prepared {
     /// # Errors
     /// As [`commit`](Prepared::commit); `CommitUnknown` comes from the ticket.
     pub fn commit_pipelined(&self, durability: Durability) -> Result<Ticket> {
-        self.end_pipelined(Ending::Commit, durability)
+        self.end_pipelined(Ending::Commit, self.core().options.reach_at(durability))
     }
 
     /// As [`rollback`](Prepared::rollback), and returns at once. No forced write.
@@ -251,18 +252,18 @@ impl Prepared {
     /// # Errors
     /// As [`rollback`](Prepared::rollback).
     pub fn rollback_pipelined(&self) -> Result<Ticket> {
-        self.end_pipelined(Ending::Rollback, Durability::Memory)
+        self.end_pipelined(Ending::Rollback, Reach::local(Durability::Memory))
     }
 
-    fn end_pipelined(&self, wanted: Ending, durability: Durability) -> Result<Ticket> {
+    fn end_pipelined(&self, wanted: Ending, reach: Reach) -> Result<Ticket> {
         let core = self.core();
         core.check_open()?;
         if matches!(&*self.branch.fate.lock(), Fate::Open) {
-            if durability != Durability::Synced {
+            if reach.durability != Durability::Synced {
                 // Before anybody can find the outcome. If another is quicker after all, someone syncs once too often.
                 self.branch.is_lazy.store(true, Ordering::SeqCst);
             }
-            match core.place_outcome(&self.branch, wanted, durability) {
+            match core.place_outcome(&self.branch, wanted, reach) {
                 Ok(pending) => {
                     core.counters.note_outcome(wanted.applies());
                     let locks = self.branch.locks.lock().take();
@@ -280,7 +281,10 @@ impl Prepared {
         let core = self.core();
         core.check_open()?;
         // Presumed abort: nobody has to know of a rollback after a crash.
-        let durability = if wanted == Ending::Rollback { Durability::Memory } else { Durability::Synced };
+        let reach = match wanted {
+            Ending::Rollback => Reach::local(Durability::Memory),
+            _ => core.options.reach_at(Durability::Synced),
+        };
         loop {
             let fate = self.branch.fate.lock().clone();
             let has = match &fate {
@@ -337,7 +341,7 @@ impl Prepared {
                 }
                 None => {}
             }
-            match core.place_outcome(&self.branch, wanted, durability) {
+            match core.place_outcome(&self.branch, wanted, reach) {
                 // Another was quicker.
                 Err(Error::Conflict) => {}
                 Err(error) => return Err(error),
@@ -380,6 +384,7 @@ impl Core {
         touched: &[Arc<Life>],
         seen: Seen<'_>,
         is_serializable: bool,
+        ack: Ack,
     ) -> Result<(Arc<Branch>, Arc<Pending>)> {
         self.check_writable()?;
         let row = PreparedRow {
@@ -401,7 +406,7 @@ impl Core {
         let branch = Arc::new(Branch::new(xid, row, bytes as u64));
         let durability =
             if self.options.has(Mutation::PrepareUnsynced) { Durability::Memory } else { Durability::Synced };
-        let pending = self.place_prepare(&branch, record, touched, seen, durability)?;
+        let pending = self.place_prepare(&branch, record, touched, seen, Reach { durability, ack })?;
         Ok((branch, pending))
     }
 
@@ -419,7 +424,7 @@ impl Core {
         &self,
         branch: &Arc<Branch>,
         ending: Ending,
-        durability: Durability,
+        reach: Reach,
     ) -> Result<Arc<Pending>> {
         self.check_writable()?;
         let (serial, time_us) = (branch.serial, self.runtime.wall_clock_us());
@@ -433,14 +438,15 @@ impl Core {
             // No tree will have them: the next checkpoint buries their extents.
             record = record.giving_up(branch.set.large());
         }
-        self.place_ending(branch, record, ending, durability)
+        self.place_ending(branch, record, ending, reach)
     }
 
-    /// What is in doubt as the store is opened: it is respected before anybody reads or writes.
-    pub(crate) fn restore_branches(&self) -> Result<()> {
+    /// What is in doubt below `end` as the store is opened, or promoted: it is respected before anybody writes, and before it
+    /// is shown.
+    pub(crate) fn restore_branches(&self, end: Lsn) -> Result<()> {
         let row = CatalogueRow::new(BRANCHES, KeyspaceOptions::default());
         let life = self.catalogue.found(row, "");
-        let snapshot = self.reads.snapshot(self.catalogue.instance(), false);
+        let snapshot = self.reads.snapshot_at(end, self.catalogue.instance());
         for found in Scan::range(&snapshot, &life, Own::none(), &..) {
             let (key, value) = found?;
             let xid = Xid::from_key(&key);

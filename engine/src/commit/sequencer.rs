@@ -27,10 +27,11 @@
 use crate::commit::batch::too_large;
 #[cfg(seawall_shuttle)]
 use crate::commit::explored::{Misorder, errs};
+use crate::commit::gate::{Gate, Reach};
 use crate::commit::log::{CommitLog, News, Outcome, Place};
 #[cfg(seawall_shuttle)]
 use crate::commit::pending::APPLIED;
-use crate::commit::pending::{LOST, Pending, WITHDRAWN};
+use crate::commit::pending::{EXPIRED, LOST, Pending, WITHDRAWN};
 use crate::commit::prepared::roster::Roster;
 use crate::commit::prepared::table::Table;
 use crate::commit::validate::{Recent, Seen, look_early, validate};
@@ -42,7 +43,7 @@ use crate::read::view::Reads;
 use crate::record::{PAYLOAD_BYTES_MAX, WriteSet};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence};
 use crate::{Error, Result};
-use seawall_wal::{Durability, Lsn, Runtime};
+use seawall_wal::{Lsn, Runtime};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,8 @@ pub(crate) struct State {
     /// The newest place of a commit that made or dropped a keyspace, since the store was opened.
     pub(crate) catalogue_changed: Lsn,
     pub(crate) prepared: Table,
+    /// Of a replica: what is applied, and how far it may be shown.
+    followed: Option<Followed>,
     refusal: Option<Refusal>,
     /// Something failed that only reopening mends.
     is_beyond_resuming: bool,
@@ -84,6 +87,8 @@ impl State {
 #[derive(Clone)]
 enum Refusal {
     Poisoned(Arc<Error>),
+    /// Another store writes, in this epoch.
+    Fenced(u64),
     Closed,
 }
 
@@ -91,14 +96,23 @@ impl Refusal {
     fn error(&self) -> Error {
         match self {
             Refusal::Poisoned(cause) => Error::Poisoned(Arc::clone(cause)),
+            Refusal::Fenced(epoch) => Error::Fenced { epoch: *epoch },
             Refusal::Closed => Error::Closed,
         }
+    }
+}
+
+impl Refusal {
+    /// Nothing becomes visible any more.
+    fn is_lasting(&self) -> bool {
+        matches!(self, Refusal::Poisoned(_) | Refusal::Fenced(_))
     }
 }
 
 /// One order for all commits.
 pub(crate) struct Sequencer {
     log: Arc<dyn CommitLog>,
+    pub(crate) gate: Arc<Gate>,
     runtime: Arc<dyn Runtime>,
     reads: Arc<Reads>,
     catalogue: Arc<Catalogue>,
@@ -116,6 +130,7 @@ pub(crate) struct Sequencer {
 impl Sequencer {
     pub(crate) fn new(
         log: Arc<dyn CommitLog>,
+        gate: Arc<Gate>,
         runtime: Arc<dyn Runtime>,
         reads: Arc<Reads>,
         catalogue: Arc<Catalogue>,
@@ -131,12 +146,14 @@ impl Sequencer {
             floor: Lsn::ZERO,
             catalogue_changed: Lsn::ZERO,
             prepared: Table::default(),
+            followed: None,
             refusal: None,
             is_beyond_resuming: false,
             mistake: None,
         };
         let sequencer = Arc::new(Sequencer {
             log: Arc::clone(&log),
+            gate,
             runtime,
             reads,
             catalogue,
@@ -201,9 +218,9 @@ impl Sequencer {
         set: WriteSet,
         touched: &[Arc<Life>],
         seen: Option<Seen<'_>>,
-        durability: Durability,
+        reach: Reach,
     ) -> Result<Arc<Pending>> {
-        self.commit_as(Role::Commit(seen), set, touched, durability)
+        self.commit_as(Role::Commit(seen), set, touched, reach)
     }
 
     /// As [`commit`](Self::commit), for a record of any role.
@@ -212,7 +229,7 @@ impl Sequencer {
         role: Role<'_>,
         set: WriteSet,
         touched: &[Arc<Life>],
-        durability: Durability,
+        reach: Reach,
     ) -> Result<Arc<Pending>> {
         let seen = role.seen();
         if set.payload().len() > PAYLOAD_BYTES_MAX {
@@ -243,7 +260,8 @@ impl Sequencer {
                 }
             }
             self.check_prepared(&state, role, &set).inspect_err(lost)?;
-            if let Some(place) = self.log.place(set.payload(), durability)? {
+            if let Some(mut place) = self.log.place(set.payload(), reach.durability)? {
+                self.ask_gate(&mut place, reach.ack);
                 if let Some(early) = &mut early {
                     early.end(&mut state);
                 }
@@ -291,11 +309,17 @@ impl Sequencer {
     pub(crate) fn freeze(&self) -> Result<Lsn> {
         let end = {
             let mut state = self.state.lock();
-            if let Some(Refusal::Poisoned(cause)) = &state.refusal {
-                return Err(Error::Poisoned(Arc::clone(cause)));
+            if let Some(refusal) = state.refusal.as_ref().filter(|refusal| refusal.is_lasting()) {
+                return Err(refusal.error());
             }
-            let end = self.log.barrier()?;
-            state.pending.push_back(Arc::new(Pending::freeze(end)));
+            let end = match &mut state.followed {
+                Some(followed) => followed.applied(),
+                None => {
+                    let end = self.log.barrier()?;
+                    state.pending.push_back(Arc::new(Pending::freeze(end)));
+                    end
+                }
+            };
             #[cfg(seawall_shuttle)]
             if errs(Misorder::SwapUnlocked) {
                 drop(state);
@@ -369,7 +393,7 @@ impl Sequencer {
         let mut done = Vec::new();
         let is_moved = {
             let mut state = self.state.lock();
-            if matches!(state.refusal, Some(Refusal::Poisoned(_))) {
+            if state.refusal.as_ref().is_some_and(Refusal::is_lasting) {
                 return;
             }
             let before = state.pending.len();
@@ -378,7 +402,7 @@ impl Sequencer {
                     break;
                 }
                 let is_withdrawn = front.flags() & WITHDRAWN != 0;
-                let is_awaited = front.place.as_ref().is_some_and(|place| !self.log.is_reached(place));
+                let is_awaited = front.place.as_ref().is_some_and(|place| !self.is_reached(place));
                 if is_awaited && !is_withdrawn && !state.errs(Mutation::ShowUnreached) {
                     break;
                 }
@@ -438,8 +462,10 @@ impl Sequencer {
             Some(Err(Error::Conflict))
         } else if flags & LOST != 0 {
             Some(Err(Error::CommitUnknown { lsn: pending.lsn() }))
+        } else if self.reads.visible() >= pending.end {
+            Some(Ok(pending.lsn()))
         } else {
-            (self.reads.visible() >= pending.end).then(|| Ok(pending.lsn()))
+            (flags & EXPIRED != 0).then(|| Err(Error::CommitUnknown { lsn: pending.lsn() }))
         }
     }
 
@@ -462,33 +488,19 @@ impl Sequencer {
                 Err(error) => self.failed(error),
             }
         }
-        self.park(deadline, || self.settled(pending))
+        self.wait_past_log(pending, deadline)
     }
 
-    /// Waits until every commit that has its place by now is visible, or has failed.
-    pub(crate) fn wait_for_pending(&self) {
+    /// Waits until every commit that has its place by now is visible, or has failed. False if replicas are waited for, and
+    /// that for too long.
+    pub(crate) fn wait_for_pending(&self) -> bool {
         let last = {
             let state = self.state.lock();
             state.pending.iter().rev().find(|pending| pending.place.is_some()).map(Arc::clone)
         };
-        if let Some(last) = last {
-            // Whoever made it hears how it ended; who asks here tries again.
-            let _ = self.wait(&last, None);
-        }
-    }
-
-    /// Waits until everything below `lsn` is visible; somebody else sees to its being written.
-    pub(crate) fn wait_visible(&self, lsn: Lsn) -> Result<()> {
-        let reached = self.park(None, || {
-            if self.reads.visible() >= lsn {
-                return Some(Ok(()));
-            }
-            match &self.state.lock().refusal {
-                Some(Refusal::Poisoned(cause)) => Some(Err(Error::Poisoned(Arc::clone(cause)))),
-                _ => None,
-            }
-        });
-        reached.unwrap_or(Ok(()))
+        // Whoever made it hears how it ended; who asks here tries again.
+        let Some(last) = last else { return true };
+        self.wait(&last, None).is_some_and(|ended| !is_in_doubt(&ended)) || self.check().is_err()
     }
 
     fn park<T>(&self, deadline: Option<Duration>, ready: impl Fn() -> Option<T>) -> Option<T> {
@@ -541,111 +553,11 @@ impl Sequencer {
         }
     }
 
-    fn heard(&self, news: News) {
+    pub(super) fn heard(&self, news: News) {
         match news {
             News::Moved => self.advance(),
             News::Withdrawn { from, to } => self.withdraw(from, to),
             News::Failed => self.failed(Error::CommitUnknown { lsn: self.reads.visible() }),
-        }
-    }
-
-    fn failed(&self, error: Error) {
-        // What the log reached before it failed stays visible.
-        self.advance();
-        if let Some(cause) = self.cause_of(error) {
-            self.fail(cause);
-        }
-    }
-
-    /// The log says of a commit only that its outcome is unknown; of its own state it says why. None if it has gone on
-    /// since, and the commit with it.
-    fn cause_of(&self, error: Error) -> Option<Arc<Error>> {
-        match error {
-            Error::Poisoned(cause) => Some(cause),
-            Error::CommitUnknown { .. } => match self.log.make_room(0) {
-                Err(Error::Poisoned(cause)) => Some(cause),
-                Ok(()) | Err(Error::NoSpace) => None,
-                Err(_) => Some(Arc::new(error)),
-            },
-            other => Some(Arc::new(other)),
-        }
-    }
-
-    /// Every pending commit that has its place in this range fails, and its rows go.
-    pub(crate) fn withdraw(&self, from: Lsn, to: Lsn) {
-        #[cfg(seawall_shuttle)]
-        let to = if errs(Misorder::TakeBackLater) { Lsn::MAX } else { to };
-        {
-            let state = self.state.lock();
-            let taken_back =
-                |pending: &Pending| pending.place.is_some_and(|place| (from..to).contains(&place.lsn));
-            for pending in state.pending.iter().filter(|pending| taken_back(pending)) {
-                pending.flags.fetch_or(WITHDRAWN, Ordering::SeqCst);
-            }
-        }
-        self.advance();
-        self.announce();
-    }
-
-    /// From now on every write is refused, and every pending commit's outcome is unknown. False if it was so before.
-    pub(crate) fn fail(&self, cause: Arc<Error>) -> bool {
-        let lost: Vec<Arc<Pending>> = {
-            let mut state = self.state.lock();
-            let is_first = !matches!(state.refusal, Some(Refusal::Poisoned(_)));
-            let is_beyond_resuming = !matches!(*cause, Error::NoSpace);
-            if is_first || (is_beyond_resuming && !state.is_beyond_resuming) {
-                state.refusal = Some(Refusal::Poisoned(cause));
-            }
-            state.is_beyond_resuming |= is_beyond_resuming;
-            if !is_first {
-                return false;
-            }
-            self.is_refusing.store(true, Ordering::Release);
-            for pending in &state.pending {
-                pending.flags.fetch_or(LOST, Ordering::SeqCst);
-            }
-            state.pending.iter().map(Arc::clone).collect()
-        };
-        #[cfg(seawall_shuttle)]
-        if errs(Misorder::FailSilently) {
-            return true;
-        }
-        self.announce();
-        for pending in lost {
-            pending.listener.tell(|| self.settled(&pending));
-        }
-        true
-    }
-
-    /// Whether writes are refused only because the log found no room for what has its place.
-    pub(crate) fn lacks_room(&self) -> bool {
-        let state = self.state.lock();
-        matches!(state.refusal, Some(Refusal::Poisoned(_))) && !state.is_beyond_resuming
-    }
-
-    /// The log has written after all what found no room: pending commits, whose outcome was not known, go on, and writes
-    /// are accepted again.
-    pub(crate) fn resume(&self) {
-        {
-            let mut state = self.state.lock();
-            if state.is_beyond_resuming || !matches!(state.refusal, Some(Refusal::Poisoned(_))) {
-                return;
-            }
-            for pending in &state.pending {
-                pending.flags.fetch_and(!LOST, Ordering::SeqCst);
-            }
-            state.refusal = None;
-            self.is_refusing.store(false, Ordering::Release);
-        }
-        self.advance();
-        self.announce();
-    }
-
-    /// Why writes are refused, if a failure is the reason.
-    pub(crate) fn failure(&self) -> Option<Arc<Error>> {
-        match &self.state.lock().refusal {
-            Some(Refusal::Poisoned(cause)) => Some(Arc::clone(cause)),
-            _ => None,
         }
     }
 
@@ -662,9 +574,10 @@ impl Sequencer {
 
     /// No more commits. Those that have their place go on.
     pub(crate) fn close(&self) {
-        let mut state = self.state.lock();
-        state.refusal.get_or_insert(Refusal::Closed);
+        self.state.lock().refusal.get_or_insert(Refusal::Closed);
         self.is_refusing.store(true, Ordering::Release);
+        // A checkpoint that waits for replicas gives up.
+        self.announce();
     }
 }
 
@@ -678,8 +591,14 @@ fn check_lives(set: &WriteSet, touched: &[Arc<Life>]) -> Result<()> {
     Ok(())
 }
 
+mod failing;
 mod prepared;
+mod replica;
 #[cfg(test)]
 mod tests;
+mod waiting;
+
+pub(crate) use replica::Followed;
+use waiting::is_in_doubt;
 
 pub(crate) use prepared::Role;

@@ -5,6 +5,7 @@
 //! is alive), and an undo list is kept from the first savepoint on: see `own`.
 
 use crate::commit::batch::{check_range, too_large};
+use crate::commit::gate::Reach;
 use crate::commit::locks::Held;
 use crate::commit::own::{OwnRow, OwnWrites, cost, cost_of_clear};
 use crate::commit::ticket::Ticket;
@@ -59,7 +60,7 @@ const LOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 pub struct Transaction {
     handle: Arc<Handle>,
     snapshot: Snapshot,
-    durability: Durability,
+    reach: Reach,
     is_read_only: bool,
     /// What it reads is noted, and validated.
     is_serializable: bool,
@@ -114,7 +115,7 @@ pub struct Savepoint {
 impl Transaction {
     pub(crate) fn new(handle: Arc<Handle>, options: &TxOptions) -> Transaction {
         let core = handle.core();
-        let is_read_only = options.read_only || core.options.read_only;
+        let is_read_only = options.read_only || core.is_read_only();
         let isolation = options.isolation.unwrap_or(core.options.isolation);
         let snapshot = core.reads.snapshot(core.catalogue.instance(), !is_read_only);
         let memory = &core.memory;
@@ -122,7 +123,10 @@ impl Transaction {
         let charge = Charge::none(&core.memory.transactions);
         let lock_charge = Charge::none(&core.memory.transactions);
         Transaction {
-            durability: options.durability.unwrap_or(core.options.durability),
+            reach: Reach {
+                durability: options.durability.unwrap_or(core.options.durability),
+                ack: options.ack.unwrap_or(core.options.ack),
+            },
             number: core.runtime.random(),
             handle,
             snapshot,
@@ -433,7 +437,7 @@ impl Transaction {
     /// # Ok::<(), seawall_engine::Error>(())
     /// ```
     pub fn set_durability(&mut self, durability: Durability) -> &mut Self {
-        self.durability = durability;
+        self.reach.durability = durability;
         self
     }
 
@@ -515,7 +519,7 @@ impl Transaction {
         self.snapshot.check_age()?;
         let (reads, touched) = (self.close_reads(), self.touched_lives());
         let seen = Seen { snapshot: self.snapshot.lsn(), reads: &reads };
-        self.core().commit(set, &touched, Some(seen), self.durability)
+        self.core().commit(set, &touched, Some(seen), self.reach)
     }
 
     /// Takes the commit's place in the order and returns at once: transactions after it see its writes only when
@@ -546,7 +550,7 @@ impl Transaction {
         let (reads, touched) = (self.close_reads(), self.touched_lives());
         let seen = Seen { snapshot: self.snapshot.lsn(), reads: &reads };
         let locks = self.locks.take();
-        self.core().commit_pipelined(set, &touched, Some(seen), self.durability, locks)
+        self.core().commit_pipelined(set, &touched, Some(seen), self.reach, locks)
     }
 
     /// Forgets all writes; so does dropping it.

@@ -1,7 +1,9 @@
 //! What all parts of an open store share, and the way of a commit through it: throttle, place, wait.
 
+use crate::commit::gate::Reach;
 use crate::commit::locks::{Held, Locks};
 use crate::commit::log::CommitLog;
+use crate::commit::patience::Patience;
 use crate::commit::pending::Pending;
 use crate::commit::prepared::branch::{Branch, Ending};
 use crate::commit::prepared::table::Limits;
@@ -10,6 +12,7 @@ use crate::commit::ticket::Ticket;
 use crate::commit::validate::Seen;
 use crate::keyspace::{Catalogue, Life};
 use crate::life::checkpoint::FoldState;
+use crate::life::following::Following;
 use crate::memory::{Charge, Memory, MemoryStats};
 use crate::mutation::Mutation;
 use crate::number::{NUMBER_BYTES, no_number};
@@ -21,7 +24,9 @@ use crate::stats::{Counters, Event, Stats};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 use crate::tree::{TreeStats, TreeStore};
 use crate::{Error, ReadMode, Result};
-use seawall_wal::{Durability, Lsn, Runtime};
+#[cfg(not(seawall_shuttle))]
+use seawall_wal::Wal;
+use seawall_wal::{Lsn, Runtime};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +45,13 @@ pub(crate) struct Core {
     pub(crate) memory: Arc<Memory>,
     pub(crate) counters: Counters,
     pub(crate) is_closed: AtomicBool,
+    /// Its log is another store's.
+    pub(crate) is_replica: AtomicBool,
+    #[cfg(not(seawall_shuttle))]
+    pub(crate) wal: Wal,
+    /// Of a replica: its way through the log.
+    pub(crate) following: Following,
+    pub(crate) patience: Arc<Patience>,
 }
 
 /// What a ticket takes beside its commit's payload, about.
@@ -52,7 +64,21 @@ impl Core {
 
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
+        if self.is_read_only() { Err(Error::ReadOnly) } else { self.sequencer.check() }
+    }
+
+    /// Refuses where checkpoints are; a replica makes its own.
+    pub(crate) fn check_foldable(&self) -> Result<()> {
+        self.check_open()?;
         if self.options.read_only { Err(Error::ReadOnly) } else { self.sequencer.check() }
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.options.read_only || self.is_replica()
+    }
+
+    pub(crate) fn is_replica(&self) -> bool {
+        self.is_replica.load(Ordering::Acquire)
     }
 
     pub(crate) fn data_path(&self) -> PathBuf {
@@ -69,10 +95,10 @@ impl Core {
         set: WriteSet,
         touched: &[Arc<Life>],
         seen: Option<Seen<'_>>,
-        durability: Durability,
+        reach: Reach,
     ) -> Result<Lsn> {
         let start = self.runtime.now();
-        let pending = self.place(set, touched, seen, durability)?;
+        let pending = self.place(set, touched, seen, reach)?;
         let result = self.sequencer.wait(&pending, None);
         self.counters.commit_us.record_duration(self.runtime.now().saturating_sub(start));
         result
@@ -86,10 +112,10 @@ impl Core {
         set: WriteSet,
         touched: &[Arc<Life>],
         seen: Option<Seen<'_>>,
-        durability: Durability,
+        reach: Reach,
         locks: Option<Held>,
     ) -> Result<Ticket> {
-        let pending = self.place(set, touched, seen, durability)?;
+        let pending = self.place(set, touched, seen, reach)?;
         Ok(self.ticket(pending, locks))
     }
 
@@ -99,6 +125,9 @@ impl Core {
             pending.listener.keep(locks, || self.sequencer.settled(&pending));
         }
         self.sequencer.notify(&pending);
+        if self.sequencer.gate.is_in_use() && self.options.background {
+            self.patience.watch(&pending);
+        }
         let bytes = pending.set().map_or(0, |set| set.payload().len() as u64);
         let charge = Charge::of(&self.memory.tickets, bytes + TICKET_BYTES);
         Ticket::pending(Arc::clone(&self.sequencer), pending, charge)
@@ -109,7 +138,7 @@ impl Core {
         set: WriteSet,
         touched: &[Arc<Life>],
         seen: Option<Seen<'_>>,
-        durability: Durability,
+        reach: Reach,
     ) -> Result<Arc<Pending>> {
         self.check_writable()?;
         let deltas = self.reads.deltas();
@@ -117,9 +146,9 @@ impl Core {
         let naming = set.naming().to_vec();
         let placed = self.name_values(&naming, || {
             if set.is_blind && set.has_adds() {
-                self.place_adds(&set, touched, durability)
+                self.place_adds(&set, touched, reach)
             } else {
-                self.sequencer.commit(set, touched, seen, durability)
+                self.sequencer.commit(set, touched, seen, reach)
             }
         });
         let pending = self.placed(placed, &deltas)?;
@@ -164,13 +193,13 @@ impl Core {
         record: WriteSet,
         touched: &[Arc<Life>],
         seen: Seen<'_>,
-        durability: Durability,
+        reach: Reach,
     ) -> Result<Arc<Pending>> {
         let deltas = self.reads.deltas();
         self.throttle(&deltas, &record)?;
         let limits = Limits { count: self.options.prepared_max, bytes: self.options.prepared_bytes_max };
         let role = Role::Prepare(branch, seen, limits);
-        let place = || self.sequencer.commit_as(role, record, touched, durability);
+        let place = || self.sequencer.commit_as(role, record, touched, reach);
         self.placed(self.name_values(branch.set.naming(), place), &deltas)
     }
 
@@ -180,14 +209,14 @@ impl Core {
         branch: &Arc<Branch>,
         record: WriteSet,
         ending: Ending,
-        durability: Durability,
+        reach: Reach,
     ) -> Result<Arc<Pending>> {
         let deltas = self.reads.deltas();
         if ending.applies() {
             self.throttle(&deltas, &record)?;
         }
         let role = Role::Outcome(branch, ending);
-        self.placed(self.sequencer.commit_as(role, record, &[], durability), &deltas)
+        self.placed(self.sequencer.commit_as(role, record, &[], reach), &deltas)
     }
 
     /// A batch's adds need rows that hold numbers, or nothing: that is looked at in a snapshot, and again if another has
@@ -196,7 +225,7 @@ impl Core {
         &self,
         set: &WriteSet,
         touched: &[Arc<Life>],
-        durability: Durability,
+        reach: Reach,
     ) -> Result<Arc<Pending>> {
         let nothing = ReadSet::default();
         loop {
@@ -210,9 +239,9 @@ impl Core {
                 }
             }
             let seen = Seen { snapshot: snapshot.lsn(), reads: &nothing };
-            match self.sequencer.commit(set.clone(), touched, Some(seen), durability) {
+            match self.sequencer.commit(set.clone(), touched, Some(seen), reach) {
                 // What stands in the way may not be visible yet: another look alone would not show it.
-                Err(Error::Conflict) => self.sequencer.wait_for_pending(),
+                Err(Error::Conflict) if self.sequencer.wait_for_pending() => {}
                 placed => return placed,
             }
         }
@@ -333,6 +362,9 @@ impl Core {
             checkpoint_lsn: self.reads.view().root.superblock.checkpoint_lsn,
             visible_lsn: self.reads.visible(),
             events_dropped: self.options.events.dropped(),
+            is_replica: self.is_replica(),
+            is_degraded: self.sequencer.gate.is_degraded(),
+            fenced: self.sequencer.fenced(),
             poisoned: self.sequencer.failure().map(|cause| cause.to_string()),
             commit_us: self.counters.commit_us.snapshot(),
             sync_us: log.write_us,

@@ -99,7 +99,7 @@ fn rows_that_this_build_cannot_store_keep_the_store_shut() {
     let mut builder = Builder::default();
     builder.create_keyspace(77, "dense", &CatalogueRow::new(77, options).encode());
     builder.put(77, b"key", b"value");
-    db.core().commit(builder.finish(), &[], None, Durability::Synced).unwrap();
+    db.core().commit(builder.finish(), &[], None, Reach::local(Durability::Synced)).unwrap();
     assert!(matches!(db.checkpoint(), Err(Error::BadInput(what)) if what.contains("`zstd`")));
     let disk = disk.crash_copy();
     let again = Db::builder("/store").disk(disk.clone()).background(false).open();
@@ -120,7 +120,7 @@ fn a_keyspace_that_this_build_cannot_keep_is_refused_alone() {
     let options = KeyspaceOptions { compression: Compression::Zstd, ttl: None };
     let mut builder = Builder::default();
     builder.create_keyspace(77, "dense", &CatalogueRow::new(77, options).encode());
-    db.core().commit(builder.finish(), &[], None, Durability::Synced).unwrap();
+    db.core().commit(builder.finish(), &[], None, Reach::local(Durability::Synced)).unwrap();
     for checkpoint in [false, true] {
         if checkpoint {
             db.checkpoint().unwrap();

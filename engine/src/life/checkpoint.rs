@@ -55,7 +55,7 @@ struct Last {
     was_full: bool,
 }
 
-/// How long the thread leaves a full disk alone.
+/// How long the thread leaves a full disk alone, or replicas that are away.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
 
 impl FoldState {
@@ -182,9 +182,13 @@ impl Core {
     }
 
     fn fold_all(&self) -> Result<Checkpoint> {
+        // A delta that waits to be shown is not followed by another one.
+        if let Some(frozen) = self.reads.view().frozen.first().filter(|_| self.sequencer.gate.is_in_use()) {
+            self.sequencer.wait_visible(frozen.end())?;
+        }
         let end = self.sequencer.freeze()?;
         // First the log, which also brings commits without a waiter on their way; then visible follows.
-        if !self.options.has(Mutation::FoldUnsynced) {
+        if !self.options.has(Mutation::FoldUnsynced) && !self.is_replica() {
             self.log.sync_to(end)?;
         }
         self.sequencer.advance();
@@ -270,6 +274,7 @@ impl Core {
     pub(crate) fn poison(&self, error: &Error) {
         let cause = match error {
             Error::NoSpace | Error::Closed | Error::ReadOnly => return,
+            Error::Unacknowledged { .. } | Error::Fenced { .. } => return,
             Error::Poisoned(cause) => Arc::clone(cause),
             other => Arc::new(other.again()),
         };
@@ -302,7 +307,8 @@ impl Core {
             let mut pause = self.options.checkpoint_interval.max(Duration::from_millis(1));
             let is_requested = self.fold.is_requested.swap(false, Ordering::AcqRel);
             if self.sequencer.check().is_ok() && (is_requested || self.is_due()) {
-                let is_full = matches!(self.checkpoint_in_turns(), Err(Error::NoSpace));
+                let made = self.checkpoint_in_turns();
+                let is_full = matches!(made, Err(Error::NoSpace | Error::Unacknowledged { .. }));
                 if !is_full && !self.fold.is_requested.load(Ordering::Acquire) && self.wants_fold() {
                     continue;
                 }

@@ -28,6 +28,7 @@ impl Handle {
     fn stop_threads(&self) {
         let core = self.core();
         core.fold.stop(&*core.runtime);
+        core.patience.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
         // All of them, whatever became of one.
         let panicked = threads.into_iter().filter_map(|thread| thread.join().then_some(())).count();
@@ -68,15 +69,23 @@ impl Core {
         if let Some(cause) = self.sequencer.failure() {
             return Err(Error::Poisoned(cause));
         }
-        self.log.sync().inspect_err(|error| self.poison(error))?;
-        self.sequencer.advance();
+        if !self.is_replica() {
+            self.log.sync().inspect_err(|error| self.poison(error))?;
+            self.sequencer.advance();
+            // What replicas do not have in time stays in the log.
+            self.sequencer.wait_for_replicas();
+            self.sequencer.give_up_waiting();
+        }
+        if self.sequencer.is_held_up() || self.sequencer.fenced().is_some() {
+            return Ok(());
+        }
         let bytes = self.reads.delta_bytes();
         if bytes == 0 || bytes > FOLD_ON_CLOSE_BYTES_MAX {
             return Ok(());
         }
         match self.checkpoint_alone() {
             // The log has it all.
-            Ok(_) | Err(Error::NoSpace) => Ok(()),
+            Ok(_) | Err(Error::NoSpace | Error::Unacknowledged { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -16,13 +16,16 @@
 //! out is on the device, so a crash in a long recovery does not begin again from the start, and nothing is redone that is
 //! in the tree: adding twice is not adding once. The superblock's *applied* position says so once more.
 
+use crate::commit::gate::{Ack, Gate};
 use crate::commit::locks::Locks;
 use crate::commit::log::{CommitLog, LocalLog};
-use crate::commit::sequencer::Sequencer;
+use crate::commit::patience::Patience;
+use crate::commit::sequencer::{Followed, Sequencer};
 use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
 use crate::life::checkpoint::FoldState;
+use crate::life::following::Following;
 use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;
@@ -35,7 +38,7 @@ use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
 use seawall_wal::disk::{Lock, Open};
 use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Slice, Wal};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +56,28 @@ pub(crate) struct Files {
     pub(crate) store: Arc<TreeStore>,
     pub(crate) root: Arc<Root>,
     pub(crate) log: Arc<dyn CommitLog>,
+    /// The same log, as those see it who ship it.
+    #[cfg(not(seawall_shuttle))]
+    pub(crate) wal: Wal,
+}
+
+impl Files {
+    fn new(
+        store: Arc<TreeStore>,
+        root: Arc<Root>,
+        wal: Wal,
+        log_dir: PathBuf,
+        read_only: bool,
+    ) -> Result<Files> {
+        let replay = root.superblock.checkpoint_lsn;
+        Ok(Files {
+            store,
+            root,
+            log: Arc::new(LocalLog::new(wal.clone(), log_dir, replay, read_only)?),
+            #[cfg(not(seawall_shuttle))]
+            wal,
+        })
+    }
 }
 
 pub(crate) fn open(options: Options) -> Result<Db> {
@@ -146,8 +171,7 @@ impl Opener<'_> {
                 wal.first_lsn()
             )));
         }
-        let log = Arc::new(LocalLog::new(wal, log_dir, replay, read_only)?);
-        Ok(Files { store, root, log })
+        Files::new(store, root, wal, log_dir, read_only)
     }
 
     /// For a store that is there, its superblock says what the log must be and where replay begins. For one that is
@@ -213,15 +237,13 @@ impl Opener<'_> {
                 .map_err(|source| Error::io("rename", &new_path, None, source))?;
             TreeStore::create(Arc::clone(&file), &path, &first)?;
             let (store, root) = self.open_tree(file, &path)?;
-            let log = Arc::new(LocalLog::new(wal, self.path(LOG_NAME), start, false)?);
-            return Ok(Files { store, root, log });
+            return Files::new(store, root, wal, self.path(LOG_NAME), false);
         }
         TreeStore::create(Arc::clone(&file), &new_path, &first)?;
         crashsafe::rename(&**disk, &new_path, &path)
             .map_err(|source| Error::io("rename", &new_path, None, source))?;
         let (store, root) = self.open_tree(file, &path)?;
-        let log = Arc::new(LocalLog::new(wal, self.path(LOG_NAME), start, false)?);
-        Ok(Files { store, root, log })
+        Files::new(store, root, wal, self.path(LOG_NAME), false)
     }
 
     /// `data.new`, locked: of several that create the same store, one goes on.
@@ -275,15 +297,25 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         log: &log,
         applied,
     };
-    let end = replaying.run(replay)?;
-    reads.set_visible(end);
+    let replayed = replaying.run(replay)?;
+    let end = replayed.end;
+    if !replayed.is_hidden() {
+        reads.set_visible(end);
+    }
     if !options.read_only {
         // Better refused now than at the first checkpoint.
         reads.check_compressions(end)?;
     }
-    let sequencer =
-        Sequencer::new(Arc::clone(&log), Arc::clone(&runtime), Arc::clone(&reads), Arc::clone(&catalogue));
+    let gate = Arc::new(Gate::new(options.ack_timeout));
+    let sequencer = Sequencer::new(
+        Arc::clone(&log),
+        gate,
+        Arc::clone(&runtime),
+        Arc::clone(&reads),
+        Arc::clone(&catalogue),
+    );
     sequencer.err_by(options.mutation);
+    replayed.hide(&sequencer, &options, replay);
     if options.has(Mutation::ReuseEarly) {
         files.store.reuse_early();
     }
@@ -306,6 +338,8 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         files.store.unpack_unverified();
     }
     let core = Arc::new(Core {
+        following: Following::new(&runtime, replayed.in_doubt),
+        patience: Patience::new(Arc::clone(&runtime), Arc::clone(&sequencer)),
         locks: Locks::new(Arc::clone(&runtime)),
         fold: FoldState::new(&runtime),
         runtime,
@@ -317,10 +351,15 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         memory,
         counters: Counters::default(),
         is_closed: AtomicBool::new(false),
+        is_replica: AtomicBool::new(options.replica),
+        #[cfg(not(seawall_shuttle))]
+        wal: files.wal,
         options,
     });
     core.share_memory(core.reads.memory());
-    core.restore_branches()?;
+    if !core.is_replica() {
+        core.restore_branches(end)?;
+    }
     let handle = Arc::new(Handle::new(Arc::clone(&core)));
     if core.options.background {
         let starting = |source| Error::io("start a thread for", &core.options.path, None, source);
@@ -338,23 +377,63 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
 }
 
 /// What names the streamed values of each prepared transaction, by its xid's key.
-type InDoubt = BTreeMap<Vec<u8>, Vec<Slice>>;
+pub(crate) type InDoubt = BTreeMap<Vec<u8>, Vec<Slice>>;
+
+/// What redo has come to.
+struct Replayed {
+    /// Everything below is there.
+    end: Lsn,
+    /// Where records end, if they are not to be shown yet; the last one alone if they will be shown together.
+    ends: VecDeque<Lsn>,
+    in_doubt: InDoubt,
+}
+
+impl Replayed {
+    fn is_hidden(&self) -> bool {
+        !self.ends.is_empty()
+    }
+
+    /// Sees to it that what is not to be shown yet is shown when it may be.
+    fn hide(&self, sequencer: &Sequencer, options: &Options, from: Lsn) {
+        if options.replica {
+            sequencer.follow(Followed::new(self.ends.clone(), self.end));
+        } else if let Some(last) = self.ends.back() {
+            sequencer.recovered(from, *last, self.end, options.ack);
+        }
+    }
+}
+
+/// A record to be redone.
+#[derive(Clone, Copy)]
+pub(crate) struct Redone<'a> {
+    pub(crate) lsn: Lsn,
+    pub(crate) kind: Kind,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Redone<'a> {
+    fn of(record: &RecordRef<'a>) -> Redone<'a> {
+        Redone { lsn: record.lsn, kind: record.kind, payload: record.payload }
+    }
+}
 
 /// Redo: every transaction in the log from the checkpoint on, in order.
-struct Replay<'a> {
-    options: &'a Options,
-    memory: &'a Memory,
-    reads: &'a Arc<Reads>,
-    catalogue: &'a Arc<Catalogue>,
-    log: &'a Arc<dyn CommitLog>,
+pub(crate) struct Replay<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) memory: &'a Memory,
+    pub(crate) reads: &'a Arc<Reads>,
+    pub(crate) catalogue: &'a Arc<Catalogue>,
+    pub(crate) log: &'a Arc<dyn CommitLog>,
     /// What is below is in the tree.
-    applied: Lsn,
+    pub(crate) applied: Lsn,
 }
 
 impl Replay<'_> {
     /// The position up to which everything is there.
-    fn run(&self, from: Lsn) -> Result<Lsn> {
-        let mut is_full = self.options.read_only;
+    fn run(&self, from: Lsn) -> Result<Replayed> {
+        // What is not visible is not folded.
+        let mut is_full = self.options.read_only || self.hides();
+        let mut ends = VecDeque::new();
         let mut active = Arc::clone(&self.reads.view().active);
         let mut gathered = Gathered::default();
         let mut frame = from;
@@ -379,15 +458,34 @@ impl Replay<'_> {
                 }
                 active = Arc::clone(&self.reads.view().active);
             }
-            self.apply(&record, &active, &mut gathered, &mut in_doubt)?;
+            if let Some(set) = self.decode(Redone::of(&record), &mut in_doubt)? {
+                active.gather(&set, record.lsn, &mut gathered);
+            }
+            if self.hides() && record.lsn >= self.applied {
+                if !self.options.replica {
+                    ends.clear();
+                }
+                ends.push_back(record.end);
+            }
             if active.is_worth_absorbing(&gathered) {
                 active.absorb(&mut gathered);
             }
             Ok(())
         })?;
         active.absorb(&mut gathered);
-        let end = if self.options.read_only { self.log.next_lsn() } else { self.log.barrier()? };
-        Ok(end.max(from))
+        let end = if self.options.replica {
+            ends.back().copied().unwrap_or(from)
+        } else if self.options.read_only {
+            self.log.next_lsn()
+        } else {
+            self.log.barrier()?
+        };
+        Ok(Replayed { end: end.max(from), ends, in_doubt })
+    }
+
+    /// Whether what is redone is not to be shown yet.
+    fn hides(&self) -> bool {
+        !self.options.read_only && (self.options.replica || self.options.ack != Ack::Local)
     }
 
     /// The streamed values of what the tree has in doubt. They are set aside before anything is allocated (S4).
@@ -440,7 +538,7 @@ impl Replay<'_> {
     /// A transaction votes in this record, or ends in it; with one that is rolled back its streamed values are given up.
     fn follow_branch(
         &self,
-        record: &RecordRef<'_>,
+        record: Redone<'_>,
         set: WriteSet,
         in_doubt: &mut InDoubt,
     ) -> Result<WriteSet> {
@@ -460,14 +558,12 @@ impl Replay<'_> {
         }
     }
 
-    fn apply(
-        &self,
-        record: &RecordRef<'_>,
-        active: &Delta,
-        gathered: &mut Gathered,
-        in_doubt: &mut InDoubt,
-    ) -> Result<()> {
+    /// What a record changes, if it is to be applied.
+    pub(crate) fn decode(&self, record: Redone<'_>, in_doubt: &mut InDoubt) -> Result<Option<WriteSet>> {
         let damaged = |what| self.damaged(record, what);
+        if record.kind == Kind::EPOCH {
+            return Ok(None);
+        }
         if record.kind != Kind::TRANSACTION {
             return Err(damaged(format!("a record of kind {}, which no transaction is", record.kind.0)));
         }
@@ -476,15 +572,32 @@ impl Replay<'_> {
         for id in set.created() {
             self.catalogue.note_used(*id);
         }
+        if self.hides() && record.lsn >= self.applied && !self.catalogue.followed(&set, record.lsn) {
+            return Err(damaged("what it says of a keyspace is damaged".into()));
+        }
+        if self.options.replica {
+            self.refuse_large(record, &set)?;
+        }
         self.set_aside(record, &set)?;
         let set = self.follow_branch(record, set, in_doubt)?;
-        if record.lsn >= self.applied || self.options.has(Mutation::RedoApplied) {
-            active.gather(&set, record.lsn, gathered);
-        }
-        Ok(())
+        let is_new = record.lsn >= self.applied || self.options.has(Mutation::RedoApplied);
+        Ok(is_new.then_some(set))
     }
 
-    fn damaged(&self, record: &RecordRef<'_>, what: String) -> Error {
+    /// What names extents of the primary's file names nothing here.
+    fn refuse_large(&self, record: Redone<'_>, set: &WriteSet) -> Result<()> {
+        let is_voted = |(_, row)| matches!(row, BranchRow::Prepared(row) if row.set.large().next().is_some());
+        if record.lsn < self.applied || (set.large().next().is_none() && !set.branch().is_some_and(is_voted)) {
+            return Ok(());
+        }
+        Err(Error::BadInput(format!(
+            "the record at LSN {} names a streamed value that is not in the log: this replica needs a new image of the \
+             primary",
+            record.lsn
+        )))
+    }
+
+    fn damaged(&self, record: Redone<'_>, what: String) -> Error {
         Error::Corruption {
             file: self.log.dir().to_owned(),
             offset: record.lsn.0,
@@ -494,7 +607,7 @@ impl Replay<'_> {
     }
 
     /// Sets aside what a record names, unless it is in the tree already.
-    fn set_aside(&self, record: &RecordRef<'_>, set: &WriteSet) -> Result<()> {
+    fn set_aside(&self, record: Redone<'_>, set: &WriteSet) -> Result<()> {
         let is_done = record.lsn < self.applied;
         if is_done || self.options.has(Mutation::RedoUnreserved) {
             return Ok(());
@@ -509,16 +622,17 @@ impl Replay<'_> {
     /// Sets aside what the records from there on name.
     fn set_aside_from(&self, from: Lsn) -> Result<()> {
         self.log.replay(from, &mut |record| {
+            let record = Redone::of(&record);
             if record.kind != Kind::TRANSACTION || !may_name_large(record.payload) {
                 return Ok(());
             }
             let set = WriteSet::decode(record.payload.to_vec());
-            let set = set.map_err(|malformed| self.damaged(&record, malformed.to_string()))?;
+            let set = set.map_err(|malformed| self.damaged(record, malformed.to_string()))?;
             if let Some((_, BranchRow::Prepared(row))) = set.branch().filter(|_| record.lsn >= self.applied) {
                 let values: Vec<Slice> = row.set.large().collect();
-                self.set_aside_prepared(&values, |flaw| self.damaged(&record, flaw))?;
+                self.set_aside_prepared(&values, |flaw| self.damaged(record, flaw))?;
             }
-            self.set_aside(&record, &set)
+            self.set_aside(record, &set)
         })
     }
 

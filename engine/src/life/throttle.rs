@@ -179,6 +179,10 @@ impl Core {
             // A checkpoint that ended meanwhile may have called all to calm.
             self.fold.pace.hurry();
             self.fold.request(&*self.runtime);
+            let waited = self.runtime.now().saturating_sub(start);
+            if waited >= self.sequencer.gate.timeout() && self.sequencer.is_held_up() {
+                return Err(self.sequencer.unacknowledged());
+            }
             if self.fold.wait_for_end(&*self.runtime)? {
                 self.tell(Event::NoSpace);
                 return Err(Error::NoSpace);

@@ -186,6 +186,12 @@ impl Reads {
         Snapshot(self.holders.take(self, look, since, instance, is_read_write))
     }
 
+    /// As [`snapshot`](Self::snapshot), at a position that need not be visible: for what must be respected before it is.
+    pub(crate) fn snapshot_at(self: &Arc<Self>, lsn: Lsn, instance: u64) -> Snapshot {
+        let look = || (self.view(), lsn);
+        Snapshot(self.holders.take(self, look, self.runtime.now(), instance, false))
+    }
+
     /// While memory `is_short`, the oldest snapshots that have reached this age give way. The age of the first that did.
     pub(crate) fn expire(&self, age_max: Duration, is_short: impl FnMut() -> bool) -> Option<Duration> {
         let now = self.runtime.now();

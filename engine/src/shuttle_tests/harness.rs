@@ -1,5 +1,6 @@
 //! A store over a log whose marks a thread of the test moves, and what must hold whenever anybody reads.
 
+use crate::commit::gate::Reach;
 use crate::commit::log::{CommitLog, News, OnNews, Outcome, Place};
 use crate::commit::pending::Pending;
 use crate::commit::validate::Seen;
@@ -348,7 +349,7 @@ impl World {
         for key in keys {
             builder.put(KEYSPACE, key.as_bytes(), value);
         }
-        self.core.sequencer.commit(builder.finish(), &[], seen, Durability::Synced)
+        self.core.sequencer.commit(builder.finish(), &[], seen, Reach::local(Durability::Synced))
     }
 
     /// A commit of two rows that must succeed.

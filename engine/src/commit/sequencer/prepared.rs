@@ -10,6 +10,7 @@ use crate::cover::Span;
 use crate::record::{Builder, WriteSet};
 use crate::sync::Ordering;
 use crate::{Error, Result, Xid};
+use seawall_wal::Lsn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +78,10 @@ impl Sequencer {
     pub(crate) fn restore(&self, branch: Arc<Branch>) {
         self.next_serial.fetch_max(branch.serial + 1, Ordering::Relaxed);
         let mut state = self.state.lock();
+        if state.prepared.find(&branch.xid, Lsn::MAX).is_some() {
+            // A promotion that failed had come so far.
+            return;
+        }
         if branch.is_completed() {
             state.prepared.list(&branch);
         } else {

@@ -14,12 +14,14 @@ use crate::read::view::View;
 use crate::record::{Builder, CatalogueRow, Completion, KeyspaceOptions, PreparedRow};
 use crate::tree::{Superblock, TreeStore};
 use seawall_wal::disk::{Disk, Open};
-use seawall_wal::{OsRuntime, RecordRef, Recovery, Retainer, SimDisk, WalStats};
+use seawall_wal::{Durability, OsRuntime, RecordRef, Recovery, Retainer, SimDisk, WalStats};
 use std::path::Path;
 
 fn uncharged() -> Charge {
     Charge::none(&Arc::default())
 }
+
+const ACK_TIMEOUT: Duration = Duration::from_millis(30);
 
 /// Every record takes 10; what is reached, and what fails, is set by hand.
 #[derive(Default)]
@@ -163,8 +165,9 @@ impl World {
         let reads = Arc::new(Reads::new(store, view, Lsn(5), Arc::clone(&runtime)));
         let catalogue = Arc::new(Catalogue::new(1, 1));
         let log = Arc::new(Mock::default());
+        let gate = Arc::new(Gate::new(ACK_TIMEOUT));
         let sequencer =
-            Sequencer::new(Arc::clone(&log) as _, runtime, Arc::clone(&reads), Arc::clone(&catalogue));
+            Sequencer::new(Arc::clone(&log) as _, gate, runtime, Arc::clone(&reads), Arc::clone(&catalogue));
         World { log, reads, catalogue, sequencer }
     }
 
@@ -173,7 +176,7 @@ impl World {
         builder.put(1, key.as_bytes(), b"v");
         let reads = ReadSet::default();
         let seen = snapshot.map(|snapshot| Seen { snapshot, reads: &reads });
-        self.sequencer.commit(builder.finish(), &[], seen, Durability::Synced)
+        self.sequencer.commit(builder.finish(), &[], seen, Reach::local(Durability::Synced))
     }
 
     fn put(&self, key: &str) -> Arc<Pending> {
@@ -293,7 +296,7 @@ fn what_is_withdrawn_was_never_there() {
     builder.create_keyspace(life.id(), "new", &row);
     builder.put(life.id(), b"k", b"v");
     builder.put(1, b"b", b"v");
-    let b = world.sequencer.commit(builder.finish(), &[Arc::clone(&life)], None, Durability::Synced).unwrap();
+    let b = world.sequencer.commit(builder.finish(), &[Arc::clone(&life)], None, Reach::local(Durability::Synced)).unwrap();
     assert!(life.is_writable());
     world.sequencer.notify(&b);
     world.log.change(|state| state.withdrawn = Some((b.lsn(), b.end())));
@@ -333,7 +336,7 @@ fn what_is_withdrawn_was_never_prepared() {
         let branch = Arc::new(Branch::new(xid, row, 10));
         let seen = Seen { snapshot: world.reads.visible(), reads: &reads };
         let role = Role::Prepare(&branch, seen, Limits { count: 9, bytes: 99 });
-        let pending = world.sequencer.commit_as(role, builder.finish(), &[], Durability::Synced).unwrap();
+        let pending = world.sequencer.commit_as(role, builder.finish(), &[], Reach::local(Durability::Synced)).unwrap();
         (branch, pending)
     };
     let end = |branch: &Arc<Branch>| {
@@ -341,7 +344,7 @@ fn what_is_withdrawn_was_never_prepared() {
         let completion = Completion { outcome: Ending::Commit.code(), serial: branch.serial, time_us: 0 };
         builder.outcome(&branch.xid, completion);
         let role = Role::Outcome(branch, Ending::Commit);
-        world.sequencer.commit_as(role, builder.finish(), &[], Durability::Synced).unwrap()
+        world.sequencer.commit_as(role, builder.finish(), &[], Reach::local(Durability::Synced)).unwrap()
     };
     let withdraw = |from: Lsn, to: Lsn| {
         world.log.change(|state| state.withdrawn = Some((from, to)));

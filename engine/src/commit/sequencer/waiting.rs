@@ -1,0 +1,141 @@
+//! Who waits for commits, and for how long: the log first, then the gate.
+
+use super::{Refusal, Sequencer};
+use crate::commit::gate::Ack;
+use crate::commit::log::Place;
+use crate::commit::pending::Pending;
+use crate::{Error, Result};
+use seawall_wal::Lsn;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Sequencer {
+    /// It takes its place, and is to come so far.
+    pub(super) fn ask_gate(&self, place: &mut Place, ack: Ack) {
+        if ack != Ack::Local {
+            self.gate.use_it();
+            place.ack = ack;
+        }
+    }
+
+    /// Whether log and replicas have come as far as it asks for.
+    pub(super) fn is_reached(&self, place: &Place) -> bool {
+        self.is_logged(place) && self.gate.is_reached(place.ack, place.end)
+    }
+
+    fn is_logged(&self, place: &Place) -> bool {
+        place.is_recovered() || self.log.is_reached(place)
+    }
+
+    /// Replicas have come so far.
+    pub(crate) fn acked(&self, level: Ack, lsn: Lsn) {
+        if self.gate.acked(level, lsn) {
+            self.advance();
+        }
+    }
+
+    /// What recovery has found beyond the checkpoint, up to a record's end, is shown when replicas are known to have come so
+    /// far; then everything below `end` is.
+    pub(crate) fn recovered(&self, from: Lsn, last: Lsn, end: Lsn, ack: Ack) {
+        self.gate.use_it();
+        let place = Place::recovered(from, last, ack);
+        self.state.lock().pending.push_back(Arc::new(Pending::recovered(place, end)));
+    }
+
+    /// Whether the next commit to become visible waits for replicas alone.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.held_up().is_some()
+    }
+
+    /// The first commit, if all that it waits for is replicas.
+    pub(crate) fn held_up(&self) -> Option<Lsn> {
+        let state = self.state.lock();
+        if let Some(followed) = &state.followed {
+            return followed.hidden();
+        }
+        let front = state.pending.front()?;
+        let place = front.place.filter(|_| front.is_applied())?;
+        (self.is_logged(&place) && !self.gate.is_reached(place.ack, place.end)).then_some(place.lsn)
+    }
+
+    /// Waits for what may still stand between a commit that the log has reached and its being visible. None when the time
+    /// is over: `deadline`, or the gate's if replicas are what is waited for.
+    pub(super) fn wait_past_log(
+        &self,
+        pending: &Pending,
+        deadline: Option<Duration>,
+    ) -> Option<Result<Lsn>> {
+        let settled = || self.settled(pending);
+        match deadline {
+            None => self.park_at_gate(settled),
+            deadline => self.park(deadline, settled),
+        }
+    }
+
+    /// Parks, without end unless replicas are waited for.
+    fn park_at_gate<T>(&self, ready: impl Fn() -> Option<T>) -> Option<T> {
+        if !self.gate.is_in_use() {
+            return self.park(None, ready);
+        }
+        loop {
+            let patience = self.runtime.now().saturating_add(self.gate.timeout());
+            let value = self.park(Some(patience), &ready);
+            if value.is_some() || self.is_held_up() {
+                return value;
+            }
+        }
+    }
+
+    /// Why nothing becomes visible any more.
+    fn lasting_refusal(&self) -> Option<Error> {
+        let state = self.state.lock();
+        state.refusal.as_ref().filter(|refusal| refusal.is_lasting()).map(Refusal::error)
+    }
+
+    /// Waits until everything below `lsn` is visible; somebody else sees to its being written. `Unacknowledged` if replicas
+    /// have not come so far in time.
+    pub(crate) fn wait_visible(&self, lsn: Lsn) -> Result<()> {
+        let reached = self.park_at_gate(|| {
+            if self.reads.visible() >= lsn {
+                return Some(Ok(()));
+            }
+            self.refused_for_good().map(Err)
+        });
+        reached.unwrap_or_else(|| Err(self.unacknowledged()))
+    }
+
+    pub(crate) fn unacknowledged(&self) -> Error {
+        Error::Unacknowledged { lsn: self.reads.visible() }
+    }
+
+    /// Why a checkpoint is not to wait any longer.
+    fn refused_for_good(&self) -> Option<Error> {
+        let is_closed = matches!(self.state.lock().refusal, Some(Refusal::Closed));
+        if is_closed && self.is_held_up() { Some(self.unacknowledged()) } else { self.lasting_refusal() }
+    }
+
+    /// Waits, for as long as the gate's patience lasts, until all commits that have their place are visible.
+    pub(crate) fn wait_for_replicas(&self) {
+        let last = self.state.lock().pending.back().map(|last| last.end());
+        if let Some(last) = last {
+            let _ = self.await_visible(|visible| visible >= last, self.gate.timeout());
+        }
+    }
+
+    /// Waits until the record at `lsn` is visible, or everything below. False when the time is over.
+    pub(crate) fn await_visible(&self, is_there: impl Fn(Lsn) -> bool, limit: Duration) -> Result<bool> {
+        let deadline = self.runtime.now().saturating_add(limit);
+        let reached = self.park(Some(deadline), || {
+            if is_there(self.reads.visible()) {
+                return Some(Ok(true));
+            }
+            self.lasting_refusal().map(Err)
+        });
+        reached.unwrap_or(Ok(false))
+    }
+}
+
+/// Whether it is not known what became of a commit.
+pub(super) fn is_in_doubt(ended: &Result<Lsn>) -> bool {
+    matches!(ended, Err(Error::CommitUnknown { .. }))
+}

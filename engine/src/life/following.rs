@@ -1,0 +1,168 @@
+//! A replica's way through its own log, and the end of it: promotion.
+//!
+//! ```text
+//! pieces ──► log, on the device ──apply──► deltas ──checkpoint──► data file
+//!                                   │ follows the log as redo does, from where it stands
+//!                                   ▼
+//!           promote: apply all ─► the log is this store's ─► its first record ─► locks ─► shown, written
+//! ```
+//!
+//! One applies at a time. What a record does to the store is what redo does with it, and redo after a crash begins where
+//! the last checkpoint ends: so a replica that stops anywhere is as one that was shipped less.
+//!
+//! *Promotion.* The log's own step ([`Wal::promote`]) decides: once it is durable, this store is a primary of that epoch,
+//! and reopening finds it as one; before, it is the replica that it was. What comes after it in memory can be repeated.
+
+use crate::commit::gate::Ack;
+use crate::db::Core;
+use crate::life::open::{InDoubt, Redone, Replay};
+use crate::stats::Event;
+use crate::sync::{Mutex, Ordering};
+use crate::{Error, Result};
+use seawall_wal::latch::Latch;
+use seawall_wal::{Durability, Kind, Lsn, Next, Record, Runtime, WalReader};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How far a replica has come in its log.
+pub(crate) struct Following {
+    /// One at a time.
+    latch: Latch,
+    way: Mutex<Way>,
+}
+
+#[derive(Default)]
+struct Way {
+    reader: Option<WalReader>,
+    in_doubt: InDoubt,
+}
+
+impl Following {
+    pub(crate) fn new(runtime: &Arc<dyn Runtime>, in_doubt: InDoubt) -> Following {
+        let way = Mutex::new(Way { reader: None, in_doubt });
+        Following { latch: Latch::new(Arc::clone(runtime)), way }
+    }
+}
+
+impl Core {
+    /// Applies what is durable and not applied yet. The position up to which everything is.
+    pub(crate) fn apply_durable(&self) -> Result<Lsn> {
+        let _alone = self.following.latch.lock();
+        self.apply_alone(false)
+    }
+
+    /// The latch is held. Without haste, memory is kept within its bounds, if that is possible.
+    fn apply_alone(&self, in_haste: bool) -> Result<Lsn> {
+        self.check_open()?;
+        self.sequencer.check()?;
+        let Some(applied) = self.sequencer.followed_to() else {
+            return Err(Error::BadInput("this store is no replica: its log is its own".into()));
+        };
+        if self.wal.durable_lsn() <= applied {
+            return Ok(applied);
+        }
+        let Way { reader, mut in_doubt } = std::mem::take(&mut *self.following.way.lock());
+        let mut reader = match reader {
+            Some(reader) => reader,
+            None => self.wal.follow(applied)?,
+        };
+        let result = self.apply_from(&mut reader, &mut in_doubt, in_haste);
+        // One that failed begins again where it stood.
+        let reader = result.is_ok().then_some(reader);
+        *self.following.way.lock() = Way { reader, in_doubt };
+        result?;
+        Ok(self.sequencer.followed_to().unwrap_or(applied))
+    }
+
+    fn apply_from(&self, reader: &mut WalReader, in_doubt: &mut InDoubt, in_haste: bool) -> Result<()> {
+        loop {
+            if !in_haste && self.is_full_of_shipped() {
+                self.fold.wait_for_end(&*self.runtime)?;
+                return Ok(());
+            }
+            match reader.next_timeout(Duration::ZERO)? {
+                Next::Record(record) => self.apply_record(&record, in_doubt)?,
+                Next::TimedOut => return Ok(()),
+                _ => return Err(Error::Closed),
+            }
+        }
+    }
+
+    fn apply_record(&self, record: &Record, in_doubt: &mut InDoubt) -> Result<()> {
+        let replay = Replay {
+            options: &self.options,
+            memory: &self.memory,
+            reads: &self.reads,
+            catalogue: &self.catalogue,
+            log: &self.log,
+            applied: Lsn::ZERO,
+        };
+        let redone = Redone { lsn: record.lsn, kind: record.kind, payload: &record.payload };
+        match replay.decode(redone, in_doubt)? {
+            Some(set) => self.sequencer.apply_shipped(&set, record.lsn, record.end),
+            None => self.sequencer.pass_over(record.end),
+        }
+        Ok(())
+    }
+
+    /// Whether a checkpoint has to come first. What is not shown yet cannot be folded: then memory is what the primary's
+    /// own commits that are not shown take there.
+    fn is_full_of_shipped(&self) -> bool {
+        if !self.options.background {
+            return false;
+        }
+        let deltas = self.reads.deltas();
+        if self.needs_fold(&deltas) {
+            self.fold.request(&*self.runtime);
+        }
+        if deltas.bytes < self.deltas_max() {
+            return false;
+        }
+        self.fold.pace.hurry();
+        let view = self.reads.view();
+        view.frozen.last().is_none_or(|oldest| oldest.end() <= self.reads.visible())
+    }
+
+    /// This replica's log becomes its own, in a new epoch.
+    pub(crate) fn promote(&self, epoch: u64) -> Result<Lsn> {
+        let _alone = self.following.latch.lock();
+        let applied = self.apply_alone(true)?;
+        if self.wal.is_replica() {
+            self.wal.promote(epoch)?;
+        } else if self.wal.timeline().epoch != epoch {
+            return Err(Error::BadInput(format!(
+                "this store's log is its own already, in epoch {}",
+                self.wal.timeline().epoch
+            )));
+        }
+        // What it follows no more is not kept back.
+        self.following.way.lock().reader = None;
+        let end = self.begin_epoch()?;
+        self.restore_branches(applied)?;
+        let shown_by = if self.reads.visible() < applied { self.options.ack } else { Ack::Local };
+        self.sequencer.take_over(applied, end, shown_by);
+        self.is_replica.store(false, Ordering::Release);
+        self.tell(Event::Promoted { epoch });
+        Ok(end)
+    }
+
+    /// The epoch's first record, on the device.
+    fn begin_epoch(&self) -> Result<Lsn> {
+        let timeline = self.wal.timeline();
+        let mut payload = Vec::new();
+        payload.extend_from_slice(&timeline.epoch.to_le_bytes());
+        let turns = timeline.history.turns();
+        payload.extend_from_slice(&(turns.len() as u32).to_le_bytes());
+        for turn in turns {
+            payload.extend_from_slice(&turn.epoch.to_le_bytes());
+            payload.extend_from_slice(&turn.start.0.to_le_bytes());
+        }
+        loop {
+            if let Some(placed) = self.wal.place(Kind::EPOCH, 0, &payload, Durability::Synced)? {
+                self.wal.wait_for(&placed, None)?;
+                return Ok(placed.end);
+            }
+            self.wal.make_room(payload.len())?;
+        }
+    }
+}
