@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// A file longer than this holds a second idea.
 const LINES_MAX: usize = 700;
 
+/// The crates' sources.
+const SOURCES: [&str; 5] = ["wal/src", "engine/src", "txn/src", "replication/src", "src"];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -76,6 +79,7 @@ fn nothing_below_knows_what_is_above_it() {
     assert_eq!(ours("engine/Cargo.toml"), ["seawall-wal"]);
     let txn = ours("txn/Cargo.toml");
     assert!(txn.iter().all(|name| ["seawall-engine", "seawall-wal"].contains(&&name[..])), "{txn:?}");
+    assert_eq!(ours("replication/Cargo.toml"), ["seawall-engine", "seawall-wal"]);
     assert_eq!(ours("Cargo.toml"), ["seawall-engine", "seawall-txn", "seawall-wal"]);
 }
 
@@ -89,22 +93,29 @@ fn the_log_the_engine_and_the_protocols_have_no_async_runtime() {
         assert!(!runtimes.iter().any(|name| names.contains(*name)), "{manifest}: {names:?}");
     }
     // The protocols' network has one, and is only built when it is asked for.
-    let text = read("txn/Cargo.toml");
-    let lines = text.lines().filter(|line| runtimes.iter().any(|name| line.starts_with(&format!("{name} "))));
-    assert!(lines.clone().count() > 0 && lines.clone().all(|line| line.contains("optional = true")), "txn");
-    let inside = |path: &PathBuf| path.starts_with("txn/src") && !path.starts_with("txn/src/net");
-    let outside_net =
-        files("rs").into_iter().filter(|path| inside(path) && *path != Path::new("txn/src/net.rs"));
-    let uses =
-        outside_net.filter(|path| runtimes.iter().any(|name| read(path).contains(&format!("{name}::"))));
-    assert_none(
-        "an async runtime outside of txn's net",
-        &uses.map(|path| path.display().to_string()).collect::<Vec<_>>(),
-    );
+    for name in ["txn", "replication"] {
+        let text = read(format!("{name}/Cargo.toml"));
+        let lines =
+            text.lines().filter(|line| runtimes.iter().any(|name| line.starts_with(&format!("{name} "))));
+        assert!(
+            lines.clone().count() > 0 && lines.clone().all(|line| line.contains("optional = true")),
+            "{name}"
+        );
+        let net = Path::new(name).join("src/net");
+        let inside = |path: &PathBuf| path.starts_with(format!("{name}/src")) && !path.starts_with(&net);
+        let outside_net =
+            files("rs").into_iter().filter(|path| inside(path) && *path != net.with_extension("rs"));
+        let uses =
+            outside_net.filter(|path| runtimes.iter().any(|name| read(path).contains(&format!("{name}::"))));
+        assert_none(
+            "an async runtime outside of a crate's net",
+            &uses.map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        );
+    }
 }
 
 /// Bytes and ticks in, values out: these decide and decode, and touch nothing.
-const PURE: [&str; 25] = [
+const PURE: [&str; 41] = [
     "wal/src/lsn.rs",
     "wal/src/bytes.rs",
     "wal/src/record.rs",
@@ -130,6 +141,22 @@ const PURE: [&str; 25] = [
     "txn/src/proto/paxos_commit.rs",
     "txn/src/proto/paxos_commit/leader.rs",
     "txn/src/proto/paxos_commit/acceptor.rs",
+    "replication/src/bytes.rs",
+    "replication/src/timeline.rs",
+    "replication/src/message.rs",
+    "replication/src/ack.rs",
+    "replication/src/ack/parse.rs",
+    "replication/src/invariants.rs",
+    "replication/src/phi.rs",
+    "replication/src/decide.rs",
+    "replication/src/balance.rs",
+    "replication/src/balance/health.rs",
+    "replication/src/ship.rs",
+    "replication/src/ship/primary.rs",
+    "replication/src/ship/replica.rs",
+    "replication/src/ship/replica/delay.rs",
+    "replication/src/ship/replica/order.rs",
+    "replication/src/mutation.rs",
 ];
 
 #[test]
@@ -170,8 +197,7 @@ fn nothing_is_left_to_be_done_later() {
 #[test]
 fn unsafe_code_is_where_the_architecture_says() {
     let listed = read("docs/ARCHITECTURE.md");
-    let is_ours =
-        |path: &PathBuf| ["wal/src", "engine/src", "txn/src", "src"].iter().any(|dir| path.starts_with(dir));
+    let is_ours = |path: &PathBuf| SOURCES.iter().any(|dir| path.starts_with(dir));
     let unlisted: Vec<String> = files("rs")
         .into_iter()
         .filter(|path| is_ours(path) && read(path).contains("(unsafe_code"))
@@ -193,15 +219,15 @@ fn files_hold_one_idea() {
 
 #[test]
 fn every_source_file_is_part_of_its_crate() {
-    let roots = ["src/lib.rs", "src/main.rs", "wal/src/lib.rs", "engine/src/lib.rs", "txn/src/lib.rs"];
+    let roots = SOURCES.map(|dir| format!("{dir}/lib.rs"));
     let mut reached = BTreeSet::new();
     let mut open: Vec<PathBuf> = roots.iter().map(PathBuf::from).collect();
+    open.push(PathBuf::from("src/main.rs"));
     while let Some(path) = open.pop() {
         open.extend(modules(&path));
         reached.insert(path);
     }
-    let inside =
-        |path: &PathBuf| ["src", "wal/src", "engine/src", "txn/src"].iter().any(|dir| path.starts_with(dir));
+    let inside = |path: &PathBuf| SOURCES.iter().any(|dir| path.starts_with(dir));
     let dead: Vec<String> = files("rs")
         .into_iter()
         .filter(|path| inside(path) && !reached.contains(path))

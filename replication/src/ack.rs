@@ -231,12 +231,20 @@ pub struct Table {
     policy: Policy,
     rows: BTreeMap<String, Row>,
     reached: Reached,
+    begin: Lsn,
 }
 
 impl Table {
     /// Nobody is known yet.
     pub fn new(policy: Policy) -> Table {
-        Table { policy, rows: BTreeMap::new(), reached: Reached::default() }
+        Table { policy, rows: BTreeMap::new(), reached: Reached::default(), begin: Lsn::ZERO }
+    }
+
+    /// On a primary whose epoch begins here: a replica that has nothing of the epoch yet counts for nothing (R10).
+    #[must_use]
+    pub fn of_epoch(mut self, start: Lsn) -> Table {
+        self.begin = start;
+        self
     }
 
     /// The policy.
@@ -302,7 +310,9 @@ impl Table {
         let before = self.reached;
         for level in Level::ALL {
             let found = self.policy.reached(level, self.standings());
-            self.reached.raise(level, found);
+            if found > self.begin {
+                self.reached.raise(level, found);
+            }
         }
         crate::invariants::assert_reached(&before, &self.reached);
         self.reached

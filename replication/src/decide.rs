@@ -3,7 +3,8 @@
 //! Promotion is safe without a decision being right: it begins an epoch, and the old primary's replicas and the old primary
 //! itself hear of it (R4). What the choice is for is to lose nothing that was acknowledged. If a commit is acknowledged by
 //! k of n replicas, any n−k+1 of them include one that has it: so many must have been heard, and the most advanced of them is
-//! the one.
+//! the one. *Heard* is one that was made to promise the new epoch before it said where its log ends
+//! (`Wal::promise`): else it could go on acknowledging to the old primary after it was counted.
 
 use crate::timeline::Tail;
 

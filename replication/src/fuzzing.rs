@@ -26,7 +26,7 @@ pub fn wire_message(data: &[u8]) {
 fn primary_hears(message: &Message) {
     let (store_id, history) = match message {
         Message::Hello(hello) => (hello.store_id, hello.history.clone()),
-        _ => ([7; 16], History::begin(3, Lsn::ZERO)),
+        _ => ([7; 16], History::default()),
     };
     let own = primary::Own { store_id, promised: history.epoch(), history };
     let mut session = Primary::new(primary::Settings::default(), own, 0);
@@ -43,11 +43,11 @@ fn replica_hears(message: &Message) {
         Message::Piece(piece) => piece.after,
         _ => Lsn(8192),
     };
-    let tail = Tail { epoch: 1, place, whole_end: place, checksum: 0 };
+    let tail = Tail { epoch: 0, place, whole_end: place, checksum: 0 };
     let own = replica::Own {
         tail,
-        history: History::begin(1, Lsn::ZERO),
-        promised: 1,
+        history: History::default(),
+        promised: 0,
         durable: place,
         applied: place,
         visible: Lsn::ZERO,
@@ -59,7 +59,7 @@ fn replica_hears(message: &Message) {
         let welcome = crate::message::Welcome {
             version: crate::message::VERSION,
             features: 0,
-            history: History::begin(1, Lsn::ZERO),
+            history: History::default(),
             resume: place,
             visible: Lsn::ZERO,
         };

@@ -12,6 +12,9 @@
 //! - R8: a primary believes of a replica only marks that do not fall within a session and do not pass what was sent to it; and it
 //!   sends no more than the replica has room for, and one piece.
 //! - R9: a primary ships only to a log that is a prefix of its own.
+//! - R10: an acknowledgement counts only of a replica that has a record of the primary's own epoch. Of the most advanced of
+//!   enough logs, by epoch first, it is then true that it has all that was acknowledged: without this, bytes of an old epoch
+//!   that a new primary has spread could be counted, and then lost to a log of an epoch between (Raft's figure 8).
 
 use crate::ack::{Level, Reached};
 use crate::message::{Marks, Piece};

@@ -504,7 +504,7 @@ fn decode_hello(reader: &mut Reader<'_>) -> Result<Hello> {
         whole_end: reader.lsn()?,
         checksum: reader.u32()?,
     };
-    if tail.epoch == 0 || tail.whole_end > tail.place {
+    if tail.whole_end > tail.place {
         return Err(reader.bad("no end of a log"));
     }
     let history = decode_history(reader)?;

@@ -6,57 +6,38 @@
 //! term with every entry, where this is a list of at most [`History::TURNS_MAX`] turns.
 //!
 //! ```text
-//! epoch 1 ──────●────────────── a primary that died, with bytes that nobody had
+//! epoch 0 ──────●────────────── a primary that died, with bytes that nobody had
 //!               └─ epoch 2 ───────●───────
-//!                                 └─ epoch 5 ────────►        history: (1, 0) (2, ●) (5, ●)
+//!                                 └─ epoch 5 ────────►        history: (2, ●) (5, ●)
 //! ```
+//!
+//! The log's own history, [`seawall_wal::History`], lies in its anchor; this one is what travels. Epoch 0, of a store that was
+//! never promoted, is no turn: all logs of a store have it in common.
 
 use seawall_wal::Lsn;
 use std::fmt;
 
-/// An epoch begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Turn {
-    /// Its number, above 0.
-    pub epoch: u64,
-    /// The place from which the log is of this epoch.
-    pub start: Lsn,
-}
-
-/// Where a log ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tail {
-    /// The epoch that its last bytes are of.
-    pub epoch: u64,
-    /// Where the next frame goes.
-    pub place: Lsn,
-    /// The end of the last whole record.
-    pub whole_end: Lsn,
-    /// The last frame's checksum; the segment header's where it has no frame.
-    pub checksum: u32,
-}
+pub use seawall_wal::{Tail, Turn};
 
 /// The epochs of a log, ascending by number and by start.
 ///
 /// ```
 /// use seawall_replication::timeline::{History, Tail, Relation, Turn};
 /// use seawall_wal::Lsn;
-/// let primary = History::new(vec![Turn { epoch: 1, start: Lsn(0) }, Turn { epoch: 2, start: Lsn(8192) }])?;
-/// let old = History::new(vec![Turn { epoch: 1, start: Lsn(0) }])?;
-/// let tail = |place| Tail { epoch: 1, place: Lsn(place), whole_end: Lsn(place), checksum: 7 };
+/// let primary = History::new(vec![Turn { epoch: 2, start: Lsn(8192) }])?;
+/// let old = History::default();
+/// let tail = |place| Tail { epoch: 0, place: Lsn(place), whole_end: Lsn(place), checksum: 7 };
 /// assert_eq!(primary.relation(&old, tail(4096)), Relation::Prefix);
 /// // It was the primary, and wrote what nobody else had.
 /// assert_eq!(primary.relation(&old, tail(12288)), Relation::Forked { at: Lsn(8192) });
 /// # Ok::<(), seawall_replication::timeline::NoHistory>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct History(Vec<Turn>);
 
 /// Why turns are no history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoHistory {
-    /// There must be one turn at least.
-    Empty,
     /// More than [`History::TURNS_MAX`].
     TooMany,
     /// Epochs ascend, from 1, and no epoch begins before the one before it.
@@ -66,7 +47,6 @@ pub enum NoHistory {
 impl fmt::Display for NoHistory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            NoHistory::Empty => "a history without an epoch",
             NoHistory::TooMany => "a history of more epochs than are kept",
             NoHistory::Order => "a history whose epochs do not ascend",
         })
@@ -98,20 +78,14 @@ impl History {
     /// # Errors
     /// If they are none.
     pub fn new(turns: Vec<Turn>) -> Result<History, NoHistory> {
-        let Some(first) = turns.first() else { return Err(NoHistory::Empty) };
         if turns.len() > History::TURNS_MAX {
             return Err(NoHistory::TooMany);
         }
         let ascends = turns.is_sorted_by(|a, b| a.epoch < b.epoch && a.start <= b.start);
-        if first.epoch == 0 || !ascends {
+        if turns.first().is_some_and(|first| first.epoch == 0) || !ascends {
             return Err(NoHistory::Order);
         }
         Ok(History(turns))
-    }
-
-    /// Of a log that was never promoted.
-    pub fn begin(epoch: u64, start: Lsn) -> History {
-        History(vec![Turn { epoch: epoch.max(1), start }])
     }
 
     /// The turns, ascending.
@@ -119,14 +93,19 @@ impl History {
         &self.0
     }
 
-    /// The epoch that the log is written in.
+    /// The epoch that the log is written in; 0 for one that was never promoted.
     pub fn epoch(&self) -> u64 {
         self.0.last().map_or(0, |turn| turn.epoch)
     }
 
-    /// The epoch of the byte behind this place; none if it is before the oldest turn that is kept.
+    /// Where its last epoch begins.
+    pub fn begins(&self) -> Lsn {
+        self.0.last().map_or(Lsn::ZERO, |turn| turn.start)
+    }
+
+    /// The epoch of the byte behind this place; none if the turns that would say so are forgotten.
     pub fn epoch_at(&self, place: Lsn) -> Option<u64> {
-        self.0.iter().rev().find(|turn| turn.start <= place).map(|turn| turn.epoch)
+        self.all().iter().rev().find(|turn| turn.start <= place).map(|turn| turn.epoch)
     }
 
     /// The history of a log that is promoted at its end. Of too many turns, the oldest is forgotten.
@@ -141,41 +120,27 @@ impl History {
     }
 
     /// What of it a log has that ends so: a replica knows the epochs to come before it has their bytes.
+    #[must_use]
     pub fn known(&self, tail: Tail) -> History {
-        let turns: Vec<Turn> = self
-            .0
-            .iter()
-            .filter(|turn| turn.epoch <= tail.epoch && turn.start <= tail.place)
-            .copied()
-            .collect();
-        match turns.is_empty() {
-            true => History::begin(tail.epoch, Lsn::ZERO),
-            false => History(turns),
-        }
+        let has = |turn: &&Turn| turn.epoch <= tail.epoch && turn.start <= tail.place;
+        History(self.0.iter().filter(has).copied().collect())
     }
 
     /// What a log of history `other` that ends in `tail` is to a log of this history.
     pub fn relation(&self, other: &History, tail: Tail) -> Relation {
-        let theirs = other.known(tail);
-        let Some(mut shared) = self.last_shared(&theirs) else { return Relation::Unrelated };
+        let (ours, theirs) = (self.all(), other.known(tail).all());
+        let Some((our_last, their_last)) = last_shared(&ours, &theirs) else { return Relation::Unrelated };
         // The epoch ends where the next one begins, on either side; on their side, at the latest with their log.
-        shared.0 += 1;
-        shared.1 += 1;
-        let ours_end = self.0.get(shared.0).map_or(Lsn::MAX, |turn| turn.start);
-        let theirs_end = theirs.0.get(shared.1).map_or(tail.place, |turn| turn.start);
-        let at = ours_end.min(theirs_end).min(tail.place);
+        let our_end = ours.get(our_last + 1).map_or(Lsn::MAX, |turn| turn.start);
+        let their_end = theirs.get(their_last + 1).map_or(tail.place, |turn| turn.start);
+        let at = our_end.min(their_end).min(tail.place);
         if at >= tail.place { Relation::Prefix } else { Relation::Forked { at } }
     }
 
-    /// Where the latest turn that both have stands in each. An epoch is begun once, by one node, so equal numbers with unequal
-    /// starts are no shared turn, but for the oldest that is kept: its start may be where a log was cut, not where it began.
-    fn last_shared(&self, other: &History) -> Option<(usize, usize)> {
-        let pair = |(ours, turn): (usize, &Turn)| {
-            let theirs = other.0.iter().position(|found| found.epoch == turn.epoch)?;
-            let same = other.0.get(theirs).is_some_and(|found| found.start == turn.start);
-            (same || ours == 0 || theirs == 0).then_some((ours, theirs))
-        };
-        self.0.iter().enumerate().rev().find_map(pair)
+    /// With epoch 0 in front, unless it may be that turns were forgotten.
+    fn all(&self) -> Vec<Turn> {
+        let first = (self.0.len() < History::TURNS_MAX).then_some(Turn { epoch: 0, start: Lsn::ZERO });
+        first.into_iter().chain(self.0.iter().copied()).collect()
     }
 
     /// Of two histories of one log, known at different times, the later one.
@@ -184,15 +149,35 @@ impl History {
     /// `Order` if neither continues the other.
     pub fn merge(&self, other: &History) -> Result<History, NoHistory> {
         let (short, long) = if self.epoch() <= other.epoch() { (self, other) } else { (other, self) };
-        let Some((last, found)) = long.last_shared(short) else { return Err(NoHistory::Order) };
-        if found + 1 != short.0.len() {
+        let (older, newer) = (short.all(), long.all());
+        let Some((last, found)) = last_shared(&newer, &older) else { return Err(NoHistory::Order) };
+        if found + 1 != older.len() {
             return Err(NoHistory::Order);
         }
         // What the longer one has forgotten of the past, as far as there is room.
-        let older = short.0.iter().take(found + 1);
-        let newer = long.0.iter().skip(last + 1);
-        let turns: Vec<Turn> = older.chain(newer).copied().collect();
+        let turns = older.iter().chain(newer.iter().skip(last + 1)).filter(|turn| turn.epoch > 0);
+        let turns: Vec<Turn> = turns.copied().collect();
         let kept = turns.len().saturating_sub(History::TURNS_MAX);
         History::new(turns.into_iter().skip(kept).collect())
+    }
+}
+
+/// Where the latest turn that both have stands in each. Equal numbers with unequal starts are two promotions by mistake, and no
+/// shared turn.
+fn last_shared(ours: &[Turn], theirs: &[Turn]) -> Option<(usize, usize)> {
+    let pair = |(at, turn): (usize, &Turn)| Some((at, theirs.iter().position(|found| found == turn)?));
+    ours.iter().enumerate().rev().find_map(pair)
+}
+
+impl From<&seawall_wal::History> for History {
+    fn from(history: &seawall_wal::History) -> History {
+        History(history.turns().to_vec())
+    }
+}
+
+impl From<&History> for seawall_wal::History {
+    fn from(history: &History) -> seawall_wal::History {
+        // What it refuses is no history here either.
+        seawall_wal::History::new(&history.0).unwrap_or_default()
     }
 }

@@ -11,7 +11,7 @@ fn turns(turns: &[(u64, u64)]) -> Vec<Turn> {
 
 #[test]
 fn what_is_no_history_is_refused() {
-    assert_eq!(History::new(vec![]), Err(NoHistory::Empty));
+    assert_eq!(History::new(vec![]), Ok(History::default()));
     assert_eq!(History::new(turns(&[(0, 0)])), Err(NoHistory::Order));
     assert_eq!(History::new(turns(&[(2, 0), (2, 5)])), Err(NoHistory::Order));
     assert_eq!(History::new(turns(&[(1, 9), (2, 5)])), Err(NoHistory::Order));
@@ -37,7 +37,7 @@ struct Log {
 impl Log {
     fn tail(&self) -> Tail {
         let place = Lsn(self.bytes.len() as u64);
-        Tail { epoch: self.bytes.last().copied().unwrap_or(1), place, whole_end: place, checksum: 0 }
+        Tail { epoch: self.bytes.last().copied().unwrap_or(0), place, whole_end: place, checksum: 0 }
     }
 
     fn shared(&self, other: &Log) -> u64 {
@@ -50,9 +50,8 @@ fn a_fork_is_where_the_bytes_differ() {
     let (mut prefixes, mut forks) = (0, 0);
     for seed in 0..3000 {
         let mut rng = Rng::new(seed);
-        let mut logs =
-            vec![Log { bytes: vec![1; 1 + rng.below(20) as usize], history: History::begin(1, Lsn(0)) }];
-        let mut epoch = 1;
+        let mut logs = vec![Log { bytes: vec![0; 1 + rng.below(20) as usize], history: History::default() }];
+        let mut epoch = 0;
         for _ in 0..8 {
             let of = rng.below(logs.len() as u64) as usize;
             let mut log = logs[of].clone();
@@ -88,7 +87,7 @@ fn a_fork_is_where_the_bytes_differ() {
                             "seed {seed}: {at}, {primary:?} {replica:?}"
                         );
                     }
-                    Relation::Unrelated => panic!("seed {seed}: they have epoch 1 in common"),
+                    Relation::Unrelated => panic!("seed {seed}: they have epoch 0 in common"),
                 }
                 // Having gone back, it is a prefix.
                 if let Relation::Forked { at } = found {
@@ -111,7 +110,50 @@ fn of_two_histories_of_one_log_the_later_one_is_kept() {
     assert_eq!(new.merge(&old), Ok(new.clone()));
     let other = old.promoted(4, Lsn(60)).unwrap();
     assert_eq!(new.merge(&other), Err(NoHistory::Order), "two branches");
-    // One that has forgotten its beginning gets it back.
-    let short = History::new(turns(&[(2, 50), (5, 80)])).unwrap();
-    assert_eq!(short.merge(&old), Ok(new));
+    assert_eq!(History::default().merge(&new), Ok(new));
+}
+
+#[test]
+fn what_was_forgotten_is_not_guessed() {
+    let many = |from: u64, to: u64| {
+        History::new((from..=to).map(|e| Turn { epoch: e, start: Lsn(e * 10) }).collect())
+    };
+    let (full, old) = (many(7, 70).unwrap(), History::default());
+    let tail = |epoch, place| Tail { epoch, place: Lsn(place), whole_end: Lsn(place), checksum: 0 };
+    assert_eq!(full.relation(&old, tail(0, 5)), Relation::Unrelated);
+    assert_eq!(full.relation(&many(3, 20).unwrap(), tail(20, 205)), Relation::Prefix);
+    assert_eq!(full.relation(&many(3, 20).unwrap(), tail(20, 215)), Relation::Forked { at: Lsn(210) });
+    // One that has forgotten its beginning gets it back, as far as there is room.
+    let longer = many(10, 71).unwrap();
+    assert_eq!(longer.merge(&many(1, 20).unwrap()).unwrap().turns().len(), 64);
+}
+
+/// The log's own arithmetic, in its anchor's terms, says the same.
+#[test]
+fn the_log_agrees() {
+    for seed in 0..2000 {
+        let mut rng = Rng::new(seed);
+        let mut history = |from: u64| {
+            let (mut epoch, mut start) = (0, 0);
+            let mut found = Vec::new();
+            for _ in 0..rng.below(5) {
+                epoch += 1 + rng.below(2);
+                start += rng.below(3) * 10;
+                found.push(Turn { epoch, start: Lsn(from + start) });
+            }
+            History::new(found).unwrap()
+        };
+        let (ours, theirs) = (history(10), history(10));
+        let place = theirs.begins().0 + 1 + seed % 60;
+        let tail = Tail { epoch: theirs.epoch(), place: Lsn(place), whole_end: Lsn(place), checksum: 0 };
+        let found = match ours.relation(&theirs, tail) {
+            Relation::Prefix => None,
+            Relation::Forked { at } => Some(at),
+            Relation::Unrelated => panic!("seed {seed}"),
+        };
+        let log = seawall_wal::History::from(&ours);
+        let said = log.fork(&seawall_wal::History::from(&theirs), tail.epoch, tail.place);
+        assert_eq!(found, said, "seed {seed}: {ours:?} {theirs:?} {tail:?}");
+        assert_eq!(History::from(&log), ours);
+    }
 }

@@ -1,0 +1,131 @@
+//! Threads that carry out what the machines of [`ship`](crate::ship) say, over a store.
+//!
+//! ```text
+//!                    Dialler::dial                       Host::connected
+//! Follower ─ machine ─────────── Wire ═══ transport ═══ Ear ─ machine ─ Leader      a thread a machine
+//!     ├ log: accept, sync, promise                             └ reader: Shipper     and one for what blocks
+//!     └ apply                                                  notifier: visible
+//! ```
+//!
+//! A transport is two traits: a [`Dialler`] makes a connection, a [`Host`] takes one; each side sends by its [`Wire`], which
+//! never blocks, and is told by its [`Ear`]. [`local`] is one without sockets, for a primary and replicas in one process, and
+//! for tests; the crate's `net` is one by gRPC. Clock and threads are the [`Runtime`](seawall_wal::Runtime)'s.
+
+use crate::message::Message;
+use crate::timeline::Tail;
+use crate::ack::{Part, Reached};
+use bytes::Bytes;
+use seawall_wal::Lsn;
+use std::sync::Arc;
+
+mod follower;
+mod inbox;
+mod leader;
+pub mod local;
+
+pub use follower::{Follower, FollowerOptions};
+pub use leader::{Leader, LeaderOptions};
+
+/// Sends over a connection.
+pub trait Wire: Send + Sync {
+    /// Sends, in order; or does not, where the connection is gone. Does not wait.
+    fn send(&self, message: Message);
+
+    /// Ends the connection, behind what was sent.
+    fn close(&self);
+}
+
+/// Hears what comes over a connection.
+pub trait Ear: Send + Sync {
+    /// A message.
+    fn hear(&self, message: Message);
+
+    /// The connection is gone.
+    fn lost(&self);
+}
+
+/// Makes connections to a primary, whoever that is at the time.
+pub trait Dialler: Send + Sync {
+    /// A connection; what comes over it goes to the ear. May block for some seconds.
+    ///
+    /// # Errors
+    /// What was met.
+    fn dial(&self, ear: Arc<dyn Ear>) -> std::io::Result<Arc<dyn Wire>>;
+}
+
+/// Takes connections of replicas.
+pub trait Host: Send + Sync {
+    /// A connection was made. `names` are those that its certificate bears: a replica may call itself by one of them; none where
+    /// there are no certificates, and anybody is believed.
+    fn connected(&self, names: Option<Vec<String>>, wire: Arc<dyn Wire>) -> Option<Arc<dyn Ear>>;
+
+    /// How far this node is.
+    fn status(&self) -> Status;
+
+    /// The store as it stands at a checkpoint: that which says `about` of itself, if it is still there, or else a new one.
+    ///
+    /// # Errors
+    /// What the store says; `Unsupported` where no image is given.
+    fn image(&self, about: &[u8]) -> std::io::Result<Box<dyn ImageSource>>;
+}
+
+/// A stretch of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it stands in the data file.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// Gives an image away, in ascending order.
+pub trait ImageSource: Send {
+    /// What the image is: to be handed back to resume, and to whoever writes it down.
+    fn about(&self) -> Bytes;
+
+    /// The next bytes at or behind an offset, at most so many; none at the end.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn read(&mut self, from: u64, bytes_max: usize) -> std::io::Result<Option<Stretch>>;
+}
+
+/// How far a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whose log it has.
+    pub store_id: [u8; 16],
+    /// Whether it is a replica.
+    pub is_replica: bool,
+    /// The epoch that its log is written in.
+    pub epoch: u64,
+    /// The highest that it has promised.
+    pub promised: u64,
+    /// Where its log ends.
+    pub tail: Tail,
+    /// What is durable here.
+    pub durable: Lsn,
+    /// What is applied here.
+    pub applied: Lsn,
+    /// What is shown here.
+    pub visible: Lsn,
+    /// The policy of acknowledgement, if there is one.
+    pub policy: Option<String>,
+    /// Those that follow, and those that did.
+    pub followers: Vec<FollowerStatus>,
+    /// Of a replica: where its session stands.
+    pub state: String,
+}
+
+/// How far one that follows is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowerStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is there.
+    pub is_connected: bool,
+    /// How far it has come.
+    pub marks: Reached,
+    /// Its part in the policy.
+    pub part: Part,
+}

@@ -1,0 +1,257 @@
+//! A replica's side: its machine's thread, one for its log, one that applies.
+
+use super::inbox::Inbox;
+use super::{Dialler, Ear, Host, ImageSource, Status, Wire};
+use crate::message::{Marks, Message};
+use crate::ship::Replica;
+use crate::ship::replica::{Effect, Input, Own, Settings, State};
+use crate::timeline::History;
+use parking_lot::Mutex;
+use seawall_engine::Shipping;
+use seawall_wal::runtime::Thread;
+use seawall_wal::{Lsn, OsRuntime, Runtime};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+mod work;
+
+use work::{Applier, LogWorker};
+
+/// Events that may wait; a primary that sends faster is not one.
+const EVENTS_MAX: usize = 64 << 10;
+
+/// How a replica follows.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FollowerOptions {
+    /// How its machine behaves: its name, its slot, its delay.
+    pub settings: Settings,
+    /// Clock and threads.
+    pub runtime: Arc<dyn Runtime>,
+}
+
+impl FollowerOptions {
+    /// With these settings.
+    pub fn new(settings: Settings) -> FollowerOptions {
+        FollowerOptions { settings, runtime: OsRuntime::new() }
+    }
+}
+
+/// A store that follows a primary. Dropping it stops that; the store stays a replica.
+pub struct Follower {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<Box<dyn Thread>>>,
+}
+
+pub(super) struct Shared {
+    pub(super) shipping: Shipping,
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) dialler: Arc<dyn Dialler>,
+    pub(super) inbox: Arc<Inbox<Event>>,
+    pub(super) wire: Mutex<Option<(u64, Arc<dyn Wire>)>>,
+    known: Mutex<(State, Marks)>,
+    /// Changes with each step, for those who wait for a state.
+    word: AtomicU32,
+}
+
+/// What happens to a replica: its machine's input.
+pub(super) enum Event {
+    Input(Box<Input>),
+    Close,
+}
+
+/// What comes over the connection of one attempt.
+pub(super) struct Hearing {
+    session: u64,
+    inbox: Arc<Inbox<Event>>,
+}
+
+impl Ear for Hearing {
+    fn hear(&self, message: Message) {
+        let session = self.session;
+        let input = match self.inbox.len() < EVENTS_MAX {
+            true => Input::Message { session, message },
+            false => Input::Lost { session },
+        };
+        self.inbox.post(Event::Input(Box::new(input)));
+    }
+
+    fn lost(&self) {
+        self.inbox.post(Event::Input(Box::new(Input::Lost { session: self.session })));
+    }
+}
+
+impl Follower {
+    /// Follows whoever the dialler reaches, from now on: `shipping` is of a store that was opened as a replica.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the store is no replica; what the system says of a thread that is not to be had.
+    pub fn run(
+        shipping: &Shipping,
+        dialler: Arc<dyn Dialler>,
+        options: FollowerOptions,
+    ) -> io::Result<Follower> {
+        if !shipping.is_replica() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the store is no replica"));
+        }
+        let runtime = options.runtime;
+        let (inbox, jobs, to_apply) = (Inbox::new(&runtime), Inbox::new(&runtime), Inbox::new(&runtime));
+        let own = own(shipping);
+        let now = micros(runtime.now());
+        let machine = Replica::new(options.settings, shipping.store_id(), own, now);
+        let shared = Arc::new(Shared {
+            shipping: shipping.clone(),
+            runtime: Arc::clone(&runtime),
+            dialler,
+            inbox,
+            wire: Mutex::default(),
+            known: Mutex::new((machine.state().clone(), machine.marks())),
+            word: AtomicU32::new(0),
+        });
+        let follower = Follower { shared: Arc::clone(&shared), threads: Mutex::default() };
+        let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            follower.threads.lock().push(runtime.spawn(name, body)?);
+            io::Result::Ok(())
+        };
+        let worker = LogWorker::new(&shared, &jobs);
+        let applier = Applier::new(&shared, &to_apply);
+        let started = start("seawall-accept", Box::new(move || worker.run()))
+            .and_then(|()| start("seawall-apply", Box::new(move || applier.run())))
+            .and_then(|()| {
+                let (jobs, to_apply) = (Arc::clone(&jobs), Arc::clone(&to_apply));
+                start("seawall-follow", Box::new(move || drive(machine, &shared, &jobs, &to_apply)))
+            });
+        if started.is_err() {
+            jobs.close();
+            to_apply.close();
+        }
+        started.map(|()| follower)
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.shared.known.lock().0.clone()
+    }
+
+    /// How far it is.
+    pub fn marks(&self) -> Marks {
+        self.shared.known.lock().1
+    }
+
+    /// Waits until the state is one that is wanted. False when the time is over.
+    pub fn wait_state(&self, is_wanted: impl Fn(&State) -> bool, timeout: Duration) -> bool {
+        let until = self.shared.runtime.now() + timeout;
+        loop {
+            let word = self.shared.word.load(Ordering::SeqCst);
+            if is_wanted(&self.state()) {
+                return true;
+            }
+            let left = until.saturating_sub(self.shared.runtime.now());
+            if left == Duration::ZERO {
+                return false;
+            }
+            self.shared.runtime.wait(&self.shared.word, word, Some(left));
+        }
+    }
+
+    /// Stops following: what was accepted is in the log, and nothing more comes when this returns. Then the store may be promoted.
+    pub fn stop(&self) {
+        self.shared.inbox.post(Event::Close);
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            thread.join();
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+/// A replica answers for itself; it ships nothing on. For that, [`Leader::serve`](super::Leader::serve) its store too.
+impl Host for Follower {
+    fn connected(&self, _: Option<Vec<String>>, _: Arc<dyn Wire>) -> Option<Arc<dyn Ear>> {
+        None
+    }
+
+    fn status(&self) -> Status {
+        super::leader::status(&self.shared.shipping, None, Vec::new(), format!("{:?}", self.state()))
+    }
+
+    fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>> {
+        super::image::source(&self.shared.shipping, about)
+    }
+}
+
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What there is here, once everything handed to the log is answered.
+pub(super) fn own(shipping: &Shipping) -> Own {
+    let wal = shipping.wal();
+    let timeline = wal.timeline();
+    Own {
+        tail: wal.tail(),
+        history: History::from(&timeline.history),
+        promised: timeline.promised,
+        durable: wal.durable_lsn(),
+        applied: shipping.applied(),
+        visible: shipping.visible(),
+    }
+}
+
+/// The machine's thread.
+fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: &Inbox<Lsn>) {
+    let now = || micros(shared.runtime.now());
+    let mut event = None;
+    loop {
+        let input = match event.take() {
+            Some(Event::Input(input)) => *input,
+            Some(Event::Close) => Input::Close,
+            None => Input::Tick,
+        };
+        let effects = machine.step(now(), input);
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => {
+                    let wire = shared.wire.lock().as_ref().map(|(_, wire)| Arc::clone(wire));
+                    if let Some(wire) = wire {
+                        wire.send(message);
+                    }
+                }
+                Effect::Hang => {
+                    let wire = shared.wire.lock().take();
+                    if let Some((_, wire)) = wire {
+                        wire.close();
+                    }
+                }
+                Effect::Show { limit } => shared.shipping.set_visible_limit(limit),
+                Effect::Apply { to } => to_apply.post(to),
+                Effect::Violation(_) => {}
+                other => jobs.post(other),
+            }
+        }
+        *shared.known.lock() = (machine.state().clone(), machine.marks());
+        shared.word.fetch_add(1, Ordering::SeqCst);
+        shared.runtime.wake_all(&shared.word);
+        if *machine.state() == State::Closed {
+            break;
+        }
+        event = shared.inbox.take(machine.wake_at().map(Duration::from_micros));
+    }
+    // What was handed to the log is done before this ends: nothing is half accepted when the store is promoted.
+    jobs.finish();
+    to_apply.finish();
+    shared.inbox.close();
+}

@@ -1,0 +1,100 @@
+//! What blocks: the log, and applying it.
+
+use super::{Event, Hearing, Inbox, Shared, own};
+use crate::message::{Message, Piece};
+use crate::ship::replica::{Effect, Input, Rejected};
+use seawall_wal::{Error, Lsn};
+use std::sync::Arc;
+
+/// The log's thread: connections too, for its end must not move while it is told.
+pub(super) struct LogWorker {
+    shared: Arc<Shared>,
+    jobs: Arc<Inbox<Effect>>,
+}
+
+impl LogWorker {
+    pub(super) fn new(shared: &Arc<Shared>, jobs: &Arc<Inbox<Effect>>) -> LogWorker {
+        LogWorker { shared: Arc::clone(shared), jobs: Arc::clone(jobs) }
+    }
+
+    pub(super) fn run(self) {
+        while let Some(job) = self.jobs.take(None) {
+            let input = match job {
+                Effect::Dial { session } => self.dial(session),
+                Effect::Promise { history } => {
+                    let log = seawall_wal::History::from(&history);
+                    match self.shared.shipping.wal().promise(history.epoch(), &log) {
+                        Ok(()) => Input::Promised,
+                        Err(_) => Input::Failed,
+                    }
+                }
+                Effect::Accept(piece) => self.accept(&piece),
+                Effect::Sync => match self.shared.shipping.wal().sync_replica() {
+                    Ok(durable) => Input::Synced { durable },
+                    Err(_) => Input::Failed,
+                },
+                _ => continue,
+            };
+            self.shared.inbox.post(Event::Input(Box::new(input)));
+        }
+    }
+
+    fn dial(&self, session: u64) -> Input {
+        let ear = Arc::new(Hearing { session, inbox: Arc::clone(&self.shared.inbox) });
+        match self.shared.dialler.dial(ear) {
+            Ok(wire) => {
+                let old = self.shared.wire.lock().replace((session, wire));
+                if let Some((_, old)) = old {
+                    old.close();
+                }
+                Input::Connected { session, own: own(&self.shared.shipping) }
+            }
+            Err(_) => Input::Lost { session },
+        }
+    }
+
+    fn accept(&self, piece: &Piece) -> Input {
+        let Ok(bytes) = piece.unpacked() else { return Input::Rejected(Rejected::Damaged) };
+        let taken = seawall_wal::Piece { at: piece.at, bytes: bytes.into() };
+        match self.shared.shipping.wal().accept(&taken) {
+            Ok(received) => Input::Accepted { received },
+            Err(Error::Diverged { at }) => Input::Rejected(Rejected::Diverged { at }),
+            Err(Error::BadInput(_)) => Input::Rejected(Rejected::Damaged),
+            Err(_) => Input::Rejected(Rejected::Failed),
+        }
+    }
+}
+
+/// Applies what is durable.
+pub(super) struct Applier {
+    shared: Arc<Shared>,
+    to_apply: Arc<Inbox<Lsn>>,
+}
+
+impl Applier {
+    pub(super) fn new(shared: &Arc<Shared>, to_apply: &Arc<Inbox<Lsn>>) -> Applier {
+        Applier { shared: Arc::clone(shared), to_apply: Arc::clone(to_apply) }
+    }
+
+    pub(super) fn run(self) {
+        while let Some(to) = self.to_apply.take(None) {
+            let shipping = &self.shared.shipping;
+            let input = match shipping.apply() {
+                Ok(applied) => Input::Applied { applied, visible: shipping.visible() },
+                Err(_) => Input::Failed,
+            };
+            let _ = to;
+            self.shared.inbox.post(Event::Input(Box::new(input)));
+        }
+    }
+}
+
+impl Drop for LogWorker {
+    fn drop(&mut self) {
+        let bye = self.shared.wire.lock().take();
+        if let Some((_, wire)) = bye {
+            wire.send(Message::Bye);
+            wire.close();
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What waits for a thread.
+
+use parking_lot::Mutex;
+use seawall_wal::Runtime;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+/// A queue that one thread sleeps on.
+pub(super) struct Inbox<T> {
+    runtime: Arc<dyn Runtime>,
+    queue: Mutex<VecDeque<T>>,
+    word: AtomicU32,
+    is_closed: AtomicBool,
+    /// Nothing more comes: it is closed once it is empty.
+    is_ending: AtomicBool,
+}
+
+impl<T> Inbox<T> {
+    pub(super) fn new(runtime: &Arc<dyn Runtime>) -> Arc<Inbox<T>> {
+        Arc::new(Inbox {
+            runtime: Arc::clone(runtime),
+            queue: Mutex::default(),
+            word: AtomicU32::new(0),
+            is_closed: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn post(&self, item: T) {
+        self.queue.lock().push_back(item);
+        self.ring();
+    }
+
+    /// Nothing more is taken, and what waits is dropped.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.queue.lock().clear();
+        self.ring();
+    }
+
+    /// What waits is still taken, and nothing behind it.
+    pub(super) fn finish(&self) {
+        self.is_ending.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    fn ring(&self) {
+        self.word.fetch_add(1, Ordering::SeqCst);
+        self.runtime.wake_all(&self.word);
+    }
+
+    /// The next, waited for until then by the runtime's clock; none when the time is over, or it was closed.
+    pub(super) fn take(&self, until: Option<Duration>) -> Option<T> {
+        loop {
+            // Before the queue is looked at: what is posted behind that changes it.
+            let word = self.word.load(Ordering::SeqCst);
+            if self.is_closed() {
+                return None;
+            }
+            if let Some(item) = self.queue.lock().pop_front() {
+                return Some(item);
+            }
+            if self.is_ending.load(Ordering::SeqCst) {
+                return None;
+            }
+            let left = until.map(|until| until.saturating_sub(self.runtime.now()));
+            if left == Some(Duration::ZERO) {
+                return None;
+            }
+            self.runtime.wait(&self.word, word, left);
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.queue.lock().len()
+    }
+}

@@ -1,0 +1,366 @@
+//! The primary's side: a session for each replica that connects, acknowledgements, and what becomes visible.
+
+use super::inbox::Inbox;
+use super::{Ear, FollowerStatus, Host, ImageSource, Status, Wire};
+use crate::ack::{Level, Policy, Reached, Table};
+use crate::message::{Message, Name};
+use crate::ship::primary::{Opened, Own, Progress, Settings};
+use crate::timeline::History;
+use parking_lot::Mutex;
+use seawall_engine::{Ack, Shipping};
+use seawall_wal::runtime::Thread;
+use seawall_wal::{Lsn, OsRuntime, Runtime};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod reader;
+mod session;
+
+use session::Session;
+
+/// How often what is visible is looked at where nothing moves.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// How a store is shipped from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LeaderOptions {
+    /// How sessions behave.
+    pub settings: Settings,
+    /// Whose acknowledgement commits wait for, where they wait for any ([`Ack`]); none: nobody's counts.
+    pub policy: Option<Policy>,
+    /// Sessions at a time.
+    pub sessions_max: usize,
+    /// Clock and threads.
+    pub runtime: Arc<dyn Runtime>,
+}
+
+impl Default for LeaderOptions {
+    fn default() -> LeaderOptions {
+        LeaderOptions {
+            settings: Settings::default(),
+            policy: None,
+            sessions_max: 64,
+            runtime: OsRuntime::new(),
+        }
+    }
+}
+
+/// Ships a store's log to those that connect. Dropping it ends all sessions. A replica's log can be shipped on in the same way:
+/// then nobody's acknowledgement counts here.
+#[derive(Clone)]
+pub struct Leader(Arc<Running>);
+
+struct Running {
+    shared: Arc<Shared>,
+    notifier: Mutex<Option<Box<dyn Thread>>>,
+}
+
+/// What the sessions share.
+pub(super) struct Shared {
+    shipping: Shipping,
+    options: LeaderOptions,
+    table: Mutex<Option<Table>>,
+    state: Mutex<State>,
+    /// What the notifier sleeps on when it must end.
+    stop: Arc<Inbox<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: BTreeMap<u64, Arc<Session>>,
+    /// Who follows under which name, by session.
+    names: BTreeMap<Name, u64>,
+    last: u64,
+    is_closed: bool,
+    /// What was told last: when the newest durable record was seen first.
+    newest: (Lsn, u64),
+}
+
+impl Leader {
+    /// Ships this store's log from now on, to whoever is handed to it as a [`Host`].
+    ///
+    /// # Errors
+    /// What the system says of a thread that is not to be had.
+    pub fn serve(shipping: &Shipping, options: LeaderOptions) -> io::Result<Leader> {
+        let begins = History::from(&shipping.wal().timeline().history).begins();
+        let table = options.policy.clone().map(|policy| Table::new(policy).of_epoch(begins));
+        let runtime = Arc::clone(&options.runtime);
+        let shared = Arc::new(Shared {
+            shipping: shipping.clone(),
+            table: Mutex::new(table),
+            state: Mutex::default(),
+            stop: Inbox::new(&runtime),
+            options,
+        });
+        let notified = Arc::clone(&shared);
+        let notifier = runtime.spawn("seawall-ship", Box::new(move || notified.notify()))?;
+        Ok(Leader(Arc::new(Running { shared, notifier: Mutex::new(Some(notifier)) })))
+    }
+
+    /// Another policy from now on. What was acknowledged stays so.
+    pub fn set_policy(&self, policy: Option<Policy>) {
+        self.0.shared.set_policy(policy);
+    }
+
+    /// How far each level is acknowledged; none without a policy.
+    pub fn reached(&self) -> Option<Reached> {
+        self.0.shared.table.lock().as_ref().map(Table::reached)
+    }
+
+    /// How far those are that follow, and those that did.
+    pub fn followers(&self) -> Vec<FollowerStatus> {
+        self.0.shared.followers()
+    }
+
+    /// A replica will not come back under this name, and counts no more.
+    pub fn forget(&self, name: &str) {
+        let reached = self.0.shared.table.lock().as_mut().map(|table| table.forget(name));
+        self.0.shared.acknowledge(reached);
+    }
+
+    /// Ends all sessions. The store stays as it is.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Running {
+    fn close(&self) {
+        let sessions = {
+            let mut state = self.shared.state.lock();
+            state.is_closed = true;
+            std::mem::take(&mut state.sessions)
+        };
+        self.shared.stop.close();
+        for session in sessions.into_values() {
+            session.close();
+        }
+        let notifier = self.notifier.lock().take();
+        if let Some(notifier) = notifier {
+            notifier.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    pub(super) fn shipping(&self) -> &Shipping {
+        &self.shipping
+    }
+
+    pub(super) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.options.runtime
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        self.options.settings
+    }
+
+    pub(super) fn own(&self) -> Own {
+        let timeline = self.shipping.wal().timeline();
+        let history = History::from(&timeline.history);
+        Own { store_id: self.shipping.store_id(), history, promised: timeline.promised }
+    }
+
+    /// How far the store is; and about when its newest record was committed: when it was first seen here.
+    pub(super) fn progress(&self) -> Progress {
+        let now_us = self.options.runtime.wall_clock_us();
+        let durable = self.shipping.wal().durable_lsn();
+        let mut state = self.state.lock();
+        if durable > state.newest.0 {
+            state.newest = (durable, now_us);
+        }
+        Progress { visible: self.shipping.visible(), durable, time_us: state.newest.1, now_us }
+    }
+
+    /// The store moves: every session is told, until it is over.
+    fn notify(&self) {
+        let mut seen = Lsn::ZERO;
+        while !self.stop.is_closed() {
+            match self.shipping.wait_visible(seen.plus(1), IDLE) {
+                Ok(_) => {}
+                // Fenced, or failed: nothing moves any more, and sessions are told by others.
+                Err(_) => {
+                    self.stop.take(Some(self.options.runtime.now() + IDLE));
+                }
+            }
+            let visible = self.shipping.visible();
+            if visible > seen {
+                seen = visible;
+                self.tell_all(|session| session.moved());
+            }
+        }
+    }
+
+    fn tell_all(&self, tell: impl Fn(&Session)) {
+        let sessions: Vec<Arc<Session>> = self.state.lock().sessions.values().cloned().collect();
+        sessions.iter().for_each(|session| tell(session));
+    }
+
+    /// A session takes this name. One that has it is over: who connects anew knows better than a connection that may be dead.
+    pub(super) fn take_name(&self, session: u64, name: &Name) {
+        let old = {
+            let mut state = self.state.lock();
+            let old = state.names.insert(name.clone(), session).filter(|old| *old != session);
+            old.and_then(|old| state.sessions.get(&old).cloned())
+        };
+        if let Some(old) = old {
+            old.close();
+        }
+    }
+
+    pub(super) fn ended(&self, session: u64) {
+        let name = {
+            let mut state = self.state.lock();
+            state.sessions.remove(&session);
+            let name = state.names.iter().find(|(_, by)| **by == session).map(|(name, _)| name.clone());
+            name.inspect(|name| {
+                state.names.remove(name);
+            })
+        };
+        if let Some(name) = name {
+            let reached = self.table.lock().as_mut().map(|table| table.leave(name.as_str()));
+            self.acknowledge(reached);
+        }
+    }
+
+    pub(super) fn acked(&self, name: &Name, marks: Reached) {
+        let reached = self.table.lock().as_mut().map(|table| table.update(name.as_str(), marks));
+        self.acknowledge(reached);
+    }
+
+    fn set_policy(&self, policy: Option<Policy>) {
+        let begins = self.own().history.begins();
+        let reached = {
+            let mut table = self.table.lock();
+            match (&mut *table, policy) {
+                (Some(table), Some(policy)) => Some(table.set_policy(policy)),
+                (found, policy) => {
+                    *found = policy.map(|policy| Table::new(policy).of_epoch(begins));
+                    None
+                }
+            }
+        };
+        self.acknowledge(reached);
+    }
+
+    fn acknowledge(&self, reached: Option<Reached>) {
+        let Some(reached) = reached else { return };
+        let levels = [Ack::Received, Ack::Durable, Ack::Applied].into_iter().zip(Level::ALL);
+        for (ack, level) in levels {
+            if reached.of(level) > Lsn::ZERO {
+                self.shipping.acked(ack, reached.of(level));
+            }
+        }
+    }
+
+    /// R4.
+    pub(super) fn fence(&self, epoch: u64) {
+        // What it says against it is that there is nothing to fence, or that the disk has failed: then it writes nothing either.
+        let _ = self.shipping.fence(epoch);
+        self.tell_all(|session| session.fenced(epoch));
+    }
+
+    fn followers(&self) -> Vec<FollowerStatus> {
+        let table = self.table.lock();
+        let sessions: Vec<Arc<Session>> = self.state.lock().sessions.values().cloned().collect();
+        let connected = sessions.iter().filter_map(|session| session.named());
+        let mut found: BTreeMap<String, FollowerStatus> = BTreeMap::new();
+        for (name, marks) in connected {
+            let part = table.as_ref().map_or(crate::ack::Part::Async, |table| table.part(name.as_str()));
+            let name = name.to_string();
+            found.insert(name.clone(), FollowerStatus { name, is_connected: true, marks, part });
+        }
+        for standing in table.iter().flat_map(Table::standings) {
+            found.entry(standing.name.to_owned()).or_insert_with(|| FollowerStatus {
+                name: standing.name.to_owned(),
+                is_connected: false,
+                marks: standing.marks,
+                part: table.as_ref().map_or(crate::ack::Part::Async, |table| table.part(standing.name)),
+            });
+        }
+        found.into_values().collect()
+    }
+}
+
+impl Host for Leader {
+    fn connected(&self, names: Option<Vec<String>>, wire: Arc<dyn Wire>) -> Option<Arc<dyn Ear>> {
+        let shared = &self.0.shared;
+        let session = {
+            let mut state = shared.state.lock();
+            if state.is_closed || state.sessions.len() >= shared.options.sessions_max {
+                None
+            } else {
+                state.last += 1;
+                let session = Session::new(state.last, shared, names, wire);
+                state.sessions.insert(state.last, Arc::clone(&session));
+                Some(session)
+            }
+        }?;
+        match session.start(shared) {
+            Ok(()) => Some(session.ear()),
+            Err(_) => {
+                shared.ended(session.id());
+                None
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        status(&self.0.shared.shipping, self.0.shared.table.lock().as_ref(), self.followers(), String::new())
+    }
+
+    fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>> {
+        super::image::source(&self.0.shared.shipping, about)
+    }
+}
+
+/// A store's, with what is known of those around it.
+pub(super) fn status(
+    shipping: &Shipping,
+    table: Option<&Table>,
+    followers: Vec<FollowerStatus>,
+    state: String,
+) -> Status {
+    let wal = shipping.wal();
+    let timeline = wal.timeline();
+    Status {
+        store_id: shipping.store_id(),
+        is_replica: shipping.is_replica(),
+        epoch: timeline.epoch,
+        promised: timeline.promised,
+        tail: wal.tail(),
+        durable: wal.durable_lsn(),
+        applied: shipping.applied(),
+        visible: shipping.visible(),
+        policy: table.map(|table| table.policy().to_string()),
+        followers,
+        state,
+    }
+}
+
+impl std::fmt::Debug for Leader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leader").field("followers", &self.followers()).finish_non_exhaustive()
+    }
+}
+
+/// A message that came, or what else happens to a session.
+pub(super) enum Event {
+    Message(Message),
+    Lost,
+    Moved,
+    Fenced(u64),
+    Opened(Opened),
+    Pieces(Vec<crate::message::Piece>),
+    Ended,
+    Close,
+}

@@ -1,0 +1,137 @@
+//! One session's thread for what blocks: opening the log at a place, and reading it on.
+
+use super::super::inbox::Inbox;
+use super::{Event, Shared};
+use crate::message::{Name, Piece};
+use crate::ship::primary::Opened;
+use crate::timeline::Tail;
+use bytes::Bytes;
+use seawall_wal::{Error, Lsn, Shipped, Shipper};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a read waits for something to become durable.
+const READ: Duration = Duration::from_millis(200);
+/// Pieces that one read hands over.
+const PIECES_MAX: usize = 8;
+
+pub(super) enum Job {
+    Open { slot: Option<Name>, tail: Tail },
+    Read { from: Lsn, bytes_max: usize },
+    Advance { durable: Lsn },
+}
+
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    jobs: Arc<Inbox<Job>>,
+    inbox: Arc<Inbox<Event>>,
+    shipper: Option<Shipper>,
+    slot: Option<Name>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        jobs: &Arc<Inbox<Job>>,
+        inbox: &Arc<Inbox<Event>>,
+    ) -> Reader {
+        Reader {
+            shared: Arc::clone(shared),
+            jobs: Arc::clone(jobs),
+            inbox: Arc::clone(inbox),
+            shipper: None,
+            slot: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        while let Some(job) = self.jobs.take(None) {
+            match job {
+                Job::Open { slot, tail } => {
+                    let opened = self.open(slot, tail);
+                    self.inbox.post(Event::Opened(opened));
+                }
+                Job::Read { from, bytes_max } => self.read(from, bytes_max),
+                Job::Advance { durable } => self.advance(durable),
+            }
+        }
+    }
+
+    fn open(&mut self, slot: Option<Name>, tail: Tail) -> Opened {
+        let wal = self.shared.shipping().wal();
+        if let Some(slot) = &slot
+            && !super::super::slots::is_there(self.shared.shipping(), slot)
+        {
+            return Opened::SlotMissing;
+        }
+        self.slot = slot;
+        let shipper = match wal.ship(tail.place) {
+            Ok(shipper) => shipper,
+            Err(Error::Reclaimed { first, .. }) => return Opened::Gone { first },
+            // It ends behind this log's end.
+            Err(Error::BadInput(_)) => return Opened::Differs { fork: wal.tail().whole_end },
+            Err(_) => return Opened::Failed,
+        };
+        // A log that has nothing yet has no frame to compare.
+        if tail.checksum != 0 {
+            match wal.checksum_before(tail.place) {
+                Ok(Some(checksum)) if checksum != tail.checksum => {
+                    return Opened::Differs { fork: self.shared.own().history.begins().min(tail.whole_end) };
+                }
+                // What it chains to is gone, and what comes next is here: its own log holds the chain against it.
+                Ok(_) => {}
+                Err(_) => return Opened::Failed,
+            }
+        }
+        self.shipper = Some(shipper);
+        Opened::Ready
+    }
+
+    fn read(&mut self, from: Lsn, bytes_max: usize) {
+        let Some(shipper) = &mut self.shipper else { return };
+        let mut pieces = Vec::new();
+        let mut left = bytes_max;
+        let mut after = from;
+        loop {
+            // The first is waited for.
+            let found = match pieces.is_empty() {
+                true => shipper.next_timeout(left, READ),
+                false => shipper.next_piece(left).map(|piece| piece.map_or(Shipped::TimedOut, Shipped::Piece)),
+            };
+            match found {
+                Ok(Shipped::Piece(piece)) => {
+                    let (at, bytes) = (piece.at, Bytes::from(piece.bytes));
+                    left = left.saturating_sub(bytes.len());
+                    let piece = Piece::plain(after, at, bytes);
+                    after = piece.end();
+                    pieces.push(piece);
+                }
+                Ok(Shipped::TimedOut) => break,
+                Ok(Shipped::Ended) | Err(_) => {
+                    if pieces.is_empty() {
+                        self.inbox.post(Event::Ended);
+                        return;
+                    }
+                    break;
+                }
+            }
+            if left == 0 || pieces.len() >= PIECES_MAX || self.jobs.is_closed() {
+                break;
+            }
+        }
+        self.inbox.post(Event::Pieces(pieces));
+    }
+
+    fn advance(&mut self, durable: Lsn) {
+        if let Some(slot) = &self.slot {
+            super::super::slots::advance(self.shared.shipping(), slot, durable);
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // Nothing must leave a session waiting for an answer.
+        self.inbox.post(Event::Ended);
+    }
+}
