@@ -106,11 +106,12 @@ fn who_waits_when_the_fence_comes_is_in_doubt_and_stays_so() {
 fn a_fence_that_cannot_be_kept_holds_while_the_store_is_open() {
     let disk = SimDisk::new(1);
     let db = store(&disk, None);
-    for op in [Op::Write, Op::Sync] {
+    for op in [Op::Write, Op::WriteDurable, Op::Sync] {
         disk.fail(Fault::eio(op).path_contains("anchor").forever());
     }
     assert!(db.shipping().fence(3).is_err());
-    assert!(is_fenced(db.keyspace("new")));
+    let refused = db.keyspace("new").map(drop);
+    assert!(is_fenced(refused), "it refuses for that reason");
     disk.clear_faults();
     assert!(matches!(db.shipping().fence(0), Err(Error::BadInput(_))));
 }

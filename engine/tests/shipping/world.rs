@@ -7,22 +7,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub const SEGMENT: u64 = 128 << 10;
+pub(crate) const SEGMENT: u64 = 128 << 10;
 const GEOMETRY: Geometry = Geometry { segment_bytes: SEGMENT };
 
-pub type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+pub(crate) type Contents = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
 
-pub fn builder(disk: &Arc<SimDisk>) -> DbBuilder {
+pub(crate) fn builder(disk: &Arc<SimDisk>) -> DbBuilder {
     let builder = Db::builder("/store").disk(Arc::clone(disk) as _).segment_bytes(SEGMENT);
     builder.background(false).probe(false).ack_timeout(Duration::from_millis(1))
 }
 
-pub fn open_replica(disk: &Arc<SimDisk>) -> Result<Db> {
+pub(crate) fn open_replica(disk: &Arc<SimDisk>) -> Result<Db> {
     builder(disk).replica(true).open()
 }
 
 /// A replica of a store that nothing is folded in meanwhile: its data file, and a log that holds nothing yet.
-pub fn new_replica(primary: &Db, disk: &Arc<SimDisk>, seed: u64) -> Arc<SimDisk> {
+pub(crate) fn new_replica(primary: &Db, disk: &Arc<SimDisk>, seed: u64) -> Arc<SimDisk> {
     let copy = SimDisk::new(seed);
     let timeline = primary.shipping().wal().timeline();
     let start = ReplicaStart {
@@ -39,7 +39,7 @@ pub fn new_replica(primary: &Db, disk: &Arc<SimDisk>, seed: u64) -> Arc<SimDisk>
 }
 
 /// Ships up to so many pieces; what is durable on the replica then.
-pub fn ship_some(primary: &Db, replica: &Db, pieces: usize, piece_bytes: usize) -> seawall_wal::Result<Lsn> {
+pub(crate) fn ship_some(primary: &Db, replica: &Db, pieces: usize, piece_bytes: usize) -> seawall_wal::Result<Lsn> {
     let (from, to) = (primary.shipping(), replica.shipping());
     let tail = to.wal().tail();
     let mut place = tail.place;
@@ -56,13 +56,13 @@ pub fn ship_some(primary: &Db, replica: &Db, pieces: usize, piece_bytes: usize) 
 }
 
 /// Ships and applies all that is durable.
-pub fn ship(primary: &Db, replica: &Db) -> Result<Lsn> {
+pub(crate) fn ship(primary: &Db, replica: &Db) -> Result<Lsn> {
     ship_some(primary, replica, usize::MAX, 1 << 20)?;
     replica.shipping().apply()
 }
 
 /// And shows what the primary shows.
-pub fn follow(primary: &Db, replica: &Db) {
+pub(crate) fn follow(primary: &Db, replica: &Db) {
     ship(primary, replica).unwrap();
     replica.shipping().set_visible_limit(primary.shipping().visible());
 }
@@ -72,7 +72,7 @@ fn row(n: u64) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// What the first `n` commits come to.
-pub fn model(n: u64) -> Contents {
+pub(crate) fn model(n: u64) -> Contents {
     let mut all = Contents::new();
     if n > 0 {
         all.insert("rows".into(), BTreeMap::new());
@@ -97,7 +97,7 @@ pub fn model(n: u64) -> Contents {
 }
 
 /// Makes the `n`th commit.
-pub fn commit(db: &Db, n: u64) -> Result<Lsn> {
+pub(crate) fn commit(db: &Db, n: u64) -> Result<Lsn> {
     let mut tx = db.begin();
     let rows = match db.open_keyspace("rows")? {
         Some(rows) => rows,
@@ -121,7 +121,7 @@ pub fn commit(db: &Db, n: u64) -> Result<Lsn> {
     tx.commit()
 }
 
-pub fn contents(db: &Db) -> Contents {
+pub(crate) fn contents(db: &Db) -> Contents {
     let names = db.keyspace_names().unwrap();
     let of = |name: &String| {
         let ks = db.open_keyspace(name).unwrap().unwrap();
@@ -132,7 +132,7 @@ pub fn contents(db: &Db) -> Contents {
 }
 
 /// How many commits a store shows; it must show nothing else.
-pub fn shown(db: &Db, what: &str) -> u64 {
+pub(crate) fn shown(db: &Db, what: &str) -> u64 {
     let found = contents(db);
     let n = found.get("rows").and_then(|rows| rows.get(&b"n"[..]));
     let n = n.map_or(0, |n| std::str::from_utf8(n).unwrap().parse().unwrap());
