@@ -73,6 +73,7 @@ pub struct Closed {
 
 /// What one slot says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, when a log is opened")]
 pub enum Slot {
     /// A whole anchor.
     Valid(Anchor),

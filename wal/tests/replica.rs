@@ -107,6 +107,11 @@ fn ship(primary: &Wal, replica: &Wal, rng: &mut Rng, acked: &mut Lsn) -> Result<
     Ok(())
 }
 
+fn ship_all(primary: &Wal, replica: &Wal, rng: &mut Rng) {
+    let mut acked = Lsn::ZERO;
+    ship(primary, replica, rng, &mut acked).unwrap();
+}
+
 fn bytes_of(disk: &Arc<SimDisk>, number: u64, upto: u64) -> Vec<u8> {
     let path = std::path::Path::new(DIR).join(segment::file_name(number));
     let file = disk.open(&path, Open::Read).unwrap();
@@ -148,7 +153,7 @@ fn a_replica_is_its_primary_byte_for_byte() {
         let mut replica = open_replica(&replica_disk);
         for _ in 0..4 {
             write(&primary, &mut rng, 8);
-            ship(&primary, &replica, &mut rng, &mut Lsn::ZERO).unwrap();
+            ship_all(&primary, &replica, &mut rng);
             check_same((&disk, &primary), (&replica_disk, &replica));
             assert_eq!(records(&replica).len(), records(&primary).len());
             if rng.chance(1, 2) {
@@ -164,7 +169,7 @@ fn a_replica_is_its_primary_byte_for_byte() {
         // A cascade: from the replica on.
         let third_disk = new_replica(&replica, seed + 200);
         let third = open_replica(&third_disk);
-        ship(&replica, &third, &mut rng, &mut Lsn::ZERO).unwrap();
+        ship_all(&replica, &third, &mut rng);
         check_same((&replica_disk, &replica), (&third_disk, &third));
     }
 }
@@ -177,7 +182,7 @@ fn a_follower_of_a_replica_shows_what_is_durable_there() {
     let replica = open_replica(&replica_disk);
     let mut follower = replica.follow(Lsn::ZERO).unwrap();
     write(&primary, &mut Rng::new(1), 10);
-    ship(&primary, &replica, &mut Rng::new(2), &mut Lsn::ZERO).unwrap();
+    ship_all(&primary, &replica, &mut Rng::new(2));
     for (lsn, payload) in records(&primary) {
         let record = follower.next().unwrap().unwrap();
         assert_eq!((record.lsn, record.payload.to_vec()), (lsn, payload));
@@ -248,7 +253,7 @@ fn damage_below_its_own_mark_is_no_torn_tail() {
     let replica_disk = new_replica(&primary, 6);
     let replica = open_replica(&replica_disk);
     write(&primary, &mut Rng::new(1), 3);
-    ship(&primary, &replica, &mut Rng::new(2), &mut Lsn::ZERO).unwrap();
+    ship_all(&primary, &replica, &mut Rng::new(2));
     let (lsn, _) = records(&replica).last().cloned().unwrap();
     replica.close().unwrap();
     let path = std::path::Path::new(DIR).join(segment::file_name(GEOMETRY.number(lsn)));
@@ -294,6 +299,7 @@ fn only_what_goes_on_is_taken() {
     let third = open_replica(&new_replica(&primary, 10));
     assert!(matches!(third.accept(&foreign), Err(Error::BadInput(_))));
     // And it is opened as what it is.
+    drop(shipper);
     replica.close().unwrap();
     assert!(matches!(options(&replica_disk).open(DIR), Err(Error::Replica)));
     primary.close().unwrap();
@@ -322,7 +328,7 @@ fn promotion_and_rewinding_survive_a_crash_at_every_call() {
         write(&primary, &mut rng, 8);
         let replica_disk = new_replica(&primary, seed + 50);
         let replica = open_replica(&replica_disk);
-        ship(&primary, &replica, &mut rng, &mut Lsn::ZERO).unwrap();
+        ship_all(&primary, &replica, &mut rng);
         // Of a record that is cut over frames, only the beginning has come.
         primary.commit(vec![3; 150_000]).unwrap();
         let mut shipper = primary.ship(replica.tail().place).unwrap();
@@ -416,7 +422,7 @@ fn rewind_through_crashes(
         let there = records(&replica);
         assert!(longer.starts_with(&there) && there.len() < longer.len(), "call {call}");
         assert!(records(promoted.1).starts_with(&there), "call {call}");
-        ship(promoted.1, &replica, rng, &mut Lsn::ZERO).unwrap();
+        ship_all(promoted.1, &replica, rng);
         assert_eq!(records(&replica), records(promoted.1), "call {call}");
         if done {
             return;
@@ -437,20 +443,17 @@ fn a_full_disk_holds_a_replica_up() {
     let mut shipper = primary.ship(replica.tail().place).unwrap();
     let mut was_full = false;
     while let Some(piece) = shipper.next_piece(PIECE).unwrap() {
-        loop {
-            match replica.accept(&piece).and_then(|_| replica.sync_replica()) {
-                Ok(_) => break,
-                Err(Error::NoSpace) => {
-                    was_full = true;
-                    replica_disk.set_capacity(u64::MAX);
-                    replica.sync_replica().unwrap();
-                    break;
-                }
-                Err(error) => panic!("{error}"),
+        match replica.accept(&piece).and_then(|_| replica.sync_replica()) {
+            Ok(_) => {}
+            Err(Error::NoSpace) => {
+                was_full = true;
+                replica_disk.set_capacity(u64::MAX);
+                replica.sync_replica().unwrap();
             }
+            Err(error) => panic!("{error}"),
         }
     }
     assert!(was_full);
-    ship(&primary, &replica, &mut rng, &mut Lsn::ZERO).unwrap();
+    ship_all(&primary, &replica, &mut rng);
     assert_eq!(records(&replica), records(&primary));
 }

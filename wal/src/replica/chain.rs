@@ -86,6 +86,12 @@ impl Chain {
         if rest.is_empty() || !rest.len().is_multiple_of(BLOCK_BYTES) {
             return Err(bad(at, "its length is not that of blocks"));
         }
+        let is_header_again = self.segment.is_some_and(|live| {
+            self.geometry.start(live.number) == at && self.place == self.geometry.first_frame(live.number)
+        });
+        if at < self.place && !is_header_again {
+            return Err(bad(at, "it is here already"));
+        }
         if self.geometry.offset(at) == 0 {
             let (block, behind) = rest.split_at_checked(BLOCK_BYTES).unwrap_or((rest, &[]));
             items.push(chain.take_header(at, block)?);
