@@ -160,7 +160,7 @@ impl Shipping {
             core.tell(Event::Fenced { epoch });
         }
         if timeline.promised < epoch {
-            core.wal.promise(epoch, timeline.history.turns())?;
+            core.wal.promise(epoch, &timeline.history)?;
         }
         Ok(())
     }

@@ -220,8 +220,16 @@ impl World {
         self.is_calm = true;
         for _ in 0..40 {
             (0..self.nodes.len()).for_each(|id| self.bring_back(id));
-            if self.highest().is_none() {
-                self.promote();
+            match self.highest() {
+                None => self.promote(),
+                // Whom nobody follows nobody tells: a person does.
+                Some(highest) => {
+                    let epoch = self.nodes[highest].history.epoch();
+                    self.primaries()
+                        .into_iter()
+                        .filter(|&id| id != highest)
+                        .for_each(|id| self.fence(id, epoch));
+                }
             }
             for _ in 0..400 {
                 match self.rng.below(10) {
