@@ -266,6 +266,7 @@ fn from_log(error: &seawall_wal::Error) -> Error {
         }
         Log::TooLarge { what, len, max } => Error::TooLarge { what, len: *len, max: *max },
         Log::BadInput(what) => Error::BadInput(what.clone()),
+        Log::Fenced { epoch } => Error::Fenced { epoch: *epoch },
         Log::ReadOnly => Error::ReadOnly,
         Log::Closed => Error::Closed,
         other => Error::BadInput(format!("the log reports: {other}")),

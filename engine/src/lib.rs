@@ -26,6 +26,7 @@ mod memory;
 mod number;
 mod options;
 mod read;
+#[cfg(not(seawall_shuttle))]
 mod shipping;
 #[cfg(all(test, seawall_shuttle))]
 mod shuttle_tests;
@@ -60,6 +61,7 @@ pub use read::value::ValueReader;
 pub use read::view::{Readable, Snapshot};
 pub use record::{Compression, KeyspaceOptions};
 pub use seawall_wal::{Durability, Lsn, Recovery, Retainer, Runtime, Slice};
+#[cfg(not(seawall_shuttle))]
 pub use shipping::Shipping;
 pub use stats::{Checkpoint, Event, EventListener, Progress, Stats, VerifyReport};
 pub use xid::{XID_PART_BYTES_MAX, Xid};

@@ -46,6 +46,8 @@ pub struct Record {
     pub group: u64,
     /// When it was placed, in µs since 1970.
     pub time_us: u64,
+    /// Where the frame begins that holds its first byte: see [`RecordRef::frame`].
+    pub frame: Lsn,
     /// Its bytes.
     pub payload: Slice,
 }
@@ -412,6 +414,7 @@ impl WalReader {
             kind: record.kind,
             group: record.group,
             time_us: record.time_us,
+            frame: record.frame,
             payload: Slice::from(record.payload.to_vec()),
         }))
     }

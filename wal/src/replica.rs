@@ -266,6 +266,7 @@ impl Inner {
             *volatile = false;
         }
         let is_again = sink.live_number() == number;
+        self.forget_headers_behind(ends_before, number)?;
         let file = match sink.live.lock().as_ref().filter(|_| is_again) {
             Some(live) => Arc::clone(&live.file),
             None => self.spares.file_for(number)?,
@@ -303,6 +304,38 @@ impl Inner {
         *sink.live.lock() = Some(live);
         sink.signals.poke(&*self.runtime);
         Ok(())
+    }
+
+    /// A header that another takes the place of goes, with its file, before that is written: the newest header says which
+    /// segments count.
+    fn forget_headers_behind(&self, ends_before: Option<Lsn>, number: u64) -> Result<()> {
+        let Some(end) = ends_before else { return Ok(()) };
+        let sink = &self.committer.sink;
+        let gone: Vec<u64> = {
+            let segments = sink.segments.lock();
+            let is_instead = |other: &u64| *other != number && self.geometry.first_frame(*other) > end;
+            segments.keys().copied().filter(is_instead).collect()
+        };
+        for other in &gone {
+            let path = segment_path(&self.dir, *other);
+            self.disk.remove(&path).map_err(|source| Error::Io {
+                op: "remove",
+                path,
+                offset: None,
+                source,
+            })?;
+            sink.segments.lock().remove(other);
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        *sink.live.lock() = None;
+        self.disk.sync_dir(&self.dir).map_err(|source| Error::Io {
+            op: "sync directory",
+            path: self.dir.clone(),
+            offset: None,
+            source,
+        })
     }
 
     /// Writes frames; durably, and beside them in the anchor how far the last sync came, if they stand `alone`.

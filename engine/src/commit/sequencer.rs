@@ -69,6 +69,8 @@ pub(crate) struct State {
     /// The newest place of a commit that made or dropped a keyspace, since the store was opened.
     pub(crate) catalogue_changed: Lsn,
     pub(crate) prepared: Table,
+    /// Where the last freeze was, and where redo of what comes behind it begins.
+    frozen: (Lsn, Lsn),
     /// Of a replica: what is applied, and how far it may be shown.
     followed: Option<Followed>,
     refusal: Option<Refusal>,
@@ -146,6 +148,7 @@ impl Sequencer {
             floor: Lsn::ZERO,
             catalogue_changed: Lsn::ZERO,
             prepared: Table::default(),
+            frozen: (Lsn::ZERO, Lsn::ZERO),
             followed: None,
             refusal: None,
             is_beyond_resuming: false,
@@ -312,14 +315,15 @@ impl Sequencer {
             if let Some(refusal) = state.refusal.as_ref().filter(|refusal| refusal.is_lasting()) {
                 return Err(refusal.error());
             }
-            let end = match &mut state.followed {
+            let (end, replay) = match &state.followed {
                 Some(followed) => followed.applied(),
                 None => {
                     let end = self.log.barrier()?;
                     state.pending.push_back(Arc::new(Pending::freeze(end)));
-                    end
+                    (end, end)
                 }
             };
+            state.frozen = (end, replay);
             #[cfg(seawall_shuttle)]
             if errs(Misorder::SwapUnlocked) {
                 drop(state);
@@ -339,6 +343,12 @@ impl Sequencer {
         };
         self.advance();
         Ok(end)
+    }
+
+    /// Where redo begins of what comes behind the last freeze, which was at `end`.
+    pub(crate) fn replay_from(&self, end: Lsn) -> Lsn {
+        let (frozen, replay) = self.state.lock().frozen;
+        if frozen == end { replay } else { end }
     }
 
     /// The tree now holds everything below `folded`. Deltas below stay for validation: see [`prune`](Self::prune).
@@ -598,7 +608,7 @@ mod replica;
 mod tests;
 mod waiting;
 
-pub(crate) use replica::Followed;
+pub(crate) use replica::{Followed, ShippedPlace};
 use waiting::is_in_doubt;
 
 pub(crate) use prepared::Role;

@@ -188,7 +188,7 @@ impl Core {
         }
         let end = self.sequencer.freeze()?;
         // First the log, which also brings commits without a waiter on their way; then visible follows.
-        if !self.options.has(Mutation::FoldUnsynced) && !self.is_replica() {
+        if !self.options.has(Mutation::FoldUnsynced) {
             self.log.sync_to(end)?;
         }
         self.sequencer.advance();
@@ -197,10 +197,12 @@ impl Core {
         }
         let view = self.reads.view();
         let path = self.data_path();
-        let is_covered = view.root.superblock.checkpoint_lsn >= end;
+        let replay = self.sequencer.replay_from(end);
+        let superblock = &view.root.superblock;
+        let is_covered = superblock.checkpoint_lsn.max(superblock.applied_lsn) >= end;
         let has_deltas = view.frozen.iter().any(|delta| delta.end() <= end);
         if is_covered && !has_deltas {
-            self.release_log(end)?;
+            self.release_log(replay)?;
             return Ok(Checkpoint { lsn: end, path, bytes: 0 });
         }
         let before = self.store.stats().fold_bytes;
@@ -209,7 +211,10 @@ impl Core {
         if self.options.has(Mutation::ReleaseEarly) {
             self.log.release_before(end)?;
         }
-        let replay = if self.options.has(Mutation::ReplayLate) { self.log.barrier()? } else { end };
+        let (replay, applied) = match self.options.has(Mutation::ReplayLate) {
+            true => (self.log.barrier()?, self.log.barrier()?),
+            false => (replay, end),
+        };
         let mut turns = self.fold.pace.turns();
         let versions =
             view.frozen.iter().filter(|delta| delta.end() <= end).map(|delta| delta.versions()).sum();
@@ -221,7 +226,7 @@ impl Core {
         let folded =
             fold_below(&self.reads, end, self.options.on_stage.clone(), &mut on_change, |superblock| {
                 superblock.checkpoint_lsn = replay;
-                superblock.applied_lsn = replay;
+                superblock.applied_lsn = applied;
                 superblock.next_keyspace = next_keyspace;
                 superblock.visible_time_us = superblock.visible_time_us.max(now_us);
             });
@@ -231,7 +236,7 @@ impl Core {
         drop(view);
         self.sequencer.folded(end, self.memory.retained_max());
         self.share_memory(self.reads.memory());
-        self.release_log(end)?;
+        self.release_log(replay)?;
         let bytes = self.store.stats().fold_bytes.saturating_sub(before);
         // Writers that press on need as much again for the next one.
         self.store.release_space(if is_pressed { bytes } else { 0 })?;

@@ -96,6 +96,11 @@ impl Core {
         if let Some(cause) = self.sequencer.failure().filter(|_| !self.sequencer.lacks_room()) {
             return Err(Error::Poisoned(cause));
         }
+        if self.is_replica() {
+            // Its log takes up again what is shipped, when there is room.
+            self.fold.request(&*self.runtime);
+            return Ok(());
+        }
         let resumed = self.log.resume();
         if self.sequencer.lacks_room() && self.log_is_sound() {
             self.fold.has_told_failure.store(false, Ordering::Release);

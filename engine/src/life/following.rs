@@ -14,6 +14,7 @@
 //! and reopening finds it as one; before, it is the replica that it was. What comes after it in memory can be repeated.
 
 use crate::commit::gate::Ack;
+use crate::commit::sequencer::ShippedPlace;
 use crate::db::Core;
 use crate::life::open::{InDoubt, Redone, Replay};
 use crate::stats::Event;
@@ -44,6 +45,7 @@ impl Following {
     }
 }
 
+#[cfg(not(seawall_shuttle))]
 impl Core {
     /// Applies what is durable and not applied yet. The position up to which everything is.
     pub(crate) fn apply_durable(&self) -> Result<Lsn> {
@@ -97,10 +99,11 @@ impl Core {
             log: &self.log,
             applied: Lsn::ZERO,
         };
+        let place = ShippedPlace { lsn: record.lsn, end: record.end, frame: record.frame };
         let redone = Redone { lsn: record.lsn, kind: record.kind, payload: &record.payload };
         match replay.decode(redone, in_doubt)? {
-            Some(set) => self.sequencer.apply_shipped(&set, record.lsn, record.end),
-            None => self.sequencer.pass_over(record.end),
+            Some(set) => self.sequencer.apply_shipped(&set, place),
+            None => self.sequencer.pass_over(place),
         }
         Ok(())
     }

@@ -184,6 +184,7 @@ impl Opener<'_> {
             .disk(Arc::clone(&self.options.disk))
             .runtime(Arc::clone(&self.options.runtime))
             .read_only(self.options.read_only)
+            .replica(self.options.replica)
             .background(self.options.background)
             .create(of.is_none());
         log = log.probe(self.options.probe);
@@ -299,9 +300,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     };
     let replayed = replaying.run(replay)?;
     let end = replayed.end;
-    if !replayed.is_hidden() {
-        reads.set_visible(end);
-    }
+    reads.set_visible(if replayed.is_hidden() { replay.max(applied) } else { end });
     if !options.read_only {
         // Better refused now than at the first checkpoint.
         reads.check_compressions(end)?;
@@ -315,7 +314,11 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         Arc::clone(&catalogue),
     );
     sequencer.err_by(options.mutation);
-    replayed.hide(&sequencer, &options, replay);
+    replayed.hide(&sequencer, &options, replay.max(applied));
+    #[cfg(not(seawall_shuttle))]
+    if let Some(epoch) = fenced_by(&files.wal).filter(|_| !options.read_only && !options.replica) {
+        sequencer.fence(epoch);
+    }
     if options.has(Mutation::ReuseEarly) {
         files.store.reuse_early();
     }
@@ -379,12 +382,21 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
 /// What names the streamed values of each prepared transaction, by its xid's key.
 pub(crate) type InDoubt = BTreeMap<Vec<u8>, Vec<Slice>>;
 
+/// The epoch that was promised to another store, if one was: nothing is written in the log's own then.
+#[cfg(not(seawall_shuttle))]
+fn fenced_by(wal: &Wal) -> Option<u64> {
+    let timeline = wal.timeline();
+    (timeline.promised > timeline.epoch).then_some(timeline.promised)
+}
+
 /// What redo has come to.
 struct Replayed {
     /// Everything below is there.
     end: Lsn,
     /// Where records end, if they are not to be shown yet; the last one alone if they will be shown together.
     ends: VecDeque<Lsn>,
+    /// The last record's frame.
+    frame: Lsn,
     in_doubt: InDoubt,
 }
 
@@ -396,7 +408,7 @@ impl Replayed {
     /// Sees to it that what is not to be shown yet is shown when it may be.
     fn hide(&self, sequencer: &Sequencer, options: &Options, from: Lsn) {
         if options.replica {
-            sequencer.follow(Followed::new(self.ends.clone(), self.end));
+            sequencer.follow(Followed::new(self.ends.clone(), self.end, self.frame));
         } else if let Some(last) = self.ends.back() {
             sequencer.recovered(from, *last, self.end, options.ack);
         }
@@ -480,7 +492,7 @@ impl Replay<'_> {
         } else {
             self.log.barrier()?
         };
-        Ok(Replayed { end: end.max(from), ends, in_doubt })
+        Ok(Replayed { end: end.max(from).max(self.applied), ends, frame, in_doubt })
     }
 
     /// Whether what is redone is not to be shown yet.

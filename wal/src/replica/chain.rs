@@ -31,6 +31,17 @@ pub(crate) struct Chain {
     pub(crate) unit: Option<Unit>,
     /// Whether a frame was met that begins with a record, in this log.
     pub(crate) has_begun: bool,
+    /// How the log ended before the newest segment's header, as long as that has no frame: its primary may give it another
+    /// header yet, or pass it over.
+    pub(crate) before: Option<Before>,
+}
+
+/// Where a log ends without its newest header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    pub(crate) segment: Option<Segment>,
+    pub(crate) place: Lsn,
+    pub(crate) checksum: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,12 +73,11 @@ pub(crate) enum Item {
 
 impl Chain {
     pub(crate) fn tail(&self) -> Tail {
-        Tail {
-            epoch: self.segment.map_or(0, |segment| segment.epoch),
-            place: self.place,
-            whole_end: self.whole_end,
-            checksum: self.checksum,
-        }
+        let (place, checksum) =
+            self.before.map_or((self.place, self.checksum), |before| (before.place, before.checksum));
+        // Of the newest header, if it begins an epoch: that begins at this place.
+        let epoch = self.segment.map_or(0, |segment| segment.epoch);
+        Tail { epoch, place, whole_end: self.whole_end, checksum }
     }
 
     /// Where replay may begin: behind the last whole unit.
@@ -86,9 +96,8 @@ impl Chain {
         if rest.is_empty() || !rest.len().is_multiple_of(BLOCK_BYTES) {
             return Err(bad(at, "its length is not that of blocks"));
         }
-        let is_header_again = self.segment.is_some_and(|live| {
-            self.geometry.start(live.number) == at && self.place == self.geometry.first_frame(live.number)
-        });
+        let is_header_again = self.geometry.offset(at) == 0
+            && self.before.is_some_and(|before| at >= before.place.min(self.place));
         if at < self.place && !is_header_again {
             return Err(bad(at, "it is here already"));
         }
@@ -131,46 +140,53 @@ impl Chain {
         if before.is_some_and(|before| before.cut.is_some()) {
             return Err(bad(at, "the primary's log was cut there: it takes a new image"));
         }
-        match self.segment {
-            None if at != self.place => return Err(bad(at, "the log begins in another segment")),
-            None => {}
-            // The segment that is written to, which has no frame: its primary gave it a new header.
-            Some(live) if live.number == number && self.place == self.geometry.first_frame(number) => {}
-            Some(live) => {
-                let goes_on = before.is_some_and(|before| {
-                    let is_known = before.checksum == self.checksum || before.checksum == CHECKSUM_UNKNOWN;
-                    before.number == live.number
-                        && before.salt == live.salt
-                        && before.end == self.place
-                        && is_known
-                });
-                // A new epoch's first segment may end the one before it in front of a unit that had no end.
-                if !goes_on && !self.ends_at_unit(before) {
-                    return Err(Error::Diverged { at });
-                }
-                if number <= live.number || header.epoch < live.epoch {
-                    return Err(Error::Diverged { at });
-                }
-                if !goes_on {
-                    self.unit = None;
-                }
-            }
+        let end = self.before.unwrap_or(Before {
+            segment: self.segment,
+            place: self.place,
+            checksum: self.checksum,
+        });
+        // Behind the newest header, or instead of it.
+        let unit = self.unit;
+        let is_behind = self.goes_on(self.segment, self.place, self.checksum, &header);
+        let is_instead = self.before.is_some_and(|b| self.goes_on(b.segment, b.place, b.checksum, &header));
+        // A new epoch's first segment may end the one before it in front of a unit that had no end. If that began in an
+        // earlier segment than the last, those between would have to go: rewinding does that.
+        let is_cut = unit.is_some_and(|unit| {
+            self.segment.is_some_and(|live| live.number == unit.segment.number)
+                && self.goes_on(Some(unit.segment), unit.place, unit.checksum, &header)
+        });
+        if !(is_behind || is_instead || is_cut) {
+            return Err(if self.segment.is_some() {
+                Error::Diverged { at }
+            } else {
+                bad(at, "the log begins in another segment")
+            });
         }
+        if is_cut && !is_behind {
+            self.unit = None;
+        }
+        self.before = Some(if is_behind {
+            Before { segment: self.segment, place: self.place, checksum: self.checksum }
+        } else if let Some(unit) = unit.filter(|_| is_cut) {
+            Before { segment: Some(unit.segment), place: unit.place, checksum: unit.checksum }
+        } else {
+            end
+        });
         self.segment = Some(Segment { number, salt: header.salt, epoch: header.epoch });
         (self.checksum, self.last) = (checksum, None);
         self.place = self.geometry.first_frame(number);
         Ok(Item::Header(header, checksum, block.to_vec()))
     }
 
-    /// Whether a header goes on in front of the unit that has begun here.
-    fn ends_at_unit(&self, before: Option<segment::Predecessor>) -> bool {
-        let (Some(unit), Some(before)) = (self.unit, before) else { return false };
-        // In an earlier segment than the last, the ones between would have to go: rewinding does that.
-        self.segment.is_some_and(|live| live.number == unit.segment.number)
-            && before.number == unit.segment.number
-            && before.salt == unit.segment.salt
-            && before.end == unit.place
-            && (before.checksum == unit.checksum || before.checksum == CHECKSUM_UNKNOWN)
+    /// Whether a segment's header goes on where a log ends.
+    fn goes_on(&self, segment: Option<Segment>, place: Lsn, checksum: u32, header: &segment::Header) -> bool {
+        let Some(last) = segment else { return self.geometry.start(header.number) == place };
+        header.number > last.number
+            && header.epoch >= last.epoch
+            && header.predecessor.is_some_and(|before| {
+                let is_known = before.checksum == checksum || before.checksum == CHECKSUM_UNKNOWN;
+                before.number == last.number && before.salt == last.salt && before.end == place && is_known
+            })
     }
 
     /// Returns the bytes of the frame that stands at `at`.
@@ -218,6 +234,7 @@ impl Chain {
                 .max(self.time_us);
         }
         (self.checksum, self.last) = (header.checksum, Some(at));
+        self.before = None;
         self.place = at.plus(len as u64);
         Ok(len)
     }
@@ -231,6 +248,16 @@ impl Chain {
     /// Where a log ends that was found on the disk.
     pub(crate) fn of(found: &Found) -> Chain {
         let last = found.path.last();
+        // A header says itself what it goes on behind.
+        let before = last.filter(|last| found.geometry.first_frame(last.number) == found.end);
+        let before = before.map(|last| match found.last_predecessor {
+            Some(before) => Before {
+                segment: Some(Segment { number: before.number, salt: before.salt, epoch: 0 }),
+                place: before.end,
+                checksum: before.checksum,
+            },
+            None => Before { segment: None, place: found.geometry.start(last.number), checksum: 0 },
+        });
         Chain {
             store_id: found.anchor.store_id,
             geometry: found.geometry,
@@ -246,6 +273,7 @@ impl Chain {
             time_us: found.time_us,
             unit: None,
             has_begun: found.report.records > 0,
+            before,
         }
     }
 }

@@ -20,24 +20,35 @@ use seawall_wal::Lsn;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Where a shipped record stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShippedPlace {
+    pub(crate) lsn: Lsn,
+    pub(crate) end: Lsn,
+    /// The frame that it begins in.
+    pub(crate) frame: Lsn,
+}
+
 /// What a replica has applied, and may show.
 #[derive(Debug, Default)]
 pub(crate) struct Followed {
     /// Ends of the records that are applied and not visible.
     ends: VecDeque<Lsn>,
     applied: Lsn,
+    /// The frame that the last applied record begins in: redo begins at frames.
+    frame: Lsn,
     limit: Lsn,
 }
 
 impl Followed {
-    /// What recovery has applied: records that end here, the last at `applied`.
-    pub(crate) fn new(ends: VecDeque<Lsn>, applied: Lsn) -> Followed {
-        Followed { ends, applied, limit: Lsn::ZERO }
+    /// What recovery has applied: records that end here, the last at `applied`, in that frame.
+    pub(crate) fn new(ends: VecDeque<Lsn>, applied: Lsn, frame: Lsn) -> Followed {
+        Followed { ends, applied, frame, limit: Lsn::ZERO }
     }
 
-    /// Everything below is in deltas, or in the tree.
-    pub(super) fn applied(&self) -> Lsn {
-        self.applied
+    /// Everything below is in deltas, or in the tree; and where redo of what is behind begins.
+    pub(super) fn applied(&self) -> (Lsn, Lsn) {
+        (self.applied, self.frame)
     }
 
     /// The end of the first record that is applied and not visible.
@@ -45,9 +56,9 @@ impl Followed {
         self.ends.front().copied()
     }
 
-    fn note(&mut self, end: Lsn) {
-        self.ends.push_back(end);
-        self.applied = end;
+    fn note(&mut self, place: ShippedPlace) {
+        self.ends.push_back(place.end);
+        (self.applied, self.frame) = (place.end, place.frame);
     }
 
     /// The end of the last record that may be shown and is not yet.
@@ -65,7 +76,8 @@ impl Sequencer {
     }
 
     /// Applies what the other store has committed, in its place. Nothing if this is not a replica.
-    pub(crate) fn apply_shipped(&self, set: &WriteSet, lsn: Lsn, end: Lsn) {
+    pub(crate) fn apply_shipped(&self, set: &WriteSet, place: ShippedPlace) {
+        let lsn = place.lsn;
         {
             let mut state = self.state.lock();
             if state.followed.is_none() {
@@ -77,16 +89,16 @@ impl Sequencer {
                 state.catalogue_changed = lsn;
             }
             if let Some(followed) = &mut state.followed {
-                followed.note(end);
+                followed.note(place);
             }
         }
         self.reveal();
     }
 
     /// A record that changes nothing ends here.
-    pub(crate) fn pass_over(&self, end: Lsn) {
+    pub(crate) fn pass_over(&self, place: ShippedPlace) {
         if let Some(followed) = &mut self.state.lock().followed {
-            followed.note(end);
+            followed.note(place);
         }
         self.reveal();
     }
@@ -113,7 +125,7 @@ impl Sequencer {
 
     /// Everything below is applied; none if this is no replica.
     pub(crate) fn followed_to(&self) -> Option<Lsn> {
-        self.state.lock().followed.as_ref().map(Followed::applied)
+        self.state.lock().followed.as_ref().map(|followed| followed.applied)
     }
 
     /// The order is this store's own from `end` on. What is applied, up to a record's end, is shown when replicas have come
