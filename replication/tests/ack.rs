@@ -140,7 +140,7 @@ fn what_is_reached_is_what_counting_says() {
         let mut rng = Rng::new(seed);
         let policy = policy(texts[rng.below(texts.len() as u64) as usize]);
         let mut table = Table::new(policy.clone());
-        let mut rows = BTreeMap::new();
+        let mut rows: BTreeMap<String, (bool, Lsn)> = BTreeMap::new();
         let mut highest = Lsn::ZERO;
         for _ in 0..60 {
             let name = ["a", "b", "c", "d", "e"][rng.below(5) as usize].to_owned();

@@ -21,9 +21,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const STORE: [u8; 16] = [5; 16];
 pub(crate) const NAMES: [&str; 3] = ["a", "b", "c"];
-/// Commits wait for so many replicas, of two.
-pub(crate) const ACKS: usize = 1;
-
 pub(crate) fn name(node: usize) -> Name {
     Name::new(NAMES[node]).unwrap()
 }
@@ -49,6 +46,8 @@ pub(crate) struct Link {
 
 pub(crate) struct World {
     pub(crate) rng: Rng,
+    /// Commits wait for so many replicas, of two.
+    pub(crate) acks: usize,
     pub(crate) now: u64,
     pub(crate) nodes: Vec<Node>,
     pub(crate) links: BTreeMap<u64, Link>,
@@ -67,6 +66,7 @@ impl World {
     pub(crate) fn new(seed: u64, wrong: Option<Wrong>) -> World {
         let mut world = World {
             rng: Rng::new(seed),
+            acks: 1 + (seed % 2) as usize,
             now: 0,
             nodes: Vec::new(),
             links: BTreeMap::new(),
@@ -205,7 +205,9 @@ impl World {
             }
             let of = |other: &&Node| matches!(&other.role, Role::Primary(p) if p.epoch() == epoch);
             let Some(primary) = self.nodes.iter().find(of) else { continue };
-            if primary.log.len() < node.log.len() || primary.log[..node.log.len()] != node.log[..] {
+            // A primary that crashed within a record begins it anew: until this one hears of that, it has the old beginning.
+            let whole = node.log.iter().rposition(|frame| frame.whole).map_or(0, |last| last + 1);
+            if primary.log.get(..whole) != Some(&node.log[..whole]) {
                 let (ours, theirs) = (node.log.len(), primary.log.len());
                 self.fail(format!(
                     "{id} has {ours} frames that are no prefix of the {theirs} of epoch {epoch}"
@@ -220,8 +222,16 @@ impl World {
         self.is_calm = true;
         for _ in 0..40 {
             (0..self.nodes.len()).for_each(|id| self.bring_back(id));
-            if self.highest().is_none() {
-                self.promote();
+            match self.highest() {
+                None => self.promote(),
+                // Whom nobody follows nobody tells: a person does.
+                Some(highest) => {
+                    let epoch = self.nodes[highest].history.epoch();
+                    self.primaries()
+                        .into_iter()
+                        .filter(|&id| id != highest)
+                        .for_each(|id| self.fence(id, epoch));
+                }
             }
             for _ in 0..400 {
                 match self.rng.below(10) {

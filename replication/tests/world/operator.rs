@@ -1,7 +1,7 @@
 //! Crashes, and who acts on them.
 
 use super::node::Role;
-use super::{ACKS, NAMES, World, Wrong};
+use super::{NAMES, World, Wrong};
 use seawall_replication::decide::{Candidate, MostAdvanced, PromotionPolicy};
 use seawall_replication::message::Message;
 use seawall_replication::ship::replica::{Input, State};
@@ -83,10 +83,15 @@ impl World {
     pub(crate) fn promote(&mut self) {
         let highest = self.highest();
         let is_replica = |id: &usize| matches!(self.nodes[*id].role, Role::Replica(_));
-        let heard: Vec<usize> = (0..self.nodes.len()).filter(is_replica).collect();
-        let policy = MostAdvanced::of_quorum(ACKS, NAMES.len() - 1);
+        let mut heard: Vec<usize> = (0..self.nodes.len()).filter(is_replica).collect();
+        let policy = MostAdvanced::of_quorum(self.acks, NAMES.len() - 1);
         if heard.len() < policy.heard_min || self.rng.chance(1, 2) && !self.is_calm {
             return;
+        }
+        // As few as it takes, now and then: the others learn of it from who is promoted.
+        while heard.len() > policy.heard_min && self.rng.chance(1, 2) {
+            let at = self.rng.below(heard.len() as u64) as usize;
+            heard.remove(at);
         }
         let epoch =
             1 + self.nodes.iter().map(|node| node.promised.max(node.history.epoch())).max().unwrap_or(0);

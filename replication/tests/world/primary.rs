@@ -1,7 +1,7 @@
 //! Nodes that write.
 
 use super::node::{Frame, Job, Role, SEGMENT};
-use super::{ACKS, Link, STORE, World, Wrong};
+use super::{Link, STORE, World, Wrong};
 use seawall_replication::ack::{Level, Member, Policy, Reached, Table};
 use seawall_replication::invariants;
 use seawall_replication::message::Message;
@@ -33,10 +33,11 @@ impl PrimaryNode {
 impl World {
     pub(crate) fn become_primary(&mut self, id: usize) {
         let counts_old = self.wrong == Some(Wrong::CountOldEpoch);
+        let acks = self.acks;
         let node = &mut self.nodes[id];
         let own = Own { store_id: STORE, history: node.history.clone(), promised: node.promised };
         let start = node.history.begins();
-        let policy = Policy::any(ACKS, vec![Member::Any]).unwrap();
+        let policy = Policy::any(acks, vec![Member::Any]).unwrap();
         let mut table = Table::new(policy);
         if !counts_old {
             table = table.of_epoch(start);
