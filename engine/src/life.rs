@@ -5,5 +5,7 @@ pub(crate) mod close;
 mod compressions;
 pub(crate) mod open;
 pub(crate) mod pace;
+pub(crate) mod rewindable;
+pub(crate) mod slots;
 pub(crate) mod throttle;
 pub(crate) mod verify;

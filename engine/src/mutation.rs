@@ -20,6 +20,8 @@ pub enum Group {
     Compression,
     /// Blocks read where they lie in a mapping of the file.
     Mapping,
+    /// What is kept for others who follow the log: `tests/slots.rs` and `tests/rewind.rs` notice them.
+    Shipping,
 }
 
 /// Who must notice a mistake.
@@ -35,6 +37,10 @@ pub enum Noticed {
 /// Torture compares contents. What shows in the order of concurrent transactions alone takes a check of that order.
 const ORDER: Noticed =
     Noticed::Elsewhere("only an order of concurrent transactions shows it: tests/history.rs");
+
+/// Torture's stores are followed by nobody.
+const FOLLOWED: Noticed =
+    Noticed::Elsewhere("only a store that is followed shows it: tests/slots.rs, tests/rewind.rs");
 
 macro_rules! mutations {
     ($($(#[doc = $what:literal])+ $variant:ident, $name:literal, $group:ident, $noticed:expr;)+) => {
@@ -144,6 +150,10 @@ mutations! {
     UnpackUnverified, "unpack-unverified", Compression, Noticed::Torture(3_000);
     /// Extents are used again while a reader has a part of them, mapped.
     ReuseMapped, "reuse-mapped", Mapping, Noticed::Torture(3_000);
+    /// Slots are listed, and keep nothing of the log.
+    IgnoreSlots, "ignore-slots", Shipping, FOLLOWED;
+    /// A checkpoint replaces the older superblock although a rewind may need it.
+    OverwriteOlder, "overwrite-older", Shipping, FOLLOWED;
 }
 
 impl Mutation {

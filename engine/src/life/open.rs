@@ -4,6 +4,7 @@
 //! DIR/data      superblocks, trees        (the store is there once this name is)
 //! DIR/data.new  the same, while the store is being created
 //! DIR/log/      anchor and segments
+//! DIR/slots     who else the log is kept for, if anybody
 //! ```
 //!
 //! *Creating*: directories; the log, first segment and then anchor, durable; both superblocks into `data.new`, synced;
@@ -22,7 +23,9 @@ use crate::commit::sequencer::Sequencer;
 use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
-use crate::life::checkpoint::FoldState;
+use crate::life::checkpoint::{FoldState, Folding};
+use crate::life::slots::file::SlotsFile;
+use crate::life::slots::{self, Slots};
 use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;
@@ -53,6 +56,25 @@ pub(crate) struct Files {
     pub(crate) store: Arc<TreeStore>,
     pub(crate) root: Arc<Root>,
     pub(crate) log: Arc<dyn CommitLog>,
+    pub(crate) slots: Slots,
+}
+
+impl Files {
+    /// Slots are pinned before anything else can happen to the log.
+    fn new(
+        options: &Options,
+        (store, root): (Arc<TreeStore>, Arc<Root>),
+        log: LocalLog,
+        slots: Option<SlotsFile>,
+    ) -> Files {
+        let log: Arc<dyn CommitLog> = Arc::new(log);
+        let Superblock { store_id, segment_bytes, .. } = root.superblock;
+        let kept = Slots::new(options, &log, store_id, segment_bytes);
+        if let Some(slots) = slots {
+            kept.load(slots);
+        }
+        Files { store, root, log, slots: kept }
+    }
 }
 
 pub(crate) fn open(options: Options) -> Result<Db> {
@@ -146,8 +168,12 @@ impl Opener<'_> {
                 wal.first_lsn()
             )));
         }
-        let log = Arc::new(LocalLog::new(wal, log_dir, replay, read_only)?);
-        Ok(Files { store, root, log })
+        let slots = slots::read(self.options, superblock.store_id)?;
+        // While it is followed, a store can go back to its older superblock, for which that one's log is kept.
+        let is_followed = slots.as_ref().is_some_and(SlotsFile::is_any_alive);
+        let from = if is_followed { store.replay_positions().1.max(wal.first_lsn()) } else { replay };
+        let log = LocalLog::new(wal, log_dir, from, read_only)?;
+        Ok(Files::new(self.options, (store, root), log, slots))
     }
 
     /// For a store that is there, its superblock says what the log must be and where replay begins. For one that is
@@ -212,16 +238,16 @@ impl Opener<'_> {
             crashsafe::rename(&**disk, &new_path, &path)
                 .map_err(|source| Error::io("rename", &new_path, None, source))?;
             TreeStore::create(Arc::clone(&file), &path, &first)?;
-            let (store, root) = self.open_tree(file, &path)?;
-            let log = Arc::new(LocalLog::new(wal, self.path(LOG_NAME), start, false)?);
-            return Ok(Files { store, root, log });
+            let tree = self.open_tree(file, &path)?;
+            let log = LocalLog::new(wal, self.path(LOG_NAME), start, false)?;
+            return Ok(Files::new(self.options, tree, log, None));
         }
         TreeStore::create(Arc::clone(&file), &new_path, &first)?;
         crashsafe::rename(&**disk, &new_path, &path)
             .map_err(|source| Error::io("rename", &new_path, None, source))?;
-        let (store, root) = self.open_tree(file, &path)?;
-        let log = Arc::new(LocalLog::new(wal, self.path(LOG_NAME), start, false)?);
-        Ok(Files { store, root, log })
+        let tree = self.open_tree(file, &path)?;
+        let log = LocalLog::new(wal, self.path(LOG_NAME), start, false)?;
+        Ok(Files::new(self.options, tree, log, None))
     }
 
     /// `data.new`, locked: of several that create the same store, one goes on.
@@ -273,6 +299,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         reads: &reads,
         catalogue: &catalogue,
         log: &log,
+        slots: &files.slots,
         applied,
     };
     let end = replaying.run(replay)?;
@@ -315,6 +342,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         store: files.store,
         catalogue,
         memory,
+        slots: files.slots,
         counters: Counters::default(),
         is_closed: AtomicBool::new(false),
         options,
@@ -347,6 +375,7 @@ struct Replay<'a> {
     reads: &'a Arc<Reads>,
     catalogue: &'a Arc<Catalogue>,
     log: &'a Arc<dyn CommitLog>,
+    slots: &'a Slots,
     /// What is below is in the tree.
     applied: Lsn,
 }
@@ -477,6 +506,7 @@ impl Replay<'_> {
             self.catalogue.note_used(*id);
         }
         self.set_aside(record, &set)?;
+        self.note_outside(record, &set);
         let set = self.follow_branch(record, set, in_doubt)?;
         if record.lsn >= self.applied || self.options.has(Mutation::RedoApplied) {
             active.gather(&set, record.lsn, gathered);
@@ -506,6 +536,17 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// L4.
+    fn note_outside(&self, record: &RecordRef<'_>, set: &WriteSet) {
+        let in_vote = match set.branch() {
+            Some((_, BranchRow::Prepared(row))) => row.set.large().next().is_some(),
+            _ => false,
+        };
+        if in_vote || set.large().next().is_some() {
+            self.slots.note_outside(Lsn(record.lsn.0.saturating_add(record.payload.len() as u64)));
+        }
+    }
+
     /// Sets aside what the records from there on name.
     fn set_aside_from(&self, from: Lsn) -> Result<()> {
         self.log.replay(from, &mut |record| {
@@ -530,7 +571,9 @@ impl Replay<'_> {
         self.reads.set_visible(end);
         let next_keyspace = self.catalogue.next_id();
         let replay = if self.options.has(Mutation::RedoApplied) { from } else { end };
-        crate::life::checkpoint::fold_below(self.reads, end, None, &mut || {}, |superblock| {
+        let is_followed = self.slots.is_any();
+        let mut how = Folding { on_stage: None, on_change: &mut || {}, repeats: &|_| !is_followed };
+        crate::life::checkpoint::fold_below(self.reads, end, &mut how, |superblock| {
             superblock.checkpoint_lsn = replay;
             superblock.applied_lsn = end;
             superblock.next_keyspace = next_keyspace;
