@@ -7,6 +7,7 @@ use crate::Lsn;
 use crate::bytes::{checksum_around, get, get_u32, get_u64, put};
 use crate::disk::BLOCK_BYTES;
 use crate::segment::FORMAT_VERSION;
+use crate::timeline::{self, History};
 
 /// The anchor's file name.
 pub const FILE_NAME: &str = "anchor";
@@ -15,6 +16,12 @@ pub const FILE_BYTES: usize = 2 * BLOCK_BYTES;
 
 const MAGIC: [u8; 8] = *b"SEAWALAN";
 const CHECKSUM_AT: usize = 12;
+const PROMISED_AT: usize = 144;
+const HISTORY_AT: usize = 152;
+const REWINDING_AT: usize = HISTORY_AT + timeline::HISTORY_BYTES;
+
+/// Incompatible feature, bit 0: the log is a replica's.
+const FEATURE_REPLICA: u64 = 1;
 
 /// The log's own state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +40,16 @@ pub struct Anchor {
     pub epoch: u64,
     /// What was durable when the log was last closed cleanly, or this slot written.
     pub durable: Lsn,
-    /// Reserved: a replica's own durable LSN.
+    /// A replica's own durable LSN: what it judges its tail by.
     pub replica_durable: Lsn,
+    /// Whether the log is a replica's: written with what a primary ships, and judged by its own durable LSN.
+    pub is_replica: bool,
+    /// The highest epoch that was promised: no primary of a lower one is followed, or may go on being one.
+    pub promised: u64,
+    /// Where each epoch began.
+    pub history: History,
+    /// Where the log is being rewound to; zero if it is not.
+    pub rewinding: Lsn,
     /// Whether the log was closed cleanly, and not opened for writing since: then nothing stands behind its end.
     pub clean: bool,
     /// Where its end was then, if it says so: what an opening need not look for.
@@ -58,6 +73,7 @@ pub struct Closed {
 
 /// What one slot says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, for a moment, when a log is opened")]
 pub enum Slot {
     /// A whole anchor.
     Valid(Anchor),
@@ -78,6 +94,7 @@ impl Anchor {
         let mut block = [0; BLOCK_BYTES];
         put(&mut block, 0, &MAGIC);
         put(&mut block, 8, &FORMAT_VERSION.to_le_bytes());
+        put(&mut block, 24, &u64::from(self.is_replica).to_le_bytes());
         put(&mut block, 32, &self.store_id);
         put(&mut block, 48, &self.sequence.to_le_bytes());
         put(&mut block, 56, &self.segment_bytes.to_le_bytes());
@@ -96,6 +113,9 @@ impl Anchor {
             put(&mut block, 128, &closed.whole_end.0.to_le_bytes());
             put(&mut block, 136, &closed.time_us.to_le_bytes());
         }
+        put(&mut block, PROMISED_AT, &self.promised.to_le_bytes());
+        put(&mut block, HISTORY_AT, &self.history.encode());
+        put(&mut block, REWINDING_AT, &self.rewinding.0.to_le_bytes());
         let checksum = checksum_around(&block, CHECKSUM_AT);
         put(&mut block, CHECKSUM_AT, &checksum.to_le_bytes());
         block
@@ -109,10 +129,15 @@ impl Anchor {
         }
         let flags = get_u32(block, 104);
         let version = get_u32(block, 8);
-        let unknown_features = get_u64(block, 24) != 0 || get_u32(block, 64) != BLOCK_BYTES as u32;
+        let features = get_u64(block, 24);
+        let unknown_features = features & !FEATURE_REPLICA != 0 || get_u32(block, 64) != BLOCK_BYTES as u32;
         if version != FORMAT_VERSION || unknown_features {
             return Slot::Newer(version.max(FORMAT_VERSION + u32::from(unknown_features)));
         }
+        // What does not parse was not written by anybody, whatever its checksum is.
+        let Some(history) = History::decode(block.get(HISTORY_AT..).unwrap_or_default()) else {
+            return Slot::None;
+        };
         Slot::Valid(Anchor {
             store_id: get(block, 32),
             sequence: get_u64(block, 48),
@@ -122,6 +147,10 @@ impl Anchor {
             epoch: get_u64(block, 80),
             durable: Lsn(get_u64(block, 88)),
             replica_durable: Lsn(get_u64(block, 96)),
+            is_replica: features & FEATURE_REPLICA != 0,
+            promised: get_u64(block, PROMISED_AT),
+            history,
+            rewinding: Lsn(get_u64(block, REWINDING_AT)),
             clean: flags & 1 == 1,
             closed: (flags & 3 == 3).then(|| Closed {
                 end: Lsn(get_u64(block, 112)),
@@ -161,7 +190,7 @@ impl Anchor {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -175,6 +204,10 @@ mod tests {
             epoch: 4,
             durable: Lsn(77),
             replica_durable: Lsn(0),
+            is_replica: false,
+            promised: 0,
+            history: History::default(),
+            rewinding: Lsn::ZERO,
             clean: true,
             closed: Some(Closed {
                 end: Lsn(81_920),
@@ -204,6 +237,24 @@ mod tests {
         assert_eq!(Anchor::choose(&torn), passed_over);
         torn[BLOCK_BYTES + 40] ^= 1;
         assert_eq!(Anchor::choose(&torn), Slot::None);
+    }
+
+    #[test]
+    fn a_replicas_state_survives() {
+        let mut history = History::default();
+        history.push(crate::Turn { epoch: 3, start: Lsn(4096) }).unwrap();
+        history.push(crate::Turn { epoch: 4, start: Lsn(8192) }).unwrap();
+        let replica = Anchor {
+            is_replica: true,
+            promised: 9,
+            replica_durable: Lsn(70),
+            history,
+            rewinding: Lsn(4096),
+            clean: false,
+            closed: None,
+            ..sample(2)
+        };
+        assert_eq!(Anchor::parse(&replica.encode()), Slot::Valid(replica));
     }
 
     #[test]

@@ -84,6 +84,18 @@ pub enum Error {
     BadInput(String),
     /// The log was opened read-only.
     ReadOnly,
+    /// The log is a replica's: it takes what its primary ships and nothing else, until it is promoted.
+    Replica,
+    /// What was shipped does not go on where this replica's log ends: the two have parted.
+    Diverged {
+        /// Where it was to go on.
+        at: Lsn,
+    },
+    /// A higher epoch was promised: another is, or is about to be, the primary.
+    Fenced {
+        /// The epoch that was promised.
+        epoch: u64,
+    },
     /// The log was closed.
     Closed,
 }
@@ -172,6 +184,16 @@ impl std::fmt::Display for Error {
             }
             Error::BadInput(what) => f.write_str(what),
             Error::ReadOnly => f.write_str("opened read-only: open it for writing first"),
+            Error::Replica => f.write_str(
+                "this log is a replica's: it takes only what its primary ships; promote it, or open it as a replica",
+            ),
+            Error::Diverged { at } => write!(
+                f,
+                "the primary's log does not go on at {at} with what is here: the two have parted; rewind this one"
+            ),
+            Error::Fenced { epoch } => {
+                write!(f, "epoch {epoch} was promised to another primary: nothing is written in an older one")
+            }
             Error::Closed => f.write_str("it was closed: open it again"),
         }
     }

@@ -16,6 +16,7 @@ use crate::Lsn;
 use crate::commit::explored::Misorder;
 use crate::commit::{Batch, Committer, Sink, Word};
 use crate::error::{Error, Result};
+use crate::frame;
 use crate::log::Inner;
 use crate::runtime::Runtime;
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
@@ -68,6 +69,21 @@ impl Followers {
             if let Some(frame) = batch.frame() {
                 recent.push(batch.base, frame);
             }
+        }
+    }
+
+    /// These frames were written as they were shipped, one behind the other.
+    pub(crate) fn keep_frames(&self, at: Lsn, frames: &[u8]) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let (mut at, mut rest) = (at, frames);
+        let mut recent = self.recent.lock();
+        while let Ok(header) = frame::Header::parse(rest) {
+            let Some(frame) = rest.get(..header.padded_bytes()) else { return };
+            recent.push(at, frame);
+            at = at.plus(frame.len() as u64);
+            rest = rest.get(frame.len()..).unwrap_or_default();
         }
     }
 

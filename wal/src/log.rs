@@ -11,6 +11,7 @@ use crate::keeper::Keeper;
 use crate::mutation::Mutation;
 pub use crate::options::{Io, Outcome, Recovery, Repair, WalOptions};
 use crate::record::{self, Kind};
+use crate::replica::{Replica, ReplicaChain};
 use crate::retention::{Pin, Retainer, Retention};
 use crate::runtime::{OsRuntime, Runtime};
 use crate::scan::SegmentUse;
@@ -50,12 +51,12 @@ mod reclaim;
 /// # Ok::<(), seawall_wal::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Wal(Arc<Handle>);
+pub struct Wal(pub(crate) Arc<Handle>);
 
 /// What all clones share; closes the log when the last is dropped.
 #[derive(Debug)]
-struct Handle {
-    inner: Arc<Inner>,
+pub(crate) struct Handle {
+    pub(crate) inner: Arc<Inner>,
     keeper: Option<Keeper>,
 }
 
@@ -71,10 +72,10 @@ pub(crate) struct Inner {
     durability: Durability,
     retention: Arc<Retention>,
     pub(crate) recovery: Recovery,
-    anchor: Mutex<Anchor>,
-    anchor_file: Option<Arc<dyn DiskFile>>,
+    pub(crate) anchor: Mutex<Anchor>,
+    pub(crate) anchor_file: Option<Arc<dyn DiskFile>>,
     /// One writer of the anchor, and one reclaimer, at a time.
-    anchor_latch: Latch,
+    pub(crate) anchor_latch: Latch,
     /// One closer at a time.
     closing: Latch,
     has_closed: AtomicBool,
@@ -82,6 +83,8 @@ pub(crate) struct Inner {
     first: AtomicU64,
     keeper: crate::keeper::Signals,
     pub(crate) mutation: Option<Mutation>,
+    /// Of a replica's log, until it is promoted.
+    pub(crate) replica: Mutex<Option<Replica>>,
 }
 
 impl Wal {
@@ -408,24 +411,36 @@ impl Inner {
         let counters = Counters { slow_write: options.slow_write.clone(), ..Counters::default() };
         let counters = Arc::new(counters);
         let geometry = found.geometry;
-        let last = found.path.last().copied().ok_or(Error::Closed)?;
+        let is_replica = found.anchor.is_replica && !options.read_only;
+        let last = found.path.last().copied();
+        if last.is_none() && !found.anchor.is_replica {
+            return Err(Error::Closed);
+        }
+        let chain = ReplicaChain::of(&found);
         // After salvage a segment of its own comes behind the damage: see `begin`.
         let salvaged = found.report.outcome == Outcome::AcknowledgedLoss;
-        let reuse = found.last_is_unused && last.number == found.highest_begun && !salvaged;
-        let next = found.highest_begun + 1;
+        let ends_newest = last.is_some_and(|last| last.number == found.highest_begun);
+        let reuse = found.last_is_unused && ends_newest && !salvaged && !is_replica;
+        let highest = match (is_replica, last) {
+            // What a replica had begun behind its end comes again.
+            (true, Some(last)) => last.number,
+            (true, None) => found.geometry.number(found.end).saturating_sub(1),
+            _ => found.highest_begun,
+        };
+        let next = highest + 1;
         let spares =
             Arc::new(Spares::new(&disk, dir, geometry, runtime, &counters, next, found.durable_write));
         let mut files = found.files;
-        let mut live_file = files.remove(&last.number);
+        let mut live_file = last.and_then(|last| files.remove(&last.number));
         if !options.read_only {
-            if live_file.is_none() {
+            if let Some(last) = last.filter(|_| live_file.is_none()) {
                 live_file = Some(crate::spares::open_locked(&*disk, dir, last.number)?);
             }
             let mut rest = found.numbers;
             rest.retain(|number| !found.path.iter().any(|segment| segment.number == *number));
-            crate::spares::adopt(&*disk, dir, &spares, &rest, files, geometry, found.highest_begun)?;
+            crate::spares::adopt(&*disk, dir, &spares, &rest, files, geometry, highest)?;
         }
-        let live = live_file.map(|file| Live {
+        let live = last.zip(live_file).map(|(last, file)| Live {
             number: last.number,
             file,
             salt: last.salt,
@@ -442,7 +457,7 @@ impl Inner {
             dir: dir.to_owned(),
             geometry,
             store_id: found.anchor.store_id,
-            epoch: found.anchor.epoch,
+            epoch: AtomicU64::new(found.anchor.epoch),
             disk: disk.clone(),
             queue: Mutex::new(None),
             runtime: runtime.clone(),
@@ -458,7 +473,7 @@ impl Inner {
         };
         // A log that is written again goes on in a segment of its own: what was dropped can never come back.
         let go_on = options.has(Mutation::GoOnBehindTornTail);
-        let base = if reuse || go_on { found.end } else { geometry.start(next) };
+        let base = if reuse || go_on || is_replica { found.end } else { geometry.start(next) };
         let mut committer =
             Committer::new(writer, geometry, runtime, &counters, base, found.whole_end, found.time_us)?;
         committer.forgetful = options.has(Mutation::GoOnAfterFailure);
@@ -466,6 +481,7 @@ impl Inner {
         found.gaps.into_iter().for_each(|gap| committer.cuts.add_gap(gap));
         Ok(Inner {
             mutation: options.mutation,
+            replica: Mutex::new(is_replica.then(|| Replica::new(chain))),
             committer,
             dir: dir.to_owned(),
             disk,
@@ -488,6 +504,11 @@ impl Inner {
 
     /// What a writer does before its first commit: the anchor no longer says that the log was closed cleanly.
     fn begin(&self, options: &WalOptions) -> Result<()> {
+        if self.is_replica() {
+            // It goes on where it ends, with what comes from elsewhere.
+            self.write_anchor(|anchor| (anchor.clean, anchor.closed) = (false, None))?;
+            return self.spares.trim();
+        }
         let salvaged = self.recovery.outcome == Outcome::AcknowledgedLoss;
         // W12: before anything is written, the anchor no longer vouches for an end.
         let trusts = options.has(Mutation::TrustStaleEnd);
@@ -538,8 +559,14 @@ impl Inner {
         &self.keeper
     }
 
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_open_for_writing(&self) -> Result<()> {
         if self.anchor_file.is_some() { Ok(()) } else { Err(Error::ReadOnly) }
+    }
+
+    /// Whether it takes records of its own.
+    fn check_writable(&self) -> Result<()> {
+        self.check_open_for_writing()?;
+        if self.is_replica() { Err(Error::Replica) } else { Ok(()) }
     }
 
     fn make_room(&self, bytes: usize) -> Result<()> {
@@ -575,6 +602,11 @@ impl Inner {
             self.committer.set_ready_end(self.spares.ready_end());
             return Ok(true);
         }
+        if self.is_replica() {
+            let settled = idle && self.settle_replica()?;
+            topped_up?;
+            return Ok(settled);
+        }
         // A full disk keeps no commit that has its room from being written and vouched for.
         let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
         let settled = idle && (self.committer.settle(carried, true)? || self.vouch_for_segment(carried)?);
@@ -609,16 +641,19 @@ impl Inner {
         (begun || half) && self.spares.ready_count() < crate::spares::READY_MAX
     }
 
-    fn write_anchor(&self, change: impl FnOnce(&mut Anchor)) -> Result<()> {
+    pub(crate) fn write_anchor(&self, change: impl FnOnce(&mut Anchor)) -> Result<()> {
         let _one_at_a_time = self.anchor_latch.lock();
         self.write_anchor_locked(change)
     }
 
     /// Durable when it returns: only then is anything reclaimed.
-    fn write_anchor_locked(&self, change: impl FnOnce(&mut Anchor)) -> Result<()> {
+    pub(crate) fn write_anchor_locked(&self, change: impl FnOnce(&mut Anchor)) -> Result<()> {
         let file = self.anchor_file.as_ref().ok_or(Error::ReadOnly)?;
         let mut next = *self.anchor.lock();
         next.durable = next.durable.max(self.committer.durable());
+        if next.is_replica {
+            next.replica_durable = next.replica_durable.max(self.committer.durable());
+        }
         change(&mut next);
         next.sequence += 1;
         let path = self.dir.join(anchor::FILE_NAME);
@@ -654,6 +689,9 @@ impl Inner {
         if self.has_closed.swap(true, Ordering::AcqRel) {
             // Another clone was first.
             return Ok(());
+        }
+        if self.is_replica() {
+            return self.close_replica();
         }
         // Nothing new is taken; what has its place gets as far as it asked for; only then does the anchor say that
         // nothing stands behind the end.

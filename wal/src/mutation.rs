@@ -38,10 +38,17 @@ pub enum Mutation {
     /// The end that a clean close noted is not taken back when the log is written again, and is believed whatever was
     /// written since (W12).
     TrustStaleEnd,
+    /// A replica calls durable what it has received (W14).
+    AcknowledgeReceived,
+    /// A replica judges its tail by what the primary's frames say was durable there.
+    JudgeByPrimary,
 }
 
 impl Mutation {
-    /// All of them.
+    /// Those of a replica's log.
+    pub const REPLICAS: [Mutation; 2] = [Mutation::AcknowledgeReceived, Mutation::JudgeByPrimary];
+
+    /// Those of any log.
     pub const ALL: [Mutation; 16] = [
         Mutation::BelieveAnyTail,
         Mutation::DurableWriteAsBarrier,
@@ -80,11 +87,13 @@ impl Mutation {
             Mutation::FollowPastDurable => "follow-past-durable",
             Mutation::ForgetUnwritten => "forget-unwritten",
             Mutation::TrustStaleEnd => "trust-stale-end",
+            Mutation::AcknowledgeReceived => "acknowledge-received",
+            Mutation::JudgeByPrimary => "judge-by-primary",
         }
     }
 
     /// The mutation of that name.
     pub fn named(name: &str) -> Option<Mutation> {
-        Mutation::ALL.into_iter().find(|mutation| mutation.name() == name)
+        Mutation::ALL.into_iter().chain(Mutation::REPLICAS).find(|mutation| mutation.name() == name)
     }
 }

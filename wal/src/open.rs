@@ -26,6 +26,7 @@ use crate::scan::{FrameReader, SegmentUse};
 use crate::segment::{self, Geometry, Parsed, Predecessor};
 use crate::spares::{lock_file, remove_leftover, write_new};
 use crate::sync::AtomicU32;
+use crate::timeline::History;
 use crate::walk::{Walk, corruption};
 use crate::writer::segment_path;
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub(crate) struct Found {
     /// The end of the last whole record.
     pub(crate) whole_end: Lsn,
     pub(crate) last_checksum: u32,
+    /// The epoch in the last one's header.
+    pub(crate) last_epoch: u64,
     /// Where the last frame before the end stands, if there is one in the last segment and it is known.
     pub(crate) last: Option<Lsn>,
     /// True if no frame at all stands in the last segment: it is given a new header instead of a successor.
@@ -86,6 +89,34 @@ pub(crate) fn open(dir: &Path, options: &WalOptions, runtime: &Arc<dyn Runtime>)
         return opener.recover(runtime, chosen.as_ref());
     }
     if options.read_only { opener.look(runtime) } else { opener.recover(runtime, None) }
+}
+
+impl Found {
+    /// A replica's log into which nothing was shipped yet.
+    fn blank(anchor: &Anchor, geometry: Geometry) -> Found {
+        let end = geometry.start(geometry.number(anchor.first));
+        Found {
+            anchor: *anchor,
+            anchor_file: None,
+            geometry,
+            path: Vec::new(),
+            last_predecessor: None,
+            end,
+            // Nothing: so the anchor promises nothing.
+            whole_end: Lsn::ZERO,
+            last_checksum: 0,
+            last_epoch: 0,
+            last: None,
+            last_is_unused: false,
+            files: BTreeMap::new(),
+            numbers: Vec::new(),
+            highest_begun: 0,
+            time_us: 0,
+            gaps: Vec::new(),
+            durable_write: None,
+            report: Recovery { start: end, end, ..Recovery::default() },
+        }
+    }
 }
 
 /// How often a reader looks again at a log that changes under it.
@@ -167,6 +198,10 @@ impl Opener<'_> {
             epoch: self.options.epoch,
             durable: Lsn::ZERO,
             replica_durable: Lsn::ZERO,
+            is_replica: false,
+            promised: self.options.epoch,
+            history: History::default(),
+            rewinding: Lsn::ZERO,
             clean: false,
             closed: None,
         };
@@ -280,11 +315,16 @@ impl Opener<'_> {
             names = self.list()?;
         }
         let (anchor, mut cached) = self.read_anchor(&*anchor_file, &anchor_path)?;
+        self.check_role(&anchor)?;
         let geometry = Geometry { segment_bytes: anchor.segment_bytes };
         let mut reader = FrameReader::new(self.disk, self.dir, geometry, true)?;
         let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number_of(name)).collect();
         let begun = self.read_headers(&mut reader, &numbers, &anchor)?;
-        let mut found = self.walk(&mut reader, &begun, &numbers, &anchor)?;
+        let is_blank = anchor.is_replica && begun.is_empty() && anchor.replica_durable == Lsn::ZERO;
+        let mut found = match is_blank {
+            true => Found::blank(&anchor, geometry),
+            false => self.walk(&mut reader, &begun, &numbers, &anchor)?,
+        };
         cached |= !reader.all_from_device;
         found.highest_begun = begun.keys().next_back().copied().unwrap_or(0);
         (found.files, found.numbers) = (files, numbers);
@@ -298,6 +338,23 @@ impl Opener<'_> {
         self.settle_durable_write(&mut found, chosen);
         found.report.took = runtime.now().saturating_sub(start);
         Ok(found)
+    }
+
+    /// A replica's log is written by what is shipped, any other by its store.
+    fn check_role(&self, anchor: &Anchor) -> Result<()> {
+        if anchor.rewinding != Lsn::ZERO {
+            let to = anchor.rewinding;
+            return Err(Error::BadInput(format!(
+                "this log was being rewound to {to}: rewind it again, to the end"
+            )));
+        }
+        match (anchor.is_replica, self.options.replica, self.options.read_only) {
+            (true, false, false) => Err(Error::Replica),
+            (false, true, false) => {
+                Err(Error::BadInput("this log is no replica's: it was written by its own store".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn read_anchor(&self, file: &dyn DiskFile, path: &Path) -> Result<(Anchor, bool)> {
@@ -402,6 +459,7 @@ impl Opener<'_> {
         let skipped = path.iter().take_while(|segment| segment.end.is_some_and(|end| end <= start)).count();
         let (before, rest) = path.split_at(skipped);
         if let Some(last) = rest.last()
+            && !anchor.is_replica
             && start > geometry.end(last.number)
         {
             let file = segment_path(self.dir, last.number + 1);
@@ -413,11 +471,13 @@ impl Opener<'_> {
         let walk = Walk {
             dir: self.dir,
             repair: self.options.repair,
-            aligned_start: self.options.start.map(|(replay, _)| replay),
+            // A replica's log may end before its replay position, which an image beside it has brought.
+            aligned_start: self.options.start.map(|(replay, _)| replay).filter(|_| !anchor.is_replica),
             reader,
             geometry,
             // Where the end is noted, that alone is what it is worth.
             clean: anchor.clean && anchor.closed.is_none(),
+            is_replica: anchor.is_replica,
             closed: anchor.closed,
             mutation: self.options.mutation,
             promised: promised(anchor, self.options, begun),
@@ -582,6 +642,11 @@ pub(crate) fn refuse_network(disk: &dyn Disk, dir: &Path, options: &WalOptions) 
 /// The highest LSN that anything but a frame claims to be durable.
 fn promised(anchor: &Anchor, options: &WalOptions, begun: &BTreeMap<u64, Begun>) -> Lsn {
     let known = options.start.map_or(Lsn::ZERO, |(_, known_durable)| known_durable);
+    if anchor.is_replica && !options.has(Mutation::JudgeByPrimary) {
+        // Until the log has come to its first position, what its owner knows came with an image.
+        let is_filled = anchor.replica_durable >= anchor.first;
+        return if is_filled { anchor.replica_durable.max(known) } else { anchor.replica_durable };
+    }
     let headers = begun.values().map(|segment| segment.header.durable).max().unwrap_or_default();
     // What is reclaimed was durable.
     anchor.durable.max(anchor.first).max(known).max(headers)

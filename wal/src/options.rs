@@ -87,6 +87,7 @@ pub struct WalOptions {
     pub(crate) repair: Repair,
     pub(crate) read_only: bool,
     pub(crate) create: bool,
+    pub(crate) replica: bool,
     pub(crate) background: bool,
     pub(crate) allow_network: bool,
     pub(crate) probe: bool,
@@ -110,6 +111,7 @@ impl Default for WalOptions {
             repair: Repair::TornTail,
             read_only: false,
             create: true,
+            replica: false,
             background: true,
             allow_network: false,
             probe: true,
@@ -179,6 +181,15 @@ impl WalOptions {
     #[must_use]
     pub fn create(mut self, yes: bool) -> Self {
         self.create = yes;
+        self
+    }
+
+    /// Opens a replica's log, made by [`create_replica`](crate::create_replica) or [`rewind`](crate::rewind), to write into
+    /// it what its primary ships. Default: false; opening a replica's log for writing without it gives
+    /// [`Error::Replica`].
+    #[must_use]
+    pub fn replica(mut self, yes: bool) -> Self {
+        self.replica = yes;
         self
     }
 

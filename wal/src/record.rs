@@ -35,7 +35,7 @@ impl Kind {
     pub const OUTCOME: Kind = Kind(4);
     /// Reserved in format 1: extents written beside the log, named by length and checksum.
     pub const EXTENTS: Kind = Kind(5);
-    /// Reserved in format 1: an epoch begins.
+    /// An epoch begins: whoever was promoted writes it first.
     pub const EPOCH: Kind = Kind(6);
     /// Reserved in format 1: a coordinator's decision.
     pub const DECISION: Kind = Kind(7);

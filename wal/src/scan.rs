@@ -109,6 +109,16 @@ impl FrameReader {
         segment: &SegmentUse,
         lsn: Lsn,
     ) -> Result<Result<(frame::Header, &[u8]), NoFrame>> {
+        let found = self.whole_frame_at(segment, lsn)?;
+        Ok(found.map(|(header, whole)| (header, header.payload(whole))))
+    }
+
+    /// The frame at `lsn`, verified: its header, and all its bytes, header and padding included.
+    pub(crate) fn whole_frame_at(
+        &mut self,
+        segment: &SegmentUse,
+        lsn: Lsn,
+    ) -> Result<Result<(frame::Header, &[u8]), NoFrame>> {
         let offset = self.geometry.offset(lsn);
         if self.geometry.number(lsn) != segment.number {
             return Ok(Err(NoFrame::End));
@@ -130,7 +140,7 @@ impl FrameReader {
         if !header.verify(whole) {
             return Ok(Err(NoFrame::Torn));
         }
-        Ok(Ok((header, header.payload(whole))))
+        Ok(Ok((header, whole)))
     }
 
     /// The frame at `lsn`, looked for a second time in the file itself: the buffer may hold what stood there before it was

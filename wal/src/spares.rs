@@ -122,6 +122,28 @@ impl Spares {
         if is_next { state.ready.pop_front().map(|(_, file)| file) } else { None }
     }
 
+    /// The file of a segment whose number somebody else has chosen. Numbers before it are passed over.
+    ///
+    /// # Errors
+    /// Like [`ensure`](Spares::ensure); and for a number that was passed.
+    pub(crate) fn file_for(&self, number: u64) -> Result<Arc<dyn DiskFile>> {
+        {
+            let _naming = self.naming.lock();
+            let mut state = self.state.lock();
+            while state.ready.front().is_some_and(|(ready, _)| *ready < number) {
+                let passed = state.ready.pop_front();
+                state.old.extend(passed.map(|(ready, _)| segment::file_name(ready)));
+            }
+            if state.ready.is_empty() {
+                state.next = state.next.max(number);
+            }
+        }
+        self.ensure(self.geometry.end(number))?;
+        self.take(number).ok_or_else(|| {
+            Error::BadInput(format!("segment {number} was shipped behind one of a higher number"))
+        })
+    }
+
     /// Takes back a file that was handed out and holds nothing of the log yet.
     pub(crate) fn put_back(&self, number: u64, file: Arc<dyn DiskFile>) {
         self.state.lock().ready.push_front((number, file));

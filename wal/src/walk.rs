@@ -26,6 +26,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) reader: &'a mut FrameReader,
     pub(crate) geometry: Geometry,
     pub(crate) clean: bool,
+    /// What the frames say is durable was so on the primary: nothing of it counts here.
+    pub(crate) is_replica: bool,
     /// Where the anchor says that the log was closed.
     pub(crate) closed: Option<Closed>,
     pub(crate) mutation: Option<Mutation>,
@@ -115,10 +117,12 @@ impl Walk<'_> {
             self.judge(row.verdict, row.name, path.get(index).unwrap_or(segment).number, end)?;
             let unused = stop.frames == 0 && self.unfinished.is_none() && from == first;
             let mut path = path.get(..=index).unwrap_or(path).to_vec();
-            let mut last_predecessor = None;
+            let (mut last_predecessor, mut last_epoch) = (None, 0);
             if let Some(last) = path.last_mut() {
                 (last.end, last.cut) = (None, None);
-                last_predecessor = begun.get(&last.number).and_then(|begun| begun.header.predecessor);
+                let header = begun.get(&last.number).map(|begun| begun.header);
+                last_predecessor = header.and_then(|header| header.predecessor);
+                last_epoch = header.map_or(0, |header| header.epoch);
             }
             // What was judged ends at the replay position; the frames may end before it.
             let end = before.as_ref().map_or(end, |tail: &Tail| tail.at);
@@ -134,6 +138,7 @@ impl Walk<'_> {
                 whole_end,
                 last_checksum: checksum,
                 last,
+                last_epoch,
                 last_is_unused: unused && facts.beyond == Beyond::Nothing,
                 files: BTreeMap::new(),
                 numbers: Vec::new(),
@@ -200,7 +205,7 @@ impl Walk<'_> {
                     self.whole_end = Some(header.end());
                 }
             }
-            self.promised = self.promised.max(header.durable);
+            self.note_promise(header.durable);
             self.report.bytes += header.padded_bytes() as u64;
             self.report.records += u64::from(header.records);
             previous = Some(header.checksum);
@@ -301,7 +306,7 @@ impl Walk<'_> {
             if found == header.lsn {
                 beyond = Beyond::Frames;
             }
-            self.promised = self.promised.max(header.durable);
+            self.note_promise(header.durable);
             at = found.plus(BLOCK_BYTES as u64);
         }
         // The successor need not have the next number: files that a torn record had begun are passed over.
@@ -313,6 +318,12 @@ impl Walk<'_> {
             }
         }
         Ok(beyond)
+    }
+
+    fn note_promise(&mut self, durable: Lsn) {
+        if !self.is_replica || self.mutation == Some(Mutation::JudgeByPrimary) {
+            self.promised = self.promised.max(durable);
+        }
     }
 
     /// Accepts a verdict, or refuses to open.
@@ -348,7 +359,7 @@ impl Walk<'_> {
 }
 
 /// True if a frame's payload is what its flags say: whole records, or a piece of one.
-fn parses(header: &frame::Header, payload: &[u8]) -> bool {
+pub(crate) fn parses(header: &frame::Header, payload: &[u8]) -> bool {
     match header.flags {
         Flags::NONE => {
             let mut count = 0;

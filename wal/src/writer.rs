@@ -81,7 +81,8 @@ pub(crate) struct Writer {
     pub(crate) dir: PathBuf,
     pub(crate) geometry: Geometry,
     pub(crate) store_id: [u8; 16],
-    pub(crate) epoch: u64,
+    /// The epoch that segments begin in.
+    pub(crate) epoch: AtomicU64,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) spares: Arc<Spares>,
@@ -276,7 +277,7 @@ impl Writer {
             salt,
             predecessor,
             durable,
-            epoch: self.epoch,
+            epoch: self.epoch(),
         };
         let (block, checksum) = header.encode();
         let path = self.path(number);
@@ -314,6 +315,14 @@ impl Writer {
         let last = if has_frames { live.last? } else { Lsn::ZERO };
         let Live { end, checksum, whole_end, .. } = *live;
         Some(Closed { end, last, checksum, whole_end, time_us })
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_epoch(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Release);
     }
 
     /// The number of the segment that is written to.

@@ -231,6 +231,10 @@ fn fixed_headers_have_fixed_bytes() {
         epoch: 4,
         durable: Lsn(196_000),
         replica_durable: Lsn(0),
+        is_replica: false,
+        promised: 0,
+        history: Default::default(),
+        rewinding: Lsn::ZERO,
         clean: true,
         closed: None,
     };
@@ -254,7 +258,7 @@ fn fixed_headers_have_fixed_bytes() {
 fn other_versions_are_refused_by_number() {
     for (file, at, byte, found) in [
         ("anchor", 8, 2, 2),
-        ("anchor", 24, 1, 2),
+        ("anchor", 24, 2, 2),
         ("0000000000000002.log", 8, 9, 9),
         ("0000000000000002.log", 112, 2, 2),
     ] {

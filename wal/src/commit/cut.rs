@@ -106,6 +106,27 @@ impl<S: Sink> Committer<S> {
     }
 }
 
+impl<S: Sink> Committer<S> {
+    /// A replica's log: what was shipped up to `end` is on the device, the next frame stands at `base`.
+    pub(crate) fn shipped(&self, end: Lsn, base: Lsn, time_us: u64) {
+        {
+            let mut state = self.state.lock();
+            debug_assert!(!state.has_pending(), "W15");
+            state.open.place_at(base, self.geometry);
+            state.time_us = state.time_us.max(time_us);
+            self.reserved.fetch_max(end.0, Ordering::SeqCst);
+            self.written.fetch_max(end.0, Ordering::SeqCst);
+            self.durable.fetch_max(end.0, Ordering::SeqCst);
+        }
+        self.announce(&[], false);
+    }
+
+    /// A log that was a replica's goes on with its own records there.
+    pub(crate) fn go_on_at(&self, base: Lsn) {
+        self.state.lock().open.place_at(base, self.geometry);
+    }
+}
+
 impl<S: Sink> Paused<'_, S> {
     /// The log was cut `at` a position, the first record dropped being `dropped`; the next frame stands at `base`.
     pub(crate) fn cut(&self, at: Lsn, dropped: Lsn, base: Lsn) {

@@ -68,6 +68,10 @@ fn anchor(input: &mut Input<'_>, base: u64, is_valid: bool) -> Vec<u8> {
             epoch: 0,
             durable: Lsn(u64::from(durable & 0x7f) * 512),
             replica_durable: Lsn::ZERO,
+            is_replica: false,
+            promised: 0,
+            history: Default::default(),
+            rewinding: Lsn::ZERO,
             clean: durable & 0x80 != 0,
             closed: None,
         };

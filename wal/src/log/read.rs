@@ -51,7 +51,7 @@ impl Wal {
     /// [`Error::ReadOnly`](crate::Error::ReadOnly) for a log that this handle cannot write.
     pub fn follow(&self, from: Lsn) -> Result<WalReader> {
         let inner = &self.0.inner;
-        inner.check_writable()?;
+        inner.check_open_for_writing()?;
         let from = if from == Lsn::ZERO { inner.first() } else { from };
         // From the log's beginning there is nothing else to begin with, wherever that lies.
         if let Some(at) = inner.committer.cuts.gap_around(from).filter(|_| from > inner.first()) {

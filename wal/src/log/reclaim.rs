@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 impl Inner {
     pub(super) fn truncate_before(self: &Arc<Self>, lsn: Lsn) -> Result<u64> {
-        self.check_writable()?;
+        self.check_open_for_writing()?;
         let _one_at_a_time = self.anchor_latch.lock();
         let durable = self.committer.shown_durable();
         let lsn = lsn.min(durable.max(self.first()));

@@ -117,7 +117,13 @@ impl WalReader {
     /// Learns of segments begun since. True if there is one behind the reader's.
     pub(super) fn refresh(&mut self) -> bool {
         let Some(live) = &self.live else { return false };
-        let Some(own) = self.path.get(self.index).copied() else { return false };
+        let Some(own) = self.path.get(self.index).copied() else {
+            // A replica's log that held nothing: its first segment came since.
+            self.path = live.inner.segments();
+            let Some(first) = self.path.first() else { return false };
+            (self.index, self.at) = (0, self.geometry.first_frame(first.number));
+            return self.path.len() > 1;
+        };
         let mut path: Vec<SegmentUse> =
             live.inner.segments().into_iter().filter(|segment| segment.number >= own.number).collect();
         if path.first().is_none_or(|segment| segment.number != own.number) {

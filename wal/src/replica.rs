@@ -1,0 +1,448 @@
+//! A replica's log: the same bytes at the same positions as the primary's, written from what is shipped.
+//!
+//! ```text
+//!              accept()                  sync_replica()
+//! a piece ───► verified, gathered ─────► on the device, and shown ───► (read, followed, shipped on)
+//!                                        the anchor says how far the *last* sync came
+//! ```
+//!
+//! The frames carry the primary's durable LSN, which says nothing of this disk. So a replica judges its own tail by its
+//! own durable LSN, which its anchor carries: each sync writes, beside the frames, how far the one before it came, as a
+//! frame of a primary does; an idle log writes the last one too.
+//!
+//! ```text
+//!  (none) ──create_replica──► replica ──promote──► a log that is written
+//!                               ▲   └─accept, sync_replica
+//!                               └──────rewind────── a log that is closed
+//! ```
+//!
+//! - **W13** A piece is taken only where the log ends, and only if it chains to what is there: the log is a prefix of its
+//!   primary's, byte for byte.
+//! - **W14** Of what was shipped nothing is shown, or called durable, before it is on this device.
+//! - **W15** A replica's log takes no record of its own. It is promoted once the promise of its epoch, and where that
+//!   begins, is on the device; and the epoch's first segment is there before the anchor says that it is no replica's.
+
+use crate::Lsn;
+use crate::anchor::Anchor;
+use crate::buf::AlignedBuf;
+use crate::disk::{BLOCK_BYTES, Completion, Op};
+use crate::error::{Error, Result};
+use crate::log::{Inner, Wal};
+use crate::mutation::Mutation;
+use crate::scan::SegmentUse;
+use crate::ship::Piece;
+use crate::stats::add;
+use crate::timeline::{History, Tail, Timeline};
+use crate::writer::{Live, segment_path};
+pub(crate) use chain::Chain as ReplicaChain;
+use chain::Chain;
+use chain::Item;
+use std::sync::Arc;
+
+mod chain;
+mod create;
+mod promote;
+mod rewind;
+
+pub use create::{ReplicaStart, create_replica};
+pub use rewind::rewind;
+
+/// Bytes that are gathered before they are written without being asked for.
+const GATHERED_BYTES_MAX: usize = 4 << 20;
+
+/// What a replica's log has beside any other.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    /// Where what was taken ends.
+    chain: Chain,
+    /// Verified, and not written yet.
+    gathered: Vec<Item>,
+    gathered_bytes: usize,
+    /// What was written and is not durable: frames, in segments.
+    is_volatile: bool,
+}
+
+impl Replica {
+    pub(crate) fn new(chain: Chain) -> Replica {
+        Replica { chain, gathered: Vec::new(), gathered_bytes: 0, is_volatile: false }
+    }
+}
+
+impl Wal {
+    /// Whether the log is a replica's: it takes what is [shipped](Wal::accept), and no record of its own.
+    pub fn is_replica(&self) -> bool {
+        self.0.inner.is_replica()
+    }
+
+    /// What the log knows of epochs.
+    pub fn timeline(&self) -> Timeline {
+        let inner = &self.0.inner;
+        let anchor = *inner.anchor.lock();
+        Timeline { epoch: anchor.epoch, promised: anchor.promised.max(anchor.epoch), history: anchor.history }
+    }
+
+    /// Where the log ends: a replica's, behind all that was accepted.
+    pub fn tail(&self) -> Tail {
+        self.0.inner.tail()
+    }
+
+    /// Promises to follow no primary of a lower epoch than this, and to be none; and takes over where epochs began.
+    /// Durable when it returns. A lower one than was promised before is none.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if a higher epoch was promised; [`Error::Io`], [`Error::ReadOnly`].
+    pub fn promise(&self, epoch: u64, history: &History) -> Result<()> {
+        let inner = &self.0.inner;
+        let promised = self.timeline().promised;
+        if epoch < promised {
+            return Err(Error::Fenced { epoch: promised });
+        }
+        let anchor = *inner.anchor.lock();
+        let history = if history.epoch() >= anchor.history.epoch() { *history } else { anchor.history };
+        if anchor.promised == epoch && anchor.history == history {
+            return Ok(());
+        }
+        inner.write_anchor(|anchor| (anchor.promised, anchor.history) = (epoch, history))
+    }
+
+    /// Takes a piece of the primary's log, which begins where this one ends. It is verified and kept; see
+    /// [`sync_replica`](Wal::sync_replica). Returns the end of the last whole record taken.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] for a piece of another place, or one that is damaged: nothing of it is taken, and it can be
+    /// asked for again. [`Error::Diverged`] if it does not chain to what is here. [`Error::NoSpace`],
+    /// [`Error::Poisoned`], [`Error::Io`].
+    pub fn accept(&self, piece: &Piece) -> Result<Lsn> {
+        self.0.inner.accept(piece)
+    }
+
+    /// Everything that was accepted is on the device when this returns, and is shown from then on. The end of the last
+    /// whole record.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] before anything of a segment was written: it can be tried again. [`Error::Poisoned`],
+    /// [`Error::Io`].
+    pub fn sync_replica(&self) -> Result<Lsn> {
+        self.0.inner.sync_replica()
+    }
+}
+
+impl Inner {
+    pub(crate) fn is_replica(&self) -> bool {
+        self.replica.lock().is_some()
+    }
+
+    fn tail(&self) -> Tail {
+        if let Some(replica) = &*self.replica.lock() {
+            return replica.chain.tail();
+        }
+        let live = self.committer.sink.live.lock();
+        let epoch = self.committer.sink.epoch();
+        match &*live {
+            Some(live) => Tail { epoch, place: live.end, whole_end: live.whole_end, checksum: live.checksum },
+            None => Tail { epoch, place: Lsn::ZERO, whole_end: self.committer.durable(), checksum: 0 },
+        }
+    }
+
+    fn accept(&self, piece: &Piece) -> Result<Lsn> {
+        self.check_failure()?;
+        let _one_at_a_time = self.anchor_latch.lock();
+        let (received, is_much) = {
+            let mut replica = self.replica.lock();
+            let Some(replica) = replica.as_mut() else { return Err(not_a_replica()) };
+            // W13
+            let (chain, items) = replica.chain.take(piece)?;
+            replica.chain = chain;
+            replica.gathered_bytes += piece.bytes.len();
+            replica.gathered.extend(items);
+            (chain.whole_end, replica.gathered_bytes >= GATHERED_BYTES_MAX)
+        };
+        if is_much {
+            self.write_gathered(false)?;
+        }
+        Ok(received)
+    }
+
+    fn check_failure(&self) -> Result<()> {
+        match self.committer.ended() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn sync_replica(&self) -> Result<Lsn> {
+        self.check_failure()?;
+        let _one_at_a_time = self.anchor_latch.lock();
+        self.sync_replica_locked()
+    }
+
+    fn sync_replica_locked(&self) -> Result<Lsn> {
+        self.write_gathered(true)?;
+        let chain = {
+            let replica = self.replica.lock();
+            let Some(replica) = replica.as_ref() else { return Err(not_a_replica()) };
+            replica.chain
+        };
+        // W14
+        self.committer.shipped(chain.whole_end, chain.replay_place(), chain.time_us);
+        Ok(self.committer.durable())
+    }
+
+    /// Writes what is gathered, durably if asked. What could not be written for want of a segment file stays gathered.
+    fn write_gathered(&self, durable: bool) -> Result<()> {
+        let (mut items, is_volatile) = {
+            let mut replica = self.replica.lock();
+            let Some(replica) = replica.as_mut() else { return Err(not_a_replica()) };
+            replica.gathered_bytes = 0;
+            (std::mem::take(&mut replica.gathered), replica.is_volatile)
+        };
+        let mut volatile = is_volatile;
+        let result = self.write_items(&mut items, &mut volatile, durable);
+        let mut replica = self.replica.lock();
+        if let Some(replica) = replica.as_mut() {
+            replica.is_volatile = volatile;
+            if !items.is_empty() {
+                items.append(&mut replica.gathered);
+                replica.gathered = items;
+            }
+        }
+        drop(replica);
+        match result {
+            // Nothing of what found no room was written.
+            Err(Error::NoSpace) => Err(Error::NoSpace),
+            Err(error) => Err(self.fail_replica(error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn write_items(&self, items: &mut Vec<Item>, volatile: &mut bool, durable: bool) -> Result<()> {
+        while let Some(item) = items.first() {
+            if let Item::Header(header, checksum, block) = item {
+                let use_ = SegmentUse {
+                    number: header.number,
+                    salt: header.salt,
+                    checksum: *checksum,
+                    end: None,
+                    cut: None,
+                };
+                self.begin_shipped(use_, header.predecessor.map(|before| before.end), block, volatile)?;
+            }
+            let is_last = items.len() == 1;
+            if let Some(Item::Frames { at, bytes, chain }) = items.first() {
+                let alone = durable && is_last && !*volatile;
+                self.write_shipped(*at, bytes, chain, alone)?;
+                *volatile |= !alone;
+            }
+            items.remove(0);
+        }
+        if durable && *volatile && self.mutation != Some(Mutation::AcknowledgeReceived) {
+            self.sync_live()?;
+            *volatile = false;
+        }
+        Ok(())
+    }
+
+    fn sync_live(&self) -> Result<()> {
+        let file = self.committer.sink.live.lock().as_ref().map(|live| (live.number, Arc::clone(&live.file)));
+        let Some((number, file)) = file else { return Ok(()) };
+        add(&self.counters.syncs, 1);
+        let path = segment_path(&self.dir, number);
+        // Of what found no room, nothing is retried after a failed sync: not `NoSpace`.
+        file.sync_data().map_err(|source| Error::Io { op: "sync", path, offset: None, source })
+    }
+
+    /// Writes a segment's header, where the segment before is durable to its end (W1, W2).
+    fn begin_shipped(
+        &self,
+        segment: SegmentUse,
+        ends_before: Option<Lsn>,
+        block: &[u8],
+        volatile: &mut bool,
+    ) -> Result<()> {
+        let number = segment.number;
+        let sink = &self.committer.sink;
+        if *volatile {
+            self.sync_live()?;
+            *volatile = false;
+        }
+        let is_again = sink.live_number() == number;
+        let file = match sink.live.lock().as_ref().filter(|_| is_again) {
+            Some(live) => Arc::clone(&live.file),
+            None => self.spares.file_for(number)?,
+        };
+        let path = segment_path(&self.dir, number);
+        let buf = aligned(block, &path)?;
+        add(&self.counters.rotations, 1);
+        add(&self.counters.writes, 1);
+        add(&self.counters.syncs, 1);
+        add(&self.counters.device_bytes, BLOCK_BYTES as u64);
+        file.write_durable_at(&buf, 0).map_err(|source| Error::Io {
+            op: "write",
+            path,
+            offset: Some(0),
+            source,
+        })?;
+        let mut segments = sink.segments.lock();
+        if let (Some(end), Some((_, last))) = (ends_before, segments.range_mut(..number).next_back()) {
+            last.end = Some(end);
+        }
+        segments.insert(number, segment);
+        drop(segments);
+        let end = self.geometry.first_frame(number);
+        let whole_end = self.committer.durable();
+        let live = Live {
+            number,
+            file,
+            salt: segment.salt,
+            checksum: segment.checksum,
+            end,
+            last: None,
+            whole_end,
+            unsynced: false,
+        };
+        *sink.live.lock() = Some(live);
+        sink.signals.poke(&*self.runtime);
+        Ok(())
+    }
+
+    /// Writes frames; durably, and beside them in the anchor how far the last sync came, if they stand `alone`.
+    fn write_shipped(&self, at: Lsn, bytes: &[u8], chain: &Chain, alone: bool) -> Result<()> {
+        let sink = &self.committer.sink;
+        let Some(file) = sink.live.lock().as_ref().map(|live| Arc::clone(&live.file)) else {
+            return Err(Error::Closed);
+        };
+        let offset = self.geometry.offset(at);
+        let path = segment_path(&self.dir, self.geometry.number(at));
+        let failed = |source| Error::Io { op: "write", path: path.clone(), offset: Some(offset), source };
+        let buf = aligned(bytes, &path)?;
+        add(&self.counters.writes, 1);
+        add(&self.counters.device_bytes, bytes.len() as u64);
+        if alone && self.mutation == Some(Mutation::AcknowledgeReceived) {
+            file.write_at(&buf, offset).map_err(failed)?;
+        } else if alone {
+            add(&self.counters.syncs, 1);
+            let anchor = self.own_durable();
+            match anchor {
+                Some(anchor) => self.write_with_anchor(&file, offset, buf, anchor, failed)?,
+                None => file.write_durable_at(&buf, offset).map_err(failed)?,
+            }
+        } else {
+            file.write_at(&buf, offset).map_err(failed)?;
+        }
+        if let Some(live) = sink.live.lock().as_mut() {
+            (live.checksum, live.end) = (chain.checksum, chain.place);
+            (live.whole_end, live.last) = (chain.whole_end, chain.last);
+        }
+        self.committer.followers.keep_frames(at, bytes);
+        Ok(())
+    }
+
+    /// The anchor with this log's durable LSN, if it does not say that yet.
+    fn own_durable(&self) -> Option<Anchor> {
+        let mut anchor = *self.anchor.lock();
+        let durable = self.committer.durable();
+        if anchor.replica_durable >= durable {
+            return None;
+        }
+        anchor.replica_durable = durable;
+        anchor.sequence += 1;
+        Some(anchor)
+    }
+
+    /// Both at once: what the anchor says was durable before. The latch on the anchor is held.
+    fn write_with_anchor(
+        &self,
+        file: &Arc<dyn crate::DiskFile>,
+        offset: u64,
+        buf: AlignedBuf,
+        anchor: Anchor,
+        failed: impl Fn(std::io::Error) -> Error,
+    ) -> Result<()> {
+        let path = self.dir.join(crate::anchor::FILE_NAME);
+        let Some(anchor_file) = self.anchor_file.clone() else { return Err(Error::ReadOnly) };
+        let held = self.committer.sink.queue.lock().take();
+        let Ok(mut queue) = held.map_or_else(|| self.disk.queue(2), Ok) else {
+            // No memory for a queue: one after the other.
+            file.write_durable_at(&buf, offset).map_err(failed)?;
+            return self.write_anchor_locked(|next| next.replica_durable = anchor.replica_durable);
+        };
+        let (len, anchor_buf) = (buf.len(), aligned(&anchor.encode(), &path)?);
+        add(&self.counters.syncs, 1);
+        add(&self.counters.device_bytes, BLOCK_BYTES as u64);
+        let ops = vec![
+            Op::Write { file: Arc::clone(file), offset, buf, len, durable: true },
+            Op::Write {
+                file: anchor_file,
+                offset: anchor.offset(),
+                buf: anchor_buf,
+                len: BLOCK_BYTES,
+                durable: true,
+            },
+        ];
+        let first = queue.submit(ops).map_err(&failed)?;
+        let mut done: Vec<Completion> = Vec::with_capacity(2);
+        let in_flight = queue.in_flight();
+        queue.reap(in_flight, &mut done).map_err(&failed)?;
+        *self.committer.sink.queue.lock() = Some(queue);
+        for Completion { token, result, .. } in done {
+            result.map_err(|source| {
+                if token == first {
+                    failed(source)
+                } else {
+                    Error::Io { op: "write", path: path.clone(), offset: Some(anchor.offset()), source }
+                }
+            })?;
+        }
+        *self.anchor.lock() = anchor;
+        Ok(())
+    }
+
+    /// An idle replica says in its anchor how far it came. True if that was to be said.
+    pub(crate) fn settle_replica(&self) -> Result<bool> {
+        if self.anchor.lock().replica_durable >= self.committer.durable() {
+            return Ok(false);
+        }
+        self.check_failure()?;
+        let _one_at_a_time = self.anchor_latch.lock();
+        self.write_anchor_locked(|_| {})?;
+        Ok(true)
+    }
+
+    /// What is gathered becomes durable, and the anchor says so.
+    pub(crate) fn close_replica(&self) -> Result<()> {
+        let synced = self.sync_replica().map(|_| ());
+        self.committer.close();
+        self.committer.end();
+        let settled = match &synced {
+            Ok(()) => self.write_anchor(|_| {}),
+            Err(_) => Ok(()),
+        };
+        self.committer.sink.live.lock().take();
+        synced.and(settled)
+    }
+
+    /// W8, for what is shipped.
+    fn fail_replica(&self, error: Error) -> Error {
+        let again = match &error {
+            Error::Io { op, path, offset, source } => {
+                let source = std::io::Error::from(source.kind());
+                Error::Io { op, path: path.clone(), offset: *offset, source }
+            }
+            other => Error::BadInput(other.to_string()),
+        };
+        self.committer.fail(again);
+        error
+    }
+}
+
+fn not_a_replica() -> Error {
+    Error::BadInput("this log is written by its own store: nothing can be shipped into it".to_owned())
+}
+
+/// A copy that may be written past the page cache.
+fn aligned(bytes: &[u8], path: &std::path::Path) -> Result<AlignedBuf> {
+    let mut buf =
+        AlignedBuf::zeroed(bytes.len()).map_err(|source| Error::io("map memory for", path, None, source))?;
+    buf.copy_from_slice(bytes);
+    Ok(buf)
+}
