@@ -78,8 +78,9 @@ pub fn superblock(data: &[u8]) {
     tree::fuzzing::superblock(data);
 }
 
-/// The files beside the data file: a store's slots.
+/// The files beside the data file: a store's slots; how far an image came.
 pub fn side_file(data: &[u8]) {
+    crate::life::image::fuzz(data);
     crate::life::slots::file::fuzz(data);
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod close;
 mod compressions;
+pub(crate) mod image;
 pub(crate) mod open;
 pub(crate) mod pace;
 pub(crate) mod rewindable;

@@ -31,6 +31,7 @@ mod fold;
 mod freemap;
 pub(crate) mod fuzzing;
 mod give_back;
+pub(crate) mod image;
 mod many;
 mod mapped;
 mod merge;

@@ -233,6 +233,10 @@ fn side_files() -> Vec<(&'static str, Vec<u8>)> {
         ("slots-too-many", slots(u32::MAX, &two)),
         ("slots-disordered", slots(2, &[two[1].clone(), two[0].clone()])),
         ("slots-nameless", slots(1, &[slot("", 0, 0)])),
+        ("image", {
+            let head = [&b"seawallI"[..], &[1, 0, 0, 0, 0, 0, 0, 0], &65_536_u64.to_le_bytes(), &[0; 40]];
+            [&head.concat()[..], b"seawallD", &[1, 0, 0, 0, 0, 16, 0, 0]].concat()
+        }),
         ("slots-misnamed", slots(1, &[slot("A b", 0, 0)])),
     ]
 }

@@ -98,6 +98,11 @@ impl FoldState {
         self.request(runtime);
     }
 
+    /// The next checkpoint waits for nobody.
+    pub(crate) fn insist(&self) {
+        self.is_room_wanted.store(true, Ordering::Release);
+    }
+
     pub(crate) fn takes_room_wanted(&self) -> bool {
         self.is_room_wanted.swap(false, Ordering::AcqRel)
     }

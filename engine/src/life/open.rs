@@ -24,6 +24,7 @@ use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
 use crate::life::checkpoint::{FoldState, Folding};
+use crate::life::image::PROGRESS_NAME;
 use crate::life::slots::file::SlotsFile;
 use crate::life::slots::{self, Slots};
 use crate::memory::Memory;
@@ -37,7 +38,7 @@ use crate::tree::{LargeValue, Root, Superblock, TreeStore};
 use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
 use seawall_wal::disk::{Lock, Open};
-use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Slice, Wal};
+use seawall_wal::{Disk, DiskFile, Kind, Lsn, RecordRef, Slice, Wal};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ use std::time::Duration;
 
 /// The data file.
 pub(crate) const DATA_NAME: &str = "data";
-const DATA_NEW_NAME: &str = "data.new";
+pub(crate) const DATA_NEW_NAME: &str = "data.new";
 pub(crate) const LOG_NAME: &str = "log";
 /// A write of the log that takes so long is an event.
 const SLOW_SYNC: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
@@ -113,14 +114,7 @@ impl Opener<'_> {
     }
 
     fn open_locked(&self, path: &Path, how: Open) -> Result<Arc<dyn DiskFile>> {
-        let disk = &self.options.disk;
-        let file = disk.open(path, how).map_err(|source| Error::io("open", path, None, source))?;
-        let lock = if how == Open::Read { Lock::Shared } else { Lock::Exclusive };
-        if file.try_lock(lock).map_err(|source| Error::io("lock", path, None, source))? {
-            Ok(file)
-        } else {
-            Err(Error::Locked { path: path.to_owned(), pid: disk.lock_holder(path) })
-        }
+        open_locked(&*self.options.disk, path, how)
     }
 
     fn sync_dir(&self) -> Result<()> {
@@ -267,12 +261,27 @@ impl Opener<'_> {
         let names = self.options.disk.list(dir).map_err(|source| Error::io("list", dir, None, source))?;
         let is_own = |name: &String| [DATA_NAME, DATA_NEW_NAME, LOG_NAME].contains(&name.as_str());
         match names.iter().find(|name| !is_own(name)) {
+            Some(name) if name == PROGRESS_NAME => Err(Error::BadInput(format!(
+                "{} holds an image of a store that has not arrived as a whole",
+                dir.display()
+            ))),
             Some(name) => Err(Error::BadInput(format!(
                 "{} holds {name}, which is not part of a store; use an empty directory",
                 dir.display()
             ))),
             None => Ok(()),
         }
+    }
+}
+
+/// Opens a data file, and locks it: for reading beside other readers, else alone.
+pub(crate) fn open_locked(disk: &dyn Disk, path: &Path, how: Open) -> Result<Arc<dyn DiskFile>> {
+    let file = disk.open(path, how).map_err(|source| Error::io("open", path, None, source))?;
+    let lock = if how == Open::Read { Lock::Shared } else { Lock::Exclusive };
+    if file.try_lock(lock).map_err(|source| Error::io("lock", path, None, source))? {
+        Ok(file)
+    } else {
+        Err(Error::Locked { path: path.to_owned(), pid: disk.lock_holder(path) })
     }
 }
 
