@@ -6,6 +6,7 @@
 
 mod core;
 mod keyspace;
+mod slots;
 
 pub(crate) use self::core::{Core, Handle};
 pub use self::keyspace::Keyspace;

@@ -53,6 +53,8 @@ pub use commit::transaction::{Savepoint, Transaction};
 pub use db::{Db, Keyspace};
 pub use error::{Error, Result};
 pub use key::{Entry, KeyRange};
+pub use life::image::{Image, ImageInfo, ImagePiece, ImageWriter};
+pub use life::slots::{SlotOptions, SlotState, SlotStatus};
 pub use memory::MemoryStats;
 pub use options::{DbBuilder, Isolation, OnPrepared, ReadMode, TxOptions};
 pub use read::cursor::Cursor;

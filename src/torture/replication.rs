@@ -41,14 +41,19 @@ const MACHINES: [(&str, Mutation); 4] = [
     ("ignore-history", Mutation::IgnoreHistory),
     ("show-unshipped", Mutation::ShowUnshipped),
 ];
-const LOGS: [(&str, WalMutation); 2] =
-    [("acknowledge-received", WalMutation::AcknowledgeReceived), ("judge-by-primary", WalMutation::JudgeByPrimary)];
+const LOGS: [(&str, WalMutation); 2] = [
+    ("acknowledge-received", WalMutation::AcknowledgeReceived),
+    ("judge-by-primary", WalMutation::JudgeByPrimary),
+];
 const ENGINES: [(&str, EngineMutation); 1] = [("show-unreached", EngineMutation::ShowUnreached)];
 
 /// The names of the deliberate mistakes that this layer can make.
 pub fn mutations() -> Vec<&'static str> {
     let machines = MACHINES.into_iter().map(|(name, _)| name);
-    machines.chain(LOGS.into_iter().map(|(name, _)| name)).chain(ENGINES.into_iter().map(|(name, _)| name)).collect()
+    machines
+        .chain(LOGS.into_iter().map(|(name, _)| name))
+        .chain(ENGINES.into_iter().map(|(name, _)| name))
+        .collect()
 }
 
 fn mistake(name: Option<&str>) -> Mistake {
@@ -460,7 +465,9 @@ impl World {
     }
 
     fn drop_connection(&mut self, connection: u64) -> Result<(), Violation> {
-        let Some(Connection { replica, upstream }) = self.connections.remove(&connection) else { return Ok(()) };
+        let Some(Connection { replica, upstream }) = self.connections.remove(&connection) else {
+            return Ok(());
+        };
         let (now, runtime) = (self.now, Arc::clone(&self.runtime));
         self.network.retain(|(of, ..)| *of != connection);
         if let Some(up) = self.nodes.get_mut(&upstream).and_then(|node| node.up.as_mut()) {
@@ -768,7 +775,9 @@ impl World {
         let end = ours.durable_lsn();
         for number in from..=segment_of(end) {
             let path = format!("{STORE}/log/{}", segment::file_name(number));
-            let (Some(a), Some(b)) = (primary.disk.read_file(&path), node.disk.read_file(&path)) else { continue };
+            let (Some(a), Some(b)) = (primary.disk.read_file(&path), node.disk.read_file(&path)) else {
+                continue;
+            };
             let upto = (end.0.saturating_sub(number * SEGMENT_BYTES)).min(SEGMENT_BYTES) as usize;
             if !is_path(theirs, number) || !is_path(ours, number) {
                 continue;
@@ -814,7 +823,10 @@ impl World {
                 self.work(id)?;
                 self.look(id)?;
                 let state = self.nodes.get(&id).and_then(|node| node.up.as_ref()).and_then(|up| up.state());
-                if let Some(state @ (replica::State::NeedsRewind { .. } | replica::State::NeedsImage { .. })) = state {
+                if let Some(
+                    state @ (replica::State::NeedsRewind { .. } | replica::State::NeedsImage { .. }),
+                ) = state
+                {
                     self.mend(id, state.clone())?;
                 }
             }
@@ -843,9 +855,10 @@ impl World {
         let all_shown = self.model.commits.last().is_none_or(|last| last.lsn < visible);
         self.deposed.is_empty()
             && all_shown
-            && self.nodes.values().all(|node| {
-                node.up.as_ref().is_some_and(|up| up.shipping.visible() == visible)
-            })
+            && self
+                .nodes
+                .values()
+                .all(|node| node.up.as_ref().is_some_and(|up| up.shipping.visible() == visible))
     }
 
     fn check_all_same(&mut self) -> Result<(), Violation> {

@@ -97,6 +97,7 @@ impl Core {
             reads: &self.reads,
             catalogue: &self.catalogue,
             log: &self.log,
+            slots: &self.slots,
             applied: Lsn::ZERO,
         };
         let place = ShippedPlace { lsn: record.lsn, end: record.end, frame: record.frame };

@@ -1,8 +1,8 @@
 //! Commits that wait for replicas. The gate is moved by hand.
 
 use seawall_engine::{
-    Ack, Db, DbBuilder, Durability, Error, Event, EventListener, Keyspace, Lsn, Ticket, TxOptions, WriteBatch,
-    Xid,
+    Ack, Db, DbBuilder, Durability, Error, Event, EventListener, Keyspace, Lsn, Ticket, TxOptions,
+    WriteBatch, Xid,
 };
 use seawall_wal::SimDisk;
 use std::sync::mpsc::{Sender, channel};

@@ -52,7 +52,8 @@ fn a_replica_refuses_whatever_writes() {
     let replica = open_replica(&copy).unwrap();
     follow(&primary, &replica);
     let rows = replica.keyspace("rows").unwrap();
-    let is_refused = |result: Result<(), Error>| assert!(matches!(result, Err(Error::ReadOnly)), "{result:?}");
+    let is_refused =
+        |result: Result<(), Error>| assert!(matches!(result, Err(Error::ReadOnly)), "{result:?}");
     is_refused(rows.insert("a", "1").map(drop));
     is_refused(replica.keyspace("new").map(drop));
     is_refused(replica.drop_keyspace(rows.clone()));
@@ -242,7 +243,10 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
                 replica = open(&copy);
                 let now = shown(&replica, &what);
                 if !(ran.folded..=ran.shown).contains(&now) {
-                    return Err(format!("{what}: {now} are shown, {} folded, {} shown", ran.folded, ran.shown));
+                    return Err(format!(
+                        "{what}: {now} are shown, {} folded, {} shown",
+                        ran.folded, ran.shown
+                    ));
                 }
                 // What the primary had shown before, the replica hears again.
                 (ran.shown, ran.folded, ran.limit) = (now, now, now);

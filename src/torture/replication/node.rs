@@ -151,10 +151,8 @@ impl Node {
     }
 
     pub(super) fn is_explained(&self, error: &Error) -> bool {
-        matches!(
-            error,
-            Error::Io { .. } | Error::NoSpace | Error::Poisoned(_) | Error::CommitUnknown { .. }
-        ) || !self.disk.has_power()
+        matches!(error, Error::Io { .. } | Error::NoSpace | Error::Poisoned(_) | Error::CommitUnknown { .. })
+            || !self.disk.has_power()
     }
 
     /// The power fails: what was not synced may be gone, or torn, or there.
@@ -349,8 +347,7 @@ impl Up {
     /// The replica's disk, and its store, do what was asked of them.
     pub(super) fn work(&mut self, now: u64) -> Result<(), Violation> {
         let Some(following) = self.follower.as_mut() else { return Ok(()) };
-        let (syncs, applies) =
-            (std::mem::take(&mut following.syncs), std::mem::take(&mut following.applies));
+        let (syncs, applies) = (std::mem::take(&mut following.syncs), std::mem::take(&mut following.applies));
         if syncs {
             let input = match self.shipping.wal().sync_replica() {
                 Ok(durable) => replica::Input::Synced { durable },
