@@ -146,10 +146,6 @@ impl Node {
         }
     }
 
-    pub(super) fn mistake(&self) -> Mistake {
-        self.mistake
-    }
-
     pub(super) fn is_explained(&self, error: &Error) -> bool {
         matches!(error, Error::Io { .. } | Error::NoSpace | Error::Poisoned(_) | Error::CommitUnknown { .. })
             || !self.disk.has_power()
@@ -167,6 +163,11 @@ impl Node {
         let next = self.disk.kill();
         self.up = None;
         self.disk = next;
+    }
+
+    /// Another disk, with nothing on it.
+    pub(super) fn replace_disk(&mut self, seed: u64) {
+        self.disk = SimDisk::new(seed);
     }
 
     /// Its first beginning: the data file of the first node, and a log that is to be filled.
