@@ -5,6 +5,8 @@
 mod acks;
 #[path = "shipping/fences.rs"]
 mod fences;
+#[path = "shipping/live.rs"]
+mod live;
 #[path = "shipping/promotion.rs"]
 mod promotion;
 #[path = "shipping/replicas.rs"]

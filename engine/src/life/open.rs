@@ -316,6 +316,8 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     sequencer.err_by(options.mutation);
     replayed.hide(&sequencer, &options, replay.max(applied));
     #[cfg(not(seawall_shuttle))]
+    sequencer.begin_at(if replayed.is_hidden() { reads.visible() } else { files.wal.tail().whole_end });
+    #[cfg(not(seawall_shuttle))]
     if let Some(epoch) = fenced_by(&files.wal).filter(|_| !options.read_only && !options.replica) {
         sequencer.fence(epoch);
     }
@@ -410,7 +412,7 @@ impl Replayed {
         if options.replica {
             sequencer.follow(Followed::new(self.ends.clone(), self.end, self.frame));
         } else if let Some(last) = self.ends.back() {
-            sequencer.recovered(from, *last, self.end, options.ack);
+            sequencer.recovered(from, *last, options.ack);
         }
     }
 }
