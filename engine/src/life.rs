@@ -6,5 +6,6 @@ mod compressions;
 pub(crate) mod following;
 pub(crate) mod open;
 pub(crate) mod pace;
+mod redone;
 pub(crate) mod throttle;
 pub(crate) mod verify;

@@ -488,7 +488,7 @@ impl Sequencer {
     /// Waits until a commit is visible. None when the time is over.
     pub(crate) fn wait(&self, pending: &Pending, limit: Option<Duration>) -> Option<Result<Lsn>> {
         let deadline = limit.map(|limit| self.runtime.now().saturating_add(limit));
-        if let Some(place) = &pending.place
+        if let Some(place) = pending.place.as_ref().filter(|place| !place.is_recovered())
             && self.settled(pending).is_none()
         {
             match self.log.wait_for(place, limit) {

@@ -221,12 +221,7 @@ impl Core {
 
     /// A batch's adds need rows that hold numbers, or nothing: that is looked at in a snapshot, and again if another has
     /// set such a row since.
-    fn place_adds(
-        &self,
-        set: &WriteSet,
-        touched: &[Arc<Life>],
-        reach: Reach,
-    ) -> Result<Arc<Pending>> {
+    fn place_adds(&self, set: &WriteSet, touched: &[Arc<Life>], reach: Reach) -> Result<Arc<Pending>> {
         let nothing = ReadSet::default();
         loop {
             let snapshot = self.reads.snapshot(self.catalogue.instance(), true);

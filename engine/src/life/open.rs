@@ -20,12 +20,15 @@ use crate::commit::gate::{Ack, Gate};
 use crate::commit::locks::Locks;
 use crate::commit::log::{CommitLog, LocalLog};
 use crate::commit::patience::Patience;
-use crate::commit::sequencer::{Followed, Sequencer};
+use crate::commit::sequencer::Sequencer;
 use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
 use crate::life::checkpoint::FoldState;
 use crate::life::following::Following;
+#[cfg(not(seawall_shuttle))]
+use crate::life::redone::fenced_by;
+use crate::life::redone::{Redone, Replayed};
 use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;
@@ -37,7 +40,7 @@ use crate::tree::{LargeValue, Root, Superblock, TreeStore};
 use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
 use seawall_wal::disk::{Lock, Open};
-use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Slice, Wal};
+use seawall_wal::{DiskFile, Kind, Lsn, Slice, Wal};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -384,53 +387,6 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
 /// What names the streamed values of each prepared transaction, by its xid's key.
 pub(crate) type InDoubt = BTreeMap<Vec<u8>, Vec<Slice>>;
 
-/// The epoch that was promised to another store, if one was: nothing is written in the log's own then.
-#[cfg(not(seawall_shuttle))]
-fn fenced_by(wal: &Wal) -> Option<u64> {
-    let timeline = wal.timeline();
-    (timeline.promised > timeline.epoch).then_some(timeline.promised)
-}
-
-/// What redo has come to.
-struct Replayed {
-    /// Everything below is there.
-    end: Lsn,
-    /// Where records end, if they are not to be shown yet; the last one alone if they will be shown together.
-    ends: VecDeque<Lsn>,
-    /// The last record's frame.
-    frame: Lsn,
-    in_doubt: InDoubt,
-}
-
-impl Replayed {
-    fn is_hidden(&self) -> bool {
-        !self.ends.is_empty()
-    }
-
-    /// Sees to it that what is not to be shown yet is shown when it may be.
-    fn hide(&self, sequencer: &Sequencer, options: &Options, from: Lsn) {
-        if options.replica {
-            sequencer.follow(Followed::new(self.ends.clone(), self.end, self.frame));
-        } else if let Some(last) = self.ends.back() {
-            sequencer.recovered(from, *last, options.ack);
-        }
-    }
-}
-
-/// A record to be redone.
-#[derive(Clone, Copy)]
-pub(crate) struct Redone<'a> {
-    pub(crate) lsn: Lsn,
-    pub(crate) kind: Kind,
-    pub(crate) payload: &'a [u8],
-}
-
-impl<'a> Redone<'a> {
-    fn of(record: &RecordRef<'a>) -> Redone<'a> {
-        Redone { lsn: record.lsn, kind: record.kind, payload: record.payload }
-    }
-}
-
 /// Redo: every transaction in the log from the checkpoint on, in order.
 pub(crate) struct Replay<'a> {
     pub(crate) options: &'a Options,
@@ -550,12 +506,7 @@ impl Replay<'_> {
     }
 
     /// A transaction votes in this record, or ends in it; with one that is rolled back its streamed values are given up.
-    fn follow_branch(
-        &self,
-        record: Redone<'_>,
-        set: WriteSet,
-        in_doubt: &mut InDoubt,
-    ) -> Result<WriteSet> {
+    fn follow_branch(&self, record: Redone<'_>, set: WriteSet, in_doubt: &mut InDoubt) -> Result<WriteSet> {
         let (xid, row) = match set.branch() {
             Some((xid, row)) if record.lsn >= self.applied => (xid.to_vec(), row),
             _ => return Ok(set),
@@ -601,7 +552,8 @@ impl Replay<'_> {
     /// What names extents of the primary's file names nothing here.
     fn refuse_large(&self, record: Redone<'_>, set: &WriteSet) -> Result<()> {
         let is_voted = |(_, row)| matches!(row, BranchRow::Prepared(row) if row.set.large().next().is_some());
-        if record.lsn < self.applied || (set.large().next().is_none() && !set.branch().is_some_and(is_voted)) {
+        if record.lsn < self.applied || (set.large().next().is_none() && !set.branch().is_some_and(is_voted))
+        {
             return Ok(());
         }
         Err(Error::BadInput(format!(

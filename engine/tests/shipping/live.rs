@@ -28,7 +28,9 @@ fn ship(primary: &Db, replica: &Db, is_over: &AtomicBool) {
                 from.acked(Ack::Received, to.wal().accept(&piece).unwrap());
                 from.acked(Ack::Durable, to.wal().sync_replica().unwrap());
             }
-            _ if is_over.load(Ordering::SeqCst) && to.wal().durable_lsn() >= from.wal().durable_lsn() => break,
+            _ if is_over.load(Ordering::SeqCst) && to.wal().durable_lsn() >= from.wal().durable_lsn() => {
+                break;
+            }
             _ => {}
         }
         from.acked(Ack::Applied, to.apply().unwrap());
@@ -48,7 +50,8 @@ fn check_reader(db: &Db, before: &mut [u64; WRITERS as usize]) {
             Err(Error::SnapshotTooOld { .. }) => return,
             Err(error) => panic!("{error}"),
         };
-        let last = snapshot.get(&rows, [&[writer as u8][..], &(count as u64).to_be_bytes()].concat()).unwrap();
+        let last =
+            snapshot.get(&rows, [&[writer as u8][..], &(count as u64).to_be_bytes()].concat()).unwrap();
         assert!(count >= *before && last.is_none(), "writer {writer}: {count}, {before} before");
         *before = count;
     }
@@ -81,11 +84,15 @@ fn writers_that_wait_for_a_replica_find_their_rows_there() {
                         let ack = [Ack::Applied, Ack::Durable, Ack::Received, Ack::Local][(n % 4) as usize];
                         let options = TxOptions { ack: Some(ack), ..TxOptions::default() };
                         let key = [&[writer as u8][..], &n.to_be_bytes()].concat();
-                        let put = |tx: &mut seawall_engine::Transaction| tx.insert(rows, &key, vec![1; 2_000]);
+                        let put =
+                            |tx: &mut seawall_engine::Transaction| tx.insert(rows, &key, vec![1; 2_000]);
                         primary.transact_with(options, put).unwrap();
                         let seen = primary.shipping().visible();
                         if ack == Ack::Applied {
-                            assert!(replica.shipping().wait_visible(seen, LONG).unwrap(), "{seen} is not shown");
+                            assert!(
+                                replica.shipping().wait_visible(seen, LONG).unwrap(),
+                                "{seen} is not shown"
+                            );
                             let copy = replica.open_keyspace("rows").unwrap().unwrap();
                             assert!(copy.get(&key).unwrap().is_some());
                         }

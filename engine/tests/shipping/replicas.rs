@@ -53,7 +53,8 @@ fn a_replica_refuses_whatever_writes() {
     let replica = open_replica(&copy).unwrap();
     follow(&primary, &replica);
     let rows = replica.keyspace("rows").unwrap();
-    let is_refused = |result: Result<(), Error>| assert!(matches!(result, Err(Error::ReadOnly)), "{result:?}");
+    let is_refused =
+        |result: Result<(), Error>| assert!(matches!(result, Err(Error::ReadOnly)), "{result:?}");
     is_refused(rows.insert("a", "1").map(drop));
     is_refused(replica.keyspace("new").map(drop));
     is_refused(replica.drop_keyspace(rows.clone()));
@@ -243,7 +244,10 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
                 replica = open(&copy);
                 let now = shown(&replica, &what);
                 if !(ran.folded..=ran.shown).contains(&now) {
-                    return Err(format!("{what}: {now} are shown, {} folded, {} shown", ran.folded, ran.shown));
+                    return Err(format!(
+                        "{what}: {now} are shown, {} folded, {} shown",
+                        ran.folded, ran.shown
+                    ));
                 }
                 // What the primary had shown before, the replica hears again.
                 (ran.shown, ran.folded, ran.limit) = (now, now, now);
@@ -340,7 +344,7 @@ fn prepared_transactions_are_rows_like_others() {
     tx.prepare(Xid::new(1, "a", "b").unwrap()).unwrap();
     let replica = open_replica(&copy).unwrap();
     follow(&primary, &replica);
-    assert!(contents(&replica)["rows"].get(&b"held"[..]).is_none());
+    assert!(!contents(&replica)["rows"].contains_key(&b"held"[..]));
     primary.prepared().next().unwrap().commit().unwrap();
     follow(&primary, &replica);
     assert!(contents(&replica)["rows"].contains_key(&b"held"[..]));

@@ -1,12 +1,12 @@
 //! When the log, or this store's right to write it, is gone: what becomes of commits that have their place.
 
 use super::{Refusal, Sequencer};
+use crate::Error;
 #[cfg(seawall_shuttle)]
 use crate::commit::explored::{Misorder, errs};
 use crate::commit::pending::{EXPIRED, LOST, Pending, WITHDRAWN};
 use crate::mutation::Mutation;
 use crate::sync::Ordering;
-use crate::Error;
 use seawall_wal::Lsn;
 use std::sync::Arc;
 

@@ -71,11 +71,7 @@ impl Sequencer {
 
     /// Waits for what may still stand between a commit that the log has reached and its being visible. None when the time
     /// is over: `deadline`, or the gate's if replicas are what is waited for.
-    pub(super) fn wait_past_log(
-        &self,
-        pending: &Pending,
-        deadline: Option<Duration>,
-    ) -> Option<Result<Lsn>> {
+    pub(super) fn wait_past_log(&self, pending: &Pending, deadline: Option<Duration>) -> Option<Result<Lsn>> {
         let settled = || self.settled(pending);
         match deadline {
             None => self.park_at_gate(settled),
