@@ -7,6 +7,7 @@ pub(crate) mod following;
 pub(crate) mod image;
 pub(crate) mod open;
 pub(crate) mod pace;
+mod redone;
 pub(crate) mod rewindable;
 pub(crate) mod slots;
 pub(crate) mod throttle;

@@ -16,7 +16,8 @@
 use crate::commit::gate::Ack;
 use crate::commit::sequencer::ShippedPlace;
 use crate::db::Core;
-use crate::life::open::{InDoubt, Redone, Replay};
+use crate::life::open::{InDoubt, Replay};
+use crate::life::redone::Redone;
 use crate::stats::Event;
 use crate::sync::{Mutex, Ordering};
 use crate::{Error, Result};

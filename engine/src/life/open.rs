@@ -21,7 +21,7 @@ use crate::commit::gate::{Ack, Gate};
 use crate::commit::locks::Locks;
 use crate::commit::log::{CommitLog, LocalLog};
 use crate::commit::patience::Patience;
-use crate::commit::sequencer::{Followed, Sequencer};
+use crate::commit::sequencer::Sequencer;
 use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
@@ -30,6 +30,9 @@ use crate::life::following::Following;
 use crate::life::image::PROGRESS_NAME;
 use crate::life::slots::file::SlotsFile;
 use crate::life::slots::{self, Slots};
+#[cfg(not(seawall_shuttle))]
+use crate::life::redone::fenced_by;
+use crate::life::redone::{Redone, Replayed};
 use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;
@@ -41,7 +44,7 @@ use crate::tree::{LargeValue, Root, Superblock, TreeStore};
 use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
 use seawall_wal::disk::{Lock, Open};
-use seawall_wal::{Disk, DiskFile, Kind, Lsn, RecordRef, Slice, Wal};
+use seawall_wal::{Disk, DiskFile, Kind, Lsn, Slice, Wal};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -340,6 +343,8 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     sequencer.err_by(options.mutation);
     replayed.hide(&sequencer, &options, replay.max(applied));
     #[cfg(not(seawall_shuttle))]
+    sequencer.begin_at(if replayed.is_hidden() { reads.visible() } else { files.wal.tail().whole_end });
+    #[cfg(not(seawall_shuttle))]
     if let Some(epoch) = fenced_by(&files.wal).filter(|_| !options.read_only && !options.replica) {
         sequencer.fence(epoch);
     }
@@ -406,53 +411,6 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
 
 /// What names the streamed values of each prepared transaction, by its xid's key.
 pub(crate) type InDoubt = BTreeMap<Vec<u8>, Vec<Slice>>;
-
-/// The epoch that was promised to another store, if one was: nothing is written in the log's own then.
-#[cfg(not(seawall_shuttle))]
-fn fenced_by(wal: &Wal) -> Option<u64> {
-    let timeline = wal.timeline();
-    (timeline.promised > timeline.epoch).then_some(timeline.promised)
-}
-
-/// What redo has come to.
-struct Replayed {
-    /// Everything below is there.
-    end: Lsn,
-    /// Where records end, if they are not to be shown yet; the last one alone if they will be shown together.
-    ends: VecDeque<Lsn>,
-    /// The last record's frame.
-    frame: Lsn,
-    in_doubt: InDoubt,
-}
-
-impl Replayed {
-    fn is_hidden(&self) -> bool {
-        !self.ends.is_empty()
-    }
-
-    /// Sees to it that what is not to be shown yet is shown when it may be.
-    fn hide(&self, sequencer: &Sequencer, options: &Options, from: Lsn) {
-        if options.replica {
-            sequencer.follow(Followed::new(self.ends.clone(), self.end, self.frame));
-        } else if let Some(last) = self.ends.back() {
-            sequencer.recovered(from, *last, self.end, options.ack);
-        }
-    }
-}
-
-/// A record to be redone.
-#[derive(Clone, Copy)]
-pub(crate) struct Redone<'a> {
-    pub(crate) lsn: Lsn,
-    pub(crate) kind: Kind,
-    pub(crate) payload: &'a [u8],
-}
-
-impl<'a> Redone<'a> {
-    fn of(record: &RecordRef<'a>) -> Redone<'a> {
-        Redone { lsn: record.lsn, kind: record.kind, payload: record.payload }
-    }
-}
 
 /// Redo: every transaction in the log from the checkpoint on, in order.
 pub(crate) struct Replay<'a> {

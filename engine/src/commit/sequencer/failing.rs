@@ -53,6 +53,11 @@ impl Sequencer {
     pub(crate) fn fail(&self, cause: Arc<Error>) -> bool {
         let lost: Vec<Arc<Pending>> = {
             let mut state = self.state.lock();
+            if matches!(state.refusal, Some(Refusal::Fenced(_))) {
+                // Reopening would not be the remedy.
+                state.is_beyond_resuming = true;
+                return false;
+            }
             let is_first = !matches!(state.refusal, Some(Refusal::Poisoned(_)));
             let is_beyond_resuming = !matches!(*cause, Error::NoSpace);
             if is_first || (is_beyond_resuming && !state.is_beyond_resuming) {
