@@ -6,6 +6,7 @@ mod compressions;
 pub(crate) mod image;
 pub(crate) mod open;
 pub(crate) mod pace;
+pub(crate) mod rewind;
 pub(crate) mod rewindable;
 pub(crate) mod slots;
 pub(crate) mod throttle;
