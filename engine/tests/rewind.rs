@@ -12,6 +12,7 @@ use seawall_wal::disk::{Disk, Open};
 use seawall_wal::{History, SimDisk, SimRuntime, Turn, Wal, WalOptions};
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +22,9 @@ const COPY: &str = "/dir/copy";
 const COMMITS: u64 = 40;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A fault by its name.
+type Named = (&'static str, fn() -> Fault);
 
 thread_local! {
     /// The mistake that stores opened by this thread make.
@@ -259,7 +263,7 @@ fn a_fault_at_any_call_of_going_back_leaves_a_store_that_goes_back() {
         go_back(&copy, to).unwrap();
         copy.calls() - before
     };
-    let faults: [(&str, fn() -> Fault); 4] = [
+    let faults: [Named; 4] = [
         ("a power cut", Fault::power_cut),
         ("EIO", || Fault::eio(Op::Any)),
         ("ENOSPC", || Fault::full(Op::Any)),
@@ -285,7 +289,9 @@ fn a_primary_that_was_ahead_of_its_successor_follows_it() {
     let (one, two) = (SimDisk::new(1), SimDisk::new(2));
     let db = builder(&one).open().unwrap();
     let ks = db.keyspace("rows").unwrap();
-    (1..20).for_each(|n| drop(commit(&db, &ks, 0, n).unwrap()));
+    for n in 1..20 {
+        commit(&db, &ks, 0, n).unwrap();
+    }
     db.create_slot("replica", SlotOptions::default()).unwrap();
     let image = db.image().unwrap();
     let mut writer = ImageWriter::begin(&builder_of(&two, COPY), image.info()).unwrap();
@@ -362,6 +368,45 @@ fn what_cannot_go_back_says_so_and_stays_as_it_is() {
     assert!(matches!(go_back(&disk, early), Err(Error::NeedsImage { to, .. }) if to == early));
     let db = builder(&disk).open().unwrap();
     assert!(rows(&db) == model(29));
+}
+
+/// Values that were streamed in before anybody followed, and that what is cut names, or what stays.
+#[test]
+fn what_cut_records_name_is_free_again() {
+    let disk = SimDisk::new(1);
+    let streaming = || builder(&disk).stream(16 << 10, 16 << 10);
+    let db = streaming().open().unwrap();
+    let ks = db.keyspace("rows").unwrap();
+    let stream = |key: &str, byte: u8| {
+        db.transact(|tx| tx.insert_from(&ks, key, 100_000, std::io::repeat(byte).take(100_000))).unwrap();
+        Lsn(db.sync().unwrap().0.next_multiple_of(4096))
+    };
+    stream("replaced", 1);
+    let to = stream("stays", 2);
+    stream("goes", 3);
+    stream("replaced", 4);
+    let mut prepared = db.begin();
+    prepared.insert_from(&ks, "in doubt", 50_000, std::io::repeat(5).take(50_000)).unwrap();
+    prepared.prepare(seawall_engine::Xid::new(7, "in doubt", "x").unwrap()).unwrap();
+    let disk = disk.crash_copy();
+    go_back(&disk, to).unwrap();
+    let db = promoted(&disk, DIR, 2);
+    let expected = |db: &Db| {
+        let rows = rows(db);
+        assert_eq!(rows[&b"replaced"[..]], vec![1; 100_000]);
+        assert_eq!(rows[&b"stays"[..]], vec![2; 100_000]);
+        assert!(!rows.contains_key(&b"goes"[..]) && db.prepared().next().is_none());
+    };
+    expected(&db);
+    let ks = db.keyspace("rows").unwrap();
+    for n in 1..60 {
+        commit(&db, &ks, 0, n).unwrap();
+        if n.is_multiple_of(6) {
+            db.checkpoint().unwrap();
+            expected(&db);
+            assert_eq!(db.verify(|_| {}).unwrap().problems, [""; 0]);
+        }
+    }
 }
 
 #[test]
