@@ -508,7 +508,9 @@ impl Db {
         lsn
     }
 
-    /// Folds the log into the data file: bounds recovery, frees log.
+    /// Folds the log into the data file: bounds recovery, frees log. While [slots](Db::create_slot) have owners that are heard
+    /// of, and behind what the newest checkpoint covers, it may be left for later, with 0 bytes written: the store could
+    /// otherwise not go back to where they are, if one of them took over ([`rewind`](crate::rewind)).
     ///
     /// # Errors
     /// `NoSpace`: nothing happened, and it may be tried again. After any other failure of a write or a sync, the

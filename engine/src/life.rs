@@ -8,6 +8,7 @@ pub(crate) mod image;
 pub(crate) mod open;
 pub(crate) mod pace;
 mod redone;
+pub(crate) mod rewind;
 pub(crate) mod rewindable;
 pub(crate) mod slots;
 pub(crate) mod throttle;

@@ -38,6 +38,7 @@ mod merge;
 mod open;
 mod pack;
 mod ptr;
+pub(crate) mod rewind;
 #[cfg(all(test, seawall_shuttle))]
 mod shuttle_tests;
 mod space;

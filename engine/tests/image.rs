@@ -19,6 +19,9 @@ const PIECE: usize = 12 << 10;
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// A fault by its name.
+type Named = (&'static str, fn() -> Fault);
+
 fn builder(disk: &Arc<SimDisk>, dir: &str) -> DbBuilder {
     Db::builder(dir)
         .disk(disk.clone())
@@ -292,7 +295,7 @@ fn a_fault_at_any_call_of_a_copy_leaves_something_to_go_on_with() {
     make(&target).unwrap();
     let calls = target.calls();
     check(&image, &disk, &target, &expected, "no fault");
-    let faults: [(&str, fn() -> Fault); 4] = [
+    let faults: [Named; 4] = [
         ("a power cut", Fault::power_cut),
         ("EIO", || Fault::eio(Op::Any)),
         ("ENOSPC", || Fault::full(Op::Any)),

@@ -17,6 +17,9 @@ use std::time::Duration;
 const DIR: &str = "/dir/store";
 const SEGMENT_BYTES: u64 = 64 << 10;
 
+/// A fault by its name.
+type Named = (&'static str, fn() -> Fault);
+
 thread_local! {
     /// The mistake that stores opened by this thread make.
     static MUTATION: Cell<Option<Mutation>> = const { Cell::new(None) };
@@ -364,7 +367,7 @@ fn a_power_cut_at_any_call_loses_no_slot_and_nothing_that_one_keeps() {
 
 #[test]
 fn a_call_that_fails_loses_no_slot_and_nothing_that_one_keeps() {
-    let faults: [(&str, fn() -> Fault); 3] = [
+    let faults: [Named; 3] = [
         ("EIO", || Fault::eio(Op::Any)),
         ("ENOSPC", || Fault::full(Op::Any)),
         ("a dropped sync", Fault::dropped_sync),

@@ -88,6 +88,8 @@ pub fn required() -> Vec<String> {
         "promotion beside a primary at work",
         "promotion cut short",
         "primary fenced",
+        "rewound",
+        "rewinding cut short",
         "new image",
         "log gone",
         "followed a replica",
@@ -727,9 +729,41 @@ impl World {
         Ok(())
     }
 
-    /// What was the primary comes back, on a new disk.
+    /// What was the primary comes back: rewound to where the two logs part.
     fn rejoin(&mut self) -> Result<(), Violation> {
         let Some(&id) = self.deposed.first() else { return Ok(()) };
+        let Some(up) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) else { return Ok(()) };
+        let timeline = up.shipping.wal().timeline();
+        let fails = self.rng.chance(1, 4) && !self.is_healed;
+        let at = 1 + self.rng.below(20);
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        if node.up.is_some() {
+            node.kill();
+        }
+        if fails {
+            node.disk.fail(Fault::power_cut().at_call(at));
+        }
+        let rewound = rewind(node, &timeline);
+        self.say(|| format!("n{id} is rewound: {rewound:?}"));
+        match rewound {
+            Ok(()) => {}
+            Err(why) if node.disk.has_power() => return Err(format!("n{id} is not rewound: {why}")),
+            Err(_) => {
+                node.crash();
+                self.hit("rewinding cut short");
+                return self.settle_down(id);
+            }
+        }
+        node.is_replica = true;
+        node.upstream = self.primary;
+        self.deposed.remove(&id);
+        self.hit("rewound");
+        self.settle_down(id)?;
+        self.restart(id)
+    }
+
+    /// What was the primary comes back, on a new disk.
+    fn copy_anew(&mut self, id: u64) -> Result<(), Violation> {
         let seed = self.rng.next_u64();
         let Some(of) = self.nodes.get(&self.primary) else { return Ok(()) };
         let Some(up) = of.up.as_ref() else { return Ok(()) };
@@ -859,14 +893,10 @@ impl World {
 
     fn is_settled(&self) -> bool {
         let Some(of) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) else { return false };
-        let visible = of.shipping.visible();
-        let all_shown = self.model.commits.last().is_none_or(|last| last.lsn < visible);
-        self.deposed.is_empty()
-            && all_shown
-            && self
-                .nodes
-                .values()
-                .all(|node| node.up.as_ref().is_some_and(|up| up.shipping.visible() == visible))
+        // Between records nothing is shown: a primary may be said to show up to where its next segment begins.
+        let end = of.shipping.wal().durable_lsn();
+        let shows_all = |node: &Node| node.up.as_ref().is_some_and(|up| up.shipping.visible() >= end);
+        self.deposed.is_empty() && self.nodes.values().all(shows_all)
     }
 
     fn check_all_same(&mut self) -> Result<(), Violation> {
@@ -908,3 +938,24 @@ fn frames_end(bytes: &[u8]) -> usize {
     at.min(bytes.len())
 }
 
+
+/// Where the two logs part is said by their histories.
+fn rewind(node: &Node, timeline: &seawall_wal::Timeline) -> Result<(), Violation> {
+    let log = format!("{STORE}/log");
+    let options = Wal::options().disk(node.disk.clone()).runtime(node.runtime().clone()).background(false);
+    let opened = options.clone().read_only(true).open(&log);
+    let (fork, promised) = match &opened {
+        Ok(old) => {
+            let (tail, own) = (old.tail(), old.timeline());
+            let fork = timeline.history.fork(&own.history, tail.epoch, tail.place).unwrap_or(tail.place);
+            (fork, own.promised)
+        }
+        // It was cut short on the way.
+        Err(_) => (timeline.history.turns().last().map_or(Lsn::ZERO, |turn| turn.start), 0),
+    };
+    drop(opened);
+    let epoch = timeline.epoch.max(promised);
+    seawall_engine::rewind(STORE, &node.builder(), fork, epoch, &timeline.history)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}

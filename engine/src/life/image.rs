@@ -18,7 +18,7 @@ mod writer;
 
 pub(crate) use progress::fuzz;
 pub use writer::ImageWriter;
-pub(crate) use writer::PROGRESS_NAME;
+pub(crate) use writer::{PROGRESS_NAME, log_options};
 
 use crate::db::{Core, Db};
 use crate::record::{BRANCHES, BranchRow};

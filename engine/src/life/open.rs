@@ -649,6 +649,12 @@ impl Replay<'_> {
         let next_keyspace = self.catalogue.next_id();
         let replay = if self.options.has(Mutation::RedoApplied) { from } else { end };
         let is_followed = self.slots.is_any();
+        let (newer, older) = self.reads.store.replay_positions();
+        if is_followed && older < newer {
+            // L5, but for memory.
+            let floor = self.slots.rewind_floor().unwrap_or(newer);
+            self.options.events.tell(Event::RewindGivenUp { floor, checkpoint: newer });
+        }
         let mut how = Folding { on_stage: None, on_change: &mut || {}, repeats: &|_| !is_followed };
         crate::life::checkpoint::fold_below(self.reads, end, &mut how, |superblock| {
             superblock.checkpoint_lsn = replay;

@@ -25,7 +25,7 @@ use crate::options::Options;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::{Error, Result};
 use file::{FILE_BYTES_MAX, FORMAT_VERSION, Flaw, Slot, SlotsFile};
-use seawall_wal::disk::{Disk, Open, read_exact_at};
+use seawall_wal::disk::{Disk, Open, crashsafe, read_exact_at};
 use seawall_wal::latch::{Latch, LatchGuard};
 use seawall_wal::{Lsn, Pin, Runtime};
 use std::collections::BTreeMap;
@@ -287,6 +287,26 @@ impl Slots {
     fn retained(&self, held: &Held, end: Lsn) -> u64 {
         if held.is_alive() { end.0.saturating_sub(held.written.place.0) } else { 0 }
     }
+}
+
+/// The log is about to be cut at `to`: in a closed store's file, whoever has more of it loses its slot.
+///
+/// # Errors
+/// As [`read`], and `NoSpace`.
+pub(crate) fn lose_from(options: &Options, store_id: [u8; 16], to: Lsn) -> Result<()> {
+    let Some(mut file) = read(options, store_id)? else { return Ok(()) };
+    let has_more = |slot: &&mut Slot| !slot.is_lost && (slot.place > to || slot.confirmed > to);
+    let mut is_any = false;
+    for slot in file.slots.iter_mut().filter(has_more) {
+        (slot.is_lost, is_any) = (true, true);
+    }
+    if !is_any {
+        return Ok(());
+    }
+    file.sequence += 1;
+    let path = options.path.join(SLOTS_NAME);
+    crashsafe::write_new(&*options.disk, &path, &file.encode())
+        .map_err(|source| Error::io("replace", &path, None, source))
 }
 
 /// Reads the file of a store's slots. None if there is none: then there are no slots.

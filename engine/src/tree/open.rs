@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What an encoding of some length would hide: the two slots and nothing else.
-const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
+pub(super) const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
 
 impl TreeStore {
     /// Writes both superblock slots of an empty store and syncs the file. The caller has created it under a temporary
@@ -177,7 +177,7 @@ impl TreeStore {
     }
 }
 
-fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {
+pub(super) fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {
     AlignedBuf::zeroed(bytes).map_err(|error| Error::Io {
         op: "buffer",
         path: path.to_owned(),

@@ -8,7 +8,7 @@ use crate::tree::TreeStore;
 use crate::tree::image::is_run;
 use crate::{Error, Result};
 use seawall_wal::disk::{Open, crashsafe, read_exact_at};
-use seawall_wal::{DiskFile, History, ReplicaStart, Wal, create_replica};
+use seawall_wal::{DiskFile, History, ReplicaStart, Wal, WalOptions, create_replica};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -172,11 +172,9 @@ impl ImageWriter {
             }
             disk.sync_dir(&dir).map_err(io("sync directory", &dir))?;
         }
-        let options =
-            Wal::options().disk(Arc::clone(&self.options.disk)).runtime(Arc::clone(&self.options.runtime));
         let ImageInfo { store_id, segment_bytes, checkpoint_lsn: first, .. } = self.info;
         let start = ReplicaStart { store_id, segment_bytes, first, epoch, history: *history };
-        Ok(create_replica(&dir, &options, &start)?)
+        Ok(create_replica(&dir, &log_options(&self.options), &start)?)
     }
 }
 
@@ -186,6 +184,12 @@ impl std::fmt::Debug for ImageWriter {
         let mut f = f.debug_struct("ImageWriter");
         f.field("path", &options.path).field("offset", offset).field("done", done).finish_non_exhaustive()
     }
+}
+
+/// For a log that nobody writes yet, or any more.
+pub(crate) fn log_options(options: &Options) -> WalOptions {
+    let (disk, runtime) = (Arc::clone(&options.disk), Arc::clone(&options.runtime));
+    Wal::options().disk(disk).runtime(runtime).background(false)
 }
 
 /// The names in the directory, if none of them is anybody else's.
