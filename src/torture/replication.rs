@@ -13,7 +13,7 @@ use super::SeedReport;
 use model::{Commit, Model, marks};
 use node::{Mistake, Node, SEGMENT_BYTES, STORE};
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Ack, KeyspaceOptions, Lsn, TxOptions, Vote, Xid};
+use seawall_engine::{Ack, Error, KeyspaceOptions, Lsn, TxOptions, Vote, Xid};
 use seawall_replication::ack::{Member, Policy};
 use seawall_replication::message::Message;
 use seawall_replication::mutation::Mutation;
@@ -744,10 +744,14 @@ impl World {
             node.disk.fail(Fault::power_cut().at_call(at));
         }
         let rewound = rewind(node, &timeline);
+        let has_power = node.disk.has_power();
         self.say(|| format!("n{id} is rewound: {rewound:?}"));
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         match rewound {
             Ok(()) => {}
-            Err(why) if node.disk.has_power() => return Err(format!("n{id} is not rewound: {why}")),
+            // Both of its superblocks are newer.
+            Err(Error::NeedsImage { .. }) => return self.copy_anew(id),
+            Err(why) if has_power => return Err(format!("n{id} is not rewound: {why}")),
             Err(_) => {
                 node.crash();
                 self.hit("rewinding cut short");
@@ -940,22 +944,18 @@ fn frames_end(bytes: &[u8]) -> usize {
 
 
 /// Where the two logs part is said by their histories.
-fn rewind(node: &Node, timeline: &seawall_wal::Timeline) -> Result<(), Violation> {
+fn rewind(node: &Node, timeline: &seawall_wal::Timeline) -> Result<(), Error> {
     let log = format!("{STORE}/log");
     let options = Wal::options().disk(node.disk.clone()).runtime(node.runtime().clone()).background(false);
-    let opened = options.clone().read_only(true).open(&log);
-    let (fork, promised) = match &opened {
+    let (fork, promised) = match options.read_only(true).open(&log) {
         Ok(old) => {
             let (tail, own) = (old.tail(), old.timeline());
             let fork = timeline.history.fork(&own.history, tail.epoch, tail.place).unwrap_or(tail.place);
             (fork, own.promised)
         }
-        // It was cut short on the way.
+        // It was cut short on the way, and is to go on.
         Err(_) => (timeline.history.turns().last().map_or(Lsn::ZERO, |turn| turn.start), 0),
     };
-    drop(opened);
     let epoch = timeline.epoch.max(promised);
-    seawall_engine::rewind(STORE, &node.builder(), fork, epoch, &timeline.history)
-        .map(drop)
-        .map_err(|error| error.to_string())
+    seawall_engine::rewind(&node.builder(), fork, epoch, &timeline.history).map(drop)
 }

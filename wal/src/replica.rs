@@ -140,7 +140,10 @@ impl Inner {
         let epoch = self.committer.sink.epoch();
         match &*live {
             Some(live) => Tail { epoch, place: live.end, whole_end: live.whole_end, checksum: live.checksum },
-            None => Tail { epoch, place: Lsn::ZERO, whole_end: self.committer.durable(), checksum: 0 },
+            // Opened for reading alone: what was found.
+            None => {
+                Tail { epoch, place: self.recovery.end, whole_end: self.committer.durable(), checksum: 0 }
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Violation;
 use bytes::Bytes;
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping};
+use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions};
 use seawall_replication::ack::{Level, Policy, Reached, Table};
 use seawall_replication::message::{Message, Name, Piece};
 use seawall_replication::mutation::Mutation;
@@ -245,6 +245,8 @@ impl Up {
             match effect {
                 primary::Effect::Send(message) => self.out.push((connection, false, message)),
                 primary::Effect::Open { name, tail, .. } => {
+                    // A slot keeps the log for it, and a way back for this store.
+                    let _ = self.db.create_slot(name.as_str(), SlotOptions::default());
                     let (opened, shipper) = open_log(self.shipping.wal(), tail);
                     link.shipper = shipper;
                     link.name = Some(name);
@@ -253,6 +255,7 @@ impl Up {
                 primary::Effect::Read { from, bytes_max } => link.reading = Some((from, bytes_max)),
                 primary::Effect::Acked(marks) => {
                     let name = link.name.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
+                    let _ = self.db.advance_slot(&name, marks.taken.min(self.shipping.wal().tail().place), marks.durable);
                     let reached = self.table.update(&name, Reached::from(marks));
                     self.acknowledge(reached);
                 }
