@@ -630,7 +630,7 @@ impl World {
         // What has never come to its image's end is no store yet.
         let is_filled = |id: &u64| {
             let up = self.nodes.get(id).and_then(|node| node.up.as_ref());
-            up.is_some_and(|up| up.shipping.wal().tail().whole_end >= up.shipping.wal().first_lsn())
+            up.is_some_and(|up| up.shipping.wal().durable_lsn() >= up.shipping.wal().first_lsn())
         };
         if !others.iter().any(is_filled) {
             return Ok(());
@@ -643,6 +643,7 @@ impl World {
             if up.shipping.fence(epoch).is_err() || up.shipping.wal().sync_replica().is_err() {
                 return self.crash_the_powerless();
             }
+            up.follow(self.now, replica::Input::Fenced { epoch })?;
         }
         let tail = |id: &u64| {
             let up = self.nodes.get(id).and_then(|node| node.up.as_ref());
@@ -669,7 +670,7 @@ impl World {
         if promoted.is_err() {
             self.hit("promotion cut short");
             let Some(node) = self.nodes.get_mut(&chosen) else { return Ok(()) };
-            if node.disk.has_power() {
+            if promoted.as_ref().is_err_and(|why| !node.is_explained(why)) {
                 return Err(format!("n{chosen} is not promoted: {promoted:?}"));
             }
             node.crash();
@@ -751,7 +752,9 @@ impl World {
             Ok(()) => {}
             // Both of its superblocks are newer.
             Err(Error::NeedsImage { .. }) => return self.copy_anew(id),
-            Err(why) if has_power => return Err(format!("n{id} is not rewound: {why}")),
+            Err(why) if has_power && !node.is_explained(&why) => {
+                return Err(format!("n{id} is not rewound: {why}"));
+            }
             Err(_) => {
                 node.crash();
                 self.hit("rewinding cut short");
