@@ -630,7 +630,7 @@ impl World {
         // What has never come to its image's end is no store yet.
         let is_filled = |id: &u64| {
             let up = self.nodes.get(id).and_then(|node| node.up.as_ref());
-            up.is_some_and(|up| up.shipping.wal().durable_lsn() >= up.shipping.wal().first_lsn())
+            up.is_some_and(|up| up.shipping.wal().is_filled())
         };
         if !others.iter().any(is_filled) {
             return Ok(());
@@ -893,6 +893,7 @@ impl World {
     fn mend(&mut self, id: u64, state: replica::State) -> Result<(), Violation> {
         if matches!(state, replica::State::NeedsImage { .. }) {
             self.hit("log gone");
+            return self.copy_anew(id);
         }
         self.deposed.insert(id);
         self.rejoin()
@@ -900,10 +901,14 @@ impl World {
 
     fn is_settled(&self) -> bool {
         let Some(of) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) else { return false };
-        // Between records nothing is shown: a primary may be said to show up to where its next segment begins.
-        let end = of.shipping.wal().durable_lsn();
-        let shows_all = |node: &Node| node.up.as_ref().is_some_and(|up| up.shipping.visible() >= end);
-        self.deposed.is_empty() && self.nodes.values().all(shows_all)
+        let end = self.model.commits.last().map_or(Lsn::ZERO, |last| last.lsn.plus(1));
+        let shows_all = |node: &Node| {
+            node.up.as_ref().is_some_and(|up| {
+                up.shipping.visible() >= end && up.shipping.wal().is_filled()
+            })
+        };
+        let settled = |up: &node::Up| up.shipping.waiting().is_none();
+        settled(of) && self.deposed.is_empty() && self.nodes.values().all(shows_all)
     }
 
     fn check_all_same(&mut self) -> Result<(), Violation> {

@@ -81,6 +81,16 @@ impl Wal {
         Timeline { epoch: anchor.epoch, promised: anchor.promised.max(anchor.epoch), history: anchor.history }
     }
 
+    /// Whether a replica's log has come to the position from which on it is needed: that of the image beside it. True of any
+    /// other log.
+    pub fn is_filled(&self) -> bool {
+        let inner = &self.0.inner;
+        match &*inner.replica.lock() {
+            Some(replica) => replica.chain.segment.is_some() && inner.committer.replay_from() >= inner.first(),
+            None => true,
+        }
+    }
+
     /// Where the log ends: a replica's, behind all that was accepted.
     pub fn tail(&self) -> Tail {
         self.0.inner.tail()

@@ -388,9 +388,7 @@ fn open_log(wal: &Wal, tail: Tail) -> (Opened, Option<Shipper>) {
     let shipper = match wal.ship(tail.place) {
         Ok(shipper) => shipper,
         Err(seawall_wal::Error::Reclaimed { first, .. }) => return (Opened::Gone { first }, None),
-        Err(seawall_wal::Error::BadInput(_)) => {
-            return (Opened::Differs { fork: wal.tail().place }, None);
-        }
+        Err(seawall_wal::Error::BadInput(_)) => return (Opened::Behind, None),
         Err(_) => return (Opened::Failed, None),
     };
     match wal.checksum_before(tail.place) {
