@@ -188,8 +188,8 @@ impl Host for Follower {
         super::leader::status(&self.shared.shipping, None, Vec::new(), format!("{:?}", self.state()))
     }
 
-    fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>> {
-        super::image::source(&self.shared.shipping, about)
+    fn image(&self, _: &[u8]) -> io::Result<Box<dyn ImageSource>> {
+        super::no_image()
     }
 }
 
