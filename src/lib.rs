@@ -49,6 +49,12 @@ pub mod txn {
     pub use seawall_txn::*;
 }
 
+/// The log, shipped: replicas, acknowledgements, promotion. See `docs/replication.md`.
+#[cfg(feature = "replication")]
+pub mod replication {
+    pub use seawall_replication::*;
+}
+
 pub mod observe;
 
 #[cfg(feature = "cli")]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub mod engine;
 pub mod log;
 mod mutant;
+pub mod replication;
 pub mod txn;
 
 pub use mutant::MutantDisk;

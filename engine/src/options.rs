@@ -173,6 +173,7 @@ pub struct DbBuilder {
     events: Option<Arc<dyn EventListener>>,
     background: bool,
     mutation: Option<Mutation>,
+    log_mutation: Option<seawall_wal::mutation::Mutation>,
     replay_bytes: Option<u64>,
     deltas_bytes: Option<u64>,
     stream: (usize, usize),
@@ -224,6 +225,7 @@ pub(crate) struct Options {
     pub(crate) events: Arc<Events>,
     pub(crate) background: bool,
     pub(crate) mutation: Option<Mutation>,
+    pub(crate) log_mutation: Option<seawall_wal::mutation::Mutation>,
     pub(crate) on_stage: Option<StageHook>,
 }
 
@@ -271,6 +273,7 @@ impl DbBuilder {
             events: None,
             background: true,
             mutation: None,
+            log_mutation: None,
             replay_bytes: None,
             deltas_bytes: None,
             stream: (STREAM_BYTES_MIN, PIECE_BYTES_MAX),
@@ -567,6 +570,13 @@ impl DbBuilder {
         self
     }
 
+    /// Makes a deliberate mistake in the log.
+    #[doc(hidden)]
+    pub fn log_mutation(mut self, mutation: Option<seawall_wal::mutation::Mutation>) -> Self {
+        self.log_mutation = mutation;
+        self
+    }
+
     /// What recovery holds in memory before it folds; by default what deltas may take.
     #[doc(hidden)]
     pub fn replay_bytes(mut self, bytes: Option<u64>) -> Self {
@@ -650,6 +660,7 @@ impl DbBuilder {
             runtime,
             background: self.background && !self.read_only,
             mutation: self.mutation,
+            log_mutation: self.log_mutation,
             on_stage: self.on_stage,
         })
     }

@@ -41,6 +41,8 @@ pub(crate) enum Layer {
     Engine,
     /// Atomic commit across stores, with a network between them
     Txn,
+    /// Log shipping: a primary, replicas, promotions, with a network between them
+    Replication,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -56,6 +58,7 @@ impl Layer {
             Layer::Log => torture::log::run,
             Layer::Engine => torture::engine::run,
             Layer::Txn => torture::txn::run,
+            Layer::Replication => torture::replication::run,
         }
     }
 
@@ -64,6 +67,7 @@ impl Layer {
             Layer::Log => torture::log::mutations(),
             Layer::Engine => torture::engine::mutations(),
             Layer::Txn => torture::txn::mutations(),
+            Layer::Replication => torture::replication::mutations(),
         }
     }
 
@@ -72,6 +76,7 @@ impl Layer {
             Layer::Log => torture::log::required(),
             Layer::Engine => torture::engine::required(),
             Layer::Txn => torture::txn::required(),
+            Layer::Replication => torture::replication::required(),
         }
     }
 
@@ -80,6 +85,7 @@ impl Layer {
             Layer::Log => "log",
             Layer::Engine => "engine",
             Layer::Txn => "txn",
+            Layer::Replication => "replication",
         }
     }
 }

@@ -187,7 +187,7 @@ impl Opener<'_> {
             .replica(self.options.replica)
             .background(self.options.background)
             .create(of.is_none());
-        log = log.probe(self.options.probe);
+        log = log.probe(self.options.probe).mutation(self.options.log_mutation);
         if let Some(way) = self.options.durable_write {
             log = log.durable_write(way);
         }

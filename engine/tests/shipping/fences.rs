@@ -1,0 +1,117 @@
+//! A store that another one has taken the place of.
+
+use crate::world::{builder, commit, shown};
+use seawall_engine::mutation::Mutation;
+use seawall_engine::{Ack, Db, Error, TxOptions, WriteBatch, Xid};
+use seawall_wal::SimDisk;
+use seawall_wal::disk::sim::{Fault, Op};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn is_fenced<T>(result: Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Fenced { epoch: 3 }))
+}
+
+/// Whether a store refuses all that writes, and reads on.
+fn is_refusing(db: &Db, n: u64) -> bool {
+    let rows = db.open_keyspace("rows").unwrap().unwrap();
+    let mut batch = WriteBatch::new();
+    batch.insert(&rows, "a", "1");
+    let mut tx = db.begin();
+    tx.insert(&rows, "b", "1").unwrap();
+    is_fenced(rows.insert("a", "1"))
+        && is_fenced(db.write(batch.clone()))
+        && is_fenced(db.write_pipelined(batch))
+        && is_fenced(db.keyspace("new"))
+        && is_fenced(tx.prepare(Xid::new(1, "a", "b").unwrap()))
+        && is_fenced(db.checkpoint())
+        && shown(db, "fenced") == n
+}
+
+fn store(disk: &Arc<SimDisk>, mutation: Option<Mutation>) -> Db {
+    let db = builder(disk).ack_timeout(LONG).mutation(mutation).open().unwrap();
+    for n in 1..=8 {
+        commit(&db, n).unwrap();
+    }
+    db
+}
+
+fn fenced(mutation: Option<Mutation>) -> bool {
+    let disk = SimDisk::new(1);
+    let db = store(&disk, mutation);
+    db.shipping().fence(3).unwrap();
+    db.shipping().fence(3).unwrap();
+    let is_now = is_refusing(&db, 8) && db.shipping().fenced() == Some(3) && db.stats().fenced == Some(3);
+    if !is_now {
+        return false;
+    }
+    let crashed = disk.crash_copy();
+    db.close().unwrap();
+    let open = |disk| builder(disk).mutation(mutation).open().unwrap();
+    is_refusing(&open(&disk), 8) && is_refusing(&open(&crashed), 8)
+}
+
+#[test]
+fn a_fenced_store_reads_and_writes_no_more_and_reopening_does_not_help() {
+    assert!(fenced(None));
+}
+
+#[test]
+fn a_store_that_ignores_its_fence_is_noticed() {
+    assert!(!fenced(Some(Mutation::IgnoreFence)));
+}
+
+#[test]
+fn who_waits_when_the_fence_comes_is_in_doubt_and_stays_so() {
+    let disk = SimDisk::new(1);
+    let db = store(&disk, None);
+    let rows = db.open_keyspace("rows").unwrap().unwrap();
+    let put = |key: &str| {
+        let mut tx = db.begin_with(TxOptions { ack: Some(Ack::Durable), ..TxOptions::default() });
+        tx.insert(&rows, key, "1").unwrap();
+        tx.commit_pipelined().unwrap()
+    };
+    let (sender, told) = channel();
+    let (ticket, lsn) = (put("a"), db.shipping().visible());
+    put("b").on_done(move |result| sender.send(result).unwrap());
+    let waiters = [
+        thread::spawn(move || ticket.wait()),
+        thread::spawn({
+            let rows = rows.clone();
+            move || rows.insert("c", "1")
+        }),
+    ];
+    while db.shipping().waiting().is_none() || db.shipping().wal().durable_lsn() <= lsn {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_millis(20));
+    db.shipping().fence(3).unwrap();
+    for waiter in waiters {
+        let result = waiter.join().unwrap();
+        assert!(matches!(result, Err(Error::CommitUnknown { .. } | Error::Fenced { .. })), "{result:?}");
+    }
+    assert!(matches!(told.recv_timeout(LONG).unwrap(), Err(Error::CommitUnknown { .. })));
+    db.shipping().acked(Ack::Applied, seawall_engine::Lsn::MAX);
+    assert!(rows.get("a").unwrap().is_none() && shown(&db, "fenced") == 8);
+    assert!(is_fenced(db.await_commit(lsn, LONG)));
+    drop(rows);
+    db.close().unwrap();
+}
+
+#[test]
+fn a_fence_that_cannot_be_kept_holds_while_the_store_is_open() {
+    let disk = SimDisk::new(1);
+    let db = store(&disk, None);
+    for op in [Op::Write, Op::WriteDurable, Op::Sync] {
+        disk.fail(Fault::eio(op).path_contains("anchor").forever());
+    }
+    assert!(db.shipping().fence(3).is_err());
+    let refused = db.keyspace("new").map(drop);
+    assert!(is_fenced(refused), "it refuses for that reason");
+    disk.clear_faults();
+    assert!(matches!(db.shipping().fence(0), Err(Error::BadInput(_))));
+}

@@ -1,0 +1,412 @@
+//! A node: a disk, and, while it is up, a store with the machines that ship its log, or follow another's.
+
+use super::Violation;
+use bytes::Bytes;
+use seawall_engine::mutation::Mutation as EngineMutation;
+use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping};
+use seawall_replication::ack::{Level, Policy, Reached, Table};
+use seawall_replication::message::{Message, Name, Piece};
+use seawall_replication::mutation::Mutation;
+use seawall_replication::ship::primary::{self, Opened, Progress};
+use seawall_replication::ship::replica::{self, Rejected, State};
+use seawall_replication::ship::{Primary, Replica};
+use seawall_replication::timeline::{History, Tail};
+use seawall_wal::mutation::Mutation as WalMutation;
+use seawall_wal::{ReplicaStart, Runtime, Shipper, SimDisk, SimRuntime, Wal};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) const STORE: &str = "/home/store";
+pub(super) const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// The mistake of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mistake {
+    pub(super) log: Option<WalMutation>,
+    pub(super) engine: Option<EngineMutation>,
+    pub(super) machine: Option<Mutation>,
+}
+
+pub(super) struct Node {
+    pub(super) id: u64,
+    pub(super) disk: Arc<SimDisk>,
+    pub(super) up: Option<Up>,
+    /// Whether its store is opened as a replica's.
+    pub(super) is_replica: bool,
+    /// Of whom, as far as it has been told.
+    pub(super) upstream: u64,
+    runtime: Arc<SimRuntime>,
+    mistake: Mistake,
+}
+
+pub(super) struct Up {
+    pub(super) db: Db,
+    pub(super) shipping: Shipping,
+    /// Sessions of those that follow, by connection.
+    pub(super) links: BTreeMap<u64, Link>,
+    /// Whose acknowledgements count; of a primary.
+    pub(super) table: Table,
+    pub(super) follower: Option<Following>,
+    /// What goes out: connection, whether to the primary, and what.
+    pub(super) out: Vec<(u64, bool, Message)>,
+    pub(super) counts: Vec<&'static str>,
+}
+
+pub(super) struct Link {
+    machine: Primary,
+    shipper: Option<Shipper>,
+    reading: Option<(Lsn, usize)>,
+    name: Option<Name>,
+}
+
+pub(super) struct Following {
+    pub(super) machine: Replica,
+    /// The attempt, and the connection that it has.
+    pub(super) dialling: Option<u64>,
+    pub(super) connection: Option<(u64, u64)>,
+    syncs: bool,
+    applies: bool,
+}
+
+pub(super) fn name_of(id: u64) -> Option<Name> {
+    Name::new(&format!("n{id}"))
+}
+
+impl Node {
+    pub(super) fn new(id: u64, seed: u64, runtime: &Arc<SimRuntime>, mistake: Mistake) -> Node {
+        let disk = SimDisk::new(seed);
+        Node { id, disk, up: None, is_replica: true, upstream: 1, runtime: Arc::clone(runtime), mistake }
+    }
+
+    /// The process starts. False if a fault is in the way; then it is down.
+    pub(super) fn start(&mut self, now: u64, policy: &Policy, seed: u64) -> Result<bool, Violation> {
+        match self.open() {
+            Ok(db) => {
+                let shipping = db.shipping();
+                let table = Table::new(policy.clone());
+                let follower = match self.is_replica {
+                    true => Some(self.follow(&shipping, now, seed)?),
+                    false => None,
+                };
+                let (links, out, counts) = (BTreeMap::new(), Vec::new(), Vec::new());
+                self.up = Some(Up { db, shipping, links, table, follower, out, counts });
+                Ok(true)
+            }
+            Err(error) if self.is_explained(&error) => {
+                self.crash();
+                Ok(false)
+            }
+            Err(error) => Err(format!("n{} does not start: {error}", self.id)),
+        }
+    }
+
+    pub(super) fn builder(&self) -> seawall_engine::DbBuilder {
+        Db::builder(STORE)
+            .segment_bytes(SEGMENT_BYTES)
+            .memory_budget(1 << 20)
+            .disk(self.disk.clone())
+            .runtime(self.runtime.clone())
+            .background(false)
+            .ack_timeout(Duration::from_millis(1))
+            .mutation(self.mistake.engine)
+            .log_mutation(self.mistake.log)
+    }
+
+    fn open(&self) -> Result<Db, Error> {
+        self.builder().replica(self.is_replica).ack(Ack::Durable).create(false).open()
+    }
+
+    fn follow(&self, shipping: &Shipping, now: u64, seed: u64) -> Result<Following, Violation> {
+        let name = name_of(self.id).ok_or("a name")?;
+        let settings = replica::Settings {
+            heartbeat_us: 20_000,
+            timeout_us: 200_000,
+            pause_us: (1_000, 40_000),
+            gap_us: 40_000,
+            window_bytes: 128 << 10,
+            seed,
+            mutation: self.mistake.machine,
+            ..replica::Settings::new(name)
+        };
+        let machine = Replica::new(settings, shipping.store_id(), own_replica(shipping), now);
+        Ok(Following { machine, dialling: None, connection: None, syncs: false, applies: false })
+    }
+
+    pub(super) fn session(&self) -> primary::Settings {
+        primary::Settings {
+            heartbeat_us: 20_000,
+            visible_us: 1_000,
+            timeout_us: 200_000,
+            read_bytes: 24 << 10,
+            ahead_bytes: 64 << 10,
+            window_bytes_max: 128 << 10,
+            compress: self.id % 2 == 0,
+            mutation: self.mistake.machine,
+        }
+    }
+
+    pub(super) fn mistake(&self) -> Mistake {
+        self.mistake
+    }
+
+    pub(super) fn is_explained(&self, error: &Error) -> bool {
+        matches!(
+            error,
+            Error::Io { .. } | Error::NoSpace | Error::Poisoned(_) | Error::CommitUnknown { .. }
+        ) || !self.disk.has_power()
+    }
+
+    /// The power fails: what was not synced may be gone, or torn, or there.
+    pub(super) fn crash(&mut self) {
+        let next = self.disk.crash();
+        self.up = None;
+        self.disk = next;
+    }
+
+    /// The process ends, and the power stays.
+    pub(super) fn kill(&mut self) {
+        let next = self.disk.kill();
+        self.up = None;
+        self.disk = next;
+    }
+
+    /// Its first beginning: the data file of the first node, and a log that is to be filled.
+    pub(super) fn clone_of(&self, data: &[u8], log: &Wal, first: Lsn) -> Result<(), Violation> {
+        let timeline = log.timeline();
+        let start = ReplicaStart {
+            store_id: log.store_id(),
+            segment_bytes: SEGMENT_BYTES,
+            first,
+            epoch: timeline.epoch,
+            history: timeline.history,
+        };
+        let options = Wal::options().disk(self.disk.clone()).runtime(self.runtime.clone());
+        seawall_wal::create_replica(format!("{STORE}/log"), &options, &start)
+            .map_err(|error| error.to_string())?;
+        self.disk.write_file(format!("{STORE}/data"), data).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn keyspace(&self) -> Option<Keyspace> {
+        self.up.as_ref().and_then(|up| up.db.open_keyspace("rows").ok().flatten())
+    }
+
+    pub(super) fn runtime(&self) -> &Arc<SimRuntime> {
+        &self.runtime
+    }
+}
+
+fn own_replica(shipping: &Shipping) -> replica::Own {
+    let wal = shipping.wal();
+    let timeline = wal.timeline();
+    replica::Own {
+        tail: wal.tail(),
+        history: History::from(&timeline.history),
+        promised: timeline.promised,
+        durable: wal.durable_lsn(),
+        applied: shipping.applied(),
+        visible: shipping.visible(),
+    }
+}
+
+impl Up {
+    fn progress(&self, runtime: &SimRuntime) -> Progress {
+        let now_us = runtime.wall_clock_us();
+        let durable = self.shipping.wal().durable_lsn();
+        Progress { visible: self.shipping.visible(), durable, time_us: now_us, now_us }
+    }
+
+    /// Somebody connects.
+    pub(super) fn accept(&mut self, now: u64, connection: u64, settings: primary::Settings) {
+        let wal = self.shipping.wal();
+        let timeline = wal.timeline();
+        let own = primary::Own {
+            store_id: self.shipping.store_id(),
+            history: History::from(&timeline.history),
+            promised: timeline.promised,
+        };
+        let machine = Primary::new(settings, own, now);
+        self.links.insert(connection, Link { machine, shipper: None, reading: None, name: None });
+    }
+
+    /// One who follows says something; or time passes for its session.
+    pub(super) fn lead(
+        &mut self,
+        now: u64,
+        connection: u64,
+        runtime: &SimRuntime,
+        input: primary::Input,
+    ) -> Result<(), Violation> {
+        let progress = self.progress(runtime);
+        let Some(mut link) = self.links.remove(&connection) else { return Ok(()) };
+        let mut effects = link.machine.step(now, primary::Input::Moved(progress));
+        effects.extend(link.machine.step(now, input));
+        let mut queue: std::collections::VecDeque<primary::Effect> = effects.into();
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                primary::Effect::Send(message) => self.out.push((connection, false, message)),
+                primary::Effect::Open { name, tail, .. } => {
+                    let (opened, shipper) = open_log(self.shipping.wal(), tail);
+                    link.shipper = shipper;
+                    link.name = Some(name);
+                    queue.extend(link.machine.step(now, primary::Input::Opened(opened)));
+                }
+                primary::Effect::Read { from, bytes_max } => link.reading = Some((from, bytes_max)),
+                primary::Effect::Acked(marks) => {
+                    let name = link.name.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
+                    let reached = self.table.update(&name, Reached::from(marks));
+                    self.acknowledge(reached);
+                }
+                primary::Effect::Fence { epoch } => {
+                    self.counts.push("primary fenced");
+                    // It has nothing to say against it but that the disk has failed.
+                    let _ = self.shipping.fence(epoch);
+                }
+                primary::Effect::Violation(what) => return Err(format!("a follower's {what}")),
+                primary::Effect::Close => {
+                    if let Some(name) = &link.name {
+                        let reached = self.table.leave(name.as_str());
+                        self.acknowledge(reached);
+                    }
+                    return Ok(());
+                }
+                other => return Err(format!("an effect unknown here: {other:?}")),
+            }
+        }
+        self.links.insert(connection, link);
+        Ok(())
+    }
+
+    fn acknowledge(&self, reached: Reached) {
+        let levels = [Ack::Received, Ack::Durable, Ack::Applied].into_iter().zip(Level::ALL);
+        for (ack, level) in levels {
+            if reached.of(level) > Lsn::ZERO && !self.shipping.is_replica() {
+                self.shipping.acked(ack, reached.of(level));
+            }
+        }
+    }
+
+    /// What sessions wait for from the log.
+    pub(super) fn read_on(&mut self, now: u64, runtime: &SimRuntime) -> Result<(), Violation> {
+        let connections: Vec<u64> = self.links.keys().copied().collect();
+        for connection in connections {
+            let Some(link) = self.links.get_mut(&connection) else { continue };
+            let (Some((from, bytes_max)), Some(shipper)) = (link.reading, link.shipper.as_mut()) else {
+                continue;
+            };
+            let input = match shipper.next_piece(bytes_max) {
+                Ok(Some(piece)) => {
+                    let piece = Piece::plain(from, piece.at, Bytes::from(piece.bytes));
+                    primary::Input::Pieces(vec![piece])
+                }
+                Ok(None) => continue,
+                Err(_) => primary::Input::Ended,
+            };
+            link.reading = None;
+            self.lead(now, connection, runtime, input)?;
+        }
+        Ok(())
+    }
+
+    /// The replica's machine goes on.
+    pub(super) fn follow(&mut self, now: u64, input: replica::Input) -> Result<(), Violation> {
+        let Some(mut following) = self.follower.take() else { return Ok(()) };
+        let mut queue: std::collections::VecDeque<replica::Effect> =
+            following.machine.step(now, input).into();
+        let wal = self.shipping.wal().clone();
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                replica::Effect::Dial { session } => following.dialling = Some(session),
+                replica::Effect::Send(message) => {
+                    if let Some((_, connection)) = following.connection {
+                        self.out.push((connection, true, message));
+                    }
+                }
+                replica::Effect::Promise { history } => {
+                    let log = seawall_wal::History::from(&history);
+                    let input = match wal.promise(history.epoch(), &log) {
+                        Ok(()) => replica::Input::Promised,
+                        Err(_) => replica::Input::Failed,
+                    };
+                    queue.extend(following.machine.step(now, input));
+                }
+                replica::Effect::Accept(piece) => {
+                    let input = accept(&wal, &piece);
+                    queue.extend(following.machine.step(now, input));
+                }
+                replica::Effect::Sync => following.syncs = true,
+                replica::Effect::Apply { .. } => following.applies = true,
+                replica::Effect::Show { limit } => self.shipping.set_visible_limit(limit),
+                replica::Effect::Violation(_) => self.counts.push("protocol violated by what came late"),
+                replica::Effect::Hang => following.connection = None,
+                other => return Err(format!("an effect unknown here: {other:?}")),
+            }
+        }
+        self.follower = Some(following);
+        Ok(())
+    }
+
+    /// The replica's disk, and its store, do what was asked of them.
+    pub(super) fn work(&mut self, now: u64) -> Result<(), Violation> {
+        let Some(following) = self.follower.as_mut() else { return Ok(()) };
+        let (syncs, applies) =
+            (std::mem::take(&mut following.syncs), std::mem::take(&mut following.applies));
+        if syncs {
+            let input = match self.shipping.wal().sync_replica() {
+                Ok(durable) => replica::Input::Synced { durable },
+                Err(_) => replica::Input::Failed,
+            };
+            self.follow(now, input)?;
+        }
+        if applies {
+            let input = match self.shipping.apply() {
+                Ok(applied) => replica::Input::Applied { applied, visible: self.shipping.visible() },
+                Err(Error::Corruption { what, .. }) => return Err(format!("it cannot be applied: {what}")),
+                Err(_) => replica::Input::Failed,
+            };
+            self.follow(now, input)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn connected(&mut self, now: u64, session: u64, connection: u64) -> Result<(), Violation> {
+        let own = own_replica(&self.shipping);
+        if let Some(following) = self.follower.as_mut() {
+            following.connection = Some((session, connection));
+        }
+        self.follow(now, replica::Input::Connected { session, own })
+    }
+
+    pub(super) fn state(&self) -> Option<&State> {
+        self.follower.as_ref().map(|following| following.machine.state())
+    }
+}
+
+/// The log from there on, if that is where the replica's ends.
+fn open_log(wal: &Wal, tail: Tail) -> (Opened, Option<Shipper>) {
+    let shipper = match wal.ship(tail.place) {
+        Ok(shipper) => shipper,
+        Err(seawall_wal::Error::Reclaimed { first, .. }) => return (Opened::Gone { first }, None),
+        Err(seawall_wal::Error::BadInput(_)) => {
+            return (Opened::Differs { fork: wal.tail().place }, None);
+        }
+        Err(_) => return (Opened::Failed, None),
+    };
+    match wal.checksum_before(tail.place) {
+        Ok(Some(checksum)) if tail.checksum != 0 && checksum != tail.checksum => {
+            (Opened::Gone { first: wal.tail().place }, None)
+        }
+        Ok(_) => (Opened::Ready, Some(shipper)),
+        Err(_) => (Opened::Failed, None),
+    }
+}
+
+fn accept(wal: &Wal, piece: &Piece) -> replica::Input {
+    let Ok(bytes) = piece.unpacked() else { return replica::Input::Rejected(Rejected::Damaged) };
+    match wal.accept(&seawall_wal::Piece { at: piece.at, bytes: bytes.into() }) {
+        Ok(received) => replica::Input::Accepted { received },
+        Err(seawall_wal::Error::Diverged { at }) => replica::Input::Rejected(Rejected::Diverged { at }),
+        Err(seawall_wal::Error::BadInput(_)) => replica::Input::Rejected(Rejected::Damaged),
+        Err(_) => replica::Input::Rejected(Rejected::Failed),
+    }
+}
