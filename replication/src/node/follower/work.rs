@@ -79,11 +79,10 @@ impl Applier {
     pub(super) fn run(self) {
         while let Some(to) = self.to_apply.take(None) {
             let shipping = &self.shared.shipping;
-            let input = match shipping.apply() {
+            let input = match shipping.apply_to(to) {
                 Ok(applied) => Input::Applied { applied, visible: shipping.visible() },
                 Err(_) => Input::Failed,
             };
-            let _ = to;
             self.shared.inbox.post(Event::Input(Box::new(input)));
         }
     }
