@@ -322,7 +322,9 @@ impl Host for Leader {
     }
 
     fn status(&self) -> Status {
-        status(&self.0.shared.shipping, self.0.shared.table.lock().as_ref(), self.followers(), String::new())
+        let followers = self.followers();
+        let policy = self.0.shared.table.lock().as_ref().map(|table| table.policy().to_string());
+        status(&self.0.shared.shipping, policy, followers, String::new())
     }
 
     fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>> {
@@ -336,7 +338,7 @@ impl Host for Leader {
 /// A store's, with what is known of those around it.
 pub(super) fn status(
     shipping: &Shipping,
-    table: Option<&Table>,
+    policy: Option<String>,
     followers: Vec<FollowerStatus>,
     state: String,
 ) -> Status {
@@ -351,7 +353,7 @@ pub(super) fn status(
         durable: wal.durable_lsn(),
         applied: shipping.applied(),
         visible: shipping.visible(),
-        policy: table.map(|table| table.policy().to_string()),
+        policy,
         followers,
         state,
     }
