@@ -23,6 +23,9 @@ pub mod invariants;
 pub mod message;
 #[doc(hidden)]
 pub mod mutation;
+#[cfg(feature = "net")]
+pub mod net;
+pub mod node;
 pub mod phi;
 pub mod ship;
 pub mod timeline;

@@ -11,9 +11,9 @@
 //! never blocks, and is told by its [`Ear`]. [`local`] is one without sockets, for a primary and replicas in one process, and
 //! for tests; the crate's `net` is one by gRPC. Clock and threads are the [`Runtime`](seawall_wal::Runtime)'s.
 
+use crate::ack::{Part, Reached};
 use crate::message::Message;
 use crate::timeline::Tail;
-use crate::ack::{Part, Reached};
 use bytes::Bytes;
 use seawall_wal::Lsn;
 use std::sync::Arc;
@@ -69,6 +69,21 @@ pub trait Host: Send + Sync {
     fn image(&self, about: &[u8]) -> std::io::Result<Box<dyn ImageSource>>;
 }
 
+/// What a store keeps for replicas that are away, and gives to those that begin.
+pub trait Keeping: Send + Sync {
+    /// Whether there is a slot of this name, and it has its log.
+    fn has_slot(&self, name: &str) -> bool;
+
+    /// The slot's replica has all below on its device.
+    fn advance_slot(&self, name: &str, durable: Lsn);
+
+    /// See [`Host::image`].
+    ///
+    /// # Errors
+    /// What the store says.
+    fn image(&self, about: &[u8]) -> std::io::Result<Box<dyn ImageSource>>;
+}
+
 /// A stretch of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
@@ -88,6 +103,11 @@ pub trait ImageSource: Send {
     /// # Errors
     /// What the store says.
     fn read(&mut self, from: u64, bytes_max: usize) -> std::io::Result<Option<Stretch>>;
+}
+
+/// The image of a store that gives none.
+fn no_image() -> std::io::Result<Box<dyn ImageSource>> {
+    Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "no image is given here"))
 }
 
 /// How far a node is.

@@ -33,7 +33,7 @@ fn seeds() -> std::ops::Range<u64> {
         let (from, to) = said.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)
     });
-    range.unwrap_or(0..150)
+    range.unwrap_or(0..600)
 }
 
 #[test]

@@ -50,18 +50,23 @@ impl Following {
 impl Core {
     /// Applies what is durable and not applied yet. The position up to which everything is.
     pub(crate) fn apply_durable(&self) -> Result<Lsn> {
+        self.apply_durable_to(Lsn::MAX)
+    }
+
+    /// The same, up to the record that reaches this position.
+    pub(crate) fn apply_durable_to(&self, to: Lsn) -> Result<Lsn> {
         let _alone = self.following.latch.lock();
-        self.apply_alone(false)
+        self.apply_alone(to, false)
     }
 
     /// The latch is held. Without haste, memory is kept within its bounds, if that is possible.
-    fn apply_alone(&self, in_haste: bool) -> Result<Lsn> {
+    fn apply_alone(&self, to: Lsn, in_haste: bool) -> Result<Lsn> {
         self.check_open()?;
         self.sequencer.check()?;
         let Some(applied) = self.sequencer.followed_to() else {
             return Err(Error::BadInput("this store is no replica: its log is its own".into()));
         };
-        if self.wal.durable_lsn() <= applied {
+        if self.wal.durable_lsn().min(to) <= applied {
             return Ok(applied);
         }
         let Way { reader, mut in_doubt } = std::mem::take(&mut *self.following.way.lock());
@@ -69,7 +74,7 @@ impl Core {
             Some(reader) => reader,
             None => self.wal.follow(applied)?,
         };
-        let result = self.apply_from(&mut reader, &mut in_doubt, in_haste);
+        let result = self.apply_from(&mut reader, &mut in_doubt, to, in_haste);
         // One that failed begins again where it stood.
         let reader = result.is_ok().then_some(reader);
         *self.following.way.lock() = Way { reader, in_doubt };
@@ -77,8 +82,14 @@ impl Core {
         Ok(self.sequencer.followed_to().unwrap_or(applied))
     }
 
-    fn apply_from(&self, reader: &mut WalReader, in_doubt: &mut InDoubt, in_haste: bool) -> Result<()> {
-        loop {
+    fn apply_from(
+        &self,
+        reader: &mut WalReader,
+        in_doubt: &mut InDoubt,
+        to: Lsn,
+        in_haste: bool,
+    ) -> Result<()> {
+        while self.sequencer.followed_to().is_some_and(|applied| applied < to) {
             if !in_haste && self.is_full_of_shipped() {
                 self.fold.wait_for_end(&*self.runtime)?;
                 return Ok(());
@@ -89,6 +100,7 @@ impl Core {
                 _ => return Err(Error::Closed),
             }
         }
+        Ok(())
     }
 
     fn apply_record(&self, record: &Record, in_doubt: &mut InDoubt) -> Result<()> {
@@ -131,7 +143,7 @@ impl Core {
     /// This replica's log becomes its own, in a new epoch.
     pub(crate) fn promote(&self, epoch: u64) -> Result<Lsn> {
         let _alone = self.following.latch.lock();
-        let applied = self.apply_alone(true)?;
+        let applied = self.apply_alone(Lsn::MAX, true)?;
         if self.wal.is_replica() {
             self.wal.promote(epoch)?;
         } else if self.wal.timeline().epoch != epoch {

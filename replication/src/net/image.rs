@@ -60,7 +60,7 @@ pub(super) async fn give(
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
-    seawall_wal::frame::crc32(bytes)
+    crc32fast::hash(bytes)
 }
 
 /// Takes an image, stretch by stretch. Made by [`Remote::image`](super::Remote::image); behind an error a new one goes on where

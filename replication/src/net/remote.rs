@@ -159,7 +159,8 @@ impl Drop for Remote {
 
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let addresses: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.uri().to_string()).collect();
+        let addresses: Vec<String> =
+            self.endpoints.iter().map(|endpoint| endpoint.uri().to_string()).collect();
         f.debug_struct("Remote").field("addresses", &addresses).finish_non_exhaustive()
     }
 }

@@ -115,7 +115,8 @@ impl Replication for Serving {
         let line = Line::new(move |parcel| sender.send(Ok(parcel)).is_ok());
         let closed = line.closed();
         let ear = self.host.connected(names, line.clone());
-        let ear = ear.ok_or_else(|| Status::unavailable("no log is shipped here, or to as many as may be"))?;
+        let ear =
+            ear.ok_or_else(|| Status::unavailable("no log is shipped here, or to as many as may be"))?;
         let mut stop = self.stop.clone();
         tokio::spawn(async move {
             let end = async {

@@ -48,9 +48,9 @@ pub(super) fn check(security: &Security, listen: Option<SocketAddr>) -> io::Resu
             }
             Ok(())
         }
-        Security::PlainText { anywhere: false } if listen.is_some_and(|at| !at.ip().is_loopback()) => {
-            Err(invalid("without certificates anybody is believed: plain text is for loopback, unless asked for"))
-        }
+        Security::PlainText { anywhere: false } if listen.is_some_and(|at| !at.ip().is_loopback()) => Err(
+            invalid("without certificates anybody is believed: plain text is for loopback, unless asked for"),
+        ),
         Security::PlainText { .. } => Ok(()),
     }
 }

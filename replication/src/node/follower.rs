@@ -5,9 +5,10 @@ use super::{Dialler, Ear, Host, ImageSource, Status, Wire};
 use crate::message::{Marks, Message};
 use crate::ship::Replica;
 use crate::ship::replica::{Effect, Input, Own, Settings, State};
-use crate::timeline::History;
+use crate::timeline::{History, Tail};
 use parking_lot::Mutex;
 use seawall_engine::Shipping;
+use seawall_wal::disk::BLOCK_BYTES;
 use seawall_wal::runtime::Thread;
 use seawall_wal::{Lsn, OsRuntime, Runtime};
 use std::io;
@@ -52,6 +53,8 @@ pub(super) struct Shared {
     pub(super) inbox: Arc<Inbox<Event>>,
     pub(super) wire: Mutex<Option<(u64, Arc<dyn Wire>)>>,
     known: Mutex<(State, Marks)>,
+    /// What the log or the store said last against something.
+    error: Mutex<Option<String>>,
     /// Changes with each step, for those who wait for a state.
     word: AtomicU32,
 }
@@ -108,6 +111,7 @@ impl Follower {
             inbox,
             wire: Mutex::default(),
             known: Mutex::new((machine.state().clone(), machine.marks())),
+            error: Mutex::default(),
             word: AtomicU32::new(0),
         });
         let follower = Follower { shared: Arc::clone(&shared), threads: Mutex::default() };
@@ -133,6 +137,11 @@ impl Follower {
     /// Where it stands.
     pub fn state(&self) -> State {
         self.shared.known.lock().0.clone()
+    }
+
+    /// What the log, the store or the network said last against something, for people: where it stands, the state says.
+    pub fn last_error(&self) -> Option<String> {
+        self.shared.error.lock().clone()
     }
 
     /// How far it is.
@@ -174,7 +183,9 @@ impl Drop for Follower {
 
 impl std::fmt::Debug for Follower {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follower").field("state", &self.state()).finish_non_exhaustive()
+        let mut f = f.debug_struct("Follower");
+        f.field("state", &self.state()).field("marks", &self.marks()).field("last_error", &self.last_error());
+        f.finish_non_exhaustive()
     }
 }
 
@@ -188,8 +199,15 @@ impl Host for Follower {
         super::leader::status(&self.shared.shipping, None, Vec::new(), format!("{:?}", self.state()))
     }
 
-    fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>> {
-        super::image::source(&self.shared.shipping, about)
+    fn image(&self, _: &[u8]) -> io::Result<Box<dyn ImageSource>> {
+        super::no_image()
+    }
+}
+
+impl Shared {
+    /// Keeps what was said, for people.
+    pub(super) fn note(&self, error: &dyn std::fmt::Display) {
+        *self.error.lock() = Some(error.to_string());
     }
 }
 
@@ -201,8 +219,15 @@ pub(super) fn micros(time: Duration) -> u64 {
 pub(super) fn own(shipping: &Shipping) -> Own {
     let wal = shipping.wal();
     let timeline = wal.timeline();
+    let mut tail = wal.tail();
+    // A segment without a frame may have been given another header since: it is asked for again. What the segment before it
+    // ends in is in the header.
+    let offset = tail.place.0 % wal.segment_bytes();
+    if offset == BLOCK_BYTES as u64 {
+        tail = Tail { place: Lsn(tail.place.0 - offset), checksum: 0, ..tail };
+    }
     Own {
-        tail: wal.tail(),
+        tail,
         history: History::from(&timeline.history),
         promised: timeline.promised,
         durable: wal.durable_lsn(),
@@ -216,6 +241,7 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
     let now = || micros(shared.runtime.now());
     let mut event = None;
     loop {
+        let is_closing = matches!(event, Some(Event::Close));
         let input = match event.take() {
             Some(Event::Input(input)) => *input,
             Some(Event::Close) => Input::Close,
@@ -245,7 +271,7 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
         *shared.known.lock() = (machine.state().clone(), machine.marks());
         shared.word.fetch_add(1, Ordering::SeqCst);
         shared.runtime.wake_all(&shared.word);
-        if *machine.state() == State::Closed {
+        if is_closing {
             break;
         }
         event = shared.inbox.take(machine.wake_at().map(Duration::from_micros));

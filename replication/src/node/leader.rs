@@ -1,7 +1,7 @@
 //! The primary's side: a session for each replica that connects, acknowledgements, and what becomes visible.
 
 use super::inbox::Inbox;
-use super::{Ear, FollowerStatus, Host, ImageSource, Status, Wire};
+use super::{Ear, FollowerStatus, Host, ImageSource, Keeping, Status, Wire};
 use crate::ack::{Level, Policy, Reached, Table};
 use crate::message::{Message, Name};
 use crate::ship::primary::{Opened, Own, Progress, Settings};
@@ -24,7 +24,7 @@ use session::Session;
 const IDLE: Duration = Duration::from_millis(500);
 
 /// How a store is shipped from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct LeaderOptions {
     /// How sessions behave.
@@ -33,6 +33,8 @@ pub struct LeaderOptions {
     pub policy: Option<Policy>,
     /// Sessions at a time.
     pub sessions_max: usize,
+    /// Slots and images; none: there are none, and a replica that names a slot is refused.
+    pub keeping: Option<Arc<dyn Keeping>>,
     /// Clock and threads.
     pub runtime: Arc<dyn Runtime>,
 }
@@ -43,6 +45,7 @@ impl Default for LeaderOptions {
             settings: Settings::default(),
             policy: None,
             sessions_max: 64,
+            keeping: None,
             runtime: OsRuntime::new(),
         }
     }
@@ -158,6 +161,10 @@ impl Shared {
 
     pub(super) fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.options.runtime
+    }
+
+    pub(super) fn keeping(&self) -> Option<&Arc<dyn Keeping>> {
+        self.options.keeping.as_ref()
     }
 
     pub(super) fn settings(&self) -> Settings {
@@ -301,7 +308,7 @@ impl Host for Leader {
             } else {
                 state.last += 1;
                 let session = Session::new(state.last, shared, names, wire);
-                state.sessions.insert(state.last, Arc::clone(&session));
+                state.sessions.insert(session.id(), Arc::clone(&session));
                 Some(session)
             }
         }?;
@@ -315,18 +322,23 @@ impl Host for Leader {
     }
 
     fn status(&self) -> Status {
-        status(&self.0.shared.shipping, self.0.shared.table.lock().as_ref(), self.followers(), String::new())
+        let followers = self.followers();
+        let policy = self.0.shared.table.lock().as_ref().map(|table| table.policy().to_string());
+        status(&self.0.shared.shipping, policy, followers, String::new())
     }
 
     fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>> {
-        super::image::source(&self.0.shared.shipping, about)
+        match &self.0.shared.options.keeping {
+            Some(keeping) => keeping.image(about),
+            None => super::no_image(),
+        }
     }
 }
 
 /// A store's, with what is known of those around it.
 pub(super) fn status(
     shipping: &Shipping,
-    table: Option<&Table>,
+    policy: Option<String>,
     followers: Vec<FollowerStatus>,
     state: String,
 ) -> Status {
@@ -341,7 +353,7 @@ pub(super) fn status(
         durable: wal.durable_lsn(),
         applied: shipping.applied(),
         visible: shipping.visible(),
-        policy: table.map(|table| table.policy().to_string()),
+        policy,
         followers,
         state,
     }

@@ -234,7 +234,11 @@ impl World {
                 let end = shared.map_or(Lsn::ZERO, |frame| frame.end);
                 let checksum = shared.map_or(0, |frame| frame.id as u32);
                 let is_ready = end == tail.place && checksum == tail.checksum || skips_check;
-                Input::Opened(if is_ready { Opened::Ready } else { Opened::Differs { fork: end } })
+                Input::Opened(if is_ready {
+                    Opened::Ready
+                } else {
+                    Opened::Differs { fork: if end == tail.place { tail.whole_end } else { end } }
+                })
             }
             Effect::Read { from, .. } => {
                 let rest: Vec<&Frame> = durable.iter().filter(|frame| frame.after >= from).collect();

@@ -25,13 +25,13 @@ impl LogWorker {
                     let log = seawall_wal::History::from(&history);
                     match self.shared.shipping.wal().promise(history.epoch(), &log) {
                         Ok(()) => Input::Promised,
-                        Err(_) => Input::Failed,
+                        Err(error) => self.failed(&error),
                     }
                 }
                 Effect::Accept(piece) => self.accept(&piece),
                 Effect::Sync => match self.shared.shipping.wal().sync_replica() {
                     Ok(durable) => Input::Synced { durable },
-                    Err(_) => Input::Failed,
+                    Err(error) => self.failed(&error),
                 },
                 _ => continue,
             };
@@ -49,19 +49,31 @@ impl LogWorker {
                 }
                 Input::Connected { session, own: own(&self.shared.shipping) }
             }
-            Err(_) => Input::Lost { session },
+            Err(error) => {
+                self.shared.note(&error);
+                Input::Lost { session }
+            }
         }
+    }
+
+    fn failed(&self, error: &Error) -> Input {
+        self.shared.note(error);
+        Input::Failed
     }
 
     fn accept(&self, piece: &Piece) -> Input {
         let Ok(bytes) = piece.unpacked() else { return Input::Rejected(Rejected::Damaged) };
         let taken = seawall_wal::Piece { at: piece.at, bytes: bytes.into() };
-        match self.shared.shipping.wal().accept(&taken) {
-            Ok(received) => Input::Accepted { received },
-            Err(Error::Diverged { at }) => Input::Rejected(Rejected::Diverged { at }),
-            Err(Error::BadInput(_)) => Input::Rejected(Rejected::Damaged),
-            Err(_) => Input::Rejected(Rejected::Failed),
-        }
+        let error = match self.shared.shipping.wal().accept(&taken) {
+            Ok(received) => return Input::Accepted { received },
+            Err(error) => error,
+        };
+        self.shared.note(&error);
+        Input::Rejected(match error {
+            Error::Diverged { at } => Rejected::Diverged { at },
+            Error::BadInput(_) => Rejected::Damaged,
+            _ => Rejected::Failed,
+        })
     }
 }
 
@@ -79,11 +91,13 @@ impl Applier {
     pub(super) fn run(self) {
         while let Some(to) = self.to_apply.take(None) {
             let shipping = &self.shared.shipping;
-            let input = match shipping.apply() {
+            let input = match shipping.apply_to(to) {
                 Ok(applied) => Input::Applied { applied, visible: shipping.visible() },
-                Err(_) => Input::Failed,
+                Err(error) => {
+                    self.shared.note(&error);
+                    Input::Failed
+                }
             };
-            let _ = to;
             self.shared.inbox.post(Event::Input(Box::new(input)));
         }
     }

@@ -6,6 +6,7 @@ use crate::message::{Name, Piece};
 use crate::ship::primary::Opened;
 use crate::timeline::Tail;
 use bytes::Bytes;
+use seawall_wal::disk::BLOCK_BYTES;
 use seawall_wal::{Error, Lsn, Shipped, Shipper};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,11 +31,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        jobs: &Arc<Inbox<Job>>,
-        inbox: &Arc<Inbox<Event>>,
-    ) -> Reader {
+    pub(super) fn new(shared: &Arc<Shared>, jobs: &Arc<Inbox<Job>>, inbox: &Arc<Inbox<Event>>) -> Reader {
         Reader {
             shared: Arc::clone(shared),
             jobs: Arc::clone(jobs),
@@ -60,7 +57,7 @@ impl Reader {
     fn open(&mut self, slot: Option<Name>, tail: Tail) -> Opened {
         let wal = self.shared.shipping().wal();
         if let Some(slot) = &slot
-            && !super::super::slots::is_there(self.shared.shipping(), slot)
+            && !self.shared.keeping().is_some_and(|keeping| keeping.has_slot(slot.as_str()))
         {
             return Opened::SlotMissing;
         }
@@ -69,22 +66,28 @@ impl Reader {
             Ok(shipper) => shipper,
             Err(Error::Reclaimed { first, .. }) => return Opened::Gone { first },
             // It ends behind this log's end.
-            Err(Error::BadInput(_)) => return Opened::Differs { fork: wal.tail().whole_end },
+            Err(Error::BadInput(_)) => return Opened::Differs { fork: wal.tail().place },
             Err(_) => return Opened::Failed,
         };
-        // A log that has nothing yet has no frame to compare.
+        // A log that has nothing yet has no frame to compare; what a place chains to may be gone here, and the replica's own log
+        // then holds the chain against what comes.
         if tail.checksum != 0 {
             match wal.checksum_before(tail.place) {
-                Ok(Some(checksum)) if checksum != tail.checksum => {
-                    return Opened::Differs { fork: self.shared.own().history.begins().min(tail.whole_end) };
-                }
-                // What it chains to is gone, and what comes next is here: its own log holds the chain against it.
-                Ok(_) => {}
+                Ok(Some(checksum)) if checksum == tail.checksum => {}
+                Ok(None) if tail.place <= wal.first_lsn() => {}
+                Ok(_) => return Opened::Differs { fork: self.fork(tail) },
                 Err(_) => return Opened::Failed,
             }
         }
         self.shipper = Some(shipper);
         Opened::Ready
+    }
+
+    /// Where it differs is not known. If it ends within a record, a primary that crashed has begun that record anew: everything
+    /// before is the same. Else it is of no use behind the beginning of the epoch.
+    fn fork(&self, tail: Tail) -> Lsn {
+        let whole = Lsn(tail.whole_end.0.next_multiple_of(BLOCK_BYTES as u64));
+        if whole < tail.place { whole } else { self.shared.own().history.begins().min(whole) }
     }
 
     fn read(&mut self, from: Lsn, bytes_max: usize) {
@@ -96,7 +99,9 @@ impl Reader {
             // The first is waited for.
             let found = match pieces.is_empty() {
                 true => shipper.next_timeout(left, READ),
-                false => shipper.next_piece(left).map(|piece| piece.map_or(Shipped::TimedOut, Shipped::Piece)),
+                false => {
+                    shipper.next_piece(left).map(|piece| piece.map_or(Shipped::TimedOut, Shipped::Piece))
+                }
             };
             match found {
                 Ok(Shipped::Piece(piece)) => {
@@ -123,8 +128,8 @@ impl Reader {
     }
 
     fn advance(&mut self, durable: Lsn) {
-        if let Some(slot) = &self.slot {
-            super::super::slots::advance(self.shared.shipping(), slot, durable);
+        if let (Some(slot), Some(keeping)) = (&self.slot, self.shared.keeping()) {
+            keeping.advance_slot(slot.as_str(), durable);
         }
     }
 }

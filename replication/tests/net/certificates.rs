@@ -1,0 +1,38 @@
+//! An authority, and certificates by it.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use seawall_replication::net::Credentials;
+
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Authority(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> Vec<u8> {
+        self.0.pem().into_bytes()
+    }
+
+    /// For a name, until some time to come.
+    pub(crate) fn issue(&self, name: &str) -> Credentials {
+        self.issue_until(name, 4000)
+    }
+
+    /// For a name, until this year.
+    pub(crate) fn issue_until(&self, name: &str, year: i32) -> Credentials {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Credentials {
+            certificate: certificate.pem().into_bytes(),
+            key: key.serialize_pem().into_bytes(),
+            authority: self.pem(),
+        }
+    }
+}

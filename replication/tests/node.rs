@@ -1,0 +1,200 @@
+//! A store and its replicas in one process: threads, a transport without sockets, simulated disks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+mod stores;
+
+use seawall_engine::{Ack, Error};
+use seawall_replication::ack::Part;
+use seawall_replication::node::local::Switch;
+use seawall_replication::node::{Follower, Host};
+use seawall_replication::ship::replica::State;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use stores::{LONG, Store, leader, options, replica_of};
+
+fn following(store: &Store, switch: &Arc<Switch>, name: &str) -> Follower {
+    Follower::run(&store.db.shipping(), switch.clone(), options(name)).unwrap()
+}
+
+#[test]
+fn commits_wait_for_a_replica_and_replicas_show_them() {
+    let primary = Store::primary(1, Ack::Durable);
+    let (one, two) = (replica_of(&primary, 2), replica_of(&primary, 3));
+    let switch = Arc::new(Switch::default());
+    let leader = leader(&primary, Some("ANY 1 (one, two)"));
+    switch.set(Some(Arc::new(leader.clone())));
+    let followers = [following(&one, &switch, "one"), following(&two, &switch, "two")];
+    primary.write(0..300);
+    let visible = primary.db.shipping().visible();
+    for store in [&one, &two] {
+        assert!(store.db.shipping().wait_visible(visible, LONG).unwrap(), "{followers:?}");
+        assert_eq!(store.rows(), primary.rows());
+        assert!(matches!(store.put("x"), Err(Error::ReadOnly)), "a replica takes no writes");
+    }
+    assert!(followers.iter().all(|follower| follower.state() == State::Following));
+    let known = leader.followers();
+    assert_eq!(known.iter().map(|of| of.name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert!(known.iter().all(|of| of.is_connected && of.part == Part::Quorum));
+    assert!(leader.reached().unwrap().durable >= visible);
+    let status = leader.status();
+    assert!(!status.is_replica && status.policy.as_deref() == Some("ANY 1 (one, two)"));
+    assert!(followers[0].status().is_replica);
+}
+
+#[test]
+fn a_cable_that_is_pulled_holds_commits_up_and_nothing_is_lost() {
+    let primary = Store::primary(1, Ack::Durable);
+    let one = replica_of(&primary, 2);
+    let switch = Arc::new(Switch::default());
+    let leader = leader(&primary, Some("one"));
+    switch.set(Some(Arc::new(leader.clone())));
+    let follower = following(&one, &switch, "one");
+    primary.write(0..10);
+    switch.set(None);
+    switch.cut();
+    let Err(Error::CommitUnknown { lsn }) = primary.put("held up") else { panic!("it did not wait") };
+    assert!(primary.rows().len() == 10, "what no replica has is not shown");
+    // Both sides find out by silence.
+    assert!(follower.wait_state(|state| matches!(state, State::Waiting { .. }), LONG));
+    switch.set(Some(Arc::new(leader)));
+    assert!(primary.db.await_commit(lsn, LONG).unwrap());
+    let visible = primary.db.shipping().visible();
+    assert!(one.db.shipping().wait_visible(visible, LONG).unwrap());
+    assert_eq!(one.rows().len(), 11);
+}
+
+#[test]
+fn a_replica_comes_back_where_it_was() {
+    let primary = Store::primary(1, Ack::Local);
+    let mut one = replica_of(&primary, 2);
+    let switch = Arc::new(Switch::default());
+    let leader = leader(&primary, None);
+    switch.set(Some(Arc::new(leader)));
+    for round in 0..4 {
+        let follower = following(&one, &switch, "one");
+        primary.write(round * 50..round * 50 + 50);
+        if round % 2 == 0 {
+            assert!(one.db.shipping().wait_visible(primary.db.shipping().visible(), LONG).unwrap());
+        }
+        drop(follower);
+        one = one.reopened(true);
+    }
+    let _follower = following(&one, &switch, "one");
+    assert!(one.db.shipping().wait_visible(primary.db.shipping().visible(), LONG).unwrap());
+    assert_eq!(one.rows(), primary.rows());
+}
+
+#[test]
+fn one_is_promoted_the_others_follow_and_the_old_one_is_fenced() {
+    let primary = Store::primary(1, Ack::Durable);
+    let (one, two) = (replica_of(&primary, 2), replica_of(&primary, 3));
+    let switch = Arc::new(Switch::default());
+    let old = leader(&primary, Some("ANY 2 (one, two)"));
+    switch.set(Some(Arc::new(old.clone())));
+    let first = following(&one, &switch, "one");
+    let second = following(&two, &switch, "two");
+    primary.write(0..40);
+    // The old primary is cut off, and goes on.
+    switch.set(None);
+    switch.cut();
+    assert!(matches!(primary.put("nobody has it"), Err(Error::CommitUnknown { .. })));
+    first.stop();
+    let started = Instant::now();
+    one.db.shipping().promote(1).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(1));
+    let new = leader(&one, Some("two"));
+    switch.set(Some(Arc::new(new)));
+    one.write(40..60);
+    assert!(two.db.shipping().wait_visible(one.db.shipping().visible(), LONG).unwrap());
+    assert_eq!(two.rows().len(), 60);
+    assert_eq!(two.rows(), one.rows());
+    // The cable is back: whoever follows the new primary tells the old one.
+    switch.set(Some(Arc::new(old)));
+    switch.cut();
+    let until = Instant::now() + LONG;
+    while primary.db.shipping().fenced() != Some(1) {
+        assert!(Instant::now() < until, "the old primary never hears of the new one");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(matches!(primary.put("too late"), Err(Error::Fenced { epoch: 1 })));
+    assert!(second.wait_state(|state| matches!(state, State::Waiting { .. }), LONG));
+    assert_eq!(two.rows().len(), 60, "the stale primary is not followed");
+}
+
+#[test]
+fn one_that_wrote_what_nobody_has_is_told_where_it_parted() {
+    let primary = Store::primary(1, Ack::Local);
+    let one = replica_of(&primary, 2);
+    let switch = Arc::new(Switch::default());
+    let old = leader(&primary, None);
+    switch.set(Some(Arc::new(old.clone())));
+    let follower = following(&one, &switch, "one");
+    primary.write(0..20);
+    assert!(one.db.shipping().wait_visible(primary.db.shipping().visible(), LONG).unwrap());
+    follower.stop();
+    primary.write(20..30);
+    one.db.shipping().promote(3).unwrap();
+    let fork = one.db.shipping().wal().timeline().history.turns()[0].start;
+    switch.set(Some(Arc::new(leader(&one, None))));
+    old.close();
+    drop(old);
+    // It comes back as a replica, with its own end.
+    let (disk, end) = (primary.disk.clone(), primary.db.shipping().wal().tail().place);
+    drop(primary);
+    let timeline = one.db.shipping().wal().timeline();
+    stores::rewind_to_end(&disk, end, &timeline);
+    let back = Store::open(disk, true, Ack::Local);
+    let follower = following(&back, &switch, "back");
+    assert!(follower.wait_state(|state| matches!(state, State::NeedsRewind { .. }), LONG), "{follower:?}");
+    let State::NeedsRewind { to, history } = follower.state() else { panic!() };
+    assert_eq!((to, history.epoch()), (fork, 3));
+}
+
+#[test]
+fn a_replica_that_lags_on_purpose_applies_what_is_old_enough() {
+    let primary = Store::primary(1, Ack::Local);
+    let one = replica_of(&primary, 2);
+    let switch = Arc::new(Switch::default());
+    let leader = leader(&primary, None);
+    switch.set(Some(Arc::new(leader)));
+    let mut lagging = options("one");
+    lagging.settings.delay_us = 400_000;
+    let follower = Follower::run(&one.db.shipping(), switch.clone(), lagging).unwrap();
+    let started = Instant::now();
+    primary.write(0..20);
+    let visible = primary.db.shipping().visible();
+    assert!(follower.wait_state(|_| follower.marks().durable >= visible, LONG), "it has it at once");
+    let shipping = one.db.shipping();
+    assert!(started.elapsed() > Duration::from_millis(300) || one.rows().is_empty(), "and does not show it");
+    assert!(shipping.wait_visible(visible, LONG).unwrap());
+    assert!(started.elapsed() >= Duration::from_millis(350), "{:?}", started.elapsed());
+}
+
+#[test]
+fn sessions_end_with_the_leader_and_with_the_store() {
+    let primary = Store::primary(1, Ack::Local);
+    let one = replica_of(&primary, 2);
+    let switch = Arc::new(Switch::default());
+    let leader = leader(&primary, None);
+    switch.set(Some(Arc::new(leader.clone())));
+    let follower = following(&one, &switch, "one");
+    assert!(follower.wait_state(|state| *state == State::Following, LONG));
+    leader.close();
+    assert!(follower.wait_state(|state| matches!(state, State::Waiting { .. }), LONG));
+    assert!(leader.followers().is_empty());
+    let second = stores::leader(&primary, None);
+    switch.set(Some(Arc::new(second)));
+    assert!(follower.wait_state(|state| *state == State::Following, LONG));
+    // What needs a slot that is not there is refused, and says why.
+    drop(follower);
+    let mut named = options("one");
+    named.settings.slot = seawall_replication::message::Name::new("none");
+    let follower = Follower::run(&one.db.shipping(), switch.clone(), named).unwrap();
+    let is_refused = |state: &State| matches!(state, State::Waiting { why: Some(_), .. });
+    assert!(follower.wait_state(is_refused, LONG));
+}
