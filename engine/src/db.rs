@@ -146,7 +146,8 @@ impl Db {
             };
             match transaction.commit() {
                 Ok(_) => return Ok(keyspace),
-                Err(error) if error.is_conflict() => {}
+                // What stands in the way may not be visible yet: another look alone would not show it.
+                Err(error) if error.is_conflict() && self.core().sequencer.wait_for_pending() => {}
                 Err(error) => return Err(error),
             }
         }

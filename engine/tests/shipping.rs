@@ -1,4 +1,5 @@
 //! A store that ships its log, and one that gets it: what waits for whom, what is shown, and who takes over.
+#![cfg(not(seawall_shuttle))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

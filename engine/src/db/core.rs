@@ -52,6 +52,7 @@ pub(crate) struct Core {
     #[cfg(not(seawall_shuttle))]
     pub(crate) wal: Wal,
     /// Of a replica: its way through the log.
+    #[cfg_attr(seawall_shuttle, allow(dead_code, reason = "there is no replica there"))]
     pub(crate) following: Following,
     pub(crate) patience: Arc<Patience>,
 }

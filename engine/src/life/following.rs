@@ -12,6 +12,10 @@
 //!
 //! *Promotion.* The log's own step ([`Wal::promote`]) decides: once it is durable, this store is a primary of that epoch,
 //! and reopening finds it as one; before, it is the replica that it was. What comes after it in memory can be repeated.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use crate::commit::gate::Ack;
 use crate::commit::sequencer::ShippedPlace;

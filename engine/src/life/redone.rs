@@ -1,4 +1,8 @@
 //! What redo takes and what it comes to; and what of that is shown at once.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use crate::commit::sequencer::{Followed, Sequencer};
 use crate::life::open::InDoubt;

@@ -269,6 +269,7 @@ fn a_recovered_tail_is_shown_when_replicas_are_known_to_have_it() {
     let mut add = WriteBatch::new();
     add.add_i64(&rows, "sum", 1);
     assert!(db.write(add).unwrap_err().is_conflict(), "what it adds to is not known yet");
+    assert!(db.keyspace("born").unwrap_err().is_conflict(), "whether it is there is not known yet");
     let queued = is_in_doubt(rows.insert("queued", "1"));
     assert!(!has(&rows, "queued"));
     assert!(matches!(db.checkpoint(), Err(Error::Unacknowledged { .. })));

@@ -1,4 +1,8 @@
 //! When the log, or this store's right to write it, is gone: what becomes of commits that have their place.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use super::{Refusal, Sequencer};
 use crate::Error;

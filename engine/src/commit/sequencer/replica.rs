@@ -10,6 +10,10 @@
 //! yet be taken back, so it is neither shown here nor folded.
 //!
 //! Invariant: E7 a replica shows nothing that its primary had not shown.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use super::Sequencer;
 use crate::commit::gate::Ack;

@@ -1,4 +1,8 @@
 //! Who waits for commits, and for how long: the log first, then the gate.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use super::{Refusal, Sequencer};
 use crate::commit::gate::Ack;
