@@ -34,8 +34,8 @@
 pub use seawall_engine::{
     Ack, Checkpoint, Compression, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener,
     Heuristic, Isolation, KeyRange, Keyspace, KeyspaceOptions, Lsn, OnPrepared, Prepared, Progress, ReadMode,
-    Readable, Result, Retainer, Runtime, Savepoint, Scan, Shipping, Slice, SlotOptions, SlotState, SlotStatus,
-    Snapshot, Stats, Ticket, Transaction, TxOptions, ValueReader, VerifyReport, Vote, WriteBatch,
+    Readable, Result, Retainer, Runtime, Savepoint, Scan, Shipping, Slice, SlotOptions, SlotState,
+    SlotStatus, Snapshot, Stats, Ticket, Transaction, TxOptions, ValueReader, VerifyReport, Vote, WriteBatch,
     XID_PART_BYTES_MAX, Xid, error, key,
 };
 

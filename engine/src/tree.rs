@@ -126,6 +126,22 @@ struct Memory {
     blocks: Arc<AtomicU64>,
 }
 
+/// What a superblock says of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// Replay begins here: what is below is not needed.
+    pub(crate) replay: Lsn,
+    /// The trees have everything below, and nothing from here on.
+    pub(crate) covered: Lsn,
+}
+
+impl Reach {
+    fn of(superblock: &Superblock) -> Reach {
+        let replay = superblock.checkpoint_lsn;
+        Reach { replay, covered: replay.max(superblock.applied_lsn) }
+    }
+}
+
 /// The newest published state, and how far into the file the one before it reaches.
 #[derive(Clone, Copy, Debug)]
 struct Latest {
@@ -133,9 +149,9 @@ struct Latest {
     file_bytes: u64,
     file_bytes_before: u64,
     blocks: u64,
-    /// Where replay begins, by the newer superblock and by the one that was written before it.
-    replay: Lsn,
-    replay_before: Lsn,
+    /// Of the newer superblock, and of the one that was written before it.
+    reach: Reach,
+    reach_before: Reach,
 }
 
 #[derive(Debug, Default)]
@@ -378,10 +394,10 @@ impl TreeStore {
         stats
     }
 
-    /// Where replay begins by the newer superblock, and by the older one: at or below that.
-    pub(crate) fn replay_positions(&self) -> (Lsn, Lsn) {
+    /// What the newer superblock says of the log, and the older one.
+    pub(crate) fn reaches(&self) -> (Reach, Reach) {
         let latest = self.latest.lock();
-        (latest.replay, latest.replay_before.min(latest.replay))
+        (latest.reach, latest.reach_before)
     }
 
     /// What is wrong with the superblock slot that was not chosen when the file was opened: a checkpoint that a

@@ -903,9 +903,7 @@ impl World {
         let Some(of) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) else { return false };
         let end = self.model.commits.last().map_or(Lsn::ZERO, |last| last.lsn.plus(1));
         let shows_all = |node: &Node| {
-            node.up.as_ref().is_some_and(|up| {
-                up.shipping.visible() >= end && up.shipping.wal().is_filled()
-            })
+            node.up.as_ref().is_some_and(|up| up.shipping.visible() >= end && up.shipping.wal().is_filled())
         };
         let settled = |up: &node::Up| up.shipping.waiting().is_none();
         settled(of) && self.deposed.is_empty() && self.nodes.values().all(shows_all)
@@ -949,7 +947,6 @@ fn frames_end(bytes: &[u8]) -> usize {
     }
     at.min(bytes.len())
 }
-
 
 /// Where the two logs part is said by their histories.
 fn rewind(node: &Node, timeline: &seawall_wal::Timeline) -> Result<(), Error> {

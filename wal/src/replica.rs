@@ -86,7 +86,9 @@ impl Wal {
     pub fn is_filled(&self) -> bool {
         let inner = &self.0.inner;
         match &*inner.replica.lock() {
-            Some(replica) => replica.chain.segment.is_some() && inner.committer.replay_from() >= inner.first(),
+            Some(replica) => {
+                replica.chain.segment.is_some() && inner.committer.replay_from() >= inner.first()
+            }
             None => true,
         }
     }

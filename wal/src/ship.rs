@@ -77,7 +77,8 @@ impl Wal {
         let geometry = inner.geometry;
         // What is before the log's first position in its first segment is there as well, unless that position is behind all
         // that the segment holds.
-        let number = inner.segments().first().map_or(geometry.number(inner.first()), |segment| segment.number);
+        let number =
+            inner.segments().first().map_or(geometry.number(inner.first()), |segment| segment.number);
         let begins = geometry.start(number);
         let gone = Error::Reclaimed { lsn: from, first: begins };
         if from < begins && from < inner.first() {

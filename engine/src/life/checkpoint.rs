@@ -210,7 +210,7 @@ impl Core {
         let is_postponed = !self.may_replace_older()?;
         self.fold.is_postponed.store(is_postponed, Ordering::Release);
         if is_postponed {
-            return Ok(Checkpoint { lsn: self.store.replay_positions().0, path: self.data_path(), bytes: 0 });
+            return Ok(Checkpoint { lsn: self.store.reaches().0.covered, path: self.data_path(), bytes: 0 });
         }
         // A delta that waits to be shown is not followed by another one.
         if let Some(frozen) = self.reads.view().frozen.first().filter(|_| self.sequencer.gate.is_in_use()) {
@@ -256,7 +256,7 @@ impl Core {
         let mut how = Folding {
             on_stage: self.options.on_stage.clone(),
             on_change: &mut on_change,
-            repeats: &|checkpoint| self.may_repeat(checkpoint),
+            repeats: &|covered| self.may_repeat(covered),
         };
         let folded = fold_below(&self.reads, end, &mut how, |superblock| {
             superblock.checkpoint_lsn = replay;
@@ -280,7 +280,7 @@ impl Core {
     /// Gives up the log that a published checkpoint covers, and the older superblock's too while the store is followed. What
     /// a full disk keeps from being given up goes later.
     pub(super) fn release_log(&self, end: Lsn) -> Result<()> {
-        let end = if self.slots.is_any() { end.min(self.store.replay_positions().1) } else { end };
+        let end = if self.slots.is_any() { end.min(self.store.reaches().1.replay) } else { end };
         for Loss { name, bytes } in self.slots.settle(end) {
             self.tell(Event::SlotLost { name, bytes });
         }
@@ -378,7 +378,7 @@ pub(crate) struct Folding<'a> {
     pub(crate) on_stage: Option<StageHook>,
     /// Called before each change.
     pub(crate) on_change: &'a mut dyn FnMut(),
-    /// Whether the superblock with that checkpoint LSN is to be repeated in the other slot.
+    /// Whether the superblock that covers so much of the log is to be repeated in the other slot.
     pub(crate) repeats: &'a dyn Fn(Lsn) -> bool,
 }
 
@@ -427,7 +427,8 @@ pub(crate) fn fold_below(
     invariants::checkpoint_is_covered(end, reads.visible());
     let root = fold.finish(set)?;
     // What this checkpoint has replaced is free for the next one.
-    let repeats = (how.repeats)(root.superblock.checkpoint_lsn);
+    let superblock = &root.superblock;
+    let repeats = (how.repeats)(superblock.checkpoint_lsn.max(superblock.applied_lsn));
     let root = if repeats { reads.store.repeat(&root)? } else { root };
     reads.folded(end, root);
     Ok(())

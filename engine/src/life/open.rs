@@ -181,7 +181,8 @@ impl Opener<'_> {
         let slots = slots::read(self.options, superblock.store_id)?;
         // While it is followed, a store can go back to its older superblock, for which that one's log is kept.
         let is_followed = slots.as_ref().is_some_and(SlotsFile::is_any_alive);
-        let from = if is_followed { store.replay_positions().1.max(wal.first_lsn()) } else { replay };
+        let from =
+            if is_followed { store.reaches().1.replay.min(replay).max(wal.first_lsn()) } else { replay };
         Files::new(self.options, (store, root), (wal, log_dir, from), slots)
     }
 
@@ -649,11 +650,11 @@ impl Replay<'_> {
         let next_keyspace = self.catalogue.next_id();
         let replay = if self.options.has(Mutation::RedoApplied) { from } else { end };
         let is_followed = self.slots.is_any();
-        let (newer, older) = self.reads.store.replay_positions();
-        if is_followed && older < newer {
+        let (newer, older) = self.reads.store.reaches();
+        if is_followed && older != newer {
             // L5, but for memory.
-            let floor = self.slots.rewind_floor().unwrap_or(newer);
-            self.options.events.tell(Event::RewindGivenUp { floor, checkpoint: newer });
+            let floor = self.slots.rewind_floor().unwrap_or(newer.covered);
+            self.options.events.tell(Event::RewindGivenUp { floor, checkpoint: newer.covered });
         }
         let mut how = Folding { on_stage: None, on_change: &mut || {}, repeats: &|_| !is_followed };
         crate::life::checkpoint::fold_below(self.reads, end, &mut how, |superblock| {

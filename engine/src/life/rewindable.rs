@@ -32,7 +32,7 @@ impl Core {
         if !self.is_pressed() {
             return Ok(false);
         }
-        let newer = self.store.replay_positions().0;
+        let newer = self.store.reaches().0.covered;
         let floor = self.slots.rewind_floor().unwrap_or(newer);
         self.tell(Event::RewindGivenUp { floor, checkpoint: newer });
         Ok(true)
@@ -41,11 +41,11 @@ impl Core {
     /// Once the older superblock is of no more use, the newer one takes its place: what that replaced is then free. True if
     /// both are the same now.
     fn repeat_if_due(&self) -> Result<bool> {
-        let (newer, older) = self.store.replay_positions();
+        let (newer, older) = self.store.reaches();
         if older == newer {
             return Ok(true);
         }
-        if !self.may_repeat(newer) {
+        if !self.may_repeat(newer.covered) {
             return Ok(false);
         }
         let view = self.reads.view();
@@ -57,9 +57,9 @@ impl Core {
         Ok(true)
     }
 
-    /// Whether nobody needs what is older than this checkpoint (L5).
-    pub(super) fn may_repeat(&self, checkpoint: Lsn) -> bool {
-        let is_safe = |floor: Lsn| checkpoint <= floor || self.options.has(Mutation::OverwriteOlder);
+    /// Whether nobody needs what is older than a checkpoint that covers so much (L5).
+    pub(super) fn may_repeat(&self, covered: Lsn) -> bool {
+        let is_safe = |floor: Lsn| covered <= floor || self.options.has(Mutation::OverwriteOlder);
         self.slots.rewind_floor().is_none_or(is_safe)
     }
 
@@ -78,8 +78,8 @@ impl Core {
             return;
         }
         let _alone = self.fold.latch.lock();
-        let repeated = if self.slots.is_any() { self.repeat_if_due().map(drop) } else { Ok(()) };
-        match repeated.and_then(|()| self.release_log(self.store.replay_positions().0)) {
+        let repeated = self.repeat_if_due();
+        match repeated.and_then(|_| self.release_log(self.store.reaches().0.replay)) {
             Ok(()) | Err(Error::NoSpace) => {}
             Err(error) => self.poison(&error),
         }

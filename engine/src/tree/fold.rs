@@ -19,7 +19,7 @@ use super::space::{Dead, Extent};
 use super::stream::LargeValue;
 use super::superblock::{SLOT_BYTES, Superblock};
 use super::write::{Writer, Written};
-use super::{Error, Latest, ROOTS_KEYSPACE, Result, Root, TreeRoot, TreeStore};
+use super::{Error, Latest, ROOTS_KEYSPACE, Reach, Result, Root, TreeRoot, TreeStore};
 use crate::cover::Span;
 use crate::record::Compression;
 use seawall_wal::Slice;
@@ -493,8 +493,8 @@ impl Fold {
                 file_bytes: superblock.file_bytes,
                 file_bytes_before: latest.file_bytes,
                 blocks: superblock.blocks,
-                replay: superblock.checkpoint_lsn,
-                replay_before: latest.replay,
+                reach: Reach::of(&superblock),
+                reach_before: latest.reach,
             };
             *latest
         };

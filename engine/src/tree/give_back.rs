@@ -12,7 +12,7 @@
 use super::ptr::GRID;
 use super::space::{Extent, Space};
 use super::superblock::{SLOT_BYTES, Superblock};
-use super::{Latest, Result, Root, TreeStore};
+use super::{Latest, Reach, Result, Root, TreeStore};
 #[cfg(seawall_shuttle)]
 use crate::commit::explored::{Misorder, errs};
 use std::sync::Arc;
@@ -45,8 +45,8 @@ impl TreeStore {
                 file_bytes: superblock.file_bytes,
                 file_bytes_before: latest.file_bytes,
                 blocks: superblock.blocks,
-                replay: superblock.checkpoint_lsn,
-                replay_before: latest.replay,
+                reach: Reach::of(&superblock),
+                reach_before: latest.reach,
             };
         }
         let trees = root.trees.iter().map(|(keyspace, tree)| (*keyspace, tree.root)).collect();

@@ -7,11 +7,13 @@ use super::ptr::{FIRST_BLOCK, GRID, Ptr};
 use super::space::Space;
 use super::superblock::{FORMAT_VERSION, Refusal, SLOT_BYTES, Superblock};
 use super::walk::Walker;
-use super::{Error, Latest, Memory, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoot, TreeStore, freemap};
+use super::{
+    Error, Latest, Memory, ROOTS_KEYSPACE, Reach, Result, Root, Totals, TreeRoot, TreeStore, freemap,
+};
 use crate::ReadMode;
 use crate::sync::Mutex;
 use seawall_wal::disk::BlockArena;
-use seawall_wal::{AlignedBuf, Disk, DiskFile, Lsn};
+use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,7 +80,7 @@ impl TreeStore {
         cache_bytes: usize,
         read_only: bool,
     ) -> Result<(Arc<TreeStore>, Arc<Root>)> {
-        let Settled { superblock, replay_before, warning } = settle_superblock(&*file, path, read_only)?;
+        let Settled { superblock, reach_before, warning } = settle_superblock(&*file, path, read_only)?;
         let len = file.len().map_err(|error| Error::io("length", path, None, error))?;
         let damaged = |offset, what| Error::Corruption { file: path.to_owned(), offset, lsn: None, what };
         if len < superblock.file_bytes {
@@ -110,8 +112,8 @@ impl TreeStore {
                 // The other slot may reach as far as the file does.
                 file_bytes_before: end,
                 blocks: superblock.blocks,
-                replay: superblock.checkpoint_lsn,
-                replay_before,
+                reach: Reach::of(&superblock),
+                reach_before,
             }),
             failure: Mutex::new(None),
             syncs: Mutex::default(),
@@ -189,8 +191,8 @@ pub(super) fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {
 /// The superblock that counts, and what there is of the other one.
 struct Settled {
     superblock: Superblock,
-    /// Where replay begins by the other one; as by this one if there is none.
-    replay_before: Lsn,
+    /// As this one's, if there is none.
+    reach_before: Reach,
     warning: Option<String>,
 }
 
@@ -221,6 +223,6 @@ fn settle_superblock(file: &dyn DiskFile, path: &Path, read_only: bool) -> Resul
         file.sync_data().map_err(|error| Error::io("sync", path, None, error))?;
     }
     let older = Superblock::other([first, second], &superblock);
-    let replay_before = older.map_or(superblock.checkpoint_lsn, |older| older.checkpoint_lsn);
-    Ok(Settled { superblock, replay_before, warning })
+    let reach_before = Reach::of(older.as_ref().unwrap_or(&superblock));
+    Ok(Settled { superblock, reach_before, warning })
 }

@@ -255,7 +255,11 @@ impl Up {
                 primary::Effect::Read { from, bytes_max } => link.reading = Some((from, bytes_max)),
                 primary::Effect::Acked(marks) => {
                     let name = link.name.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
-                    let _ = self.db.advance_slot(&name, marks.taken.min(self.shipping.wal().tail().place), marks.durable);
+                    let _ = self.db.advance_slot(
+                        &name,
+                        marks.taken.min(self.shipping.wal().tail().place),
+                        marks.durable,
+                    );
                     let reached = self.table.update(&name, Reached::from(marks));
                     self.acknowledge(reached);
                 }
