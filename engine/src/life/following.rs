@@ -40,58 +40,70 @@ pub(crate) struct Following {
 #[derive(Default)]
 struct Way {
     reader: Option<WalReader>,
+    /// Read, and not to be applied yet.
+    next: Option<Record>,
     in_doubt: InDoubt,
 }
 
 impl Following {
     pub(crate) fn new(runtime: &Arc<dyn Runtime>, in_doubt: InDoubt) -> Following {
-        let way = Mutex::new(Way { reader: None, in_doubt });
+        let way = Mutex::new(Way { in_doubt, ..Way::default() });
         Following { latch: Latch::new(Arc::clone(runtime)), way }
     }
 }
 
 #[cfg(not(seawall_shuttle))]
 impl Core {
-    /// Applies what is durable and not applied yet. The position up to which everything is.
-    pub(crate) fn apply_durable(&self) -> Result<Lsn> {
+    /// Applies what is durable, ends at or below `to`, and is not applied yet. The position up to which everything is.
+    pub(crate) fn apply_durable(&self, to: Lsn) -> Result<Lsn> {
         let _alone = self.following.latch.lock();
-        self.apply_alone(false)
+        self.apply_alone(to, false)
     }
 
     /// The latch is held. Without haste, memory is kept within its bounds, if that is possible.
-    fn apply_alone(&self, in_haste: bool) -> Result<Lsn> {
+    fn apply_alone(&self, to: Lsn, in_haste: bool) -> Result<Lsn> {
         self.check_open()?;
         self.sequencer.check()?;
         let Some(applied) = self.sequencer.followed_to() else {
             return Err(Error::BadInput("this store is no replica: its log is its own".into()));
         };
-        if self.wal.durable_lsn() <= applied {
+        if self.wal.durable_lsn().min(to) <= applied {
             return Ok(applied);
         }
-        let Way { reader, mut in_doubt } = std::mem::take(&mut *self.following.way.lock());
-        let mut reader = match reader {
-            Some(reader) => reader,
-            None => self.wal.follow(applied)?,
-        };
-        let result = self.apply_from(&mut reader, &mut in_doubt, in_haste);
-        // One that failed begins again where it stood.
-        let reader = result.is_ok().then_some(reader);
-        *self.following.way.lock() = Way { reader, in_doubt };
+        let mut way = std::mem::take(&mut *self.following.way.lock());
+        let result = self.apply_along(&mut way, applied, to, in_haste);
+        if result.is_err() {
+            // It begins again where it stands.
+            (way.reader, way.next) = (None, None);
+        }
+        *self.following.way.lock() = way;
         result?;
         Ok(self.sequencer.followed_to().unwrap_or(applied))
     }
 
-    fn apply_from(&self, reader: &mut WalReader, in_doubt: &mut InDoubt, in_haste: bool) -> Result<()> {
+    fn apply_along(&self, way: &mut Way, from: Lsn, to: Lsn, in_haste: bool) -> Result<()> {
+        let reader = match &mut way.reader {
+            Some(reader) => reader,
+            none => none.insert(self.wal.follow(from)?),
+        };
         loop {
             if !in_haste && self.is_full_of_shipped() {
                 self.fold.wait_for_end(&*self.runtime)?;
                 return Ok(());
             }
-            match reader.next_timeout(Duration::ZERO)? {
-                Next::Record(record) => self.apply_record(&record, in_doubt)?,
-                Next::TimedOut => return Ok(()),
-                _ => return Err(Error::Closed),
+            let record = match way.next.take() {
+                Some(record) => record,
+                None => match reader.next_timeout(Duration::ZERO)? {
+                    Next::Record(record) => record,
+                    Next::TimedOut => return Ok(()),
+                    _ => return Err(Error::Closed),
+                },
+            };
+            if record.end > to {
+                way.next = Some(record);
+                return Ok(());
             }
+            self.apply_record(&record, &mut way.in_doubt)?;
         }
     }
 
@@ -134,7 +146,7 @@ impl Core {
     /// This replica's log becomes its own, in a new epoch.
     pub(crate) fn promote(&self, epoch: u64) -> Result<Lsn> {
         let _alone = self.following.latch.lock();
-        let applied = self.apply_alone(true)?;
+        let applied = self.apply_alone(Lsn::MAX, true)?;
         if self.wal.is_replica() {
             self.wal.promote(epoch)?;
         } else if self.wal.timeline().epoch != epoch {
@@ -144,7 +156,7 @@ impl Core {
             )));
         }
         // What it follows no more is not kept back.
-        self.following.way.lock().reader = None;
+        *self.following.way.lock() = Way::default();
         let end = self.begin_epoch()?;
         self.restore_branches(applied)?;
         let shown_by = if self.reads.visible() < applied { self.options.ack } else { Ack::Local };
