@@ -107,7 +107,15 @@ impl Shipping {
     /// `BadInput` if this is no replica, or if a record names what only the primary's file holds and a new image is needed;
     /// `Corruption`, `Io`, `Closed`, `Poisoned`. What was applied before stays so.
     pub fn apply(&self) -> Result<Lsn> {
-        self.core().apply_durable()
+        self.apply_to(Lsn::MAX)
+    }
+
+    /// As [`apply`](Shipping::apply), of records that end at or below `lsn`: for a replica that is to stay behind.
+    ///
+    /// # Errors
+    /// As `apply`.
+    pub fn apply_to(&self, lsn: Lsn) -> Result<Lsn> {
+        self.core().apply_durable(lsn)
     }
 
     /// The same, up to the record that reaches `to` and no further: for a replica that lags behind on purpose.

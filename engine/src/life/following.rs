@@ -40,25 +40,22 @@ pub(crate) struct Following {
 #[derive(Default)]
 struct Way {
     reader: Option<WalReader>,
+    /// Read, and not to be applied yet.
+    next: Option<Record>,
     in_doubt: InDoubt,
 }
 
 impl Following {
     pub(crate) fn new(runtime: &Arc<dyn Runtime>, in_doubt: InDoubt) -> Following {
-        let way = Mutex::new(Way { reader: None, in_doubt });
+        let way = Mutex::new(Way { in_doubt, ..Way::default() });
         Following { latch: Latch::new(Arc::clone(runtime)), way }
     }
 }
 
 #[cfg(not(seawall_shuttle))]
 impl Core {
-    /// Applies what is durable and not applied yet. The position up to which everything is.
-    pub(crate) fn apply_durable(&self) -> Result<Lsn> {
-        self.apply_durable_to(Lsn::MAX)
-    }
-
-    /// The same, up to the record that reaches this position.
-    pub(crate) fn apply_durable_to(&self, to: Lsn) -> Result<Lsn> {
+    /// Applies what is durable, ends at or below `to`, and is not applied yet. The position up to which everything is.
+    pub(crate) fn apply_durable(&self, to: Lsn) -> Result<Lsn> {
         let _alone = self.following.latch.lock();
         self.apply_alone(to, false)
     }
@@ -73,38 +70,41 @@ impl Core {
         if self.wal.durable_lsn().min(to) <= applied {
             return Ok(applied);
         }
-        let Way { reader, mut in_doubt } = std::mem::take(&mut *self.following.way.lock());
-        let mut reader = match reader {
-            Some(reader) => reader,
-            None => self.wal.follow(applied)?,
-        };
-        let result = self.apply_from(&mut reader, &mut in_doubt, to, in_haste);
-        // One that failed begins again where it stood.
-        let reader = result.is_ok().then_some(reader);
-        *self.following.way.lock() = Way { reader, in_doubt };
+        let mut way = std::mem::take(&mut *self.following.way.lock());
+        let result = self.apply_along(&mut way, applied, to, in_haste);
+        if result.is_err() {
+            // It begins again where it stands.
+            (way.reader, way.next) = (None, None);
+        }
+        *self.following.way.lock() = way;
         result?;
         Ok(self.sequencer.followed_to().unwrap_or(applied))
     }
 
-    fn apply_from(
-        &self,
-        reader: &mut WalReader,
-        in_doubt: &mut InDoubt,
-        to: Lsn,
-        in_haste: bool,
-    ) -> Result<()> {
-        while self.sequencer.followed_to().is_some_and(|applied| applied < to) {
+    fn apply_along(&self, way: &mut Way, from: Lsn, to: Lsn, in_haste: bool) -> Result<()> {
+        let reader = match &mut way.reader {
+            Some(reader) => reader,
+            none => none.insert(self.wal.follow(from)?),
+        };
+        loop {
             if !in_haste && self.is_full_of_shipped() {
                 self.fold.wait_for_end(&*self.runtime)?;
                 return Ok(());
             }
-            match reader.next_timeout(Duration::ZERO)? {
-                Next::Record(record) => self.apply_record(&record, in_doubt)?,
-                Next::TimedOut => return Ok(()),
-                _ => return Err(Error::Closed),
+            let record = match way.next.take() {
+                Some(record) => record,
+                None => match reader.next_timeout(Duration::ZERO)? {
+                    Next::Record(record) => record,
+                    Next::TimedOut => return Ok(()),
+                    _ => return Err(Error::Closed),
+                },
+            };
+            if record.end > to {
+                way.next = Some(record);
+                return Ok(());
             }
+            self.apply_record(&record, &mut way.in_doubt)?;
         }
-        Ok(())
     }
 
     fn apply_record(&self, record: &Record, in_doubt: &mut InDoubt) -> Result<()> {
@@ -157,7 +157,7 @@ impl Core {
             )));
         }
         // What it follows no more is not kept back.
-        self.following.way.lock().reader = None;
+        *self.following.way.lock() = Way::default();
         let end = self.begin_epoch()?;
         self.restore_branches(applied)?;
         let shown_by = if self.reads.visible() < applied { self.options.ack } else { Ack::Local };

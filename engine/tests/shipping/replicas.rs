@@ -29,7 +29,12 @@ fn a_replica_shows_what_is_applied_and_shown_by_the_primary_and_never_goes_back(
     let (primary, visible, copy) = pair(60);
     let replica = open_replica(&copy).unwrap();
     assert!(replica.shipping().is_replica() && replica.stats().is_replica);
-    let applied = ship(&primary, &replica).unwrap();
+    ship_some(&primary, &replica, usize::MAX, 1 << 20).unwrap();
+    for (n, end) in visible.iter().enumerate().skip(1).step_by(7) {
+        assert_eq!(replica.shipping().apply_to(Lsn(end.0 - 1)).unwrap(), visible[n - 1].max(visible[0]));
+        assert_eq!(replica.shipping().apply_to(*end).unwrap(), *end);
+    }
+    let applied = replica.shipping().apply().unwrap();
     assert_eq!((applied, shown(&replica, "before any limit")), (*visible.last().unwrap(), 0));
     for (n, limit) in visible.iter().enumerate().skip(1) {
         let before = replica.snapshot();
@@ -224,6 +229,10 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
                     shipped => drop(shipped.unwrap()),
                 }
             }
+            8 if rng.chance(1, 3) => {
+                let to = visible[rng.below(ran.made + 1) as usize];
+                replica.shipping().apply_to(to).unwrap();
+            }
             8 => drop(replica.shipping().apply().unwrap()),
             9 => {
                 ran.limit = ran.limit.max(rng.below(ran.made + 1));
@@ -258,6 +267,10 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
             return Err(format!("{what}: {now} are shown, {} were, up to {}", ran.shown, ran.limit));
         }
         ran.shown = now;
+    }
+    if let Err(error) = ship_some(&primary, &replica, usize::MAX, 1 << 20) {
+        assert!(matches!(error, seawall_wal::Error::Reclaimed { .. }), "{error}");
+        replica = open(&new_replica(&primary, &disk, seed + 1));
     }
     follow(&primary, &replica);
     assert_eq!(shown(&replica, "at the end"), ran.made);

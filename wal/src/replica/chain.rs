@@ -76,7 +76,7 @@ impl Chain {
         let (place, checksum) =
             self.before.map_or((self.place, self.checksum), |before| (before.place, before.checksum));
         // Of the newest header, if it begins an epoch: that begins at this place.
-        let epoch = self.segment.map_or(0, |segment| segment.epoch);
+        let epoch = self.segment.map_or(self.begins_in, |segment| segment.epoch);
         Tail { epoch, place, whole_end: self.whole_end, checksum }
     }
 
