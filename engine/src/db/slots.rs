@@ -48,10 +48,11 @@ impl Db {
     /// # use seawall_engine::{Db, SlotOptions};
     /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
     /// # let rows = db.keyspace("rows")?;
-    /// # let place = db.stats().checkpoint_lsn;
-    /// # rows.insert("a", "1")?;
+    /// db.create_slot("replica-1", SlotOptions::default())?;
+    /// let place = db.slots()[0].lsn;
+    /// rows.insert("a", "1")?;
     /// db.checkpoint()?;
-    /// db.create_slot_at("replica-1", SlotOptions::default(), place)?;
+    /// db.create_slot_at("replica-2", SlotOptions::default(), place)?;
     /// # Ok::<(), seawall_engine::Error>(())
     /// ```
     pub fn create_slot_at(&self, name: &str, options: SlotOptions, place: Lsn) -> Result<()> {
