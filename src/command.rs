@@ -40,6 +40,7 @@ mod rows;
 mod scan;
 #[cfg(feature = "serve")]
 mod serve;
+mod slot;
 mod status;
 mod store;
 mod time;
@@ -112,6 +113,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     #[cfg(feature = "serve")]
     Serve(serve::ServeArgs),
+    Slot(slot::SlotArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Bench(bench::BenchArgs),
@@ -147,6 +149,7 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Verify(args) => verify::run(ui, args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(ui, args),
+        Command::Slot(args) => slot::run(ui, args),
         Command::Status(args) => status::run(ui, args),
         Command::Top(args) => top::run(ui, args),
         Command::Bench(args) => bench::run(ui, args),

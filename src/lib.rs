@@ -32,10 +32,11 @@
 //! What survives what is said in `docs/durability.md`; how it is made, in `docs/ARCHITECTURE.md`.
 
 pub use seawall_engine::{
-    Checkpoint, Compression, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener,
+    Ack, Checkpoint, Compression, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener,
     Heuristic, Isolation, KeyRange, Keyspace, KeyspaceOptions, Lsn, OnPrepared, Prepared, Progress, ReadMode,
-    Readable, Result, Retainer, Runtime, Savepoint, Scan, Slice, Snapshot, Stats, Ticket, Transaction,
-    TxOptions, ValueReader, VerifyReport, Vote, WriteBatch, XID_PART_BYTES_MAX, Xid, error, key,
+    Readable, Result, Retainer, Runtime, Savepoint, Scan, Shipping, Slice, SlotOptions, SlotState, SlotStatus,
+    Snapshot, Stats, Ticket, Transaction, TxOptions, ValueReader, VerifyReport, Vote, WriteBatch,
+    XID_PART_BYTES_MAX, Xid, error, key,
 };
 
 /// The write-ahead log on its own, and the seams to disk, clock and threads.

@@ -16,6 +16,8 @@ mod follow;
 mod fsync_test;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/slot.rs"]
+mod slot;
 #[path = "cli/top.rs"]
 mod top;
 #[path = "cli/txn.rs"]

@@ -6,6 +6,7 @@
 
 mod core;
 mod keyspace;
+mod slots;
 
 pub(crate) use self::core::{Core, Handle};
 pub use self::keyspace::Keyspace;
@@ -145,7 +146,8 @@ impl Db {
             };
             match transaction.commit() {
                 Ok(_) => return Ok(keyspace),
-                Err(error) if error.is_conflict() => {}
+                // What stands in the way may not be visible yet: another look alone would not show it.
+                Err(error) if error.is_conflict() && self.core().sequencer.wait_for_pending() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -507,7 +509,9 @@ impl Db {
         lsn
     }
 
-    /// Folds the log into the data file: bounds recovery, frees log.
+    /// Folds the log into the data file: bounds recovery, frees log. While [slots](Db::create_slot) have owners that are heard
+    /// of, and behind what the newest checkpoint covers, it may be left for later, with 0 bytes written: the store could
+    /// otherwise not go back to where they are, if one of them took over ([`rewind`](crate::rewind)).
     ///
     /// # Errors
     /// `NoSpace`: nothing happened, and it may be tried again. After any other failure of a write or a sync, the

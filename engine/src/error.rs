@@ -120,6 +120,17 @@ pub enum Error {
         /// The oldest position that is still held.
         oldest: Lsn,
     },
+    /// There is no slot of that name.
+    SlotMissing(String),
+    /// The slot fell behind beyond its limits: the log that it kept is gone, and its owner needs a new image.
+    SlotLost(String),
+    /// What is on the disk does not reach back so far: only a new image helps.
+    NeedsImage {
+        /// The position that was asked for.
+        to: Lsn,
+        /// What there is instead.
+        what: String,
+    },
     /// A key, a value, a transaction or an option is over its limit.
     TooLarge {
         /// What is too large.
@@ -231,6 +242,9 @@ impl Error {
             }
             Error::KeyspaceMissing(name) => Error::KeyspaceMissing(name.clone()),
             Error::SnapshotTooOld { oldest } => Error::SnapshotTooOld { oldest: *oldest },
+            Error::SlotMissing(name) => Error::SlotMissing(name.clone()),
+            Error::SlotLost(name) => Error::SlotLost(name.clone()),
+            Error::NeedsImage { to, what } => Error::NeedsImage { to: *to, what: what.clone() },
             Error::TooLarge { what, len, max } => Error::TooLarge { what, len: *len, max: *max },
             Error::BadInput(what) => Error::BadInput(what.clone()),
             Error::ReadOnly => Error::ReadOnly,
@@ -369,6 +383,15 @@ impl std::fmt::Display for Error {
                 "this snapshot is too old: its memory was needed, and only LSN {oldest} and later can be read; \
                  take a new one, or raise snapshot_age_max"
             ),
+            Error::SlotMissing(name) => write!(f, "there is no slot \"{}\"", name.escape_debug()),
+            Error::SlotLost(name) => write!(
+                f,
+                "slot {name} fell behind beyond its limits, and its log is gone: its owner needs a new image; then drop \
+                 the slot, or create it anew"
+            ),
+            Error::NeedsImage { to, what } => {
+                write!(f, "this store cannot go back to LSN {to}, and needs a new image: {what}")
+            }
             Error::TooLarge { what, len, max } => {
                 write!(f, "{what} of {len} bytes is over the limit of {max}")
             }

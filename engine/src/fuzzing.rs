@@ -78,6 +78,12 @@ pub fn superblock(data: &[u8]) {
     tree::fuzzing::superblock(data);
 }
 
+/// The files beside the data file: a store's slots; how far an image came.
+pub fn side_file(data: &[u8]) {
+    crate::life::image::fuzz(data);
+    crate::life::slots::file::fuzz(data);
+}
+
 /// Whether an error is one that damage may cause. Others say that something else went wrong.
 fn is_of_damage(error: &Error) -> bool {
     matches!(

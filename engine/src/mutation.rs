@@ -20,7 +20,7 @@ pub enum Group {
     Compression,
     /// Blocks read where they lie in a mapping of the file.
     Mapping,
-    /// A store and its replicas: `tests/shipping.rs` notices them.
+    /// A store and those that follow it: `tests/shipping.rs`, `tests/slots.rs` and `tests/rewind.rs` notice them.
     Shipping,
 }
 
@@ -40,6 +40,9 @@ const ORDER: Noticed =
 
 /// Torture runs one store.
 const REPLICAS: Noticed = Noticed::Elsewhere("it takes two stores: tests/shipping.rs");
+/// Torture's stores are followed by nobody.
+const FOLLOWED: Noticed =
+    Noticed::Elsewhere("only a store that is followed shows it: tests/slots.rs, tests/rewind.rs");
 
 macro_rules! mutations {
     ($($(#[doc = $what:literal])+ $variant:ident, $name:literal, $group:ident, $noticed:expr;)+) => {
@@ -153,6 +156,10 @@ mutations! {
     ShowUnshipped, "show-unshipped", Shipping, REPLICAS;
     /// A store that was fenced off goes on.
     IgnoreFence, "ignore-fence", Shipping, REPLICAS;
+    /// Slots are listed, and keep nothing of the log.
+    IgnoreSlots, "ignore-slots", Shipping, FOLLOWED;
+    /// A checkpoint replaces the older superblock although a rewind may need it.
+    OverwriteOlder, "overwrite-older", Shipping, FOLLOWED;
 }
 
 impl Mutation {

@@ -634,7 +634,7 @@ impl DbBuilder {
             path: self.path,
             create: self.create && !self.read_only && !self.replica,
             read_only: self.read_only,
-            replica: self.replica,
+            replica: self.replica && !self.read_only,
             durability: self.durability,
             ack: self.ack,
             ack_timeout: self.ack_timeout,

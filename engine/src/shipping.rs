@@ -65,9 +65,11 @@ impl Shipping {
         self.core().is_replica()
     }
 
-    /// Everything below is shown to readers; on a primary this is what replicas may show.
+    /// Everything below is shown to readers, up to a record's end; on a primary this is what replicas may show. A replica that
+    /// shows as much shows the same: see [`wait_visible`](Shipping::wait_visible).
     pub fn visible(&self) -> Lsn {
-        self.core().reads.visible()
+        let core = self.core();
+        if core.is_replica() { core.reads.visible() } else { core.sequencer.shown() }
     }
 
     /// Everything below is applied; on a primary, what is visible.
@@ -76,7 +78,8 @@ impl Shipping {
     }
 
     /// Waits until everything below `lsn` is visible. False when the time is over. So a reader on a replica sees what it, or
-    /// another, has written on the primary.
+    /// another, has written on the primary, if the primary's [`visible`](Shipping::visible) is asked after the commit. (A
+    /// snapshot's position will not do: it may lie behind the last record, where a replica comes only with the next one.)
     ///
     /// ```
     /// # use seawall_engine::{Db, WriteBatch};
@@ -91,7 +94,9 @@ impl Shipping {
     /// `Closed`; `Poisoned`, `Fenced`: no more will be.
     pub fn wait_visible(&self, lsn: Lsn, timeout: Duration) -> Result<bool> {
         self.core().check_open()?;
-        self.core().sequencer.await_visible(|visible| visible >= lsn, timeout)
+        let core = self.core();
+        let is_shown = |visible| visible >= lsn || self.visible() >= lsn;
+        core.sequencer.await_visible(is_shown, timeout)
     }
 
     /// On a replica: applies every durable record of its log that is not applied yet, and says up to where everything is. Where

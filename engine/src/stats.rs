@@ -367,6 +367,21 @@ pub enum Event {
         /// For how long.
         age: Duration,
     },
+    /// A slot fell behind beyond its limits, and the log that it kept was released.
+    SlotLost {
+        /// Which.
+        name: String,
+        /// Bytes of log that it kept.
+        bytes: u64,
+    },
+    /// A checkpoint could not wait any longer for replicas: were one of them to take over now, this store could not go back
+    /// to where that one stands, and would need a new image.
+    RewindGivenUp {
+        /// Where the slowest of those that were heard of lately stands.
+        floor: Lsn,
+        /// The oldest position that the store can go back to from now on.
+        checkpoint: Lsn,
+    },
     /// The store refuses writes from now on.
     Poisoned {
         /// What failed.

@@ -6,7 +6,9 @@
 pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
 
 #[cfg(not(seawall_shuttle))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 #[cfg(seawall_shuttle)]
 pub(crate) use seawall_wal::sync::{Mutex, RwLock};
@@ -15,7 +17,7 @@ pub(crate) use seawall_wal::sync::{Mutex, RwLock};
 pub(crate) use shuttle::sync::MutexGuard;
 
 #[cfg(seawall_shuttle)]
-pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Shuttle's atomics are all sequentially consistent.
 #[cfg(seawall_shuttle)]

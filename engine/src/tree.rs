@@ -31,12 +31,14 @@ mod fold;
 mod freemap;
 pub(crate) mod fuzzing;
 mod give_back;
+pub(crate) mod image;
 mod many;
 mod mapped;
 mod merge;
 mod open;
 mod pack;
 mod ptr;
+pub(crate) mod rewind;
 #[cfg(all(test, seawall_shuttle))]
 mod shuttle_tests;
 mod space;
@@ -61,7 +63,7 @@ use crate::sync::Mutex;
 use crate::{Error, Result};
 use cache::Cache;
 use seawall_wal::disk::BlockArena;
-use seawall_wal::{Disk, DiskFile};
+use seawall_wal::{Disk, DiskFile, Lsn};
 use space::Space;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -131,6 +133,9 @@ struct Latest {
     file_bytes: u64,
     file_bytes_before: u64,
     blocks: u64,
+    /// Where replay begins, by the newer superblock and by the one that was written before it.
+    replay: Lsn,
+    replay_before: Lsn,
 }
 
 #[derive(Debug, Default)]
@@ -371,6 +376,12 @@ impl TreeStore {
         stats.hole_bytes = space.hole_bytes();
         stats.returned = self.totals.returned.load(Ordering::Relaxed);
         stats
+    }
+
+    /// Where replay begins by the newer superblock, and by the older one: at or below that.
+    pub(crate) fn replay_positions(&self) -> (Lsn, Lsn) {
+        let latest = self.latest.lock();
+        (latest.replay, latest.replay_before.min(latest.replay))
     }
 
     /// What is wrong with the superblock slot that was not chosen when the file was opened: a checkpoint that a

@@ -32,6 +32,11 @@ fn superblock() {
 }
 
 #[test]
+fn side_file() {
+    replay("side_file", 20_000, fuzzing::side_file);
+}
+
+#[test]
 fn store_mutated() {
     replay("store_mutated", 300, fuzzing::store_mutated);
 }
@@ -185,6 +190,7 @@ fn write_corpus() {
             ("version", [&[2][..], &[7; 288], &[8], &[0; 288], &[8]].concat()),
         ],
     );
+    replay::write("side_file", &side_files());
     let mut stores: Vec<(String, Vec<u8>)> = Vec::new();
     for shape in 0..6u8 {
         stores.push((format!("undamaged-{shape}"), vec![shape, 12, shape, 3, shape & 1]));
@@ -204,4 +210,33 @@ fn write_corpus() {
     }
     let stores: Vec<(&str, Vec<u8>)> = stores.iter().map(|(name, input)| (&**name, input.clone())).collect();
     replay::write("store_mutated", &stores);
+}
+
+/// As `docs/format/data.md` has them; the target seals them.
+fn side_files() -> Vec<(&'static str, Vec<u8>)> {
+    let slots = |count: u32, slots: &[Vec<u8>]| {
+        let head = [&b"seawallS"[..], &[1, 0, 0, 0], &[0; 20], &[7; 16], &[3, 0, 0, 0, 0, 0, 0, 0]].concat();
+        [&head[..], &count.to_le_bytes(), &[0; 4], &slots.concat()].concat()
+    };
+    let slot = |name: &str, flags: u8, limit: u64| {
+        let head = [name.len() as u8, flags, 0, 0, 0, 0, 0, 0];
+        let numbers = [70_000, 69_000, 1_700_000_000_000_000, 1_600_000_000_000_000, limit, u64::MAX];
+        let mut slot =
+            [&head[..], &numbers.map(u64::to_le_bytes).concat(), &[0; 8], name.as_bytes()].concat();
+        slot.resize(128, 0);
+        slot
+    };
+    let two = [slot("archive", 1, 1 << 30), slot("replica-1", 0, u64::MAX)];
+    vec![
+        ("slots", slots(2, &two)),
+        ("slots-none", slots(0, &[])),
+        ("slots-too-many", slots(u32::MAX, &two)),
+        ("slots-disordered", slots(2, &[two[1].clone(), two[0].clone()])),
+        ("slots-nameless", slots(1, &[slot("", 0, 0)])),
+        ("image", {
+            let head = [&b"seawallI"[..], &[1, 0, 0, 0, 0, 0, 0, 0], &65_536_u64.to_le_bytes(), &[0; 40]];
+            [&head.concat()[..], b"seawallD", &[1, 0, 0, 0, 0, 16, 0, 0]].concat()
+        }),
+        ("slots-misnamed", slots(1, &[slot("A b", 0, 0)])),
+    ]
 }

@@ -93,7 +93,7 @@ impl From<Error> for Failure {
             Error::Locked { .. } => (Exit::Locked, None),
             Error::Corruption { .. } => (Exit::Corruption, Some(VERIFY)),
             Error::FormatVersion { .. } => (Exit::FormatVersion, None),
-            Error::KeyspaceMissing(_) => (Exit::NotFound, None),
+            Error::KeyspaceMissing(_) | Error::SlotMissing(_) => (Exit::NotFound, None),
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => (Exit::NotFound, None),
             Error::BadInput(_) | Error::TooLarge { .. } => (Exit::Usage, None),
             _ => (Exit::Error, None),

@@ -27,6 +27,8 @@ impl EventListener for MetricsListener {
             Event::WriteStall { took } => ("write_stall", Some(*took)),
             Event::SlowSync { took } => ("slow_sync", Some(*took)),
             Event::SnapshotOld { .. } => ("snapshot_old", None),
+            Event::SlotLost { .. } => ("slot_lost", None),
+            Event::RewindGivenUp { .. } => ("rewind_given_up", None),
             Event::NoSpace => ("no_space", None),
             Event::Poisoned { .. } => ("poisoned", None),
             Event::Degraded { .. } => ("degraded", None),

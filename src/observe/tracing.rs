@@ -36,6 +36,13 @@ impl EventListener for TracingListener {
             Event::SnapshotOld { age } => {
                 warn!(target: TARGET, age_s = age.as_secs_f64(), "an old snapshot had to give way");
             }
+            Event::SlotLost { name, bytes } => {
+                error!(target: TARGET, name = name.as_str(), bytes, "a slot fell behind beyond its limits");
+            }
+            Event::RewindGivenUp { floor, checkpoint } => {
+                let (floor, checkpoint) = (floor.0, checkpoint.0);
+                warn!(target: TARGET, floor, checkpoint, "a rewind may need a new image");
+            }
             Event::NoSpace => warn!(target: TARGET, "the disk is full"),
             Event::Poisoned { why } => {
                 error!(target: TARGET, why = why.as_str(), "the store refuses writes from now on");

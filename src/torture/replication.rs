@@ -13,7 +13,7 @@ use super::SeedReport;
 use model::{Commit, Model, marks};
 use node::{Mistake, Node, SEGMENT_BYTES, STORE};
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Ack, KeyspaceOptions, Lsn, TxOptions, Vote, Xid};
+use seawall_engine::{Ack, Error, KeyspaceOptions, Lsn, TxOptions, Vote, Xid};
 use seawall_replication::ack::{Member, Policy};
 use seawall_replication::message::Message;
 use seawall_replication::mutation::Mutation;
@@ -32,7 +32,7 @@ mod node;
 type Violation = String;
 
 /// Steps after which a healed system must have come to rest.
-const ROUNDS_MAX: u32 = 4000;
+const ROUNDS_MAX: u32 = 600;
 
 /// Machines' mistakes that this simulation finds as well.
 const MACHINES: [(&str, Mutation); 4] = [
@@ -41,14 +41,19 @@ const MACHINES: [(&str, Mutation); 4] = [
     ("ignore-history", Mutation::IgnoreHistory),
     ("show-unshipped", Mutation::ShowUnshipped),
 ];
-const LOGS: [(&str, WalMutation); 2] =
-    [("acknowledge-received", WalMutation::AcknowledgeReceived), ("judge-by-primary", WalMutation::JudgeByPrimary)];
+const LOGS: [(&str, WalMutation); 2] = [
+    ("acknowledge-received", WalMutation::AcknowledgeReceived),
+    ("judge-by-primary", WalMutation::JudgeByPrimary),
+];
 const ENGINES: [(&str, EngineMutation); 1] = [("show-unreached", EngineMutation::ShowUnreached)];
 
 /// The names of the deliberate mistakes that this layer can make.
 pub fn mutations() -> Vec<&'static str> {
     let machines = MACHINES.into_iter().map(|(name, _)| name);
-    machines.chain(LOGS.into_iter().map(|(name, _)| name)).chain(ENGINES.into_iter().map(|(name, _)| name)).collect()
+    machines
+        .chain(LOGS.into_iter().map(|(name, _)| name))
+        .chain(ENGINES.into_iter().map(|(name, _)| name))
+        .collect()
 }
 
 fn mistake(name: Option<&str>) -> Mistake {
@@ -85,6 +90,8 @@ pub fn required() -> Vec<String> {
         "primary fenced",
         "rewound",
         "rewinding cut short",
+        "new image",
+        "log gone",
         "followed a replica",
         "prepared",
         "prepared, and promoted over",
@@ -122,6 +129,8 @@ struct World {
     loss: u64,
     repeats: u64,
     is_healed: bool,
+    /// Some have promised, and nobody is promoted yet: the operator goes on with it.
+    is_failing_over: bool,
 }
 
 /// Runs one seed.
@@ -157,6 +166,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         loss: 0,
         repeats: 0,
         is_healed: false,
+        is_failing_over: false,
     };
     let outcome = world.begin().and_then(|()| world.history());
     outcome.map_err(|what| world.report.failure(&what))?;
@@ -460,7 +470,9 @@ impl World {
     }
 
     fn drop_connection(&mut self, connection: u64) -> Result<(), Violation> {
-        let Some(Connection { replica, upstream }) = self.connections.remove(&connection) else { return Ok(()) };
+        let Some(Connection { replica, upstream }) = self.connections.remove(&connection) else {
+            return Ok(());
+        };
         let (now, runtime) = (self.now, Arc::clone(&self.runtime));
         self.network.retain(|(of, ..)| *of != connection);
         if let Some(up) = self.nodes.get_mut(&upstream).and_then(|node| node.up.as_mut()) {
@@ -544,8 +556,8 @@ impl World {
             self.hit("crash while recovering");
             return Ok(());
         }
-        self.hit("node restarted");
         let is_replica = node.is_replica;
+        self.hit("node restarted");
         self.say(|| format!("n{id} starts, replica: {is_replica}"));
         if id == self.primary {
             // What it recovered is the log now: commits that it has not are gone.
@@ -602,7 +614,8 @@ impl World {
     fn fail_over(&mut self) -> Result<(), Violation> {
         let old = self.primary;
         let is_at_work = self.nodes.get(&old).is_some_and(|node| node.up.is_some());
-        if is_at_work && self.rng.chance(2, 3) || !self.deposed.is_empty() {
+        let is_put_off = is_at_work && !self.is_failing_over && self.rng.chance(2, 3);
+        if is_put_off || !self.deposed.is_empty() {
             return Ok(());
         }
         let others: Vec<u64> = self.nodes.keys().copied().filter(|id| *id != old).collect();
@@ -614,25 +627,35 @@ impl World {
         if !others.iter().all(is_up) {
             return Ok(());
         }
+        // What has never come to its image's end is no store yet.
+        let is_filled = |id: &u64| {
+            let up = self.nodes.get(id).and_then(|node| node.up.as_ref());
+            up.is_some_and(|up| up.shipping.wal().is_filled())
+        };
+        if !others.iter().any(is_filled) {
+            return Ok(());
+        }
         let epoch = self.epoch + 1;
+        (self.is_failing_over, self.epoch) = (true, epoch);
         // First they promise: from then on none of them acknowledges anything to the old one.
         for &id in &others {
             let Some(up) = self.nodes.get_mut(&id).and_then(|node| node.up.as_mut()) else { return Ok(()) };
             if up.shipping.fence(epoch).is_err() || up.shipping.wal().sync_replica().is_err() {
                 return self.crash_the_powerless();
             }
+            up.follow(self.now, replica::Input::Fenced { epoch })?;
         }
         let tail = |id: &u64| {
             let up = self.nodes.get(id).and_then(|node| node.up.as_ref());
             up.map(|up| (up.shipping.wal().tail().epoch, up.shipping.wal().tail().whole_end))
         };
         let Some(&chosen) = others.iter().max_by_key(|id| tail(id)) else { return Ok(()) };
-        self.promote(chosen, old, epoch, is_at_work)
+        self.promote(chosen, old, epoch + 1, is_at_work)
     }
 
     fn promote(&mut self, chosen: u64, old: u64, epoch: u64, is_at_work: bool) -> Result<(), Violation> {
         self.model.poll();
-        self.epoch = epoch;
+        (self.is_failing_over, self.epoch) = (false, epoch);
         let fails = self.rng.chance(1, 4) && !self.is_healed;
         let at = 1 + self.rng.below(12);
         let Some(node) = self.nodes.get_mut(&chosen) else { return Ok(()) };
@@ -647,7 +670,7 @@ impl World {
         if promoted.is_err() {
             self.hit("promotion cut short");
             let Some(node) = self.nodes.get_mut(&chosen) else { return Ok(()) };
-            if node.disk.has_power() {
+            if promoted.as_ref().is_err_and(|why| !node.is_explained(why)) {
                 return Err(format!("n{chosen} is not promoted: {promoted:?}"));
             }
             node.crash();
@@ -722,10 +745,16 @@ impl World {
             node.disk.fail(Fault::power_cut().at_call(at));
         }
         let rewound = rewind(node, &timeline);
+        let has_power = node.disk.has_power();
         self.say(|| format!("n{id} is rewound: {rewound:?}"));
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         match rewound {
             Ok(()) => {}
-            Err(why) if node.disk.has_power() => return Err(format!("n{id} is not rewound: {why}")),
+            // Both of its superblocks are newer.
+            Err(Error::NeedsImage { .. }) => return self.copy_anew(id),
+            Err(why) if has_power && !node.is_explained(&why) => {
+                return Err(format!("n{id} is not rewound: {why}"));
+            }
             Err(_) => {
                 node.crash();
                 self.hit("rewinding cut short");
@@ -736,6 +765,28 @@ impl World {
         node.upstream = self.primary;
         self.deposed.remove(&id);
         self.hit("rewound");
+        self.settle_down(id)?;
+        self.restart(id)
+    }
+
+    /// What was the primary comes back, on a new disk.
+    fn copy_anew(&mut self, id: u64) -> Result<(), Violation> {
+        let seed = self.rng.next_u64();
+        let Some(of) = self.nodes.get(&self.primary) else { return Ok(()) };
+        let Some(up) = of.up.as_ref() else { return Ok(()) };
+        let (log, at) = (up.shipping.wal().clone(), up.db.stats().checkpoint_lsn);
+        let data = of.disk.read_file(format!("{STORE}/data")).ok_or("no data file")?;
+        let primary = self.primary;
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        if node.up.is_some() {
+            node.kill();
+        }
+        node.replace_disk(seed);
+        node.clone_of(&data, &log, at)?;
+        node.is_replica = true;
+        node.upstream = primary;
+        self.deposed.remove(&id);
+        self.hit("new image");
         self.settle_down(id)?;
         self.restart(id)
     }
@@ -768,7 +819,9 @@ impl World {
         let end = ours.durable_lsn();
         for number in from..=segment_of(end) {
             let path = format!("{STORE}/log/{}", segment::file_name(number));
-            let (Some(a), Some(b)) = (primary.disk.read_file(&path), node.disk.read_file(&path)) else { continue };
+            let (Some(a), Some(b)) = (primary.disk.read_file(&path), node.disk.read_file(&path)) else {
+                continue;
+            };
             let upto = (end.0.saturating_sub(number * SEGMENT_BYTES)).min(SEGMENT_BYTES) as usize;
             if !is_path(theirs, number) || !is_path(ours, number) {
                 continue;
@@ -803,8 +856,13 @@ impl World {
             self.crash_the_powerless()?;
             self.drop_connections_of_the_down()?;
             let ids: Vec<u64> = self.nodes.keys().copied().collect();
-            for &id in ids.iter().filter(|id| !self.deposed.contains(id)) {
-                self.restart(id)?;
+            for &id in &ids {
+                if !self.deposed.contains(&id) {
+                    self.restart(id)?;
+                }
+            }
+            if self.is_failing_over {
+                self.fail_over()?;
             }
             self.rejoin()?;
             for message in std::mem::take(&mut self.network) {
@@ -814,7 +872,10 @@ impl World {
                 self.work(id)?;
                 self.look(id)?;
                 let state = self.nodes.get(&id).and_then(|node| node.up.as_ref()).and_then(|up| up.state());
-                if let Some(state @ (replica::State::NeedsRewind { .. } | replica::State::NeedsImage { .. })) = state {
+                if let Some(
+                    state @ (replica::State::NeedsRewind { .. } | replica::State::NeedsImage { .. }),
+                ) = state
+                {
                     self.mend(id, state.clone())?;
                 }
             }
@@ -830,8 +891,9 @@ impl World {
 
     /// A replica that has parted from its primary is rewound as well.
     fn mend(&mut self, id: u64, state: replica::State) -> Result<(), Violation> {
-        if let replica::State::NeedsImage { first } = state {
-            return Err(format!("n{id} needs an image from {first}"));
+        if matches!(state, replica::State::NeedsImage { .. }) {
+            self.hit("log gone");
+            return self.copy_anew(id);
         }
         self.deposed.insert(id);
         self.rejoin()
@@ -839,13 +901,14 @@ impl World {
 
     fn is_settled(&self) -> bool {
         let Some(of) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) else { return false };
-        let visible = of.shipping.visible();
-        let all_shown = self.model.commits.last().is_none_or(|last| last.lsn < visible);
-        self.deposed.is_empty()
-            && all_shown
-            && self.nodes.values().all(|node| {
-                node.up.as_ref().is_some_and(|up| up.shipping.visible() == visible)
+        let end = self.model.commits.last().map_or(Lsn::ZERO, |last| last.lsn.plus(1));
+        let shows_all = |node: &Node| {
+            node.up.as_ref().is_some_and(|up| {
+                up.shipping.visible() >= end && up.shipping.wal().is_filled()
             })
+        };
+        let settled = |up: &node::Up| up.shipping.waiting().is_none();
+        settled(of) && self.deposed.is_empty() && self.nodes.values().all(shows_all)
     }
 
     fn check_all_same(&mut self) -> Result<(), Violation> {
@@ -887,23 +950,20 @@ fn frames_end(bytes: &[u8]) -> usize {
     at.min(bytes.len())
 }
 
+
 /// Where the two logs part is said by their histories.
-fn rewind(node: &Node, timeline: &seawall_wal::Timeline) -> Result<(), Violation> {
+fn rewind(node: &Node, timeline: &seawall_wal::Timeline) -> Result<(), Error> {
     let log = format!("{STORE}/log");
     let options = Wal::options().disk(node.disk.clone()).runtime(node.runtime().clone()).background(false);
-    let opened = options.clone().read_only(true).open(&log);
-    let (fork, promised) = match &opened {
+    let (fork, promised) = match options.read_only(true).open(&log) {
         Ok(old) => {
             let (tail, own) = (old.tail(), old.timeline());
             let fork = timeline.history.fork(&own.history, tail.epoch, tail.place).unwrap_or(tail.place);
             (fork, own.promised)
         }
-        // It was cut short on the way.
+        // It was cut short on the way, and is to go on.
         Err(_) => (timeline.history.turns().last().map_or(Lsn::ZERO, |turn| turn.start), 0),
     };
-    drop(opened);
     let epoch = timeline.epoch.max(promised);
-    seawall_engine::rewind(STORE, &node.builder(), fork, epoch, &timeline.history)
-        .map(drop)
-        .map_err(|error| error.to_string())
+    seawall_engine::rewind(&node.builder(), fork, epoch, &timeline.history).map(drop)
 }

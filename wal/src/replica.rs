@@ -81,6 +81,16 @@ impl Wal {
         Timeline { epoch: anchor.epoch, promised: anchor.promised.max(anchor.epoch), history: anchor.history }
     }
 
+    /// Whether a replica's log has come to the position from which on it is needed: that of the image beside it. True of any
+    /// other log.
+    pub fn is_filled(&self) -> bool {
+        let inner = &self.0.inner;
+        match &*inner.replica.lock() {
+            Some(replica) => replica.chain.segment.is_some() && inner.committer.replay_from() >= inner.first(),
+            None => true,
+        }
+    }
+
     /// Where the log ends: a replica's, behind all that was accepted.
     pub fn tail(&self) -> Tail {
         self.0.inner.tail()
@@ -140,7 +150,10 @@ impl Inner {
         let epoch = self.committer.sink.epoch();
         match &*live {
             Some(live) => Tail { epoch, place: live.end, whole_end: live.whole_end, checksum: live.checksum },
-            None => Tail { epoch, place: Lsn::ZERO, whole_end: self.committer.durable(), checksum: 0 },
+            // Opened for reading alone: what was found.
+            None => {
+                Tail { epoch, place: self.recovery.end, whole_end: self.committer.durable(), checksum: 0 }
+            }
         }
     }
 

@@ -75,10 +75,12 @@ impl Wal {
         let inner = &self.0.inner;
         inner.check_open_for_writing()?;
         let geometry = inner.geometry;
-        // What is before the log's first position in its first segment is there as well.
-        let begins = geometry.start(geometry.number(inner.first()));
+        // What is before the log's first position in its first segment is there as well, unless that position is behind all
+        // that the segment holds.
+        let number = inner.segments().first().map_or(geometry.number(inner.first()), |segment| segment.number);
+        let begins = geometry.start(number);
         let gone = Error::Reclaimed { lsn: from, first: begins };
-        if from < begins {
+        if from < begins && from < inner.first() {
             return Err(gone);
         }
         let Ok(pin) = inner.pin("shipping", from.max(inner.first())) else { return Err(gone) };
@@ -196,8 +198,9 @@ impl Shipper {
         let geometry = self.inner.geometry;
         let segments = self.inner.segments();
         let mut number = geometry.number(self.at);
-        // At a segment's very end this is the number of the one behind it, which need not be there.
-        if geometry.offset(self.at) == 0 && !segments.iter().any(|segment| segment.number == number) {
+        // At a segment's very end this is the number of the one behind it, which need not be there; and a segment that ended
+        // here may be gone.
+        if !segments.iter().any(|segment| segment.number == number) {
             let Some(next) = segments.iter().find(|segment| segment.number > number) else { return Ok(None) };
             number = next.number;
         }

@@ -396,6 +396,21 @@ fn promotion_and_rewinding_survive_a_crash_at_every_call() {
     }
 }
 
+/// What a data file's checkpoint covers ends behind the last frame's padding, where nothing may have come yet.
+#[test]
+fn a_replica_that_begins_behind_the_last_record_can_be_promoted() {
+    let primary = open(&SimDisk::new(1));
+    primary.commit(b"in the data file").unwrap();
+    let first = primary.barrier().unwrap();
+    let disk = SimDisk::new(2);
+    create_replica(DIR, &options(&disk), &ReplicaStart { first, ..start_of(&primary) }).unwrap();
+    let replica = open_replica(&disk);
+    assert!(matches!(replica.promote(1), Err(Error::BadInput(_))), "nothing has come yet");
+    ship_all(&primary, &replica, &mut Rng::new(1));
+    replica.promote(1).unwrap();
+    replica.commit(b"of the new epoch").unwrap();
+}
+
 fn promote_through_crashes(replica_disk: &Arc<SimDisk>, common: &[(Lsn, Vec<u8>)]) -> (Arc<SimDisk>, Wal) {
     for call in 0.. {
         let style = STYLES[(call % 4) as usize];

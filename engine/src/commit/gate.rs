@@ -17,6 +17,10 @@
 //!
 //! The sequencer asks the gate under its lock, and whoever moves a mark makes the sequencer advance: the same protocol as
 //! with the log's own mark, so no waiting for it hangs. A store that asks for no level pays one load a wait.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use seawall_wal::{Durability, Lsn};

@@ -4,6 +4,7 @@
 //! shipped or agreed upon with others later, so that there is never a second log to sync.
 
 use crate::commit::gate::Ack;
+use crate::sync::{AtomicU64, Ordering};
 use crate::{Error, Result};
 use seawall_wal::{Durability, Kind, Lsn, Pin, Placed, RecordRef, Recovery, Retainer, Wal, WalStats};
 use std::path::{Path, PathBuf};
@@ -106,6 +107,10 @@ pub(crate) trait CommitLog: Send + Sync + 'static {
     fn log_bytes(&self) -> u64;
     /// The owner no longer needs what is below `lsn`; gives back what nobody needs.
     fn release_before(&self, lsn: Lsn) -> Result<()>;
+    /// Keeps the log from `lsn` on, for somebody named.
+    fn pin(&self, who: &str, lsn: Lsn) -> Result<Pin> {
+        Err(Error::BadInput(format!("this log keeps nothing from {lsn} on for {who}")))
+    }
     fn retained(&self) -> Vec<Retainer>;
     fn stats(&self) -> WalStats;
     fn recovery(&self) -> &Recovery;
@@ -124,14 +129,16 @@ pub(crate) struct LocalLog {
     wal: Wal,
     /// None when opened read-only: nothing is ever reclaimed then.
     checkpoint: Option<Pin>,
+    /// Where that stands: it never goes back.
+    released: AtomicU64,
     dir: PathBuf,
 }
 
 impl LocalLog {
-    /// `replay` is the position that the store's newest checkpoint covers the log up to.
-    pub(crate) fn new(wal: Wal, dir: PathBuf, replay: Lsn, read_only: bool) -> Result<LocalLog> {
-        let checkpoint = if read_only { None } else { Some(wal.pin("checkpoint", replay)?) };
-        Ok(LocalLog { wal, checkpoint, dir })
+    /// The store needs the log from `from` on, where a checkpoint covers what is before.
+    pub(crate) fn new(wal: Wal, dir: PathBuf, from: Lsn, read_only: bool) -> Result<LocalLog> {
+        let checkpoint = if read_only { None } else { Some(wal.pin("checkpoint", from)?) };
+        Ok(LocalLog { wal, checkpoint, released: AtomicU64::new(from.0), dir })
     }
 }
 
@@ -202,10 +209,15 @@ impl CommitLog for LocalLog {
 
     fn release_before(&self, lsn: Lsn) -> Result<()> {
         if let Some(pin) = &self.checkpoint {
+            let lsn = Lsn(lsn.0.max(self.released.fetch_max(lsn.0, Ordering::AcqRel)));
             pin.advance(lsn)?;
             self.wal.truncate_before(lsn)?;
         }
         Ok(())
+    }
+
+    fn pin(&self, who: &str, lsn: Lsn) -> Result<Pin> {
+        Ok(self.wal.pin(who, lsn)?)
     }
 
     fn retained(&self) -> Vec<Retainer> {

@@ -420,12 +420,7 @@ impl Core {
     }
 
     /// An outcome takes its place. `Conflict` if there is one already.
-    fn place_outcome(
-        &self,
-        branch: &Arc<Branch>,
-        ending: Ending,
-        reach: Reach,
-    ) -> Result<Arc<Pending>> {
+    fn place_outcome(&self, branch: &Arc<Branch>, ending: Ending, reach: Reach) -> Result<Arc<Pending>> {
         self.check_writable()?;
         let (serial, time_us) = (branch.serial, self.runtime.wall_clock_us());
         let completion = Completion { outcome: ending.code(), serial, time_us };

@@ -127,6 +127,8 @@ pub(crate) struct Sequencer {
     is_refusing: AtomicBool,
     pub(crate) conflicts: AtomicU64,
     next_serial: AtomicU64,
+    /// The end of the last record that is visible; visible itself may be at a freeze, behind it.
+    shown: AtomicU64,
 }
 
 impl Sequencer {
@@ -167,6 +169,7 @@ impl Sequencer {
             is_refusing: AtomicBool::new(false),
             conflicts: AtomicU64::new(0),
             next_serial: AtomicU64::new(1),
+            shown: AtomicU64::new(0),
         });
         let listening = Arc::downgrade(&sequencer);
         log.listen(Box::new(move |news| {
@@ -431,6 +434,9 @@ impl Sequencer {
                 } else {
                     invariants::visible_moves(self.reads.visible(), front.end, &front);
                     self.reads.set_visible(front.end);
+                    if front.place.is_some() {
+                        self.shown.store(front.end.0, Ordering::SeqCst);
+                    }
                 }
                 if front.listener.is_wanted() {
                     done.push(front);
@@ -482,7 +488,7 @@ impl Sequencer {
     /// Waits until a commit is visible. None when the time is over.
     pub(crate) fn wait(&self, pending: &Pending, limit: Option<Duration>) -> Option<Result<Lsn>> {
         let deadline = limit.map(|limit| self.runtime.now().saturating_add(limit));
-        if let Some(place) = &pending.place
+        if let Some(place) = pending.place.as_ref().filter(|place| !place.is_recovered())
             && self.settled(pending).is_none()
         {
             match self.log.wait_for(place, limit) {

@@ -13,6 +13,7 @@ use crate::commit::validate::Seen;
 use crate::keyspace::{Catalogue, Life};
 use crate::life::checkpoint::FoldState;
 use crate::life::following::Following;
+use crate::life::slots::Slots;
 use crate::memory::{Charge, Memory, MemoryStats};
 use crate::mutation::Mutation;
 use crate::number::{NUMBER_BYTES, no_number};
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) fold: FoldState,
     pub(crate) memory: Arc<Memory>,
+    pub(crate) slots: Slots,
     pub(crate) counters: Counters,
     pub(crate) is_closed: AtomicBool,
     /// Its log is another store's.
@@ -50,6 +52,7 @@ pub(crate) struct Core {
     #[cfg(not(seawall_shuttle))]
     pub(crate) wal: Wal,
     /// Of a replica: its way through the log.
+    #[cfg_attr(seawall_shuttle, allow(dead_code, reason = "there is no replica there"))]
     pub(crate) following: Following,
     pub(crate) patience: Arc<Patience>,
 }
@@ -60,6 +63,12 @@ const TICKET_BYTES: u64 = 320;
 impl Core {
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Whether the store's own files may be written, be it by its log's owner or a replica.
+    pub(crate) fn check_writable_log(&self) -> Result<()> {
+        self.check_open()?;
+        if self.options.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
@@ -163,11 +172,18 @@ impl Core {
         naming: &[Arc<std::sync::atomic::AtomicBool>],
         place: impl FnOnce() -> Result<Arc<Pending>>,
     ) -> Result<Arc<Pending>> {
+        // L4.
+        let outside = if naming.is_empty() { None } else { Some(self.slots.name_outside()?) };
         let note = |is_named| naming.iter().for_each(|named| named.store(is_named, Ordering::Release));
         note(!self.options.has(Mutation::FreeStreamed));
         let placed = place();
         if placed.as_ref().is_err_and(Error::is_without_effect) {
             note(false);
+        }
+        if outside.is_some()
+            && let Ok(pending) = &placed
+        {
+            self.slots.note_outside(pending.end());
         }
         placed
     }
@@ -175,7 +191,7 @@ impl Core {
     fn placed(&self, placed: Result<Arc<Pending>>, deltas: &DeltaBytes) -> Result<Arc<Pending>> {
         if matches!(placed, Err(Error::NoSpace)) {
             // A checkpoint may give log back.
-            self.fold.request(&*self.runtime);
+            self.fold.request_room(&*self.runtime);
             self.tell(Event::NoSpace);
         }
         let pending = placed.inspect_err(|_| self.note_failure())?;
@@ -215,18 +231,19 @@ impl Core {
         if ending.applies() {
             self.throttle(&deltas, &record)?;
         }
+        let names_outside = ending.applies() && branch.set.large().next().is_some();
         let role = Role::Outcome(branch, ending);
-        self.placed(self.sequencer.commit_as(role, record, &[], reach), &deltas)
+        let placed = self.placed(self.sequencer.commit_as(role, record, &[], reach), &deltas)?;
+        if names_outside {
+            // What was there when the vote was cast, and is in every image since.
+            self.slots.note_outside(placed.end());
+        }
+        Ok(placed)
     }
 
     /// A batch's adds need rows that hold numbers, or nothing: that is looked at in a snapshot, and again if another has
     /// set such a row since.
-    fn place_adds(
-        &self,
-        set: &WriteSet,
-        touched: &[Arc<Life>],
-        reach: Reach,
-    ) -> Result<Arc<Pending>> {
+    fn place_adds(&self, set: &WriteSet, touched: &[Arc<Life>], reach: Reach) -> Result<Arc<Pending>> {
         let nothing = ReadSet::default();
         loop {
             let snapshot = self.reads.snapshot(self.catalogue.instance(), true);
@@ -257,7 +274,7 @@ impl Core {
         match error {
             Error::NoSpace => {
                 // A checkpoint may free what is dead.
-                self.fold.request(&*self.runtime);
+                self.fold.request_room(&*self.runtime);
                 self.tell(Event::NoSpace);
             }
             error if !self.store.is_usable() => {

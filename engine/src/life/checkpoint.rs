@@ -16,6 +16,7 @@ use crate::db::Core;
 use crate::delta::{Delta, Version};
 use crate::invariants;
 use crate::life::pace::Pace;
+use crate::life::slots::Loss;
 use crate::life::throttle::Throttle;
 use crate::mutation::Mutation;
 use crate::options::StageHook;
@@ -43,6 +44,10 @@ pub(crate) struct FoldState {
     is_requested: AtomicBool,
     is_tidying_requested: AtomicBool,
     is_stopping: AtomicBool,
+    /// A full disk: a checkpoint gives log back, whatever else speaks against it.
+    is_room_wanted: AtomicBool,
+    /// The last one waits for those who follow.
+    is_postponed: AtomicBool,
     /// Changes when a checkpoint ends.
     ended: AtomicU32,
     last: Mutex<Last>,
@@ -54,6 +59,9 @@ struct Last {
     at: Duration,
     was_full: bool,
 }
+
+/// How long the thread leaves replicas the time to come along.
+const POSTPONED_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long the thread leaves a full disk alone, or replicas that are away.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
@@ -68,6 +76,8 @@ impl FoldState {
             is_requested: AtomicBool::new(false),
             is_tidying_requested: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            is_room_wanted: AtomicBool::new(false),
+            is_postponed: AtomicBool::new(false),
             ended: AtomicU32::new(0),
             last: Mutex::new(Last { at: runtime.now(), was_full: false }),
             has_told_failure: AtomicBool::new(false),
@@ -80,6 +90,21 @@ impl FoldState {
             self.wake.fetch_add(1, Ordering::Release);
             runtime.wake_all(&self.wake);
         }
+    }
+
+    /// The disk is full.
+    pub(crate) fn request_room(&self, runtime: &dyn Runtime) {
+        self.is_room_wanted.store(true, Ordering::Release);
+        self.request(runtime);
+    }
+
+    /// The next checkpoint waits for nobody.
+    pub(crate) fn insist(&self) {
+        self.is_room_wanted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn takes_room_wanted(&self) -> bool {
+        self.is_room_wanted.swap(false, Ordering::AcqRel)
     }
 
     /// Asks the thread to look for memory that nobody needs any more, soon.
@@ -182,6 +207,11 @@ impl Core {
     }
 
     fn fold_all(&self) -> Result<Checkpoint> {
+        let is_postponed = !self.may_replace_older()?;
+        self.fold.is_postponed.store(is_postponed, Ordering::Release);
+        if is_postponed {
+            return Ok(Checkpoint { lsn: self.store.replay_positions().0, path: self.data_path(), bytes: 0 });
+        }
         // A delta that waits to be shown is not followed by another one.
         if let Some(frozen) = self.reads.view().frozen.first().filter(|_| self.sequencer.gate.is_in_use()) {
             self.sequencer.wait_visible(frozen.end())?;
@@ -223,13 +253,17 @@ impl Core {
             self.fold.throttle.merged(1);
             turns.step();
         };
-        let folded =
-            fold_below(&self.reads, end, self.options.on_stage.clone(), &mut on_change, |superblock| {
-                superblock.checkpoint_lsn = replay;
-                superblock.applied_lsn = applied;
-                superblock.next_keyspace = next_keyspace;
-                superblock.visible_time_us = superblock.visible_time_us.max(now_us);
-            });
+        let mut how = Folding {
+            on_stage: self.options.on_stage.clone(),
+            on_change: &mut on_change,
+            repeats: &|checkpoint| self.may_repeat(checkpoint),
+        };
+        let folded = fold_below(&self.reads, end, &mut how, |superblock| {
+            superblock.checkpoint_lsn = replay;
+            superblock.applied_lsn = applied;
+            superblock.next_keyspace = next_keyspace;
+            superblock.visible_time_us = superblock.visible_time_us.max(now_us);
+        });
         self.fold.throttle.end(&*self.runtime, folded.is_ok());
         folded?;
         // What snapshots do not hold goes.
@@ -243,8 +277,13 @@ impl Core {
         Ok(Checkpoint { lsn: end, path, bytes })
     }
 
-    /// Gives up the log that a published checkpoint covers. What a full disk keeps from being given up goes later.
-    fn release_log(&self, end: Lsn) -> Result<()> {
+    /// Gives up the log that a published checkpoint covers, and the older superblock's too while the store is followed. What
+    /// a full disk keeps from being given up goes later.
+    pub(super) fn release_log(&self, end: Lsn) -> Result<()> {
+        let end = if self.slots.is_any() { end.min(self.store.replay_positions().1) } else { end };
+        for Loss { name, bytes } in self.slots.settle(end) {
+            self.tell(Event::SlotLost { name, bytes });
+        }
         match self.log.release_before(end) {
             Err(Error::NoSpace) => Ok(()),
             released => released,
@@ -309,13 +348,20 @@ impl Core {
                 self.tidy();
             }
             self.tell_of_old_branches();
+            self.release_for_others();
             let mut pause = self.options.checkpoint_interval.max(Duration::from_millis(1));
             let is_requested = self.fold.is_requested.swap(false, Ordering::AcqRel);
             if self.sequencer.check().is_ok() && (is_requested || self.is_due()) {
                 let made = self.checkpoint_in_turns();
                 let is_full = matches!(made, Err(Error::NoSpace | Error::Unacknowledged { .. }));
-                if !is_full && !self.fold.is_requested.load(Ordering::Acquire) && self.wants_fold() {
+                let is_postponed = self.fold.is_postponed.load(Ordering::Acquire);
+                let has_ended = !is_full && !is_postponed;
+                if has_ended && !self.fold.is_requested.load(Ordering::Acquire) && self.wants_fold() {
                     continue;
+                }
+                if is_postponed {
+                    self.fold.is_requested.store(true, Ordering::Release);
+                    pause = POSTPONED_PAUSE;
                 }
                 if is_full {
                     self.fold.is_requested.store(true, Ordering::Release);
@@ -327,13 +373,21 @@ impl Core {
     }
 }
 
+/// How a fold is made.
+pub(crate) struct Folding<'a> {
+    pub(crate) on_stage: Option<StageHook>,
+    /// Called before each change.
+    pub(crate) on_change: &'a mut dyn FnMut(),
+    /// Whether the superblock with that checkpoint LSN is to be repeated in the other slot.
+    pub(crate) repeats: &'a dyn Fn(Lsn) -> bool,
+}
+
 /// Writes the newest versions in the frozen deltas that end at or below `end` into the tree, and publishes that with
-/// what `set` says. The deltas leave the view. Before each change `on_change` is called.
+/// what `set` says. The deltas leave the view.
 pub(crate) fn fold_below(
     reads: &Arc<Reads>,
     end: Lsn,
-    on_stage: Option<StageHook>,
-    on_change: &mut dyn FnMut(),
+    how: &mut Folding<'_>,
     set: impl FnOnce(&mut Superblock),
 ) -> Result<()> {
     let view = reads.view();
@@ -343,7 +397,7 @@ pub(crate) fn fold_below(
     let keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
     let compressions = reads.compressions(&view.root, &deltas, end, keyspaces.iter().copied())?;
     let mut fold = reads.store.begin_fold(&view.root)?;
-    if let Some(hook) = on_stage {
+    if let Some(hook) = how.on_stage.take() {
         fold.on_stage(move |stage| hook(stage));
     }
     fold.await_values(deltas.iter().flat_map(|delta| delta.large()));
@@ -357,7 +411,7 @@ pub(crate) fn fold_below(
         }
         let mut merge = Merge::of_deltas(reads, &deltas, keyspace, end);
         let next = || {
-            on_change();
+            (how.on_change)();
             merge.next_found().transpose()
         };
         let changes = std::iter::from_fn(next);
@@ -373,7 +427,8 @@ pub(crate) fn fold_below(
     invariants::checkpoint_is_covered(end, reads.visible());
     let root = fold.finish(set)?;
     // What this checkpoint has replaced is free for the next one.
-    let root = reads.store.repeat(&root)?;
+    let repeats = (how.repeats)(root.superblock.checkpoint_lsn);
+    let root = if repeats { reads.store.repeat(&root)? } else { root };
     reads.folded(end, root);
     Ok(())
 }

@@ -19,6 +19,7 @@ impl Handle {
         core.sequencer.close();
         self.stop_threads();
         let finished = if core.options.read_only { Ok(()) } else { core.finish() };
+        let finished = finished.and(if core.options.read_only { Ok(()) } else { core.slots.write() });
         let closed = core.log.close();
         core.note_failure();
         core.options.events.end();

@@ -12,11 +12,16 @@
 //!
 //! *Promotion.* The log's own step ([`Wal::promote`]) decides: once it is durable, this store is a primary of that epoch,
 //! and reopening finds it as one; before, it is the replica that it was. What comes after it in memory can be repeated.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use crate::commit::gate::Ack;
 use crate::commit::sequencer::ShippedPlace;
 use crate::db::Core;
-use crate::life::open::{InDoubt, Redone, Replay};
+use crate::life::open::{InDoubt, Replay};
+use crate::life::redone::Redone;
 use crate::stats::Event;
 use crate::sync::{Mutex, Ordering};
 use crate::{Error, Result};
@@ -109,6 +114,7 @@ impl Core {
             reads: &self.reads,
             catalogue: &self.catalogue,
             log: &self.log,
+            slots: &self.slots,
             applied: Lsn::ZERO,
         };
         let place = ShippedPlace { lsn: record.lsn, end: record.end, frame: record.frame };

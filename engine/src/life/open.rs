@@ -4,6 +4,7 @@
 //! DIR/data      superblocks, trees        (the store is there once this name is)
 //! DIR/data.new  the same, while the store is being created
 //! DIR/log/      anchor and segments
+//! DIR/slots     who else the log is kept for, if anybody
 //! ```
 //!
 //! *Creating*: directories; the log, first segment and then anchor, durable; both superblocks into `data.new`, synced;
@@ -20,12 +21,18 @@ use crate::commit::gate::{Ack, Gate};
 use crate::commit::locks::Locks;
 use crate::commit::log::{CommitLog, LocalLog};
 use crate::commit::patience::Patience;
-use crate::commit::sequencer::{Followed, Sequencer};
+use crate::commit::sequencer::Sequencer;
 use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
-use crate::life::checkpoint::FoldState;
+use crate::life::checkpoint::{FoldState, Folding};
 use crate::life::following::Following;
+use crate::life::image::PROGRESS_NAME;
+use crate::life::slots::file::SlotsFile;
+use crate::life::slots::{self, Slots};
+#[cfg(not(seawall_shuttle))]
+use crate::life::redone::fenced_by;
+use crate::life::redone::{Redone, Replayed};
 use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;
@@ -37,7 +44,7 @@ use crate::tree::{LargeValue, Root, Superblock, TreeStore};
 use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
 use seawall_wal::disk::{Lock, Open};
-use seawall_wal::{DiskFile, Kind, Lsn, RecordRef, Slice, Wal};
+use seawall_wal::{Disk, DiskFile, Kind, Lsn, Slice, Wal};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,7 +53,7 @@ use std::time::Duration;
 
 /// The data file.
 pub(crate) const DATA_NAME: &str = "data";
-const DATA_NEW_NAME: &str = "data.new";
+pub(crate) const DATA_NEW_NAME: &str = "data.new";
 pub(crate) const LOG_NAME: &str = "log";
 /// A write of the log that takes so long is an event.
 const SLOW_SYNC: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
@@ -56,24 +63,31 @@ pub(crate) struct Files {
     pub(crate) store: Arc<TreeStore>,
     pub(crate) root: Arc<Root>,
     pub(crate) log: Arc<dyn CommitLog>,
+    pub(crate) slots: Slots,
     /// The same log, as those see it who ship it.
     #[cfg(not(seawall_shuttle))]
     pub(crate) wal: Wal,
 }
 
 impl Files {
+    /// Slots are pinned before anything else can happen to the log. It is kept from `from` on.
     fn new(
-        store: Arc<TreeStore>,
-        root: Arc<Root>,
-        wal: Wal,
-        log_dir: PathBuf,
-        read_only: bool,
+        options: &Options,
+        (store, root): (Arc<TreeStore>, Arc<Root>),
+        (wal, log_dir, from): (Wal, PathBuf, Lsn),
+        slots: Option<SlotsFile>,
     ) -> Result<Files> {
-        let replay = root.superblock.checkpoint_lsn;
+        let log: Arc<dyn CommitLog> = Arc::new(LocalLog::new(wal.clone(), log_dir, from, options.read_only)?);
+        let Superblock { store_id, segment_bytes, .. } = root.superblock;
+        let kept = Slots::new(options, &log, store_id, segment_bytes);
+        if let Some(slots) = slots {
+            kept.load(slots);
+        }
         Ok(Files {
             store,
             root,
-            log: Arc::new(LocalLog::new(wal.clone(), log_dir, replay, read_only)?),
+            log,
+            slots: kept,
             #[cfg(not(seawall_shuttle))]
             wal,
         })
@@ -116,14 +130,7 @@ impl Opener<'_> {
     }
 
     fn open_locked(&self, path: &Path, how: Open) -> Result<Arc<dyn DiskFile>> {
-        let disk = &self.options.disk;
-        let file = disk.open(path, how).map_err(|source| Error::io("open", path, None, source))?;
-        let lock = if how == Open::Read { Lock::Shared } else { Lock::Exclusive };
-        if file.try_lock(lock).map_err(|source| Error::io("lock", path, None, source))? {
-            Ok(file)
-        } else {
-            Err(Error::Locked { path: path.to_owned(), pid: disk.lock_holder(path) })
-        }
+        open_locked(&*self.options.disk, path, how)
     }
 
     fn sync_dir(&self) -> Result<()> {
@@ -171,7 +178,11 @@ impl Opener<'_> {
                 wal.first_lsn()
             )));
         }
-        Files::new(store, root, wal, log_dir, read_only)
+        let slots = slots::read(self.options, superblock.store_id)?;
+        // While it is followed, a store can go back to its older superblock, for which that one's log is kept.
+        let is_followed = slots.as_ref().is_some_and(SlotsFile::is_any_alive);
+        let from = if is_followed { store.replay_positions().1.max(wal.first_lsn()) } else { replay };
+        Files::new(self.options, (store, root), (wal, log_dir, from), slots)
     }
 
     /// For a store that is there, its superblock says what the log must be and where replay begins. For one that is
@@ -237,14 +248,14 @@ impl Opener<'_> {
             crashsafe::rename(&**disk, &new_path, &path)
                 .map_err(|source| Error::io("rename", &new_path, None, source))?;
             TreeStore::create(Arc::clone(&file), &path, &first)?;
-            let (store, root) = self.open_tree(file, &path)?;
-            return Files::new(store, root, wal, self.path(LOG_NAME), false);
+            let tree = self.open_tree(file, &path)?;
+            return Files::new(self.options, tree, (wal, self.path(LOG_NAME), start), None);
         }
         TreeStore::create(Arc::clone(&file), &new_path, &first)?;
         crashsafe::rename(&**disk, &new_path, &path)
             .map_err(|source| Error::io("rename", &new_path, None, source))?;
-        let (store, root) = self.open_tree(file, &path)?;
-        Files::new(store, root, wal, self.path(LOG_NAME), false)
+        let tree = self.open_tree(file, &path)?;
+        Files::new(self.options, tree, (wal, self.path(LOG_NAME), start), None)
     }
 
     /// `data.new`, locked: of several that create the same store, one goes on.
@@ -264,12 +275,27 @@ impl Opener<'_> {
         let names = self.options.disk.list(dir).map_err(|source| Error::io("list", dir, None, source))?;
         let is_own = |name: &String| [DATA_NAME, DATA_NEW_NAME, LOG_NAME].contains(&name.as_str());
         match names.iter().find(|name| !is_own(name)) {
+            Some(name) if name == PROGRESS_NAME => Err(Error::BadInput(format!(
+                "{} holds an image of a store that has not arrived as a whole",
+                dir.display()
+            ))),
             Some(name) => Err(Error::BadInput(format!(
                 "{} holds {name}, which is not part of a store; use an empty directory",
                 dir.display()
             ))),
             None => Ok(()),
         }
+    }
+}
+
+/// Opens a data file, and locks it: for reading beside other readers, else alone.
+pub(crate) fn open_locked(disk: &dyn Disk, path: &Path, how: Open) -> Result<Arc<dyn DiskFile>> {
+    let file = disk.open(path, how).map_err(|source| Error::io("open", path, None, source))?;
+    let lock = if how == Open::Read { Lock::Shared } else { Lock::Exclusive };
+    if file.try_lock(lock).map_err(|source| Error::io("lock", path, None, source))? {
+        Ok(file)
+    } else {
+        Err(Error::Locked { path: path.to_owned(), pid: disk.lock_holder(path) })
     }
 }
 
@@ -296,6 +322,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         reads: &reads,
         catalogue: &catalogue,
         log: &log,
+        slots: &files.slots,
         applied,
     };
     let replayed = replaying.run(replay)?;
@@ -315,6 +342,8 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     );
     sequencer.err_by(options.mutation);
     replayed.hide(&sequencer, &options, replay.max(applied));
+    #[cfg(not(seawall_shuttle))]
+    sequencer.begin_at(if replayed.is_hidden() { reads.visible() } else { files.wal.tail().whole_end });
     #[cfg(not(seawall_shuttle))]
     if let Some(epoch) = fenced_by(&files.wal).filter(|_| !options.read_only && !options.replica) {
         sequencer.fence(epoch);
@@ -352,6 +381,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         store: files.store,
         catalogue,
         memory,
+        slots: files.slots,
         counters: Counters::default(),
         is_closed: AtomicBool::new(false),
         is_replica: AtomicBool::new(options.replica),
@@ -382,53 +412,6 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
 /// What names the streamed values of each prepared transaction, by its xid's key.
 pub(crate) type InDoubt = BTreeMap<Vec<u8>, Vec<Slice>>;
 
-/// The epoch that was promised to another store, if one was: nothing is written in the log's own then.
-#[cfg(not(seawall_shuttle))]
-fn fenced_by(wal: &Wal) -> Option<u64> {
-    let timeline = wal.timeline();
-    (timeline.promised > timeline.epoch).then_some(timeline.promised)
-}
-
-/// What redo has come to.
-struct Replayed {
-    /// Everything below is there.
-    end: Lsn,
-    /// Where records end, if they are not to be shown yet; the last one alone if they will be shown together.
-    ends: VecDeque<Lsn>,
-    /// The last record's frame.
-    frame: Lsn,
-    in_doubt: InDoubt,
-}
-
-impl Replayed {
-    fn is_hidden(&self) -> bool {
-        !self.ends.is_empty()
-    }
-
-    /// Sees to it that what is not to be shown yet is shown when it may be.
-    fn hide(&self, sequencer: &Sequencer, options: &Options, from: Lsn) {
-        if options.replica {
-            sequencer.follow(Followed::new(self.ends.clone(), self.end, self.frame));
-        } else if let Some(last) = self.ends.back() {
-            sequencer.recovered(from, *last, self.end, options.ack);
-        }
-    }
-}
-
-/// A record to be redone.
-#[derive(Clone, Copy)]
-pub(crate) struct Redone<'a> {
-    pub(crate) lsn: Lsn,
-    pub(crate) kind: Kind,
-    pub(crate) payload: &'a [u8],
-}
-
-impl<'a> Redone<'a> {
-    fn of(record: &RecordRef<'a>) -> Redone<'a> {
-        Redone { lsn: record.lsn, kind: record.kind, payload: record.payload }
-    }
-}
-
 /// Redo: every transaction in the log from the checkpoint on, in order.
 pub(crate) struct Replay<'a> {
     pub(crate) options: &'a Options,
@@ -436,6 +419,7 @@ pub(crate) struct Replay<'a> {
     pub(crate) reads: &'a Arc<Reads>,
     pub(crate) catalogue: &'a Arc<Catalogue>,
     pub(crate) log: &'a Arc<dyn CommitLog>,
+    pub(crate) slots: &'a Slots,
     /// What is below is in the tree.
     pub(crate) applied: Lsn,
 }
@@ -548,12 +532,7 @@ impl Replay<'_> {
     }
 
     /// A transaction votes in this record, or ends in it; with one that is rolled back its streamed values are given up.
-    fn follow_branch(
-        &self,
-        record: Redone<'_>,
-        set: WriteSet,
-        in_doubt: &mut InDoubt,
-    ) -> Result<WriteSet> {
+    fn follow_branch(&self, record: Redone<'_>, set: WriteSet, in_doubt: &mut InDoubt) -> Result<WriteSet> {
         let (xid, row) = match set.branch() {
             Some((xid, row)) if record.lsn >= self.applied => (xid.to_vec(), row),
             _ => return Ok(set),
@@ -591,6 +570,7 @@ impl Replay<'_> {
             self.refuse_large(record, &set)?;
         }
         self.set_aside(record, &set)?;
+        self.note_outside(record, &set);
         let set = self.follow_branch(record, set, in_doubt)?;
         let is_new = record.lsn >= self.applied || self.options.has(Mutation::RedoApplied);
         Ok(is_new.then_some(set))
@@ -599,7 +579,8 @@ impl Replay<'_> {
     /// What names extents of the primary's file names nothing here.
     fn refuse_large(&self, record: Redone<'_>, set: &WriteSet) -> Result<()> {
         let is_voted = |(_, row)| matches!(row, BranchRow::Prepared(row) if row.set.large().next().is_some());
-        if record.lsn < self.applied || (set.large().next().is_none() && !set.branch().is_some_and(is_voted)) {
+        if record.lsn < self.applied || (set.large().next().is_none() && !set.branch().is_some_and(is_voted))
+        {
             return Ok(());
         }
         Err(Error::BadInput(format!(
@@ -631,6 +612,17 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// L4.
+    fn note_outside(&self, record: Redone<'_>, set: &WriteSet) {
+        let in_vote = match set.branch() {
+            Some((_, BranchRow::Prepared(row))) => row.set.large().next().is_some(),
+            _ => false,
+        };
+        if in_vote || set.large().next().is_some() {
+            self.slots.note_outside(Lsn(record.lsn.0.saturating_add(record.payload.len() as u64)));
+        }
+    }
+
     /// Sets aside what the records from there on name.
     fn set_aside_from(&self, from: Lsn) -> Result<()> {
         self.log.replay(from, &mut |record| {
@@ -656,7 +648,15 @@ impl Replay<'_> {
         self.reads.set_visible(end);
         let next_keyspace = self.catalogue.next_id();
         let replay = if self.options.has(Mutation::RedoApplied) { from } else { end };
-        crate::life::checkpoint::fold_below(self.reads, end, None, &mut || {}, |superblock| {
+        let is_followed = self.slots.is_any();
+        let (newer, older) = self.reads.store.replay_positions();
+        if is_followed && older < newer {
+            // L5, but for memory.
+            let floor = self.slots.rewind_floor().unwrap_or(newer);
+            self.options.events.tell(Event::RewindGivenUp { floor, checkpoint: newer });
+        }
+        let mut how = Folding { on_stage: None, on_change: &mut || {}, repeats: &|_| !is_followed };
+        crate::life::checkpoint::fold_below(self.reads, end, &mut how, |superblock| {
             superblock.checkpoint_lsn = replay;
             superblock.applied_lsn = end;
             superblock.next_keyspace = next_keyspace;

@@ -493,6 +493,8 @@ impl Fold {
                 file_bytes: superblock.file_bytes,
                 file_bytes_before: latest.file_bytes,
                 blocks: superblock.blocks,
+                replay: superblock.checkpoint_lsn,
+                replay_before: latest.replay,
             };
             *latest
         };

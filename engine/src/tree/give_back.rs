@@ -45,6 +45,8 @@ impl TreeStore {
                 file_bytes: superblock.file_bytes,
                 file_bytes_before: latest.file_bytes,
                 blocks: superblock.blocks,
+                replay: superblock.checkpoint_lsn,
+                replay_before: latest.replay,
             };
         }
         let trees = root.trees.iter().map(|(keyspace, tree)| (*keyspace, tree.root)).collect();

@@ -11,14 +11,14 @@ use super::{Error, Latest, Memory, ROOTS_KEYSPACE, Result, Root, Totals, TreeRoo
 use crate::ReadMode;
 use crate::sync::Mutex;
 use seawall_wal::disk::BlockArena;
-use seawall_wal::{AlignedBuf, Disk, DiskFile};
+use seawall_wal::{AlignedBuf, Disk, DiskFile, Lsn};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What an encoding of some length would hide: the two slots and nothing else.
-const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
+pub(super) const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
 
 impl TreeStore {
     /// Writes both superblock slots of an empty store and syncs the file. The caller has created it under a temporary
@@ -78,7 +78,7 @@ impl TreeStore {
         cache_bytes: usize,
         read_only: bool,
     ) -> Result<(Arc<TreeStore>, Arc<Root>)> {
-        let (superblock, warning) = settle_superblock(&*file, path, read_only)?;
+        let Settled { superblock, replay_before, warning } = settle_superblock(&*file, path, read_only)?;
         let len = file.len().map_err(|error| Error::io("length", path, None, error))?;
         let damaged = |offset, what| Error::Corruption { file: path.to_owned(), offset, lsn: None, what };
         if len < superblock.file_bytes {
@@ -110,6 +110,8 @@ impl TreeStore {
                 // The other slot may reach as far as the file does.
                 file_bytes_before: end,
                 blocks: superblock.blocks,
+                replay: superblock.checkpoint_lsn,
+                replay_before,
             }),
             failure: Mutex::new(None),
             syncs: Mutex::default(),
@@ -175,7 +177,7 @@ impl TreeStore {
     }
 }
 
-fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {
+pub(super) fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {
     AlignedBuf::zeroed(bytes).map_err(|error| Error::Io {
         op: "buffer",
         path: path.to_owned(),
@@ -184,12 +186,16 @@ fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {
     })
 }
 
+/// The superblock that counts, and what there is of the other one.
+struct Settled {
+    superblock: Superblock,
+    /// Where replay begins by the other one; as by this one if there is none.
+    replay_before: Lsn,
+    warning: Option<String>,
+}
+
 /// Reads both slots, chooses, and makes sure that what was chosen is on the device.
-fn settle_superblock(
-    file: &dyn DiskFile,
-    path: &Path,
-    read_only: bool,
-) -> Result<(Superblock, Option<String>)> {
+fn settle_superblock(file: &dyn DiskFile, path: &Path, read_only: bool) -> Result<Settled> {
     let mut slots = buffer(SLOTS_BYTES, path)?;
     let (read, from_device) =
         file.read_device_at(&mut slots, 0).map_err(|error| Error::io("read", path, Some(0), error))?;
@@ -214,5 +220,7 @@ fn settle_superblock(
         }
         file.sync_data().map_err(|error| Error::io("sync", path, None, error))?;
     }
-    Ok((superblock, warning))
+    let older = Superblock::other([first, second], &superblock);
+    let replay_before = older.map_or(superblock.checkpoint_lsn, |older| older.checkpoint_lsn);
+    Ok(Settled { superblock, replay_before, warning })
 }

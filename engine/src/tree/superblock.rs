@@ -240,6 +240,16 @@ impl Superblock {
         Superblock::choose([slot(0)?, slot(1)?]).ok().map(|(superblock, _)| superblock)
     }
 
+    /// What the slot holds that was not chosen, if that is valid.
+    pub(super) fn other(slots: [&[u8]; 2], chosen: &Superblock) -> Option<Superblock> {
+        let index = (chosen.generation + 1) % 2;
+        let [first, second] = slots;
+        match Superblock::decode(if index == 0 { first } else { second }, index) {
+            Slot::Valid(other) => Some(*other),
+            Slot::Newer(_) | Slot::Invalid { .. } => None,
+        }
+    }
+
     /// The newer valid one of two slots, and a word on the other if it is damaged.
     ///
     /// One invalid slot is what a checkpoint cut short by a crash leaves. A slot of a later format always refuses,

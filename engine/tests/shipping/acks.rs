@@ -1,8 +1,8 @@
 //! Commits that wait for replicas. The gate is moved by hand.
 
 use seawall_engine::{
-    Ack, Db, DbBuilder, Durability, Error, Event, EventListener, Keyspace, Lsn, Ticket, TxOptions, WriteBatch,
-    Xid,
+    Ack, Db, DbBuilder, Durability, Error, Event, EventListener, Keyspace, Lsn, Ticket, TxOptions,
+    WriteBatch, Xid,
 };
 use seawall_wal::SimDisk;
 use std::sync::mpsc::{Sender, channel};
@@ -245,6 +245,7 @@ fn stopped() -> Arc<SimDisk> {
     dropped.insert("a", "1").unwrap();
     db.checkpoint().unwrap();
     rows.insert("old", "2").unwrap();
+    rows.insert("sum", 7_i64.to_le_bytes()).unwrap();
     db.keyspace("born").unwrap().insert("a", "1").unwrap();
     db.drop_keyspace(dropped).unwrap();
     let mut tx = db.begin();
@@ -265,6 +266,10 @@ fn a_recovered_tail_is_shown_when_replicas_are_known_to_have_it() {
     // What the tail says holds for who writes, shown or not.
     assert!(matches!(dropped.insert("b", "1"), Err(Error::KeyspaceMissing(_))));
     assert!(matches!(rows.insert("held", "2"), Err(Error::PreparedConflict { .. })));
+    let mut add = WriteBatch::new();
+    add.add_i64(&rows, "sum", 1);
+    assert!(db.write(add).unwrap_err().is_conflict(), "what it adds to is not known yet");
+    assert!(db.keyspace("born").unwrap_err().is_conflict(), "whether it is there is not known yet");
     let queued = is_in_doubt(rows.insert("queued", "1"));
     assert!(!has(&rows, "queued"));
     assert!(matches!(db.checkpoint(), Err(Error::Unacknowledged { .. })));
@@ -273,6 +278,11 @@ fn a_recovered_tail_is_shown_when_replicas_are_known_to_have_it() {
     assert_eq!(rows.get("old").unwrap().as_deref(), Some(&b"2"[..]));
     assert!(db.open_keyspace("dropped").unwrap().is_none());
     assert!(has(&db.open_keyspace("born").unwrap().unwrap(), "a"));
+    let mut add = WriteBatch::new();
+    add.add_i64(&rows, "sum", 1);
+    db.shipping().degrade(true);
+    db.write(add).unwrap();
+    assert_eq!(rows.get("sum").unwrap().as_deref(), Some(&8_i64.to_le_bytes()[..]));
     assert!(db.checkpoint().unwrap().bytes > 0);
 }
 

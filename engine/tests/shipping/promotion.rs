@@ -194,7 +194,9 @@ fn a_promotion_that_fails_leaves_a_replica_or_one_that_reopening_decides_about()
 #[test]
 fn what_was_prepared_survives_and_what_was_ended_does_not_come_back() {
     // In which order: p prepares, c commits, s ships, k is a checkpoint of the replica, K of the primary.
-    for order in ["pskcsk", "pksc", "psckKs", "pcsk", "pKscKs", "pskKcs", "spkcKsk", "pscs", "pKsks", "psk", "p", "ps"] {
+    for order in
+        ["pskcsk", "pksc", "psckKs", "pcsk", "pKscKs", "pskKcs", "spkcKsk", "pscs", "pKsks", "psk", "p", "ps"]
+    {
         let disk = SimDisk::new(1);
         let primary = builder(&disk).open().unwrap();
         let rows = primary.keyspace("rows").unwrap();

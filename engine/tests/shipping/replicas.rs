@@ -6,6 +6,7 @@ use crate::world::{
 use seawall_engine::mutation::Mutation;
 use seawall_engine::{Db, Error, KeyspaceOptions, Lsn, Readable, WriteBatch, Xid};
 use seawall_wal::SimDisk;
+use seawall_wal::disk::sim::{Fault, Op};
 use seawall_wal::runtime::Rng;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,8 @@ fn a_replica_refuses_whatever_writes() {
     let replica = open_replica(&copy).unwrap();
     follow(&primary, &replica);
     let rows = replica.keyspace("rows").unwrap();
-    let is_refused = |result: Result<(), Error>| assert!(matches!(result, Err(Error::ReadOnly)), "{result:?}");
+    let is_refused =
+        |result: Result<(), Error>| assert!(matches!(result, Err(Error::ReadOnly)), "{result:?}");
     is_refused(rows.insert("a", "1").map(drop));
     is_refused(replica.keyspace("new").map(drop));
     is_refused(replica.drop_keyspace(rows.clone()));
@@ -242,7 +244,10 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Result<(), String> {
                 replica = open(&copy);
                 let now = shown(&replica, &what);
                 if !(ran.folded..=ran.shown).contains(&now) {
-                    return Err(format!("{what}: {now} are shown, {} folded, {} shown", ran.folded, ran.shown));
+                    return Err(format!(
+                        "{what}: {now} are shown, {} folded, {} shown",
+                        ran.folded, ran.shown
+                    ));
                 }
                 // What the primary had shown before, the replica hears again.
                 (ran.shown, ran.folded, ran.limit) = (now, now, now);
@@ -268,6 +273,63 @@ fn whatever_happens_a_replica_shows_a_prefix() {
     }
 }
 
+/// Ships, applies, shows and folds, now and then, until the replica has all. What was said to be durable, and how much was
+/// shown at the last checkpoint.
+fn chase(primary: &Db, copy: &Arc<SimDisk>, visible: &[Lsn], done: &mut (Lsn, u64)) -> Result<(), Error> {
+    let replica = open_replica(copy)?;
+    for (n, limit) in visible.iter().enumerate().step_by(3) {
+        done.0 = ship_some(primary, &replica, 2, 8 << 10).map_err(Error::from)?.max(done.0);
+        let applied = replica.shipping().apply()?;
+        replica.shipping().set_visible_limit(*limit);
+        match replica.checkpoint() {
+            Ok(_) => done.1 = done.1.max(visible.partition_point(|at| *at <= applied.min(*limit)) as u64 - 1),
+            Err(Error::Unacknowledged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        assert!(replica.shipping().visible() <= *limit, "{n}");
+    }
+    replica.close()
+}
+
+/// The replica's disk failed in whatever way: what it said is durable is there, and what comes again completes it.
+fn check_survivor(primary: &Db, copy: &Arc<SimDisk>, made: u64, done: (Lsn, u64), what: &str) {
+    let replica = open_replica(copy).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(shown(&replica, what) >= done.1, "{what}: a checkpoint is lost");
+    assert!(replica.shipping().applied() >= done.0, "{what}: something durable is lost");
+    follow(primary, &replica);
+    assert_eq!(shown(&replica, what), made, "{what}");
+    assert_eq!(replica.verify(|_| {}).unwrap().problems, Vec::<String>::new(), "{what}");
+    replica.shipping().promote(1).unwrap_or_else(|error| panic!("{what}: {error}"));
+    commit(&replica, made + 1).unwrap();
+    assert_eq!(shown(&replica, what), made + 1, "{what}");
+}
+
+#[test]
+fn a_replica_that_stops_at_any_call_goes_on_from_there() {
+    let (primary, visible, empty) = pair(24);
+    for kind in ["power", "error"] {
+        let mut has_failed = 0;
+        for call in 1.. {
+            let copy = empty.crash_copy();
+            let fault = if kind == "power" { Fault::power_cut() } else { Fault::eio(Op::Any) };
+            copy.fail(fault.at_call(call));
+            let mut done = (Lsn::ZERO, 0);
+            let before = copy.calls();
+            let chased = chase(&primary, &copy, &visible, &mut done);
+            has_failed += u32::from(chased.is_err());
+            let is_over = copy.calls() < before + call;
+            let copy = if kind == "power" { copy.crash() } else { copy };
+            copy.clear_faults();
+            check_survivor(&primary, &copy, 24, done, &format!("{kind}, call {call}"));
+            if is_over {
+                chased.unwrap();
+                break;
+            }
+        }
+        assert!(has_failed > 30, "{kind}: {has_failed}");
+    }
+}
+
 #[test]
 fn a_replica_that_shows_what_is_not_shown_is_noticed() {
     assert!((0..20).any(|seed| run(seed, Some(Mutation::ShowUnshipped)).is_err()));
@@ -282,7 +344,7 @@ fn prepared_transactions_are_rows_like_others() {
     tx.prepare(Xid::new(1, "a", "b").unwrap()).unwrap();
     let replica = open_replica(&copy).unwrap();
     follow(&primary, &replica);
-    assert!(contents(&replica)["rows"].get(&b"held"[..]).is_none());
+    assert!(!contents(&replica)["rows"].contains_key(&b"held"[..]));
     primary.prepared().next().unwrap().commit().unwrap();
     follow(&primary, &replica);
     assert!(contents(&replica)["rows"].contains_key(&b"held"[..]));

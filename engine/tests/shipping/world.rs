@@ -39,7 +39,12 @@ pub(crate) fn new_replica(primary: &Db, disk: &Arc<SimDisk>, seed: u64) -> Arc<S
 }
 
 /// Ships up to so many pieces; what is durable on the replica then.
-pub(crate) fn ship_some(primary: &Db, replica: &Db, pieces: usize, piece_bytes: usize) -> seawall_wal::Result<Lsn> {
+pub(crate) fn ship_some(
+    primary: &Db,
+    replica: &Db,
+    pieces: usize,
+    piece_bytes: usize,
+) -> seawall_wal::Result<Lsn> {
     let (from, to) = (primary.shipping(), replica.shipping());
     let tail = to.wal().tail();
     let mut place = tail.place;
@@ -125,7 +130,8 @@ pub(crate) fn contents(db: &Db) -> Contents {
     let names = db.keyspace_names().unwrap();
     let of = |name: &String| {
         let ks = db.open_keyspace(name).unwrap().unwrap();
-        let rows = db.snapshot().range(&ks, ..).map(|row| row.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap());
+        let rows =
+            db.snapshot().range(&ks, ..).map(|row| row.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap());
         rows.collect()
     };
     names.iter().map(|name| (name.clone(), of(name))).collect()

@@ -88,11 +88,13 @@ pub struct Progress {
 pub enum Opened {
     /// It is pinned from the place on, and the frame before it is the replica's last.
     Ready,
-    /// Another frame stands there, or the log ends before it.
+    /// Another frame stands there.
     Differs {
         /// Up to here both are known to hold the same.
         fork: Lsn,
     },
+    /// The log ends before it, for now: a replica that ships its log on is behind the one that asks.
+    Behind,
     /// It begins later.
     Gone {
         /// Where.
@@ -363,6 +365,7 @@ impl Primary {
         match opened {
             Opened::Ready => {}
             Opened::Differs { fork } => return self.refuse(Why::Diverged { fork, history }, out),
+            Opened::Behind => return self.refuse(Why::NotServing, out),
             Opened::Gone { first } => return self.refuse(Why::LogGone { first }, out),
             Opened::SlotMissing => return self.refuse(Why::SlotMissing, out),
             Opened::Busy => return self.refuse(Why::Busy, out),

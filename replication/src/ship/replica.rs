@@ -156,6 +156,12 @@ pub enum Input {
         /// What is shown.
         visible: Lsn,
     },
+    /// Somebody else, who is about to promote another, was promised that no primary of a lower epoch is followed any more; that
+    /// is durable.
+    Fenced {
+        /// That epoch.
+        epoch: u64,
+    },
     /// In answer to any: the disk, or the store, has failed.
     Failed,
     /// The replica closes, or is to be promoted.
@@ -379,6 +385,7 @@ impl Replica {
                 self.own.applied = self.own.applied.max(applied);
                 self.own.visible = self.own.visible.max(visible);
             }
+            Input::Fenced { epoch } => self.fenced(now, epoch, &mut out),
             Input::Failed => self.stop(State::Broken, &mut out),
             Input::Close => self.stop(State::Closed, &mut out),
         }
@@ -571,6 +578,21 @@ impl Replica {
             self.own.promised = self.own.promised.max(welcome.history.epoch());
             self.own.history = welcome.history.clone();
             self.follow(out);
+        }
+    }
+
+    /// R4, by another's word: the session with an older primary ends.
+    fn fenced(&mut self, now: u64, epoch: u64, out: &mut Vec<Effect>) {
+        self.own.promised = self.own.promised.max(epoch);
+        let is_older = match self.state {
+            State::Following => self.following < epoch,
+            State::Greeting | State::Promising => true,
+            _ => false,
+        };
+        if is_older {
+            let why = Why::Fenced { epoch: self.own.promised };
+            out.push(Effect::Send(Message::Refuse(why.clone())));
+            self.leave(now, Some(why), out);
         }
     }
 

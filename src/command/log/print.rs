@@ -148,6 +148,7 @@ fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::RECORD => "record",
         Kind::TRANSACTION => "transaction",
+        Kind::EPOCH => "epoch",
         _ => "other",
     }
 }

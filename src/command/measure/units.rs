@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// `250us`, `5ms`, `1.5s`, `2m`: a number and its unit.
+/// `250us`, `5ms`, `1.5s`, `2m`, `24h`, `7d`: a number and its unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let second = match unit {
@@ -11,8 +11,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "ms" => 1e-3,
         "s" => 1.0,
         "m" | "min" => 60.0,
-        "" => return Err("say the unit as well: us, ms, s or m".to_owned()),
-        _ => return Err(format!("`{unit}` is no unit of time: us, ms, s and m are")),
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        "" => return Err("say the unit as well: us, ms, s, m, h or d".to_owned()),
+        _ => return Err(format!("`{unit}` is no unit of time: us, ms, s, m, h and d are")),
     };
     let number = number.parse::<f64>().map_err(|_| format!("`{number}` is no number"))?;
     Duration::try_from_secs_f64(number * second).map_err(|_| "this is no duration".to_owned())

@@ -40,10 +40,16 @@ impl Model {
         let mut lost = 0;
         for commit in self.commits.drain(behind..) {
             if commit.is_acked {
-                return Err(format!("commit {} at {} was acknowledged, and is lost", commit.number, commit.lsn));
+                return Err(format!(
+                    "commit {} at {} was acknowledged, and is lost",
+                    commit.number, commit.lsn
+                ));
             }
             if let Some(by) = commit.shown_by.first().filter(|_| commit.is_replicated) {
-                return Err(format!("commit {} at {} was shown by n{by}, and is taken back", commit.number, commit.lsn));
+                return Err(format!(
+                    "commit {} at {} was shown by n{by}, and is taken back",
+                    commit.number, commit.lsn
+                ));
             }
             self.gone.insert(commit.number);
             lost += 1;

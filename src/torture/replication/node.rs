@@ -3,7 +3,7 @@
 use super::Violation;
 use bytes::Bytes;
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping};
+use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions};
 use seawall_replication::ack::{Level, Policy, Reached, Table};
 use seawall_replication::message::{Message, Name, Piece};
 use seawall_replication::mutation::Mutation;
@@ -146,15 +146,9 @@ impl Node {
         }
     }
 
-    pub(super) fn mistake(&self) -> Mistake {
-        self.mistake
-    }
-
     pub(super) fn is_explained(&self, error: &Error) -> bool {
-        matches!(
-            error,
-            Error::Io { .. } | Error::NoSpace | Error::Poisoned(_) | Error::CommitUnknown { .. }
-        ) || !self.disk.has_power()
+        matches!(error, Error::Io { .. } | Error::NoSpace | Error::Poisoned(_) | Error::CommitUnknown { .. })
+            || !self.disk.has_power()
     }
 
     /// The power fails: what was not synced may be gone, or torn, or there.
@@ -169,6 +163,11 @@ impl Node {
         let next = self.disk.kill();
         self.up = None;
         self.disk = next;
+    }
+
+    /// Another disk, with nothing on it.
+    pub(super) fn replace_disk(&mut self, seed: u64) {
+        self.disk = SimDisk::new(seed);
     }
 
     /// Its first beginning: the data file of the first node, and a log that is to be filled.
@@ -246,6 +245,8 @@ impl Up {
             match effect {
                 primary::Effect::Send(message) => self.out.push((connection, false, message)),
                 primary::Effect::Open { name, tail, .. } => {
+                    // A slot keeps the log for it, and a way back for this store.
+                    let _ = self.db.create_slot(name.as_str(), SlotOptions::default());
                     let (opened, shipper) = open_log(self.shipping.wal(), tail);
                     link.shipper = shipper;
                     link.name = Some(name);
@@ -254,6 +255,7 @@ impl Up {
                 primary::Effect::Read { from, bytes_max } => link.reading = Some((from, bytes_max)),
                 primary::Effect::Acked(marks) => {
                     let name = link.name.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
+                    let _ = self.db.advance_slot(&name, marks.taken.min(self.shipping.wal().tail().place), marks.durable);
                     let reached = self.table.update(&name, Reached::from(marks));
                     self.acknowledge(reached);
                 }
@@ -349,8 +351,7 @@ impl Up {
     /// The replica's disk, and its store, do what was asked of them.
     pub(super) fn work(&mut self, now: u64) -> Result<(), Violation> {
         let Some(following) = self.follower.as_mut() else { return Ok(()) };
-        let (syncs, applies) =
-            (std::mem::take(&mut following.syncs), std::mem::take(&mut following.applies));
+        let (syncs, applies) = (std::mem::take(&mut following.syncs), std::mem::take(&mut following.applies));
         if syncs {
             let input = match self.shipping.wal().sync_replica() {
                 Ok(durable) => replica::Input::Synced { durable },
@@ -387,9 +388,7 @@ fn open_log(wal: &Wal, tail: Tail) -> (Opened, Option<Shipper>) {
     let shipper = match wal.ship(tail.place) {
         Ok(shipper) => shipper,
         Err(seawall_wal::Error::Reclaimed { first, .. }) => return (Opened::Gone { first }, None),
-        Err(seawall_wal::Error::BadInput(_)) => {
-            return (Opened::Differs { fork: wal.tail().place }, None);
-        }
+        Err(seawall_wal::Error::BadInput(_)) => return (Opened::Behind, None),
         Err(_) => return (Opened::Failed, None),
     };
     match wal.checksum_before(tail.place) {

@@ -36,10 +36,10 @@ impl Inner {
         let Some(chain) = self.replica.lock().as_ref().map(|replica| replica.chain) else {
             return Err(not_a_replica());
         };
-        let Some(segment) = chain.segment.filter(|_| chain.whole_end >= self.first()) else {
+        let Some(segment) = chain.segment.filter(|_| chain.replay_place() >= self.first()) else {
             return Err(Error::BadInput(format!(
                 "this replica is still being filled: its log ends at {} and is needed up to {}",
-                chain.whole_end,
+                chain.replay_place(),
                 self.first()
             )));
         };

@@ -1,12 +1,16 @@
 //! When the log, or this store's right to write it, is gone: what becomes of commits that have their place.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use super::{Refusal, Sequencer};
+use crate::Error;
 #[cfg(seawall_shuttle)]
 use crate::commit::explored::{Misorder, errs};
 use crate::commit::pending::{EXPIRED, LOST, Pending, WITHDRAWN};
 use crate::mutation::Mutation;
 use crate::sync::Ordering;
-use crate::Error;
 use seawall_wal::Lsn;
 use std::sync::Arc;
 
@@ -53,6 +57,11 @@ impl Sequencer {
     pub(crate) fn fail(&self, cause: Arc<Error>) -> bool {
         let lost: Vec<Arc<Pending>> = {
             let mut state = self.state.lock();
+            if matches!(state.refusal, Some(Refusal::Fenced(_))) {
+                // Reopening would not be the remedy.
+                state.is_beyond_resuming = true;
+                return false;
+            }
             let is_first = !matches!(state.refusal, Some(Refusal::Poisoned(_)));
             let is_beyond_resuming = !matches!(*cause, Error::NoSpace);
             if is_first || (is_beyond_resuming && !state.is_beyond_resuming) {

@@ -7,13 +7,19 @@
 //! There is nothing to validate, to place or to wait for, so no queue of commits either: of what is applied and not visible
 //! only the ends are kept. A record is applied under the lock, between two freezes: so a frozen delta has everything below
 //! its end and nothing behind it, as on a primary (E3). The limit is what the primary has shown; what it has not shown may
-//! yet be taken back, so it is neither shown here nor folded (R1 of `docs/ARCHITECTURE.md`: replica.visible ≤ shipped
-//! visible).
+//! yet be taken back, so it is neither shown here nor folded.
+//!
+//! Invariant: E7 a replica shows nothing that its primary had not shown.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use super::Sequencer;
 use crate::commit::gate::Ack;
 use crate::commit::log::Place;
 use crate::commit::pending::Pending;
+use crate::invariants;
 use crate::mutation::Mutation;
 use crate::record::WriteSet;
 use seawall_wal::Lsn;
@@ -117,7 +123,11 @@ impl Sequencer {
             let shows_all = state.errs(Mutation::ShowUnshipped);
             let end = state.followed.as_mut().and_then(|followed| followed.reveal(shows_all));
             let Some(end) = end else { return };
-            debug_assert!(self.reads.visible() <= end, "E2: visible fell");
+            invariants::replica_shows(
+                self.reads.visible(),
+                end,
+                state.followed.as_ref().map(|f| f.limit).filter(|_| !shows_all),
+            );
             self.reads.set_visible(end);
         }
         self.announce();

@@ -296,7 +296,10 @@ fn what_is_withdrawn_was_never_there() {
     builder.create_keyspace(life.id(), "new", &row);
     builder.put(life.id(), b"k", b"v");
     builder.put(1, b"b", b"v");
-    let b = world.sequencer.commit(builder.finish(), &[Arc::clone(&life)], None, Reach::local(Durability::Synced)).unwrap();
+    let b = world
+        .sequencer
+        .commit(builder.finish(), &[Arc::clone(&life)], None, Reach::local(Durability::Synced))
+        .unwrap();
     assert!(life.is_writable());
     world.sequencer.notify(&b);
     world.log.change(|state| state.withdrawn = Some((b.lsn(), b.end())));
@@ -336,7 +339,8 @@ fn what_is_withdrawn_was_never_prepared() {
         let branch = Arc::new(Branch::new(xid, row, 10));
         let seen = Seen { snapshot: world.reads.visible(), reads: &reads };
         let role = Role::Prepare(&branch, seen, Limits { count: 9, bytes: 99 });
-        let pending = world.sequencer.commit_as(role, builder.finish(), &[], Reach::local(Durability::Synced)).unwrap();
+        let pending =
+            world.sequencer.commit_as(role, builder.finish(), &[], Reach::local(Durability::Synced)).unwrap();
         (branch, pending)
     };
     let end = |branch: &Arc<Branch>| {

@@ -1,9 +1,14 @@
 //! Who waits for commits, and for how long: the log first, then the gate.
+#![cfg_attr(
+    seawall_shuttle,
+    allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
+)]
 
 use super::{Refusal, Sequencer};
 use crate::commit::gate::Ack;
 use crate::commit::log::Place;
 use crate::commit::pending::Pending;
+use crate::sync::Ordering;
 use crate::{Error, Result};
 use seawall_wal::Lsn;
 use std::sync::Arc;
@@ -34,12 +39,22 @@ impl Sequencer {
         }
     }
 
+    /// The end of the last record that is visible, as far as records were since the store was opened.
+    pub(crate) fn shown(&self) -> Lsn {
+        Lsn(self.shown.load(Ordering::SeqCst))
+    }
+
+    /// The last record that is visible as the store is opened ends there.
+    pub(crate) fn begin_at(&self, end: Lsn) {
+        self.shown.store(end.0, Ordering::SeqCst);
+    }
+
     /// What recovery has found beyond the checkpoint, up to a record's end, is shown when replicas are known to have come so
-    /// far; then everything below `end` is.
-    pub(crate) fn recovered(&self, from: Lsn, last: Lsn, end: Lsn, ack: Ack) {
+    /// far.
+    pub(crate) fn recovered(&self, from: Lsn, last: Lsn, ack: Ack) {
         self.gate.use_it();
         let place = Place::recovered(from, last, ack);
-        self.state.lock().pending.push_back(Arc::new(Pending::recovered(place, end)));
+        self.state.lock().pending.push_back(Arc::new(Pending::recovered(place, last)));
     }
 
     /// Whether the next commit to become visible waits for replicas alone.
@@ -60,11 +75,7 @@ impl Sequencer {
 
     /// Waits for what may still stand between a commit that the log has reached and its being visible. None when the time
     /// is over: `deadline`, or the gate's if replicas are what is waited for.
-    pub(super) fn wait_past_log(
-        &self,
-        pending: &Pending,
-        deadline: Option<Duration>,
-    ) -> Option<Result<Lsn>> {
+    pub(super) fn wait_past_log(&self, pending: &Pending, deadline: Option<Duration>) -> Option<Result<Lsn>> {
         let settled = || self.settled(pending);
         match deadline {
             None => self.park_at_gate(settled),

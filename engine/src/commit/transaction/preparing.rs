@@ -101,7 +101,8 @@ impl Transaction {
             core.sequencer.check_reads(seen)?;
             return Ok((Vote::ReadOnly(snapshot), None));
         }
-        let (branch, pending) = core.prepare(xid, set, &touched, seen, self.is_serializable, self.reach.ack)?;
+        let (branch, pending) =
+            core.prepare(xid, set, &touched, seen, self.is_serializable, self.reach.ack)?;
         *branch.locks.lock() = self.locks.take();
         Ok((Vote::Prepared(Prepared::new(Arc::clone(&self.handle), branch)), Some(pending)))
     }

@@ -3,7 +3,7 @@
 use super::{Transaction, contains};
 use crate::commit::own::OwnRow;
 use crate::delta::Version;
-use crate::key::check_key;
+use crate::key::{VALUE_BYTES_MAX as INLINE_BYTES_MAX, check_key};
 use crate::read::value::ValueReader;
 use crate::tree::{Located, VALUE_BYTES_MAX};
 use crate::{Error, Keyspace, Result};
@@ -16,7 +16,8 @@ impl Transaction {
     /// From 256 KiB on the bytes are written to the data file at once, and are on the device when this returns; the
     /// log record then only names them, and a checkpoint does not write them again. If the transaction does not commit,
     /// their space is free again. Shorter values are kept in memory and go through the log, as with
-    /// [`insert`](Transaction::insert).
+    /// [`insert`](Transaction::insert). So do all values while the store has [slots](crate::Db::create_slot), which then
+    /// must not be longer than 16 MiB: whoever follows the log has nothing but the log.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,7 +32,7 @@ impl Transaction {
     ///
     /// # Errors
     /// `BadInput` if `value` ends early, or goes on after `len` bytes ([`Read::take`] cuts it off); `Io` if it fails,
-    /// or the data file does; `NoSpace`; as [`insert`](Transaction::insert). The transaction is as it was before.
+    /// or the data file does; `NoSpace`; `TooLarge` beyond 16 MiB while there are slots; as [`insert`](Transaction::insert). The transaction is as it was before.
     pub fn insert_from(
         &mut self,
         ks: &Keyspace,
@@ -47,7 +48,12 @@ impl Transaction {
             return Err(Error::TooLarge { what: "value", len, max: VALUE_BYTES_MAX as u64 });
         }
         self.core().sequencer.check()?;
-        let version = if self.bypasses_log(len) {
+        let is_followed = self.core().slots.is_any();
+        if is_followed && len > INLINE_BYTES_MAX as u64 {
+            let what = "a value streamed into a store with slots, whose log has to hold all of it,";
+            return Err(Error::TooLarge { what, len, max: INLINE_BYTES_MAX as u64 });
+        }
+        let version = if !is_followed && self.bypasses_log(len) {
             let core = self.core();
             let streamed = core.store.stream(len, core.options.piece_bytes, &mut value);
             Version::Large(streamed.inspect_err(|error| core.data_failed(error))?)
@@ -59,10 +65,9 @@ impl Transaction {
 
     /// Whether a value's bytes go around the log, into the data file.
     ///
-    /// This is where a follower will have its say: whoever lives on the log alone (a replica, an archive, a slot) never
-    /// sees what went around it. With one registered the bytes have to go through the log, as pieces in records of
-    /// their own before the one that names them. There is nothing yet that registers; a reader or a pin of this
-    /// process is none, for it has the data file too.
+    /// Not while there is a slot: whoever lives on the log alone, as a replica does, never sees what went around it. A reader
+    /// or a pin of this process is none, for it has the data file too. The first slot may come while the value is on its way:
+    /// then the commit finds that out.
     fn bypasses_log(&self, len: u64) -> bool {
         len > 0 && len >= self.core().options.stream_bytes_min as u64
     }
