@@ -79,7 +79,8 @@ fn a_replica_comes_back_where_it_was() {
         let follower = following(&one, &switch, "one");
         primary.write(round * 50..round * 50 + 50);
         if round % 2 == 0 {
-            assert!(one.db.shipping().wait_visible(primary.db.shipping().visible(), LONG).unwrap());
+            let visible = primary.db.shipping().visible();
+            assert!(one.db.shipping().wait_visible(visible, LONG).unwrap(), "{visible}, {follower:?}");
         }
         drop(follower);
         one = one.reopened(true);

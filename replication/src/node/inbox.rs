@@ -46,6 +46,11 @@ impl<T> Inbox<T> {
         self.ring();
     }
 
+    /// Nothing behind what waits is wanted.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::SeqCst) || self.is_closed()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }
@@ -66,7 +71,7 @@ impl<T> Inbox<T> {
             if let Some(item) = self.queue.lock().pop_front() {
                 return Some(item);
             }
-            if self.is_ending.load(Ordering::SeqCst) {
+            if self.is_ending() {
                 return None;
             }
             let left = until.map(|until| until.saturating_sub(self.runtime.now()));

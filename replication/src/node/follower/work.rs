@@ -5,6 +5,11 @@ use crate::message::{Message, Piece};
 use crate::ship::replica::{Effect, Input, Rejected};
 use seawall_wal::{Error, Lsn};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+/// How long a full disk is left alone.
+const FULL: Duration = Duration::from_millis(100);
 
 /// The log's thread: connections too, for its end must not move while it is told.
 pub(super) struct LogWorker {
@@ -29,10 +34,7 @@ impl LogWorker {
                     }
                 }
                 Effect::Accept(piece) => self.accept(&piece),
-                Effect::Sync => match self.shared.shipping.wal().sync_replica() {
-                    Ok(durable) => Input::Synced { durable },
-                    Err(error) => self.failed(&error),
-                },
+                Effect::Sync => self.sync(),
                 _ => continue,
             };
             self.shared.inbox.post(Event::Input(Box::new(input)));
@@ -61,6 +63,20 @@ impl LogWorker {
         Input::Failed
     }
 
+    /// A full disk is waited for: nothing was promised, and nothing is lost.
+    fn sync(&self) -> Input {
+        loop {
+            match self.shared.shipping.wal().sync_replica() {
+                Ok(durable) => return Input::Synced { durable },
+                Err(Error::NoSpace) if !self.jobs.is_ending() => {
+                    self.shared.note(&Error::NoSpace);
+                    self.shared.runtime.wait(&AtomicU32::new(0), 0, Some(FULL));
+                }
+                Err(error) => return self.failed(&error),
+            }
+        }
+    }
+
     fn accept(&self, piece: &Piece) -> Input {
         let Ok(bytes) = piece.unpacked() else { return Input::Rejected(Rejected::Damaged) };
         let taken = seawall_wal::Piece { at: piece.at, bytes: bytes.into() };
@@ -69,6 +85,11 @@ impl LogWorker {
             Err(error) => error,
         };
         self.shared.note(&error);
+        let tail = self.shared.shipping.wal().tail();
+        if matches!(error, Error::NoSpace) && tail.place == piece.end() {
+            // It is taken: the next sync writes it.
+            return Input::Accepted { received: tail.whole_end };
+        }
         Input::Rejected(match error {
             Error::Diverged { at } => Rejected::Diverged { at },
             Error::BadInput(_) => Rejected::Damaged,
