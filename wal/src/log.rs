@@ -464,6 +464,7 @@ impl Inner {
             spares: spares.clone(),
             counters: counters.clone(),
             live: Mutex::new(live),
+            left: Mutex::default(),
             segments: Mutex::new(segments),
             carried: AtomicU64::new(0),
             signals: keeper.clone(),
