@@ -118,14 +118,6 @@ impl Shipping {
         self.core().apply_durable(lsn)
     }
 
-    /// The same, up to the record that reaches `to` and no further: for a replica that lags behind on purpose.
-    ///
-    /// # Errors
-    /// As of [`apply`](Shipping::apply).
-    pub fn apply_to(&self, to: Lsn) -> Result<Lsn> {
-        self.core().apply_durable_to(to)
-    }
-
     /// On a replica: the primary has shown everything below, so it may be shown here once it is applied. Snapshots see what
     /// is below both, up to a record's end; it never goes back. What is not shown is not folded either. Nothing on a
     /// primary.

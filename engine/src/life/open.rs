@@ -74,9 +74,11 @@ impl Files {
     fn new(
         options: &Options,
         (store, root): (Arc<TreeStore>, Arc<Root>),
-        (wal, log_dir, from): (Wal, PathBuf, Lsn),
+        wal: Wal,
+        from: Lsn,
         slots: Option<SlotsFile>,
     ) -> Result<Files> {
+        let log_dir = options.path.join(LOG_NAME);
         let log: Arc<dyn CommitLog> = Arc::new(LocalLog::new(wal.clone(), log_dir, from, options.read_only)?);
         let Superblock { store_id, segment_bytes, .. } = root.superblock;
         let kept = Slots::new(options, &log, store_id, segment_bytes);
@@ -183,7 +185,7 @@ impl Opener<'_> {
         let is_followed = slots.as_ref().is_some_and(SlotsFile::is_any_alive);
         let from =
             if is_followed { store.reaches().1.replay.min(replay).max(wal.first_lsn()) } else { replay };
-        Files::new(self.options, (store, root), (wal, log_dir, from), slots)
+        Files::new(self.options, (store, root), wal, from, slots)
     }
 
     /// For a store that is there, its superblock says what the log must be and where replay begins. For one that is
@@ -250,13 +252,13 @@ impl Opener<'_> {
                 .map_err(|source| Error::io("rename", &new_path, None, source))?;
             TreeStore::create(Arc::clone(&file), &path, &first)?;
             let tree = self.open_tree(file, &path)?;
-            return Files::new(self.options, tree, (wal, self.path(LOG_NAME), start), None);
+            return Files::new(self.options, tree, wal, start, None);
         }
         TreeStore::create(Arc::clone(&file), &new_path, &first)?;
         crashsafe::rename(&**disk, &new_path, &path)
             .map_err(|source| Error::io("rename", &new_path, None, source))?;
         let tree = self.open_tree(file, &path)?;
-        Files::new(self.options, tree, (wal, self.path(LOG_NAME), start), None)
+        Files::new(self.options, tree, wal, start, None)
     }
 
     /// `data.new`, locked: of several that create the same store, one goes on.
@@ -568,7 +570,7 @@ impl Replay<'_> {
             return Err(damaged("what it says of a keyspace is damaged".into()));
         }
         if self.options.replica {
-            self.refuse_large(record, &set)?;
+            self.refuse_large(record, &set, in_doubt)?;
         }
         self.set_aside(record, &set)?;
         self.note_outside(record, &set);
@@ -577,8 +579,13 @@ impl Replay<'_> {
         Ok(is_new.then_some(set))
     }
 
-    /// What names extents of the primary's file names nothing here.
-    fn refuse_large(&self, record: Redone<'_>, set: &WriteSet) -> Result<()> {
+    /// What names extents of the primary's file names nothing here, unless they came with the image: those of what was
+    /// prepared then.
+    fn refuse_large(&self, record: Redone<'_>, set: &WriteSet, in_doubt: &InDoubt) -> Result<()> {
+        let is_here = |(xid, row)| matches!(row, BranchRow::Completed(_)) && in_doubt.contains_key(xid);
+        if set.branch().is_some_and(is_here) {
+            return Ok(());
+        }
         let is_voted = |(_, row)| matches!(row, BranchRow::Prepared(row) if row.set.large().next().is_some());
         if record.lsn < self.applied || (set.large().next().is_none() && !set.branch().is_some_and(is_voted))
         {

@@ -17,6 +17,9 @@ use crate::walk::parses;
 pub(crate) struct Chain {
     pub(crate) store_id: [u8; 16],
     pub(crate) geometry: Geometry,
+    /// From where on the log is needed, and the epoch that it was begun in.
+    pub(crate) first: Lsn,
+    pub(crate) begins_in: u64,
     /// The segment that is written to; none before the first header came.
     pub(crate) segment: Option<Segment>,
     /// Where the next piece stands.
@@ -180,7 +183,13 @@ impl Chain {
 
     /// Whether a segment's header goes on where a log ends.
     fn goes_on(&self, segment: Option<Segment>, place: Lsn, checksum: u32, header: &segment::Header) -> bool {
-        let Some(last) = segment else { return self.geometry.start(header.number) == place };
+        let Some(last) = segment else {
+            // The segment that the first position is in, or, if that is behind all that it holds, the one behind it.
+            let is_next = |before: segment::Predecessor| {
+                self.geometry.start(header.number) > self.first && before.end <= self.first
+            };
+            return self.geometry.start(header.number) == place || header.predecessor.is_some_and(is_next);
+        };
         header.number > last.number
             && header.epoch >= last.epoch
             && header.predecessor.is_some_and(|before| {
@@ -261,6 +270,8 @@ impl Chain {
         Chain {
             store_id: found.anchor.store_id,
             geometry: found.geometry,
+            first: found.anchor.first,
+            begins_in: found.anchor.epoch,
             segment: last.map(|last| Segment {
                 number: last.number,
                 salt: last.salt,
