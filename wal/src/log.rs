@@ -708,7 +708,7 @@ impl Inner {
         let closed =
             closed.and_then(|()| self.write_anchor(|anchor| (anchor.clean, anchor.closed) = (true, end)));
         // The locks go with the last handle, not with the last receipt or reader.
-        self.committer.sink.live.lock().take();
+        self.committer.sink.take_live();
         closed
     }
 

@@ -92,7 +92,7 @@ pub(crate) struct Writer {
     /// Taken out by the leader for as long as it writes: no lock is held across I/O.
     pub(crate) live: Mutex<Option<Live>>,
     /// What the live segment was when a write took it: where the log ends until that is done.
-    pub(crate) left: Mutex<Left>,
+    pub(crate) left: Mutex<Option<Left>>,
     /// The uses of segment files that hold the log, oldest first.
     pub(crate) segments: Mutex<BTreeMap<u64, SegmentUse>>,
     /// The durable LSN that the newest frame carries.
@@ -106,7 +106,7 @@ pub(crate) struct Writer {
 }
 
 /// Where a log ends.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Left {
     pub(crate) end: Lsn,
     pub(crate) whole_end: Lsn,
@@ -133,7 +133,8 @@ impl Writer {
     pub(crate) fn take_live(&self) -> Option<Live> {
         let mut live = self.live.lock();
         if let Some(live) = &*live {
-            *self.left.lock() = Left { end: live.end, whole_end: live.whole_end, checksum: live.checksum };
+            *self.left.lock() =
+                Some(Left { end: live.end, whole_end: live.whole_end, checksum: live.checksum });
         }
         live.take()
     }

@@ -523,7 +523,7 @@ fn where_the_log_ends_is_known_while_it_is_written() {
     wal.commit(b"the first").unwrap();
     let mut last = wal.tail();
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| (0..2000).for_each(|_| drop(wal.commit(b"another").unwrap())));
+        let writer = scope.spawn(|| (0..2000).for_each(|_| _ = wal.commit(b"another").unwrap()));
         while !writer.is_finished() {
             let tail = wal.tail();
             assert!(tail.place >= last.place && tail.whole_end >= last.whole_end, "{last:?}, then {tail:?}");
