@@ -105,6 +105,9 @@ fn one_is_promoted_the_others_follow_and_the_old_one_is_fenced() {
     switch.cut();
     assert!(matches!(primary.put("nobody has it"), Err(Error::CommitUnknown { .. })));
     first.stop();
+    // The other one promises first: it acknowledges nothing to the old one any more.
+    second.fence(1).unwrap();
+    assert_eq!(two.db.shipping().wal().timeline().promised, 1);
     let started = Instant::now();
     one.db.shipping().promote(1).unwrap();
     assert!(started.elapsed() < Duration::from_secs(1));

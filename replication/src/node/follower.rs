@@ -165,6 +165,17 @@ impl Follower {
         }
     }
 
+    /// Promises, durably, to follow no primary of a lower epoch, for somebody who is about to promote another; and leaves such a
+    /// primary. What is durable here *after* that is what this replica has: see [`decide`](crate::decide).
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn fence(&self, epoch: u64) -> seawall_engine::Result<()> {
+        self.shared.shipping.fence(epoch)?;
+        self.shared.inbox.post(Event::Input(Box::new(Input::Fenced { epoch })));
+        Ok(())
+    }
+
     /// Stops following: what was accepted is in the log, and nothing more comes when this returns. Then the store may be promoted.
     pub fn stop(&self) {
         self.shared.inbox.post(Event::Close);
