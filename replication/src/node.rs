@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 mod follower;
 mod inbox;
+mod keeping;
 mod leader;
 pub mod local;
 

@@ -243,7 +243,8 @@ fn an_image_comes_in_parts_goes_on_where_it_stopped_and_no_faster_than_it_may() 
             Err(error) => break error,
         }
     };
-    assert!(error.to_string().contains("on fire") && end == 2 << 20 || end == 1 << 20, "{error}, {end}");
+    assert!(error.to_string().contains("on fire"), "{error}");
+    assert_eq!(end, 3 << 20);
     let started = Instant::now();
     let mut images = to.image(about.clone(), end, 10 << 20).unwrap();
     assert_eq!(images.about(), &about);
@@ -252,8 +253,8 @@ fn an_image_comes_in_parts_goes_on_where_it_stopped_and_no_faster_than_it_may() 
         assert_eq!(part.bytes, made_up(part.offset, part.bytes.len()));
         offsets.push(part.offset);
     }
-    assert_eq!(offsets, [2 << 20, 3 << 20, 4 << 20]);
-    assert!(started.elapsed() >= Duration::from_millis(190), "3 MiB at 10 MiB/s: {:?}", started.elapsed());
+    assert_eq!(offsets, [3 << 20, 4 << 20]);
+    assert!(started.elapsed() >= Duration::from_millis(190), "2 MiB at 10 MiB/s: {:?}", started.elapsed());
     // Of another image nothing is gone on with.
     let first = to.image(Bytes::from_static(b"generation 6"), end, 0).unwrap().next().unwrap().unwrap();
     assert_eq!(first.offset, 0);

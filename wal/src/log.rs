@@ -464,6 +464,7 @@ impl Inner {
             spares: spares.clone(),
             counters: counters.clone(),
             live: Mutex::new(live),
+            left: Mutex::default(),
             segments: Mutex::new(segments),
             carried: AtomicU64::new(0),
             signals: keeper.clone(),
@@ -707,7 +708,7 @@ impl Inner {
         let closed =
             closed.and_then(|()| self.write_anchor(|anchor| (anchor.clean, anchor.closed) = (true, end)));
         // The locks go with the last handle, not with the last receipt or reader.
-        self.committer.sink.live.lock().take();
+        self.committer.sink.take_live();
         closed
     }
 

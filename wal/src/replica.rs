@@ -152,10 +152,16 @@ impl Inner {
         let epoch = self.committer.sink.epoch();
         match &*live {
             Some(live) => Tail { epoch, place: live.end, whole_end: live.whole_end, checksum: live.checksum },
-            // Opened for reading alone: what was found.
-            None => {
-                Tail { epoch, place: self.recovery.end, whole_end: self.committer.durable(), checksum: 0 }
-            }
+            None => match *self.committer.sink.left.lock() {
+                // A write is under way: it ends where that began.
+                Some(left) => {
+                    Tail { epoch, place: left.end, whole_end: left.whole_end, checksum: left.checksum }
+                }
+                // Opened for reading alone: what was found.
+                None => {
+                    Tail { epoch, place: self.recovery.end, whole_end: self.committer.durable(), checksum: 0 }
+                }
+            },
         }
     }
 

@@ -91,6 +91,8 @@ pub(crate) struct Writer {
     pub(crate) queue: Mutex<Option<Box<dyn Queue>>>,
     /// Taken out by the leader for as long as it writes: no lock is held across I/O.
     pub(crate) live: Mutex<Option<Live>>,
+    /// What the live segment was when a write took it: where the log ends until that is done.
+    pub(crate) left: Mutex<Option<Left>>,
     /// The uses of segment files that hold the log, oldest first.
     pub(crate) segments: Mutex<BTreeMap<u64, SegmentUse>>,
     /// The durable LSN that the newest frame carries.
@@ -103,9 +105,17 @@ pub(crate) struct Writer {
     pub(crate) reheads: Mutex<Option<Option<Predecessor>>>,
 }
 
+/// Where a log ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    pub(crate) end: Lsn,
+    pub(crate) whole_end: Lsn,
+    pub(crate) checksum: u32,
+}
+
 impl Sink for Writer {
     fn write(&self, batches: &mut [Batch], durable: bool, claim: Lsn) -> Result<Written> {
-        let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
+        let Some(mut live) = self.take_live() else { return Err(Error::Closed) };
         *self.unwritten.lock() = None;
         let result = self.write_all(&mut live, batches, durable, claim);
         *self.live.lock() = Some(live);
@@ -119,6 +129,16 @@ impl Sink for Writer {
 }
 
 impl Writer {
+    /// The live segment, for a write of it.
+    pub(crate) fn take_live(&self) -> Option<Live> {
+        let mut live = self.live.lock();
+        if let Some(live) = &*live {
+            *self.left.lock() =
+                Some(Left { end: live.end, whole_end: live.whole_end, checksum: live.checksum });
+        }
+        live.take()
+    }
+
     fn write_all(
         &self,
         live: &mut Live,
@@ -196,7 +216,7 @@ impl Writer {
     /// Gives a last segment without a frame a new header, with a new salt.
     pub(crate) fn rehead(&self, durable: Lsn) -> Result<()> {
         let Some(predecessor) = self.reheads.lock().take() else { return Ok(()) };
-        let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
+        let Some(mut live) = self.take_live() else { return Err(Error::Closed) };
         let begun = self.begin_segment(&*live.file, live.number, predecessor, durable);
         if let Ok((salt, checksum)) = begun {
             (live.salt, live.checksum) = (salt, checksum);
@@ -209,7 +229,7 @@ impl Writer {
 
     /// Begins the next segment now, not with its first frame.
     pub(crate) fn begin_next(&self) -> Result<()> {
-        let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
+        let Some(mut live) = self.take_live() else { return Err(Error::Closed) };
         let next = self.geometry.number(self.spares.ready_end()) - self.spares.ready_count() as u64;
         let begun = self.rotate(&mut live, next);
         *self.live.lock() = Some(live);

@@ -512,3 +512,24 @@ fn a_full_disk_holds_a_replica_up() {
     ship_all(&primary, &replica, &mut rng);
     assert_eq!(records(&replica), records(&primary));
 }
+
+/// Whoever asks in the middle of a write is told where the log ended before it: a replica that connects then is not taken for
+/// one that has parted.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a thread beside the test")]
+fn where_the_log_ends_is_known_while_it_is_written() {
+    let options = Wal::options().segment_bytes(SEGMENT).disk(SimDisk::new(1)).background(false);
+    let wal = options.open(DIR).unwrap();
+    wal.commit(b"the first").unwrap();
+    let mut last = wal.tail();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| (0..2000).for_each(|_| _ = wal.commit(b"another").unwrap()));
+        while !writer.is_finished() {
+            let tail = wal.tail();
+            assert!(tail.place >= last.place && tail.whole_end >= last.whole_end, "{last:?}, then {tail:?}");
+            assert_ne!(wal.checksum_before(tail.place).unwrap(), None);
+            drop(wal.ship(tail.place).unwrap());
+            last = tail;
+        }
+    });
+}

@@ -23,7 +23,7 @@ impl Writer {
     /// Begins the segment: those above its predecessor are dead from here on, by one durable write. Returns their numbers.
     /// `note` tells the readers, before any can see the new path.
     pub(crate) fn begin_behind(&self, next: &Successor, note: impl FnOnce()) -> Result<Vec<u64>> {
-        let Some(mut live) = self.live.lock().take() else { return Err(Error::Closed) };
+        let Some(mut live) = self.take_live() else { return Err(Error::Closed) };
         let begun = self.leave_for(&mut live, next, note);
         *self.live.lock() = Some(live);
         begun

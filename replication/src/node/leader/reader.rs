@@ -65,7 +65,8 @@ impl Reader {
         let shipper = match wal.ship(tail.place) {
             Ok(shipper) => shipper,
             Err(Error::Reclaimed { first, .. }) => return Opened::Gone { first },
-            // It ends behind this log's end.
+            // It ends behind this log's end: of another replica, that is no wonder.
+            Err(Error::BadInput(_)) if self.shared.shipping().is_replica() => return Opened::Behind,
             Err(Error::BadInput(_)) => return Opened::Differs { fork: wal.tail().place },
             Err(_) => return Opened::Failed,
         };
