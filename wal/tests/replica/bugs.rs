@@ -159,6 +159,9 @@ fn bug_34_a_replica_acknowledges_before_its_own_sync() {
     for seed in 0..10 {
         acknowledged_is_kept(seed, None).unwrap();
         let missed = acknowledged_is_kept(seed, Some(Mutation::AcknowledgeReceived));
-        assert!(missed.is_err(), "seed {seed}: a replica that acknowledges what it has received is not noticed");
+        assert!(
+            missed.is_err(),
+            "seed {seed}: a replica that acknowledges what it has received is not noticed"
+        );
     }
 }
