@@ -132,7 +132,8 @@ impl History {
     #[must_use]
     pub fn up_to(&self, epoch: u64, place: Lsn) -> History {
         let mut history = *self;
-        history.len = self.turns().iter().take_while(|turn| turn.epoch <= epoch && turn.start <= place).count();
+        history.len =
+            self.turns().iter().take_while(|turn| turn.epoch <= epoch && turn.start <= place).count();
         history.turns.get_mut(history.len..).into_iter().flatten().for_each(|turn| *turn = Turn::default());
         history
     }
