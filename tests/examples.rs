@@ -20,7 +20,6 @@ const EXAMPLES: &[(&str, bool, &str)] = &[
     ("follow", true, "all of it was seen, in order: true"),
     ("transfer_between_two_stores", true, "16000 in both stores together"),
     ("own_coordinator", true, "the stores agree: true"),
-    ("replicas", true, "200 rows of the old primary and 1 of the new one, in both stores: true"),
     ("read_your_writes", true, "100 of 100 reads found what was written before"),
     ("crash_test", false, "none lost"),
 ];
