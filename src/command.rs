@@ -34,12 +34,22 @@ mod log;
 mod man;
 mod measure;
 mod output;
+#[cfg(feature = "serve")]
+mod promote;
 mod put;
 mod range;
+#[cfg(feature = "serve")]
+mod replica;
+#[cfg(feature = "serve")]
+mod rewind;
 mod rows;
 mod scan;
 #[cfg(feature = "serve")]
+mod secure;
+#[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "serve")]
+mod shipping;
 mod slot;
 mod status;
 mod store;
@@ -113,6 +123,12 @@ enum Command {
     Verify(verify::VerifyArgs),
     #[cfg(feature = "serve")]
     Serve(serve::ServeArgs),
+    #[cfg(feature = "serve")]
+    Replica(replica::ReplicaArgs),
+    #[cfg(feature = "serve")]
+    Promote(promote::PromoteArgs),
+    #[cfg(feature = "serve")]
+    Rewind(rewind::RewindArgs),
     Slot(slot::SlotArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
@@ -149,6 +165,12 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Verify(args) => verify::run(ui, args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(ui, args),
+        #[cfg(feature = "serve")]
+        Command::Replica(args) => replica::run(ui, args),
+        #[cfg(feature = "serve")]
+        Command::Promote(args) => promote::run(ui, args),
+        #[cfg(feature = "serve")]
+        Command::Rewind(args) => rewind::run(ui, args),
         Command::Slot(args) => slot::run(ui, args),
         Command::Status(args) => status::run(ui, args),
         Command::Top(args) => top::run(ui, args),

@@ -33,10 +33,10 @@
 
 pub use seawall_engine::{
     Ack, Checkpoint, Compression, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener,
-    Heuristic, Isolation, KeyRange, Keyspace, KeyspaceOptions, Lsn, OnPrepared, Prepared, Progress, ReadMode,
-    Readable, Result, Retainer, Runtime, Savepoint, Scan, Shipping, Slice, SlotOptions, SlotState,
-    SlotStatus, Snapshot, Stats, Ticket, Transaction, TxOptions, ValueReader, VerifyReport, Vote, WriteBatch,
-    XID_PART_BYTES_MAX, Xid, error, key,
+    Heuristic, Image, ImageInfo, ImagePiece, ImageWriter, Isolation, KeyRange, Keyspace, KeyspaceOptions,
+    Lsn, OnPrepared, Prepared, Progress, ReadMode, Readable, Result, Retainer, Rewound, Runtime, Savepoint,
+    Scan, Shipping, Slice, SlotOptions, SlotState, SlotStatus, Snapshot, Stats, Ticket, Transaction,
+    TxOptions, ValueReader, VerifyReport, Vote, WriteBatch, XID_PART_BYTES_MAX, Xid, error, key, rewind,
 };
 
 /// The write-ahead log on its own, and the seams to disk, clock and threads.

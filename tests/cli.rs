@@ -16,6 +16,9 @@ mod follow;
 mod fsync_test;
 #[path = "cli/help.rs"]
 mod help;
+#[cfg(feature = "serve")]
+#[path = "cli/replica.rs"]
+mod replica;
 #[path = "cli/slot.rs"]
 mod slot;
 #[path = "cli/top.rs"]

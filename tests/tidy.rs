@@ -80,7 +80,24 @@ fn nothing_below_knows_what_is_above_it() {
     let txn = ours("txn/Cargo.toml");
     assert!(txn.iter().all(|name| ["seawall-engine", "seawall-wal"].contains(&&name[..])), "{txn:?}");
     assert_eq!(ours("replication/Cargo.toml"), ["seawall-engine", "seawall-wal"]);
-    assert_eq!(ours("Cargo.toml"), ["seawall-engine", "seawall-txn", "seawall-wal"]);
+    assert_eq!(ours("Cargo.toml"), ["seawall-engine", "seawall-replication", "seawall-txn", "seawall-wal"]);
+}
+
+/// Atomic commit and log shipping meet in the command alone: neither names the other, in a dependency of any kind or in its code.
+#[test]
+fn the_protocols_do_not_know_each_other() {
+    let mut found = Vec::new();
+    for (of, other) in [("txn", "replication"), ("replication", "txn")] {
+        let (dashed, joined) = (format!("seawall-{other}"), format!("seawall_{other}"));
+        let manifest = PathBuf::from(of).join("Cargo.toml");
+        let sources = files("rs").into_iter().filter(|path| path.starts_with(of));
+        let naming = sources.chain([manifest]).filter(|path| {
+            let text = read(path);
+            text.contains(&dashed) || text.contains(&joined)
+        });
+        found.extend(naming.map(|path| path.display().to_string()));
+    }
+    assert_none("txn and replication know each other", &found);
 }
 
 #[test]

@@ -67,6 +67,21 @@ fn torture_txn_sees_every_mutation() {
 }
 
 #[test]
+fn torture_replication_stays_green() {
+    stays_green(torture::replication::run, 150);
+}
+
+#[test]
+fn torture_replication_is_the_same_twice() {
+    is_the_same_twice(torture::replication::run, 30);
+}
+
+#[test]
+fn torture_replication_sees_every_mutation() {
+    sees(torture::replication::run, &torture::replication::mutations(), 3_000);
+}
+
+#[test]
 fn torture_log_is_the_same_twice() {
     is_the_same_twice(torture::log::run, 60);
 }

@@ -60,12 +60,12 @@ impl PromotionPolicy for MostAdvanced {
             return None;
         }
         let order = |candidate: &&Candidate| {
-            (candidate.tail.epoch, candidate.tail.whole_end, std::cmp::Reverse(candidate.name.clone()))
+            (candidate.tail.epoch, candidate.tail.place, std::cmp::Reverse(candidate.name.clone()))
         };
         let best = candidates.iter().max_by_key(order)?;
         // Only one that has as much as the best will do, and only if it may be chosen.
         let as_good = |candidate: &&Candidate| {
-            (candidate.tail.epoch, candidate.tail.whole_end) == (best.tail.epoch, best.tail.whole_end)
+            (candidate.tail.epoch, candidate.tail.place) == (best.tail.epoch, best.tail.place)
         };
         let mut may = candidates.iter().filter(as_good).filter(|candidate| candidate.is_eligible);
         may.by_ref().map(|candidate| candidate.name.clone()).min()

@@ -19,12 +19,14 @@ use seawall_wal::Lsn;
 use std::sync::Arc;
 
 mod follower;
+mod greeting;
 mod inbox;
 mod keeping;
 mod leader;
 pub mod local;
 
 pub use follower::{Follower, FollowerOptions};
+pub use greeting::{greet, hello};
 pub use leader::{Leader, LeaderOptions};
 
 /// Sends over a connection.
@@ -63,6 +65,15 @@ pub trait Host: Send + Sync {
     /// How far this node is.
     fn status(&self) -> Status;
 
+    /// A replica of this name is about to begin with an image: keeps the log for it from now on.
+    ///
+    /// # Errors
+    /// What the store says; `Unsupported` where no log is kept for anybody.
+    fn keep(&self, slot: &str) -> std::io::Result<()> {
+        let _ = slot;
+        no_image().map(drop)
+    }
+
     /// The store as it stands at a checkpoint: that which says `about` of itself, if it is still there, or else a new one.
     ///
     /// # Errors
@@ -72,8 +83,14 @@ pub trait Host: Send + Sync {
 
 /// What a store keeps for replicas that are away, and gives to those that begin.
 pub trait Keeping: Send + Sync {
-    /// Whether there is a slot of this name, and it has its log.
-    fn has_slot(&self, name: &str) -> bool;
+    /// Whether the log is kept for this name, from this place on or from before: there is a slot, or one could be made.
+    fn keeps(&self, name: &str, place: Lsn) -> bool;
+
+    /// A replica of this name is about to begin with an image: keeps the log for it from now on, whatever was kept before.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn keep(&self, name: &str) -> std::io::Result<()>;
 
     /// The slot's replica has all below on its device.
     fn advance_slot(&self, name: &str, durable: Lsn);

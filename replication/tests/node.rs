@@ -106,7 +106,8 @@ fn one_is_promoted_the_others_follow_and_the_old_one_is_fenced() {
     assert!(matches!(primary.put("nobody has it"), Err(Error::CommitUnknown { .. })));
     first.stop();
     // The other one promises first: it acknowledges nothing to the old one any more.
-    second.fence(1).unwrap();
+    two.db.shipping().fence(1).unwrap();
+    second.fenced(1);
     assert_eq!(two.db.shipping().wal().timeline().promised, 1);
     let started = Instant::now();
     one.db.shipping().promote(1).unwrap();

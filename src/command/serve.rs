@@ -1,10 +1,16 @@
 //! `seawall serve`.
 
 use super::output::Format;
+use super::secure::Secure;
+use super::shipping::{Keeper, Ships};
 use super::{Failure, Outcome, Ui, store};
 use clap::{Args, ValueEnum};
-use seawall::txn::net::{Credentials, Network, NetworkOptions, Peer, Security};
+use seawall::replication::ack::Policy;
+use seawall::replication::net::Server;
+use seawall::replication::node::{Leader, LeaderOptions};
+use seawall::txn::net::{Network, NetworkOptions, Peer, Security};
 use seawall::txn::{Coordinator, NodeId, Notice, Protocol, Store};
+use seawall::{Ack, Db};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,9 +20,12 @@ use std::time::Duration;
 /// How long to sleep before looking whether Ctrl-C was pressed.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Serves a store to other processes, as a node of transactions over several stores.
+/// Serves a store to other processes: as a node of transactions over several stores, and to replicas.
 ///
-/// It is a participant for coordinators elsewhere (XA's verbs), a coordinator for clients, and an acceptor for Paxos Commit.
+/// With --replication it ships the log to replicas (`seawall replica`), keeps it for those that are away, in a slot for each, and
+/// gives images of the store to those that begin. With --sync and --ack commits wait until replicas have them.
+///
+/// With --node it is a participant for coordinators elsewhere (XA's verbs), a coordinator for clients, and an acceptor for Paxos Commit.
 /// Who may call is said by certificates: a node by the name that `--peer` gives it, anybody else by `--client`. What was prepared
 /// here and has no outcome is finished as its coordinator, or whoever knows, is reached. Ends with Ctrl-C or SIGTERM; and with exit
 /// code 1 when its store fails, or when the node runs elsewhere in a later incarnation.
@@ -24,45 +33,74 @@ const LOOK: Duration = Duration::from_millis(50);
 #[command(
     after_help = "Examples:\n  seawall serve db --node 1 --listen 10.0.0.1:7400 --peer 2=b.example@10.0.0.2:7400 \\\n      \
                   --client app.example --certificate a.pem --key a.key --authority ca.pem\n  seawall serve db --node 1 \
-                  --listen 127.0.0.1:7400 --plain-text"
+                  --listen 127.0.0.1:7400 --plain-text\n  seawall serve db --replication 10.0.0.1:7410 --replica b.example \\\n      --sync \"ANY 1 \
+                  (b, c)\" --ack durable --certificate a.pem --key a.key --authority ca.pem"
 )]
 pub(crate) struct ServeArgs {
     /// The store's directory
     #[arg(value_name = "DB")]
     db: PathBuf,
     /// The store's number among nodes: its own for ever
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    node: u64,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "listen",
+          required_unless_present = "replication")]
+    node: Option<u64>,
     /// Where to listen; port 0 takes any
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "node")]
+    listen: Option<SocketAddr>,
     /// Another node: its number, the DNS name in its certificate, and where it listens; may be given more than once
-    #[arg(long = "peer", value_name = "N=NAME@HOST:PORT", value_parser = peer)]
+    #[arg(long = "peer", value_name = "N=NAME@HOST:PORT", value_parser = peer, requires = "node")]
     peers: Vec<Peer>,
     /// A name in the certificate of a client that may call; may be given more than once
-    #[arg(long = "client", value_name = "NAME")]
+    #[arg(long = "client", value_name = "NAME", requires = "node")]
     clients: Vec<String>,
     /// How transactions that begin here are committed
     #[arg(long, value_enum, default_value = "two-phase", value_name = "NAME")]
     protocol: Way,
     /// The nodes that remember votes in Paxos Commit: an odd number of them, itself or peers
-    #[arg(long, value_delimiter = ',', value_name = "N,N,N", required_if_eq("protocol", "paxos-commit"))]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "N,N,N",
+        requires = "node",
+        required_if_eq("protocol", "paxos-commit")
+    )]
     acceptors: Vec<u64>,
-    /// This node's certificate, PEM
-    #[arg(long, value_name = "FILE", required_unless_present = "plain_text")]
-    certificate: Option<PathBuf>,
-    /// Its private key, PEM
-    #[arg(long, value_name = "FILE", required_unless_present = "plain_text")]
-    key: Option<PathBuf>,
-    /// The authority that the others' certificates come from, PEM
-    #[arg(long, value_name = "FILE", required_unless_present = "plain_text")]
-    authority: Option<PathBuf>,
-    /// Without certificates: whoever reaches the address is believed; on loopback only
-    #[arg(long, conflicts_with_all = ["certificate", "key", "authority"])]
-    plain_text: bool,
-    /// With --plain-text: on any address
-    #[arg(long, requires = "plain_text")]
-    anywhere: bool,
+    /// Ships the store's log to replicas that connect here; port 0 takes any
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    replication: Option<SocketAddr>,
+    /// Whose acknowledgement commits wait for: `ANY 1 (a, b)`, `FIRST 2 (a, b, c)`
+    #[arg(long, value_name = "POLICY", requires = "replication")]
+    sync: Option<Policy>,
+    /// How far those must have come with a commit
+    #[arg(long, value_enum, default_value = "local", requires = "sync", value_name = "LEVEL")]
+    ack: Far,
+    #[command(flatten)]
+    ships: Ships,
+    #[command(flatten)]
+    secure: Secure,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Far {
+    /// Replicas are not waited for
+    Local,
+    /// They have it in memory
+    Received,
+    /// They have it on their devices
+    Durable,
+    /// They have applied it
+    Applied,
+}
+
+impl From<Far> for Ack {
+    fn from(far: Far) -> Ack {
+        match far {
+            Far::Local => Ack::Local,
+            Far::Received => Ack::Received,
+            Far::Durable => Ack::Durable,
+            Far::Applied => Ack::Applied,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -88,74 +126,142 @@ fn peer(text: &str) -> Result<Peer, String> {
 
 pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
     ui.catch_interrupts()?;
-    let options = options(&args)?;
-    let db = store::open_to_write(ui, &args.db)?;
-    let failed = |error: seawall::txn::Error| Failure::error(error.to_string());
-    let store = Store::new(NodeId(args.node), &db).map_err(failed)?;
-    // Before the store is joined to anything: an address that is taken is said at once.
-    let network = Network::bind(options).map_err(failed)?;
-    let protocol = match args.protocol {
-        Way::TwoPhase => Protocol::TwoPhase,
-        Way::ThreePhase => Protocol::ThreePhase,
-        Way::PaxosCommit => Protocol::PaxosCommit,
-    };
+    let security = args.secure.of_txn()?;
+    let options = args.node.map(|node| options(&args, node, security)).transpose()?;
+    let db = store::open_as(ui, &args.db, |builder| builder.ack(args.ack.into()))?;
+    // First the log is shipped: what is written for transactions may wait for replicas.
+    let shipped = args.replication.map(|listen| ship(&args, &db, listen)).transpose()?;
+    let address = shipped.as_ref().map(|shipped| shipped.server.address().to_string());
+    if let Some(address) = &address {
+        tell_address(
+            ui,
+            "ships its log",
+            json!({ "replication": address, "pid": std::process::id() }),
+            address,
+        )?;
+    }
     let ended = Arc::new(OnceLock::new());
-    let (me, says) = (NodeId(args.node), Arc::clone(&ended));
-    let listener = move |notice: &Notice| match notice {
-        Notice::Down { node, .. } | Notice::Fenced { node, .. } if *node == me => {
-            let _ = says.set(notice.to_string());
-        }
-        notice => tell(notice),
-    };
-    let mut builder =
-        Coordinator::builder(&store).protocol(protocol).transport(network.transport()).on_notice(listener);
-    if protocol == Protocol::PaxosCommit {
-        builder = builder.acceptors(args.acceptors.iter().map(|&node| NodeId(node)));
-    }
-    let coordinator = builder.open().map_err(failed)?;
-    network.serve(&coordinator, &store).map_err(failed)?;
-    let mut out = ui.out();
-    let address = network.address().to_string();
-    match ui.format {
-        Format::Table => out.raw(format!("node {} serves at {address}\n", args.node).as_bytes())?,
-        _ => out.value(&json!({ "node": args.node, "address": address, "pid": std::process::id() }))?,
-    }
-    out.flush()?;
-    while !ui.is_interrupted() && ended.get().is_none() {
+    let node = options.map(|options| Node::start(ui, &args, &db, options, &ended)).transpose()?;
+    let mut fenced = None;
+    while !ui.is_interrupted() && ended.get().is_none() && fenced.is_none() {
         std::thread::sleep(LOOK);
+        if let Some(shipped) = &shipped {
+            shipped.keeper.tidy();
+            fenced = db.shipping().fenced();
+        }
     }
     // First nobody asks any more; then what is under way ends.
-    drop(network);
-    coordinator.close();
-    drop((coordinator, store));
+    if let Some(node) = node {
+        node.close();
+    }
+    if let Some(shipped) = shipped {
+        drop(shipped.server);
+        shipped.leader.close();
+    }
     let closed = db.close();
-    match ended.get() {
+    match (ended.get(), fenced) {
         // What closing a store that has failed meets is no news.
-        Some(why) => Err(Failure::error(why.clone())),
-        None => Ok(closed?),
+        (Some(why), _) => Err(Failure::error(why.clone())),
+        (None, Some(epoch)) => {
+            let why = format!("another store has taken this one's place, in epoch {epoch}");
+            Err(Failure::error(why).hint("`seawall rewind DB --to ADDRESS` makes this one its replica"))
+        }
+        (None, None) => Ok(closed?),
     }
 }
 
-fn options(args: &ServeArgs) -> Outcome<NetworkOptions> {
-    let read = |path: &PathBuf| std::fs::read(path).map_err(|error| Failure::file("reading", path, &error));
-    let security = match (&args.certificate, &args.key, &args.authority) {
-        (Some(certificate), Some(key), Some(authority)) => Security::MutualTls(Credentials {
-            certificate: read(certificate)?,
-            key: read(key)?,
-            authority: read(authority)?,
-        }),
-        _ => Security::PlainText { anywhere: args.anywhere },
-    };
-    if let Some(peer) = args.peers.iter().find(|peer| peer.node.0 == args.node) {
-        return Err(Failure::usage(format!("--peer {}: this node is {} itself", peer.node, args.node)));
+/// Replicas, and what they need.
+struct Shipped {
+    leader: Leader,
+    server: Server,
+    keeper: Arc<Keeper>,
+}
+
+fn ship(args: &ServeArgs, db: &Db, listen: SocketAddr) -> Outcome<Shipped> {
+    let keeper = args.ships.keeper(db);
+    let mut options = LeaderOptions::default();
+    options.policy = args.sync.clone();
+    options.keeping = Some(Arc::clone(&keeper) as _);
+    let leader = Leader::serve(&db.shipping(), options)
+        .map_err(|error| Failure::error(format!("shipping the log: {error}")))?;
+    let server = args.ships.listen(listen, &args.secure, Arc::new(leader.clone()))?;
+    Ok(Shipped { leader, server, keeper })
+}
+
+/// A node of transactions over several stores.
+struct Node {
+    network: Network,
+    coordinator: Coordinator,
+    _store: Arc<Store>,
+}
+
+impl Node {
+    fn start(
+        ui: &Ui,
+        args: &ServeArgs,
+        db: &Db,
+        options: NetworkOptions,
+        ended: &Arc<OnceLock<String>>,
+    ) -> Outcome<Node> {
+        let me = options.node;
+        let failed = |error: seawall::txn::Error| Failure::error(error.to_string());
+        let store = Store::new(me, db).map_err(failed)?;
+        // Before the store is joined to anything: an address that is taken is said at once.
+        let network = Network::bind(options).map_err(failed)?;
+        let protocol = match args.protocol {
+            Way::TwoPhase => Protocol::TwoPhase,
+            Way::ThreePhase => Protocol::ThreePhase,
+            Way::PaxosCommit => Protocol::PaxosCommit,
+        };
+        let says = Arc::clone(ended);
+        let listener = move |notice: &Notice| match notice {
+            Notice::Down { node, .. } | Notice::Fenced { node, .. } if *node == me => {
+                let _ = says.set(notice.to_string());
+            }
+            notice => tell(notice),
+        };
+        let mut builder = Coordinator::builder(&store)
+            .protocol(protocol)
+            .transport(network.transport())
+            .on_notice(listener);
+        if protocol == Protocol::PaxosCommit {
+            builder = builder.acceptors(args.acceptors.iter().map(|&node| NodeId(node)));
+        }
+        let coordinator = builder.open().map_err(failed)?;
+        network.serve(&coordinator, &store).map_err(failed)?;
+        let address = network.address().to_string();
+        let value = json!({ "node": me.0, "address": address, "pid": std::process::id() });
+        tell_address(ui, &format!("node {me} serves"), value, &address)?;
+        Ok(Node { network, coordinator, _store: store })
     }
-    let is_known = |node: u64| node == args.node || args.peers.iter().any(|peer| peer.node.0 == node);
+
+    fn close(self) {
+        drop(self.network);
+        self.coordinator.close();
+    }
+}
+
+pub(crate) fn tell_address(ui: &Ui, does: &str, value: serde_json::Value, address: &str) -> Outcome {
+    let mut out = ui.out();
+    match ui.format {
+        Format::Table => out.raw(format!("{does} at {address}\n").as_bytes())?,
+        _ => out.value(&value)?,
+    }
+    out.flush()
+}
+
+fn options(args: &ServeArgs, node: u64, security: Security) -> Outcome<NetworkOptions> {
+    if let Some(peer) = args.peers.iter().find(|peer| peer.node.0 == node) {
+        return Err(Failure::usage(format!("--peer {}: this node is {} itself", peer.node, node)));
+    }
+    let is_known = |other: u64| other == node || args.peers.iter().any(|peer| peer.node.0 == other);
     if let Some(node) = args.acceptors.iter().find(|&&node| !is_known(node)) {
         return Err(Failure::usage(format!("--acceptors {node}: that is neither this node nor a --peer")));
     }
+    let listen = args.listen.ok_or_else(|| Failure::usage("--node needs --listen"))?;
     Ok(NetworkOptions {
-        node: NodeId(args.node),
-        listen: args.listen,
+        node: NodeId(node),
+        listen,
         peers: args.peers.clone(),
         clients: args.clients.clone(),
         security,

@@ -7,22 +7,37 @@ use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
+#[cfg(feature = "serve")]
+mod elsewhere;
+
 /// What a store holds, and what its last recovery did.
 ///
-/// Also who keeps its log, and which way it goes to the disk.
+/// Also who keeps its log, and which way it goes to the disk. With --of it is asked of one that runs: of `seawall serve
+/// --replication`, or of `seawall replica --listen`; then it says how far its log is, and those are that follow it.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  seawall status db\n  seawall status db --prometheus")]
+#[command(
+    after_help = "Examples:\n  seawall status db\n  seawall status db --prometheus\n  seawall status --of 127.0.0.1:7410 --plain-text"
+)]
 pub(crate) struct StatusArgs {
     /// The store's directory
-    #[arg(value_name = "DB")]
-    db: PathBuf,
+    #[cfg_attr(feature = "serve", arg(value_name = "DB", required_unless_present = "of"))]
+    #[cfg_attr(not(feature = "serve"), arg(value_name = "DB", required = true))]
+    db: Option<PathBuf>,
     /// Print Prometheus' text exposition
     #[arg(long)]
     prometheus: bool,
+    #[cfg(feature = "serve")]
+    #[command(flatten)]
+    elsewhere: elsewhere::Elsewhere,
 }
 
 pub(crate) fn run(ui: &Ui, args: StatusArgs) -> Outcome {
-    let db = store::open_to_read(ui, &args.db)?;
+    #[cfg(feature = "serve")]
+    if elsewhere::run(ui, &args.elsewhere)? {
+        return Ok(());
+    }
+    let dir = args.db.unwrap_or_default();
+    let db = store::open_to_read(ui, &dir)?;
     let stats = db.stats();
     let mut out = ui.out();
     if args.prometheus {
@@ -42,7 +57,7 @@ pub(crate) fn run(ui: &Ui, args: StatusArgs) -> Outcome {
         compressed.extend(method.map(|method| (name, json!(method.name()))));
     }
     out.object(&[
-        ("store", json!(args.db.display().to_string())),
+        ("store", json!(dir.display().to_string())),
         ("keyspaces", json!(db.keyspace_names()?)),
         ("compressed", json!(compressed)),
         ("disk_bytes", json!(stats.disk_bytes)),

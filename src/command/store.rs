@@ -24,12 +24,12 @@ pub(crate) struct Place {
 
 /// Opens a store that exists, without any write to it. Fails while another process has it open for writing.
 pub(crate) fn open_to_read(ui: &Ui, dir: &Path) -> Outcome<Db> {
-    open(ui, dir, |builder| builder.read_only(true))
+    open_as(ui, dir, |builder| builder.read_only(true))
 }
 
 /// Opens a store that exists.
 pub(crate) fn open_to_write(ui: &Ui, dir: &Path) -> Outcome<Db> {
-    open(ui, dir, |builder| builder)
+    open_as(ui, dir, |builder| builder)
 }
 
 /// Like [`keyspace_to_read`], but in a store without any keyspace the one that nobody named is there, and empty.
@@ -77,7 +77,8 @@ pub(crate) fn require(dir: &Path) -> Outcome {
     Err(Failure::not_found(failure).hint("`seawall init DIR` creates a store"))
 }
 
-fn open(ui: &Ui, dir: &Path, options: impl FnOnce(DbBuilder) -> DbBuilder) -> Outcome<Db> {
+/// Opens a store that exists, in a way of its own.
+pub(crate) fn open_as(ui: &Ui, dir: &Path, options: impl FnOnce(DbBuilder) -> DbBuilder) -> Outcome<Db> {
     require(dir)?;
     let db = options(Db::builder(dir).create(false)).open()?;
     ui.detail(|| {

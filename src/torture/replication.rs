@@ -26,7 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 mod model;
+mod network;
 mod node;
+mod operator;
 
 /// What is wrong, in words.
 type Violation = String;
@@ -35,10 +37,9 @@ type Violation = String;
 const ROUNDS_MAX: u32 = 600;
 
 /// Machines' mistakes that this simulation finds as well.
-const MACHINES: [(&str, Mutation); 4] = [
+const MACHINES: [(&str, Mutation); 3] = [
     ("ack-unsynced", Mutation::AckUnsynced),
     ("ignore-epoch", Mutation::IgnoreFence),
-    ("ignore-history", Mutation::IgnoreHistory),
     ("show-unshipped", Mutation::ShowUnshipped),
 ];
 const LOGS: [(&str, WalMutation); 2] = [
@@ -338,60 +339,6 @@ impl World {
         Ok(())
     }
 
-    /// Some message arrives, or is lost, or arrives and is still on its way.
-    fn deliver(&mut self) -> Result<(), Violation> {
-        if self.network.is_empty() {
-            return self.pass_time();
-        }
-        // Mostly in order, as a stream has it.
-        let at = if self.rng.chance(4, 5) { 0 } else { self.rng.below(self.network.len() as u64) as usize };
-        let Some(message) = self.network.get(at).cloned() else { return Ok(()) };
-        if self.rng.below(100) < self.repeats {
-            self.hit("message repeated");
-        } else {
-            self.network.remove(at);
-        }
-        let Some(between) = self.connections.get(&message.0) else { return Ok(()) };
-        let (from, to) =
-            if message.1 { (between.replica, between.upstream) } else { (between.upstream, between.replica) };
-        if self.cut.contains(&(from, to)) || self.rng.below(100) < self.loss {
-            self.hit("message lost");
-            if self.rng.chance(1, 4) {
-                self.hit("connection lost");
-                return self.drop_connection(message.0);
-            }
-            return Ok(());
-        }
-        if at > 0 {
-            self.hit("message overtook another");
-        }
-        self.arrive(message)
-    }
-
-    fn arrive(&mut self, (connection, is_up, message): (u64, bool, Message)) -> Result<(), Violation> {
-        let Some(between) = self.connections.get(&connection) else { return Ok(()) };
-        let (replica, upstream) = (between.replica, between.upstream);
-        self.hit("message delivered");
-        self.now += 20;
-        self.note(connection << 1 ^ u64::from(is_up) ^ self.now << 8);
-        self.say(|| match is_up {
-            true => format!("n{replica} -> n{upstream}: {message:?}"),
-            false => format!("n{upstream} -> n{replica}: {message:?}"),
-        });
-        let now = self.now;
-        let to = if is_up { upstream } else { replica };
-        let runtime = Arc::clone(&self.runtime);
-        let Some(up) = self.nodes.get_mut(&to).and_then(|node| node.up.as_mut()) else { return Ok(()) };
-        if is_up {
-            up.lead(now, connection, &runtime, primary::Input::Message(message))?;
-        } else if let Some((session, of)) = up.follower.as_ref().and_then(|following| following.connection)
-            && of == connection
-        {
-            up.follow(now, replica::Input::Message { session, message })?;
-        }
-        self.collect()
-    }
-
     /// A node's disk comes to its work.
     fn work(&mut self, id: u64) -> Result<(), Violation> {
         self.now += 50;
@@ -424,81 +371,6 @@ impl World {
             }
         }
         self.collect()
-    }
-
-    /// What machines have for the network, and new connections.
-    fn collect(&mut self) -> Result<(), Violation> {
-        let ids: Vec<u64> = self.nodes.keys().copied().collect();
-        for id in ids {
-            let Some(node) = self.nodes.get_mut(&id) else { continue };
-            let upstream = node.upstream;
-            let Some(up) = node.up.as_mut() else { continue };
-            self.network.append(&mut up.out);
-            let counts = std::mem::take(&mut up.counts);
-            let dialling = up.follower.as_mut().and_then(|following| following.dialling.take());
-            counts.into_iter().for_each(|name| self.hit(name));
-            if let Some(session) = dialling {
-                self.dial(id, upstream, session)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn dial(&mut self, id: u64, upstream: u64, session: u64) -> Result<(), Violation> {
-        let now = self.now;
-        let is_cut = self.cut.contains(&(id, upstream)) || self.cut.contains(&(upstream, id));
-        let host = self.nodes.get_mut(&upstream).filter(|_| !is_cut && upstream != id);
-        let settings = host.as_ref().map(|host| host.session());
-        let (Some(host), Some(settings)) = (host.and_then(|host| host.up.as_mut()), settings) else {
-            if let Some(up) = self.nodes.get_mut(&id).and_then(|node| node.up.as_mut()) {
-                up.follow(now, replica::Input::Lost { session })?;
-            }
-            return Ok(());
-        };
-        let connection = self.next_connection;
-        self.next_connection += 1;
-        host.accept(now, connection, settings);
-        let is_cascade = host.shipping.is_replica();
-        self.connections.insert(connection, Connection { replica: id, upstream });
-        if is_cascade {
-            self.hit("followed a replica");
-        }
-        if let Some(up) = self.nodes.get_mut(&id).and_then(|node| node.up.as_mut()) {
-            up.connected(now, session, connection)?;
-        }
-        self.collect()
-    }
-
-    fn drop_connection(&mut self, connection: u64) -> Result<(), Violation> {
-        let Some(Connection { replica, upstream }) = self.connections.remove(&connection) else {
-            return Ok(());
-        };
-        let (now, runtime) = (self.now, Arc::clone(&self.runtime));
-        self.network.retain(|(of, ..)| *of != connection);
-        if let Some(up) = self.nodes.get_mut(&upstream).and_then(|node| node.up.as_mut()) {
-            up.lead(now, connection, &runtime, primary::Input::Lost)?;
-        }
-        if let Some(up) = self.nodes.get_mut(&replica).and_then(|node| node.up.as_mut())
-            && let Some((session, of)) = up.follower.as_ref().and_then(|following| following.connection)
-            && of == connection
-        {
-            if let Some(following) = up.follower.as_mut() {
-                following.connection = None;
-            }
-            up.follow(now, replica::Input::Lost { session })?;
-        }
-        self.collect()
-    }
-
-    fn drop_connections_of_the_down(&mut self) -> Result<(), Violation> {
-        let is_down = |id: &u64| self.nodes.get(id).is_none_or(|node| node.up.is_none());
-        let gone: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, between)| is_down(&between.replica) || is_down(&between.upstream))
-            .map(|(connection, _)| *connection)
-            .collect();
-        gone.into_iter().try_for_each(|connection| self.drop_connection(connection))
     }
 
     /// Something happens to a node.
@@ -552,7 +424,13 @@ impl World {
         if fails_again {
             node.disk.fail(Fault::power_cut().at_call(at));
         }
-        if !node.start(self.now, &self.policy, seed)? {
+        let is_deposed = self.deposed.contains(&id);
+        let started = match node.start(self.now, &self.policy, seed) {
+            // It was being rewound, and will be.
+            Err(why) if is_deposed && (why.contains("rewound") || why.contains("a replica's")) => false,
+            started => started?,
+        };
+        if !started {
             self.hit("crash while recovering");
             return Ok(());
         }
@@ -608,187 +486,6 @@ impl World {
             self.hit(if is_replica { "checkpoint of a replica" } else { "checkpoint of a primary" });
         }
         self.collect()
-    }
-
-    /// The operator puts another node in the primary's place.
-    fn fail_over(&mut self) -> Result<(), Violation> {
-        let old = self.primary;
-        let is_at_work = self.nodes.get(&old).is_some_and(|node| node.up.is_some());
-        let is_put_off = is_at_work && !self.is_failing_over && self.rng.chance(2, 3);
-        if is_put_off || !self.deposed.is_empty() {
-            return Ok(());
-        }
-        let others: Vec<u64> = self.nodes.keys().copied().filter(|id| *id != old).collect();
-        for &id in &others {
-            self.restart(id)?;
-        }
-        self.crash_the_powerless()?;
-        let is_up = |id: &u64| self.nodes.get(id).is_some_and(|node| node.up.is_some());
-        if !others.iter().all(is_up) {
-            return Ok(());
-        }
-        // What has never come to its image's end is no store yet.
-        let is_filled = |id: &u64| {
-            let up = self.nodes.get(id).and_then(|node| node.up.as_ref());
-            up.is_some_and(|up| up.shipping.wal().is_filled())
-        };
-        if !others.iter().any(is_filled) {
-            return Ok(());
-        }
-        let epoch = self.epoch + 1;
-        (self.is_failing_over, self.epoch) = (true, epoch);
-        // First they promise: from then on none of them acknowledges anything to the old one.
-        for &id in &others {
-            let Some(up) = self.nodes.get_mut(&id).and_then(|node| node.up.as_mut()) else { return Ok(()) };
-            if up.shipping.fence(epoch).is_err() || up.shipping.wal().sync_replica().is_err() {
-                return self.crash_the_powerless();
-            }
-            up.follow(self.now, replica::Input::Fenced { epoch })?;
-        }
-        let tail = |id: &u64| {
-            let up = self.nodes.get(id).and_then(|node| node.up.as_ref());
-            up.map(|up| (up.shipping.wal().tail().epoch, up.shipping.wal().tail().whole_end))
-        };
-        let Some(&chosen) = others.iter().max_by_key(|id| tail(id)) else { return Ok(()) };
-        self.promote(chosen, old, epoch + 1, is_at_work)
-    }
-
-    fn promote(&mut self, chosen: u64, old: u64, epoch: u64, is_at_work: bool) -> Result<(), Violation> {
-        self.model.poll();
-        (self.is_failing_over, self.epoch) = (false, epoch);
-        let fails = self.rng.chance(1, 4) && !self.is_healed;
-        let at = 1 + self.rng.below(12);
-        let Some(node) = self.nodes.get_mut(&chosen) else { return Ok(()) };
-        if fails {
-            node.disk.fail(Fault::power_cut().at_call(at));
-        }
-        let Some(up) = node.up.as_mut() else { return Ok(()) };
-        up.follow(self.now, replica::Input::Close)?;
-        up.follower = None;
-        let promoted = up.shipping.promote(epoch);
-        self.say(|| format!("n{chosen} is promoted, epoch {epoch}: {promoted:?}"));
-        if promoted.is_err() {
-            self.hit("promotion cut short");
-            let Some(node) = self.nodes.get_mut(&chosen) else { return Ok(()) };
-            if promoted.as_ref().is_err_and(|why| !node.is_explained(why)) {
-                return Err(format!("n{chosen} is not promoted: {promoted:?}"));
-            }
-            node.crash();
-            self.settle_down(chosen)?;
-            // What it is now is said by its log.
-            let Some(node) = self.nodes.get_mut(&chosen) else { return Ok(()) };
-            node.is_replica = true;
-            let seed = self.rng.next_u64();
-            if node.builder().replica(true).ack(Ack::Durable).create(false).open().is_err() {
-                node.is_replica = false;
-            }
-            if node.is_replica {
-                node.start(self.now, &self.policy, seed)?;
-                let Some(up) = node.up.as_mut() else { return Err("it does not start".to_owned()) };
-                up.follower = None;
-                up.shipping.promote(epoch).map_err(|error| format!("n{chosen}: {error}"))?;
-            } else {
-                node.start(self.now, &self.policy, seed)?;
-            }
-        }
-        let Some(node) = self.nodes.get_mut(&chosen) else { return Ok(()) };
-        node.is_replica = false;
-        let Some(up) = node.up.as_ref() else { return Err("the promoted node is down".to_owned()) };
-        let timeline = up.shipping.wal().timeline();
-        let fork = timeline.history.turns().last().map_or(Lsn::ZERO, |turn| turn.start);
-        if timeline.epoch != epoch {
-            return Err(format!("n{chosen} was promoted to epoch {epoch} and is in {}", timeline.epoch));
-        }
-        self.model.forget_tickets();
-        let lost = self.model.fork(fork)?;
-        self.report.add("replication: commit lost by a promotion", lost);
-        self.hit("promotion");
-        if is_at_work {
-            self.hit("promotion beside a primary at work");
-        }
-        self.primary = chosen;
-        self.deposed.insert(old);
-        for node in self.nodes.values_mut() {
-            node.upstream = chosen;
-        }
-        self.check_prepared(chosen)?;
-        self.collect()
-    }
-
-    /// What was prepared before is prepared there, with its locks.
-    fn check_prepared(&mut self, id: u64) -> Result<(), Violation> {
-        let Some(up) = self.nodes.get(&id).and_then(|node| node.up.as_ref()) else { return Ok(()) };
-        let mut met = 0;
-        for name in self.model.prepared.keys() {
-            match up.db.prepared_by(&xid(*name)?) {
-                Ok(Some(_)) => met += 1,
-                Ok(None) => return Err(format!("n{id} does not have what was prepared as {name}")),
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        self.report.add("replication: prepared, and promoted over", met);
-        Ok(())
-    }
-
-    /// What was the primary comes back: rewound to where the two logs part.
-    fn rejoin(&mut self) -> Result<(), Violation> {
-        let Some(&id) = self.deposed.first() else { return Ok(()) };
-        let Some(up) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) else { return Ok(()) };
-        let timeline = up.shipping.wal().timeline();
-        let fails = self.rng.chance(1, 4) && !self.is_healed;
-        let at = 1 + self.rng.below(20);
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
-        if node.up.is_some() {
-            node.kill();
-        }
-        if fails {
-            node.disk.fail(Fault::power_cut().at_call(at));
-        }
-        let rewound = rewind(node, &timeline);
-        let has_power = node.disk.has_power();
-        self.say(|| format!("n{id} is rewound: {rewound:?}"));
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
-        match rewound {
-            Ok(()) => {}
-            // Both of its superblocks are newer.
-            Err(Error::NeedsImage { .. }) => return self.copy_anew(id),
-            Err(why) if has_power && !node.is_explained(&why) => {
-                return Err(format!("n{id} is not rewound: {why}"));
-            }
-            Err(_) => {
-                node.crash();
-                self.hit("rewinding cut short");
-                return self.settle_down(id);
-            }
-        }
-        node.is_replica = true;
-        node.upstream = self.primary;
-        self.deposed.remove(&id);
-        self.hit("rewound");
-        self.settle_down(id)?;
-        self.restart(id)
-    }
-
-    /// What was the primary comes back, on a new disk.
-    fn copy_anew(&mut self, id: u64) -> Result<(), Violation> {
-        let seed = self.rng.next_u64();
-        let Some(of) = self.nodes.get(&self.primary) else { return Ok(()) };
-        let Some(up) = of.up.as_ref() else { return Ok(()) };
-        let (log, at) = (up.shipping.wal().clone(), up.db.stats().checkpoint_lsn);
-        let data = of.disk.read_file(format!("{STORE}/data")).ok_or("no data file")?;
-        let primary = self.primary;
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
-        if node.up.is_some() {
-            node.kill();
-        }
-        node.replace_disk(seed);
-        node.clone_of(&data, &log, at)?;
-        node.is_replica = true;
-        node.upstream = primary;
-        self.deposed.remove(&id);
-        self.hit("new image");
-        self.settle_down(id)?;
-        self.restart(id)
     }
 
     fn look(&mut self, id: u64) -> Result<(), Violation> {
@@ -946,21 +643,4 @@ fn frames_end(bytes: &[u8]) -> usize {
         at += header.padded_bytes();
     }
     at.min(bytes.len())
-}
-
-/// Where the two logs part is said by their histories.
-fn rewind(node: &Node, timeline: &seawall_wal::Timeline) -> Result<(), Error> {
-    let log = format!("{STORE}/log");
-    let options = Wal::options().disk(node.disk.clone()).runtime(node.runtime().clone()).background(false);
-    let (fork, promised) = match options.read_only(true).open(&log) {
-        Ok(old) => {
-            let (tail, own) = (old.tail(), old.timeline());
-            let fork = timeline.history.fork(&own.history, tail.epoch, tail.place).unwrap_or(tail.place);
-            (fork, own.promised)
-        }
-        // It was cut short on the way, and is to go on.
-        Err(_) => (timeline.history.turns().last().map_or(Lsn::ZERO, |turn| turn.start), 0),
-    };
-    let epoch = timeline.epoch.max(promised);
-    seawall_engine::rewind(&node.builder(), fork, epoch, &timeline.history).map(drop)
 }

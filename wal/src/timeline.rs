@@ -128,6 +128,16 @@ impl History {
         }
     }
 
+    /// The turns that a log has which ends at `place`, in `epoch`: a replica knows of epochs before it has anything of them.
+    #[must_use]
+    pub fn up_to(&self, epoch: u64, place: Lsn) -> History {
+        let mut history = *self;
+        history.len =
+            self.turns().iter().take_while(|turn| turn.epoch <= epoch && turn.start <= place).count();
+        history.turns.get_mut(history.len..).into_iter().flatten().for_each(|turn| *turn = Turn::default());
+        history
+    }
+
     pub(crate) fn encode(&self) -> [u8; HISTORY_BYTES] {
         let mut bytes = [0; HISTORY_BYTES];
         put(&mut bytes, 0, &(self.len as u32).to_le_bytes());
@@ -199,6 +209,14 @@ mod tests {
         assert_eq!(History::decode(&bytes), None);
         put(&mut bytes, 0, &4_u32.to_le_bytes());
         assert_eq!(History::decode(&bytes), None, "an epoch of zero behind others");
+    }
+
+    #[test]
+    fn a_log_has_the_turns_that_it_came_to() {
+        let history = History::new(&[turn(2, 100), turn(5, 200)]).unwrap();
+        assert_eq!(history.up_to(5, Lsn(200)), history);
+        assert_eq!(history.up_to(2, Lsn(300)), History::new(&[turn(2, 100)]).unwrap());
+        assert_eq!(history.up_to(5, Lsn(99)), History::default());
     }
 
     #[test]

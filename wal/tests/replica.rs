@@ -19,6 +19,9 @@ use seawall_wal::{
 };
 use std::sync::Arc;
 
+#[path = "replica/bugs.rs"]
+mod bugs;
+
 const SEGMENT: u64 = 64 << 10;
 const GEOMETRY: Geometry = Geometry { segment_bytes: SEGMENT };
 const DIR: &str = "/log";

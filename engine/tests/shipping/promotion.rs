@@ -192,7 +192,7 @@ fn a_promotion_that_fails_leaves_a_replica_or_one_that_reopening_decides_about()
 /// Bug 36: a prepared transaction that was ended comes back after a failover, or one that was not is lost, because a
 /// checkpoint met it half way.
 #[test]
-fn what_was_prepared_survives_and_what_was_ended_does_not_come_back() {
+fn bug_36_what_was_prepared_survives_and_what_was_ended_does_not_come_back() {
     // In which order: p prepares, c commits, s ships, k is a checkpoint of the replica, K of the primary.
     for order in
         ["pskcsk", "pksc", "psckKs", "pcsk", "pKscKs", "pskKcs", "spkcKsk", "pscs", "pKsks", "psk", "p", "ps"]

@@ -95,16 +95,27 @@ impl Remote {
         self.runtime()?.block_on(within(ask))
     }
 
+    /// An image to begin a replica with: a slot of this name keeps the log for it, from before the image is made.
+    ///
+    /// # Errors
+    /// What the network, or the other side, says.
+    pub fn first_image(&self, slot: &str) -> io::Result<Images> {
+        self.images(ImageRequest { slot: slot.to_owned(), ..ImageRequest::default() })
+    }
+
     /// The store as it stands at a checkpoint; or on from `offset` of the image that says `about` of itself, if it can still be
     /// had: what comes says so of itself. At most so many bytes a second; 0 for no limit.
     ///
     /// # Errors
     /// What the network, or the other side, says.
     pub fn image(&self, about: Bytes, offset: u64, bytes_per_s: u64) -> io::Result<Images> {
+        self.images(ImageRequest { about, offset, bytes_per_s, slot: String::new() })
+    }
+
+    fn images(&self, request: ImageRequest) -> io::Result<Images> {
         let runtime = self.runtime()?;
         let open = async {
             let client = self.client().await?;
-            let request = ImageRequest { about, offset, bytes_per_s };
             Images::open(runtime.handle().clone(), client, request).await
         };
         runtime.block_on(open)

@@ -134,13 +134,25 @@ impl Replication for Serving {
     }
 
     async fn image(&self, request: Request<ImageRequest>) -> Result<Response<Self::ImageStream>, Status> {
-        self.admit(&request, Part::Copy)?;
+        let names = self.admit(&request, Part::Copy)?;
+        let slot = &request.get_ref().slot;
+        let is_its = |name: &String| name.split('.').next() == Some(slot.as_str());
+        if !slot.is_empty() && names.is_some_and(|names| !names.iter().any(is_its)) {
+            return Err(Status::permission_denied("a slot is made for the name in the certificate"));
+        }
         let busy = |_| Status::resource_exhausted("as many images are being given away as may be at a time");
         let permit = Arc::clone(&self.images).try_acquire_owned().map_err(busy)?;
         let request = request.into_inner();
         let host = Arc::clone(&self.host);
         let about = request.about.clone();
-        let source = tokio::task::spawn_blocking(move || host.image(&about)).await;
+        let slot = request.slot.clone();
+        let make = move || {
+            if !slot.is_empty() {
+                host.keep(&slot)?;
+            }
+            host.image(&about)
+        };
+        let source = tokio::task::spawn_blocking(make).await;
         let source = match source {
             Ok(Ok(source)) => source,
             Ok(Err(error)) if error.kind() == io::ErrorKind::Unsupported => {

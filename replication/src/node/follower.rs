@@ -22,6 +22,8 @@ use work::{Applier, LogWorker};
 
 /// Events that may wait; a primary that sends faster is not one.
 const EVENTS_MAX: usize = 64 << 10;
+/// How often somebody who waits for the machine looks whether it is still there.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How a replica follows.
 #[derive(Clone, Debug)]
@@ -62,6 +64,8 @@ pub(super) struct Shared {
 /// What happens to a replica: its machine's input.
 pub(super) enum Event {
     Input(Box<Input>),
+    /// Somebody was promised this epoch; the word is set once that is heeded.
+    Fenced(u64, Arc<AtomicU32>),
     Close,
 }
 
@@ -165,15 +169,14 @@ impl Follower {
         }
     }
 
-    /// Promises, durably, to follow no primary of a lower epoch, for somebody who is about to promote another; and leaves such a
-    /// primary. What is durable here *after* that is what this replica has: see [`decide`](crate::decide).
-    ///
-    /// # Errors
-    /// What the store says.
-    pub fn fence(&self, epoch: u64) -> seawall_engine::Result<()> {
-        self.shared.shipping.fence(epoch)?;
-        self.shared.inbox.post(Event::Input(Box::new(Input::Fenced { epoch })));
-        Ok(())
+    /// Somebody who is about to promote another store was promised this epoch, durably: when this returns, no primary of a lower
+    /// one is followed or told anything any more.
+    pub fn fenced(&self, epoch: u64) {
+        let heeded = Arc::new(AtomicU32::new(0));
+        self.shared.inbox.post(Event::Fenced(epoch, Arc::clone(&heeded)));
+        while heeded.load(Ordering::SeqCst) == 0 && !self.shared.inbox.is_closed() {
+            self.shared.runtime.wait(&heeded, 0, Some(LOOK));
+        }
     }
 
     /// Stops following: what was accepted is in the log, and nothing more comes when this returns. Then the store may be promoted.
@@ -253,8 +256,13 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
     let mut event = None;
     loop {
         let is_closing = matches!(event, Some(Event::Close));
+        let mut heeded = None;
         let input = match event.take() {
             Some(Event::Input(input)) => *input,
+            Some(Event::Fenced(epoch, word)) => {
+                heeded = Some(word);
+                Input::Fenced { epoch }
+            }
             Some(Event::Close) => Input::Close,
             None => Input::Tick,
         };
@@ -282,6 +290,10 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
         *shared.known.lock() = (machine.state().clone(), machine.marks());
         shared.word.fetch_add(1, Ordering::SeqCst);
         shared.runtime.wake_all(&shared.word);
+        if let Some(word) = heeded {
+            word.store(1, Ordering::SeqCst);
+            shared.runtime.wake_all(&word);
+        }
         if is_closing {
             break;
         }

@@ -35,6 +35,9 @@ pub struct LeaderOptions {
     pub sessions_max: usize,
     /// Slots and images; none: there are none, and a replica that names a slot is refused.
     pub keeping: Option<Arc<dyn Keeping>>,
+    /// Told of a higher epoch once that is promised, before whoever spoke of it is answered: a replica that ships on must have
+    /// left its own primary by then ([`Follower::fenced`](super::Follower::fenced)).
+    pub on_fence: Option<Arc<dyn Fn(u64) + Send + Sync>>,
     /// Clock and threads.
     pub runtime: Arc<dyn Runtime>,
 }
@@ -46,6 +49,7 @@ impl Default for LeaderOptions {
             policy: None,
             sessions_max: 64,
             keeping: None,
+            on_fence: None,
             runtime: OsRuntime::new(),
         }
     }
@@ -273,6 +277,9 @@ impl Shared {
     pub(super) fn fence(&self, epoch: u64) {
         // What it says against it is that there is nothing to fence, or that the disk has failed: then it writes nothing either.
         let _ = self.shipping.fence(epoch);
+        if let Some(on_fence) = &self.options.on_fence {
+            on_fence(epoch);
+        }
         self.tell_all(|session| session.fenced(epoch));
     }
 
@@ -325,6 +332,13 @@ impl Host for Leader {
         let followers = self.followers();
         let policy = self.0.shared.table.lock().as_ref().map(|table| table.policy().to_string());
         status(&self.0.shared.shipping, policy, followers, String::new())
+    }
+
+    fn keep(&self, slot: &str) -> io::Result<()> {
+        match &self.0.shared.options.keeping {
+            Some(keeping) => keeping.keep(slot),
+            None => super::no_image().map(drop),
+        }
     }
 
     fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>> {

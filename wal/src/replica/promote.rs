@@ -53,7 +53,8 @@ impl Inner {
             _ => Turn { epoch, start: chain.replay_place() },
         };
         if begun.is_none() {
-            let mut history = anchor.history;
+            // What it was told of, and never got, is not its own.
+            let mut history = anchor.history.up_to(segment.epoch, chain.replay_place());
             history.push(turn)?;
             self.write_anchor_locked(|anchor| (anchor.promised, anchor.history) = (epoch, history))?;
         }

@@ -37,6 +37,15 @@ pub struct ImageWriter {
 }
 
 impl ImageWriter {
+    /// What the image is of that was begun in this directory, if one was and is not finished.
+    ///
+    /// # Errors
+    /// `Io`; `Corruption` if what is noted there of it is damaged.
+    pub fn begun(builder: &DbBuilder) -> Result<Option<ImageInfo>> {
+        let options = builder.clone().options()?;
+        read_progress(&options)?.map(|progress| ImageInfo::from_superblock(&progress.superblock)).transpose()
+    }
+
     /// Begins, or goes on, in the directory that `builder` names, on the disk that it has.
     ///
     /// # Errors

@@ -18,6 +18,9 @@ pub struct ImageRequest {
     /// At most so many bytes a second; 0 for no limit but the server's own.
     #[prost(uint64, tag = "3")]
     pub bytes_per_s: u64,
+    /// Of an image that a replica begins with: the slot that keeps the log for it, made before the image is. Empty for none.
+    #[prost(string, tag = "4")]
+    pub slot: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImagePart {

@@ -57,7 +57,7 @@ impl Reader {
     fn open(&mut self, slot: Option<Name>, tail: Tail) -> Opened {
         let wal = self.shared.shipping().wal();
         if let Some(slot) = &slot
-            && !self.shared.keeping().is_some_and(|keeping| keeping.has_slot(slot.as_str()))
+            && !self.shared.keeping().is_some_and(|keeping| keeping.keeps(slot.as_str(), tail.place))
         {
             return Opened::SlotMissing;
         }

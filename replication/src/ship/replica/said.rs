@@ -1,6 +1,6 @@
-//! What a replica is told, what it wants done, and where it stands. Pure.
+//! What happens to a replica, what it wants done, and where it stands.
 
-use crate::message::{Message, Name, Piece, Why};
+use crate::message::{Marks, Message, Name, Piece, Why};
 use crate::mutation::Mutation;
 use crate::timeline::{History, Tail};
 use seawall_wal::Lsn;

@@ -1,0 +1,239 @@
+//! `seawall replica`.
+
+use super::measure::units;
+use super::secure::{self, Secure};
+use super::serve::tell_address;
+use super::shipping::{Keeper, Ships};
+use super::{Failure, Outcome, Ui, store};
+use clap::Args;
+use seawall::Db;
+use seawall::replication::message::{Name, Why};
+use seawall::replication::net::Server;
+use seawall::replication::node::{
+    Ear, Follower, FollowerOptions, Host, ImageSource, Leader, LeaderOptions, Status, Wire,
+};
+use seawall::replication::ship::replica::{Settings, State};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod copy;
+
+/// How long to sleep before looking whether Ctrl-C was pressed.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Follows a store elsewhere: holds a copy of it that can be read, and that can take its place.
+///
+/// Where DB is not there, an image of the store is copied first, and a copy that was interrupted goes on. Then the log is followed,
+/// from whoever of --of can be reached, until Ctrl-C or SIGTERM. With --listen the log is shipped on to further replicas, and
+/// `seawall status --of` is answered. Ends with exit code 1 where following needs a hand: then it says which command helps.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  seawall replica copy --of 10.0.0.1:7410 --of-name a.example --name b --certificate b.pem \\\n      \
+                  --key b.key --authority ca.pem\n  seawall replica copy --of 127.0.0.1:7410 --name b --listen \
+                  127.0.0.1:7411 --plain-text"
+)]
+pub(crate) struct ReplicaArgs {
+    /// The replica's directory
+    #[arg(value_name = "DB")]
+    db: PathBuf,
+    /// Who ships the log; may be given more than once: the next is tried where one does not answer
+    #[arg(long = "of", value_name = "HOST:PORT", required = true, value_parser = secure::address)]
+    of: Vec<String>,
+    /// The DNS name in its certificate, where that is not the address's
+    #[arg(long, value_name = "NAME")]
+    of_name: Option<String>,
+    /// What the replica is called, and its slot: the first label of a name in its certificate
+    #[arg(long, value_name = "NAME", value_parser = secure::name)]
+    name: Name,
+    /// Ships the log on, and answers for the status, here; port 0 takes any
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Shows what the primary shows only so long after
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    delay: Option<Duration>,
+    #[command(flatten)]
+    ships: Ships,
+    #[command(flatten)]
+    secure: Secure,
+}
+
+pub(crate) fn run(ui: &Ui, args: ReplicaArgs) -> Outcome {
+    ui.catch_interrupts()?;
+    let remote = Arc::new(args.secure.remote(&args.of, args.of_name.as_deref())?);
+    if !args.db.join("data").exists() {
+        copy::image(ui, &args.db, &remote, &args.name)?;
+    }
+    let db = store::open_as(ui, &args.db, |builder| builder.replica(true)).map_err(|failure| {
+        let hint = format!("`{}` makes a store that was a primary a replica", rewinding(&args));
+        if failure.hint.is_none() && failure.message.contains("no replica's") {
+            failure.hint(hint)
+        } else {
+            failure
+        }
+    })?;
+    let mut settings = Settings::new(args.name.clone());
+    settings.slot = Some(args.name.clone());
+    settings.delay_us = args.delay.map_or(0, |delay| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
+    let follower = Follower::run(&db.shipping(), remote, FollowerOptions::new(settings))
+        .map_err(|error| Failure::error(format!("following: {error}")))?;
+    let follower = Arc::new(follower);
+    let relay = args.listen.map(|listen| Relay::start(&args, &db, &follower, listen)).transpose()?;
+    let mut out = ui.out();
+    match &relay {
+        Some(relay) => {
+            let address = relay.server.address().to_string();
+            let value = json!({ "name": args.name.as_str(), "address": address, "pid": std::process::id() });
+            tell_address(ui, &format!("replica {} answers", args.name), value, &address)?;
+        }
+        None => out.flush()?,
+    }
+    let ended = follow(ui, &args, &follower, relay.as_ref().map(|relay| &*relay.keeper));
+    if let Some(relay) = relay {
+        drop(relay.server);
+        relay.leader.close();
+    }
+    follower.stop();
+    drop(follower);
+    let closed = db.close();
+    ended?;
+    Ok(closed?)
+}
+
+/// Until Ctrl-C, or something that does not go away by itself.
+fn follow(ui: &Ui, args: &ReplicaArgs, follower: &Follower, keeper: Option<&Keeper>) -> Outcome {
+    let mut told = String::new();
+    while !ui.is_interrupted() {
+        let state = follower.state();
+        if let Some(failure) = needs_a_hand(args, &state, follower.last_error()) {
+            return Err(failure);
+        }
+        let words = words(&state);
+        if !words.is_empty() && words != told {
+            let error = follower.last_error().filter(|_| matches!(state, State::Waiting { why: None, .. }));
+            ui.say(error.map_or_else(|| words.clone(), |error| format!("{words}: {error}")));
+            told = words;
+        }
+        if let Some(keeper) = keeper {
+            keeper.tidy();
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Where it stands; nothing of what is over in a moment.
+fn words(state: &State) -> String {
+    match state {
+        State::Waiting { why: None, .. } => "nobody who ships the log answers; tries again".to_owned(),
+        State::Waiting { why: Some(why), .. } => match why {
+            Why::Fenced { epoch } => {
+                format!("who answers has been replaced, in epoch {epoch}; waits for the new primary")
+            }
+            Why::NotServing => "who answers ships no log, or not so far yet; tries again".to_owned(),
+            Why::Busy => "as many follow already as may; tries again".to_owned(),
+            other => format!("refused ({other:?}); tries again"),
+        },
+        State::Following => "follows".to_owned(),
+        State::NeedsRewind { to, .. } => format!("needs to be rewound to LSN {to}"),
+        State::NeedsImage { .. } => "needs a new image".to_owned(),
+        State::Broken => "the store has failed".to_owned(),
+        State::Dialling | State::Greeting | State::Promising | State::Closed => String::new(),
+    }
+}
+
+fn rewinding(args: &ReplicaArgs) -> String {
+    let to = args.of.first().map_or("", String::as_str);
+    format!("seawall rewind {} --to {to}", args.db.display())
+}
+
+/// What does not go away by itself, and what does away with it.
+fn needs_a_hand(args: &ReplicaArgs, state: &State, error: Option<String>) -> Option<Failure> {
+    let anew = || {
+        let db = args.db.display();
+        let of = args.of.first().map_or("", String::as_str);
+        format!(
+            "move {db} away; then `seawall replica {db} --of {of} --name {}` copies a new image",
+            args.name.as_str()
+        )
+    };
+    let (message, hint) = match state {
+        State::NeedsRewind { to, .. } => {
+            let what = format!("this replica has log from LSN {to} on that the primary has not");
+            (what, format!("`{}` goes back to there", rewinding(args)))
+        }
+        State::NeedsImage { first } => {
+            let what = format!("the primary's log begins at LSN {first}, behind where this replica's ends");
+            (what, anew())
+        }
+        State::Waiting { why: Some(Why::SlotMissing), .. } => {
+            let what = "the primary keeps no log for this replica, and has none from where it ends on";
+            (what.to_owned(), anew())
+        }
+        State::Waiting { why: Some(Why::ForeignStore), .. } => {
+            let what = "who answers there ships the log of another store".to_owned();
+            (what, "--of names the primary, or a replica, of the store that this is a copy of".to_owned())
+        }
+        State::Broken => {
+            let what = error.map_or_else(String::new, |error| format!(": {error}"));
+            (
+                format!("the replica's store has failed{what}"),
+                "started again, it goes on where it can".to_owned(),
+            )
+        }
+        _ => return None,
+    };
+    Some(Failure::error(message).hint(hint))
+}
+
+/// A replica that answers others: follows, and ships on.
+struct Relay {
+    leader: Leader,
+    server: Server,
+    keeper: Arc<Keeper>,
+}
+
+impl Relay {
+    fn start(args: &ReplicaArgs, db: &Db, follower: &Arc<Follower>, listen: SocketAddr) -> Outcome<Relay> {
+        let keeper = args.ships.keeper(db);
+        let mut options = LeaderOptions::default();
+        options.keeping = Some(Arc::clone(&keeper) as _);
+        let of_follower = Arc::downgrade(follower);
+        options.on_fence = Some(Arc::new(move |epoch| {
+            if let Some(follower) = of_follower.upgrade() {
+                follower.fenced(epoch);
+            }
+        }));
+        let leader = Leader::serve(&db.shipping(), options)
+            .map_err(|error| Failure::error(format!("shipping the log: {error}")))?;
+        let host = Answers { leader: leader.clone(), follower: Arc::downgrade(follower) };
+        let server = args.ships.listen(listen, &args.secure, Arc::new(host))?;
+        Ok(Relay { leader, server, keeper })
+    }
+}
+
+struct Answers {
+    leader: Leader,
+    follower: std::sync::Weak<Follower>,
+}
+
+impl Host for Answers {
+    fn connected(&self, names: Option<Vec<String>>, wire: Arc<dyn Wire>) -> Option<Arc<dyn Ear>> {
+        self.leader.connected(names, wire)
+    }
+
+    fn status(&self) -> Status {
+        let state = self.follower.upgrade().map(|follower| words(&follower.state()));
+        Status { state: state.unwrap_or_default(), ..self.leader.status() }
+    }
+
+    fn keep(&self, slot: &str) -> std::io::Result<()> {
+        self.leader.keep(slot)
+    }
+
+    fn image(&self, about: &[u8]) -> std::io::Result<Box<dyn ImageSource>> {
+        self.leader.image(about)
+    }
+}

@@ -1,0 +1,56 @@
+//! What a log does for itself between commits: segments ahead, and a word on how far it is durable.
+
+use super::Inner;
+use crate::Lsn;
+use crate::disk::BLOCK_BYTES;
+use crate::error::Result;
+use crate::sync::Ordering;
+
+impl Inner {
+    /// Makes one segment file ahead if one is due; writes or seals what an idle log left. True if it did something.
+    pub(crate) fn step(&self, idle: bool) -> Result<bool> {
+        let topped_up =
+            if self.wants_spare() { self.spares.top_up(crate::spares::READY_MAX) } else { Ok(false) };
+        if matches!(topped_up, Ok(true)) {
+            self.committer.set_ready_end(self.spares.ready_end());
+            return Ok(true);
+        }
+        if self.is_replica() {
+            let settled = idle && self.settle_replica()?;
+            topped_up?;
+            return Ok(settled);
+        }
+        // A full disk keeps no commit that has its room from being written and vouched for.
+        let carried = Lsn(self.committer.sink.carried.load(Ordering::Acquire));
+        let settled = idle && (self.committer.settle(carried, true)? || self.vouch_for_segment(carried)?);
+        topped_up?;
+        if idle {
+            self.spares.rest()?;
+        }
+        Ok(settled)
+    }
+
+    /// The anchor says once a segment that its beginning is durable: should the whole file disappear, recovery
+    /// notices. And it says the durable LSN where the segment has no room for a frame that does.
+    fn vouch_for_segment(&self, carried: Lsn) -> Result<bool> {
+        let durable = self.committer.durable();
+        let known = self.anchor.lock().durable;
+        let end = Lsn(durable.0.next_multiple_of(BLOCK_BYTES as u64));
+        let lacks_room = self.geometry.offset(end) == 0 && carried < durable;
+        let begun = self.geometry.number(known) < self.geometry.number(durable);
+        if known >= durable || !(begun || lacks_room) {
+            return Ok(false);
+        }
+        self.write_anchor(|_| {})?;
+        Ok(true)
+    }
+
+    /// Files are made ahead once half a segment was written: a small store stays small.
+    fn wants_spare(&self) -> bool {
+        let reserved = self.committer.reserved();
+        let begun = self.geometry.number(reserved) > crate::segment::FIRST_NUMBER
+            && self.counters.rotations.load(std::sync::atomic::Ordering::Relaxed) > 1;
+        let half = self.geometry.offset(reserved) > self.geometry.segment_bytes / 2;
+        (begun || half) && self.spares.ready_count() < crate::spares::READY_MAX
+    }
+}
