@@ -3,11 +3,11 @@
 use super::secure::{self, Secure};
 use super::{Failure, Outcome, Ui, store};
 use clap::Args;
-use seawall::Db;
 use seawall::replication::message::{Message, Name, Why};
 use seawall::replication::net::Remote;
 use seawall::replication::node::{greet, hello};
 use seawall::wal::OsRuntime;
+use seawall::{Db, SlotOptions};
 use serde_json::json;
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// old primary, once it hears of the new epoch, takes no more writes. `seawall serve` goes on with the store.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  seawall promote copy\n  seawall promote copy --peer 10.0.0.3:7410 --name b --certificate b.pem \
+    after_help = "Examples:\n  seawall promote copy --slot a --slot c\n  seawall promote copy --peer 10.0.0.3:7410 --name b --certificate b.pem \
                   --key b.key --authority ca.pem"
 )]
 pub(crate) struct PromoteArgs {
@@ -33,6 +33,10 @@ pub(crate) struct PromoteArgs {
     /// Another replica that promises the new epoch first; may be given more than once
     #[arg(long = "peer", value_name = "HOST:PORT", value_parser = secure::address)]
     peers: Vec<String>,
+    /// A replica that will follow this store, or the old primary: what it may lack of the log is kept for it from now on; may be
+    /// given more than once
+    #[arg(long = "slot", value_name = "NAME", value_parser = secure::name)]
+    slots: Vec<Name>,
     /// What this replica is called: the first label of a name in its certificate
     #[arg(long, value_name = "NAME", default_value = "promote", value_parser = secure::name)]
     name: Name,
@@ -51,6 +55,11 @@ pub(crate) fn run(ui: &Ui, args: PromoteArgs) -> Outcome {
     let mut epoch = timeline.epoch.max(timeline.promised) + 1;
     while let Some(higher) = promise(ui, &args, &db, &peers, epoch)? {
         epoch = higher + 1;
+    }
+    // Those who were behind want what is before the new epoch: no checkpoint may give it back, the one at close included.
+    let first = db.shipping().wal().first_lsn();
+    for slot in args.slots.iter().filter(|slot| db.slots().iter().all(|known| known.name != slot.as_str())) {
+        db.create_slot_at(slot.as_str(), SlotOptions::default(), first)?;
     }
     let place = db.shipping().promote(epoch)?;
     db.close()?;
