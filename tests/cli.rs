@@ -462,7 +462,7 @@ fn help_completions_and_manual_name_what_is_there() {
             assert!(own.contains("Example"), "{own}");
         }
     }
-    for absent in ["demo-child", "backup", "replica", "shell"] {
+    for absent in ["demo-child", "backup", "shell"] {
         assert!(!help.lines().any(|line| line.trim_start().starts_with(absent)), "{absent}");
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -271,8 +271,7 @@ fn a_primary_that_is_killed_is_replaced_and_comes_back_and_nothing_acknowledged_
         let peer = cluster.address(rest);
         // What those lack of the log is kept for them.
         let slots = ["--slot", NAMES[primary], "--slot", NAMES[rest], "--plain-text", "-o", "json"];
-        let promoted =
-            cluster.succeed(&[&["promote", NAMES[next], "--peer", &peer][..], &slots].concat());
+        let promoted = cluster.succeed(&[&["promote", NAMES[next], "--peer", &peer][..], &slots].concat());
         let promoted: Value = serde_json::from_str(&promoted).unwrap();
         assert_eq!(promoted["epoch"], round as u64 + 1);
         cluster.serve(next);

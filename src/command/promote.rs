@@ -3,11 +3,11 @@
 use super::secure::{self, Secure};
 use super::{Failure, Outcome, Ui, store};
 use clap::Args;
-use seawall::{Db, SlotOptions};
 use seawall::replication::message::{Message, Name, Why};
 use seawall::replication::net::Remote;
 use seawall::replication::node::{greet, hello};
 use seawall::wal::OsRuntime;
+use seawall::{Db, SlotOptions};
 use serde_json::json;
 use std::io;
 use std::path::PathBuf;

@@ -33,7 +33,7 @@ fn wrong_words_about_replicas_are_refused() {
     refuse(&dir, &["replica", "db", "--of", local, "--name", "b"], "--certificate");
     refuse(&dir, &["promote", "db", "--peer", local], "--certificate");
     refuse(&dir, &["rewind", "db", "--plain-text"], "--to");
-    refuse(&dir, &["status"], "--of");
+    refuse(&dir, &["status"], "<DB>");
     refuse(&dir, &["status", "db", "--of", local, "--plain-text"], "cannot be used with");
 }
 

@@ -24,10 +24,10 @@
 
 use crate::invariants::{self, ReplicaView};
 use crate::message::{
-    FEATURES, Heartbeat, Hello, Marks, Message, Name, Piece, StoreId, VERSION, VERSION_MIN, Welcome, Why,
+    FEATURES, Heartbeat, Hello, Marks, Message, Piece, StoreId, VERSION, VERSION_MIN, Welcome, Why,
 };
 use crate::mutation::Mutation;
-use crate::timeline::{History, Relation, Tail};
+use crate::timeline::Relation;
 use seawall_wal::Lsn;
 use seawall_wal::runtime::Rng;
 

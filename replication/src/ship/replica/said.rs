@@ -1,6 +1,6 @@
 //! What happens to a replica, what it wants done, and where it stands.
 
-use crate::message::{Marks, Message, Name, Piece, Why};
+use crate::message::{Message, Name, Piece, Why};
 use crate::mutation::Mutation;
 use crate::timeline::{History, Tail};
 use seawall_wal::Lsn;
