@@ -301,10 +301,10 @@ fn a_primary_that_is_killed_is_replaced_and_comes_back_and_nothing_acknowledged_
     cluster.stop(primary);
     assert!(!cluster.errors().contains("begins with another"), "{}", cluster.errors());
     assert_eq!(cluster.errors().matches("copied an image").count(), 2, "{}", cluster.errors());
-    for node in 0..3 {
+    for (node, name) in NAMES.iter().enumerate() {
         let keys = cluster.keys(node);
         let lost: Vec<&String> = acknowledged.difference(&keys).collect();
-        assert!(lost.is_empty(), "{} has lost {lost:?}\n{}", NAMES[node], cluster.errors());
+        assert!(lost.is_empty(), "{name} has lost {lost:?}\n{}", cluster.errors());
     }
     println!("{} kills, {} rows acknowledged, none lost", kills(), acknowledged.len());
 }

@@ -234,7 +234,7 @@ fn an_image_comes_in_parts_goes_on_where_it_stopped_and_no_faster_than_it_may() 
     let about = images.about().clone();
     let mut end = 0;
     let error = loop {
-        match images.next() {
+        match images.next_part() {
             Ok(Some(part)) => {
                 assert_eq!(part.bytes, made_up(part.offset, part.bytes.len()));
                 end = part.offset + part.bytes.len() as u64;
@@ -249,14 +249,14 @@ fn an_image_comes_in_parts_goes_on_where_it_stopped_and_no_faster_than_it_may() 
     let mut images = to.image(about.clone(), end, 10 << 20).unwrap();
     assert_eq!(images.about(), &about);
     let mut offsets = Vec::new();
-    while let Some(part) = images.next().unwrap() {
+    while let Some(part) = images.next_part().unwrap() {
         assert_eq!(part.bytes, made_up(part.offset, part.bytes.len()));
         offsets.push(part.offset);
     }
     assert_eq!(offsets, [3 << 20, 4 << 20]);
     assert!(started.elapsed() >= Duration::from_millis(190), "2 MiB at 10 MiB/s: {:?}", started.elapsed());
     // Of another image nothing is gone on with.
-    let first = to.image(Bytes::from_static(b"generation 6"), end, 0).unwrap().next().unwrap().unwrap();
+    let first = to.image(Bytes::from_static(b"generation 6"), end, 0).unwrap().next_part().unwrap().unwrap();
     assert_eq!(first.offset, 0);
     // A store that gives none says so.
     let plain = serve(&authority, Arc::new(leader(&primary, None)));

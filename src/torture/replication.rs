@@ -13,7 +13,7 @@ use super::SeedReport;
 use model::{Commit, Model, marks};
 use node::{Mistake, Node, SEGMENT_BYTES, STORE};
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Ack, Error, KeyspaceOptions, Lsn, TxOptions, Vote, Xid};
+use seawall_engine::{Ack, KeyspaceOptions, Lsn, TxOptions, Vote, Xid};
 use seawall_replication::ack::{Member, Policy};
 use seawall_replication::message::Message;
 use seawall_replication::mutation::Mutation;

@@ -519,7 +519,6 @@ fn a_full_disk_holds_a_replica_up() {
 /// Whoever asks in the middle of a write is told where the log ended before it: a replica that connects then is not taken for
 /// one that has parted.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a thread beside the test")]
 fn where_the_log_ends_is_known_while_it_is_written() {
     let options = Wal::options().segment_bytes(SEGMENT).disk(SimDisk::new(1)).background(false);
     let wal = options.open(DIR).unwrap();

@@ -96,7 +96,7 @@ impl Images {
     ///
     /// # Errors
     /// `InvalidData` for one that was damaged on its way, what the other side or the network says.
-    pub fn next(&mut self) -> io::Result<Option<Stretch>> {
+    pub fn next_part(&mut self) -> io::Result<Option<Stretch>> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }

@@ -47,16 +47,14 @@ impl World {
     pub(crate) fn repair(&mut self) {
         for id in 0..self.nodes.len() {
             match &self.nodes[id].role {
-                Role::Primary(primary) if primary.is_fenced => {
-                    if self.rng.chance(1, 3) {
-                        let links: Vec<u64> = primary.sessions.keys().copied().collect();
-                        links.into_iter().for_each(|link| self.drop_link(link));
-                        let node = &mut self.nodes[id];
-                        node.synced = node.log.len();
-                        node.shown = seawall_wal::Lsn::ZERO;
-                        self.become_replica(id);
-                        self.count("demoted");
-                    }
+                Role::Primary(primary) if primary.is_fenced && self.rng.chance(1, 3) => {
+                    let links: Vec<u64> = primary.sessions.keys().copied().collect();
+                    links.into_iter().for_each(|link| self.drop_link(link));
+                    let node = &mut self.nodes[id];
+                    node.synced = node.log.len();
+                    node.shown = seawall_wal::Lsn::ZERO;
+                    self.become_replica(id);
+                    self.count("demoted");
                 }
                 Role::Replica(machine) => match machine.state().clone() {
                     // Two histories of one epoch number could not be told apart: the operator makes none.

@@ -93,7 +93,7 @@ fn attempt(ui: &Ui, builder: &DbBuilder, remote: &Remote, name: &Name) -> Result
         ui.say(format!("goes on with the image from byte {}", writer.offset()));
     }
     let bar = ui.progress(Some(info.file_bytes), Unit::Bytes);
-    while let Some(stretch) = images.next()? {
+    while let Some(stretch) = images.next_part()? {
         ui.check_interrupt()?;
         writer.write(&ImagePiece { offset: stretch.offset, bytes: stretch.bytes.to_vec() })?;
         bar.set_position(writer.offset());

@@ -84,7 +84,7 @@ impl Node {
         match self.open() {
             Ok(db) => {
                 let shipping = db.shipping();
-                let table = Table::new(policy.clone());
+                let table = table_of(policy, &shipping);
                 let follower = match self.is_replica {
                     true => Some(self.follow(&shipping, now, seed)?),
                     false => None,
@@ -141,7 +141,7 @@ impl Node {
             read_bytes: 24 << 10,
             ahead_bytes: 64 << 10,
             window_bytes_max: 128 << 10,
-            compress: self.id % 2 == 0,
+            compress: self.id.is_multiple_of(2),
             mutation: self.mistake.machine,
         }
     }
@@ -193,6 +193,11 @@ impl Node {
     pub(super) fn runtime(&self) -> &Arc<SimRuntime> {
         &self.runtime
     }
+}
+
+/// R10: what counts is acknowledged with something of the primary's own epoch.
+pub(super) fn table_of(policy: &Policy, shipping: &Shipping) -> Table {
+    Table::new(policy.clone()).of_epoch(History::from(&shipping.wal().timeline().history).begins())
 }
 
 fn own_replica(shipping: &Shipping) -> replica::Own {

@@ -103,7 +103,8 @@ impl World {
         }
         let Some(node) = self.nodes.get_mut(&chosen) else { return Ok(()) };
         node.is_replica = false;
-        let Some(up) = node.up.as_ref() else { return Err("the promoted node is down".to_owned()) };
+        let Some(up) = node.up.as_mut() else { return Err("the promoted node is down".to_owned()) };
+        up.table = super::node::table_of(&self.policy, &up.shipping);
         let timeline = up.shipping.wal().timeline();
         let fork = timeline.history.turns().last().map_or(Lsn::ZERO, |turn| turn.start);
         if timeline.epoch != epoch {

@@ -43,7 +43,8 @@ impl Ages {
         if self.delay_us == 0 {
             return Lsn::MAX;
         }
-        while let Some((end, _)) = self.moments.pop_front_if(|(_, at)| *at <= now) {
+        while let Some((end, _)) = self.moments.front().copied().filter(|(_, at)| *at <= now) {
+            self.moments.pop_front();
             self.ripe = self.ripe.max(end);
         }
         self.ripe
