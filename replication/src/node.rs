@@ -27,6 +27,8 @@ pub mod local;
 
 pub use follower::{Follower, FollowerOptions};
 pub use greeting::{greet, hello};
+#[doc(hidden)]
+pub use leader::open_log;
 pub use leader::{Leader, LeaderOptions};
 
 /// Sends over a connection.

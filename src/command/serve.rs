@@ -7,10 +7,10 @@ use super::{Failure, Outcome, Ui, store};
 use clap::{Args, ValueEnum};
 use seawall::replication::ack::Policy;
 use seawall::replication::net::Server;
-use seawall::replication::node::{Leader, LeaderOptions};
+use seawall::replication::node::{FollowerStatus, Leader, LeaderOptions};
 use seawall::txn::net::{Network, NetworkOptions, Peer, Security};
 use seawall::txn::{Coordinator, NodeId, Notice, Protocol, Store};
-use seawall::{Ack, Db};
+use seawall::{Ack, Db, Lsn};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -140,6 +140,9 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
             address,
         )?;
     }
+    if let Some(shipped) = shipped.as_ref().filter(|_| args.node.is_some()) {
+        await_replicas(ui, &args, &db, shipped);
+    }
     let ended = Arc::new(OnceLock::new());
     let node = options.map(|options| Node::start(ui, &args, &db, options, &ended)).transpose()?;
     let mut fenced = None;
@@ -175,6 +178,24 @@ struct Shipped {
     leader: Leader,
     server: Server,
     keeper: Arc<Keeper>,
+}
+
+/// A node writes as it starts, and what it writes may wait for replicas: they come first, however long that takes.
+fn await_replicas(ui: &Ui, args: &ServeArgs, db: &Db, shipped: &Shipped) {
+    let wanted = args.sync.as_ref().map_or(0, |policy| policy.count());
+    let waits = Ack::from(args.ack) > Ack::Local;
+    let mut has_told = false;
+    while waits && !ui.is_interrupted() && db.shipping().fenced().is_none() {
+        let is_there =
+            |follower: &&FollowerStatus| follower.is_connected && follower.marks.received > Lsn::ZERO;
+        if shipped.leader.followers().iter().filter(is_there).count() >= wanted {
+            return;
+        }
+        if !std::mem::replace(&mut has_told, true) {
+            ui.say("waits for replicas: commits here need them");
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 fn ship(args: &ServeArgs, db: &Db, listen: SocketAddr) -> Outcome<Shipped> {

@@ -46,7 +46,8 @@ const LOGS: [(&str, WalMutation); 2] = [
     ("acknowledge-received", WalMutation::AcknowledgeReceived),
     ("judge-by-primary", WalMutation::JudgeByPrimary),
 ];
-const ENGINES: [(&str, EngineMutation); 1] = [("show-unreached", EngineMutation::ShowUnreached)];
+const ENGINES: [(&str, EngineMutation); 2] =
+    [("show-unreached", EngineMutation::ShowUnreached), ("ignore-slots", EngineMutation::IgnoreSlots)];
 
 /// The names of the deliberate mistakes that this layer can make.
 pub fn mutations() -> Vec<&'static str> {

@@ -98,6 +98,14 @@ impl Wal {
         Ok(shipper)
     }
 
+    /// Where shipping can begin at the earliest: the start of the first segment. A replica's log that holds nothing yet begins
+    /// there, if it would begin before.
+    pub fn first_place(&self) -> Lsn {
+        let inner = &self.0.inner;
+        let number = inner.segments().first().map(|segment| segment.number);
+        inner.geometry.start(number.unwrap_or(inner.geometry.number(inner.first())))
+    }
+
     /// The chain's checksum at a place: that of the frame that ends there, or of the segment's header where that is the
     /// first frame's place. None if the log does not have it any more, or has no such place.
     ///
@@ -253,9 +261,8 @@ impl Shipper {
         bytes_max: usize,
         bytes: &mut Vec<u8>,
     ) -> Result<Option<usize>> {
-        // A successor begins behind what is durable; without one, frames that begin below the mark are.
-        let is_durable = segment.end.map_or(at < durable, |end| at < end);
-        if !is_durable {
+        // The mark is at the end of a whole record: of one that is cut over segments nothing is shipped before it is all there.
+        if at >= durable || segment.end.is_some_and(|end| at >= end) {
             return Ok(None);
         }
         let has_room = |len: usize| bytes.is_empty() || bytes.len() + len <= bytes_max;

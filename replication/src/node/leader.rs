@@ -18,6 +18,8 @@ use std::time::Duration;
 mod reader;
 mod session;
 
+#[doc(hidden)]
+pub use reader::open_log;
 use session::Session;
 
 /// How often what is visible is looked at where nothing moves.

@@ -3,14 +3,15 @@
 use super::Violation;
 use bytes::Bytes;
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions};
+use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions, SlotState};
 use seawall_replication::ack::{Level, Policy, Reached, Table};
 use seawall_replication::message::{Message, Name, Piece};
 use seawall_replication::mutation::Mutation;
-use seawall_replication::ship::primary::{self, Opened, Progress};
+use seawall_replication::node::open_log;
+use seawall_replication::ship::primary::{self, Progress};
 use seawall_replication::ship::replica::{self, Rejected, State};
 use seawall_replication::ship::{Primary, Replica};
-use seawall_replication::timeline::{History, Tail};
+use seawall_replication::timeline::History;
 use seawall_wal::mutation::Mutation as WalMutation;
 use seawall_wal::{ReplicaStart, Runtime, Shipper, SimDisk, SimRuntime, Wal};
 use std::collections::BTreeMap;
@@ -250,9 +251,16 @@ impl Up {
             match effect {
                 primary::Effect::Send(message) => self.out.push((connection, false, message)),
                 primary::Effect::Open { name, tail, .. } => {
+                    let is_kept = self.db.slots().iter().any(|slot| {
+                        slot.name == name.as_str() && slot.state != SlotState::Lost && slot.lsn <= tail.place
+                    });
                     // A slot keeps the log for it, and a way back for this store.
                     let _ = self.db.create_slot(name.as_str(), SlotOptions::default());
                     let (opened, shipper) = open_log(self.shipping.wal(), tail);
+                    let is_gone = matches!(opened, primary::Opened::Gone { .. });
+                    if is_kept && is_gone && tail.place < self.shipping.wal().first_place() {
+                        return Err(format!("{name} has a slot, and its log from {} on is gone", tail.place));
+                    }
                     link.shipper = shipper;
                     link.name = Some(name);
                     queue.extend(link.machine.step(now, primary::Input::Opened(opened)));
@@ -389,23 +397,6 @@ impl Up {
 
     pub(super) fn state(&self) -> Option<&State> {
         self.follower.as_ref().map(|following| following.machine.state())
-    }
-}
-
-/// The log from there on, if that is where the replica's ends.
-fn open_log(wal: &Wal, tail: Tail) -> (Opened, Option<Shipper>) {
-    let shipper = match wal.ship(tail.place) {
-        Ok(shipper) => shipper,
-        Err(seawall_wal::Error::Reclaimed { first, .. }) => return (Opened::Gone { first }, None),
-        Err(seawall_wal::Error::BadInput(_)) => return (Opened::Behind, None),
-        Err(_) => return (Opened::Failed, None),
-    };
-    match wal.checksum_before(tail.place) {
-        Ok(Some(checksum)) if tail.checksum != 0 && checksum != tail.checksum => {
-            (Opened::Gone { first: wal.tail().place }, None)
-        }
-        Ok(_) => (Opened::Ready, Some(shipper)),
-        Err(_) => (Opened::Failed, None),
     }
 }
 

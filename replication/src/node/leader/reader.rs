@@ -6,8 +6,7 @@ use crate::message::{Name, Piece};
 use crate::ship::primary::Opened;
 use crate::timeline::Tail;
 use bytes::Bytes;
-use seawall_wal::disk::BLOCK_BYTES;
-use seawall_wal::{Error, Lsn, Shipped, Shipper};
+use seawall_wal::{Error, Lsn, Shipped, Shipper, Wal};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,33 +61,9 @@ impl Reader {
             return Opened::SlotMissing;
         }
         self.slot = slot;
-        let shipper = match wal.ship(tail.place) {
-            Ok(shipper) => shipper,
-            Err(Error::Reclaimed { first, .. }) => return Opened::Gone { first },
-            // It ends behind this log's end: of another replica, that is no wonder.
-            Err(Error::BadInput(_)) if self.shared.shipping().is_replica() => return Opened::Behind,
-            Err(Error::BadInput(_)) => return Opened::Differs { fork: wal.tail().place },
-            Err(_) => return Opened::Failed,
-        };
-        // A log that has nothing yet has no frame to compare; what a place chains to may be gone here, and the replica's own log
-        // then holds the chain against what comes.
-        if tail.checksum != 0 {
-            match wal.checksum_before(tail.place) {
-                Ok(Some(checksum)) if checksum == tail.checksum => {}
-                Ok(None) if tail.place <= wal.first_lsn() => {}
-                Ok(_) => return Opened::Differs { fork: self.fork(tail) },
-                Err(_) => return Opened::Failed,
-            }
-        }
-        self.shipper = Some(shipper);
-        Opened::Ready
-    }
-
-    /// Where it differs is not known. If it ends within a record, a primary that crashed has begun that record anew: everything
-    /// before is the same. Else it is of no use behind the beginning of the epoch.
-    fn fork(&self, tail: Tail) -> Lsn {
-        let whole = Lsn(tail.whole_end.0.next_multiple_of(BLOCK_BYTES as u64));
-        if whole < tail.place { whole } else { self.shared.own().history.begins().min(whole) }
+        let (opened, shipper) = open_log(wal, tail);
+        self.shipper = shipper;
+        opened
     }
 
     fn read(&mut self, from: Lsn, bytes_max: usize) {
@@ -132,6 +107,30 @@ impl Reader {
         if let (Some(slot), Some(keeping)) = (&self.slot, self.shared.keeping()) {
             keeping.advance_slot(slot.as_str(), durable);
         }
+    }
+}
+
+/// The log from where a replica's ends, if what is here goes on with what is there.
+#[doc(hidden)]
+pub fn open_log(wal: &Wal, tail: Tail) -> (Opened, Option<Shipper>) {
+    let is_blank = tail.checksum == 0;
+    // One that has nothing yet may begin with any segment that is far enough back; its own log sees to that.
+    let from = if is_blank { tail.place.max(wal.first_place()) } else { tail.place };
+    let shipper = match wal.ship(from) {
+        Ok(shipper) => shipper,
+        Err(Error::Reclaimed { first, .. }) => return (Opened::Gone { first }, None),
+        // A replica that ships its log on may be behind the one that asks: nothing is to be cut for that.
+        Err(Error::BadInput(_)) => return (Opened::Behind, None),
+        Err(_) => return (Opened::Failed, None),
+    };
+    match wal.checksum_before(tail.place) {
+        // Histories say that one is a prefix of the other, and bytes that it is not: something was done to one of them.
+        Ok(Some(checksum)) if !is_blank && checksum != tail.checksum => {
+            (Opened::Gone { first: wal.tail().place }, None)
+        }
+        // What it chains to may be gone: its own log holds the chain against what comes.
+        Ok(_) => (Opened::Ready, Some(shipper)),
+        Err(_) => (Opened::Failed, None),
     }
 }
 
