@@ -10,7 +10,7 @@ use seawall::replication::net::Server;
 use seawall::replication::node::{FollowerStatus, Leader, LeaderOptions};
 use seawall::txn::net::{Network, NetworkOptions, Peer, Security};
 use seawall::txn::{Coordinator, NodeId, Notice, Protocol, Store};
-use seawall::{Ack, Db, Lsn};
+use seawall::{Ack, Db};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -186,8 +186,7 @@ fn await_replicas(ui: &Ui, args: &ServeArgs, db: &Db, shipped: &Shipped) {
     let waits = Ack::from(args.ack) > Ack::Local;
     let mut has_told = false;
     while waits && !ui.is_interrupted() && db.shipping().fenced().is_none() {
-        let is_there =
-            |follower: &&FollowerStatus| follower.is_connected && follower.marks.received > Lsn::ZERO;
+        let is_there = |follower: &&FollowerStatus| follower.is_connected;
         if shipped.leader.followers().iter().filter(is_there).count() >= wanted {
             return;
         }
