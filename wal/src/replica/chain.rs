@@ -159,11 +159,7 @@ impl Chain {
                 && self.goes_on(Some(unit.segment), unit.place, unit.checksum, &header)
         });
         if !(is_behind || is_instead || is_cut) {
-            return Err(if self.segment.is_some() {
-                Error::Diverged { at }
-            } else {
-                bad(at, "the log begins in another segment")
-            });
+            return Err(Error::Diverged { at });
         }
         if is_cut && !is_behind {
             self.unit = None;
