@@ -26,7 +26,10 @@ mod leader;
 pub mod local;
 
 pub use follower::{Follower, FollowerOptions};
+#[doc(hidden)]
+pub use follower::{accept, own};
 pub use greeting::{greet, hello};
+pub use keeping::Keeper;
 #[doc(hidden)]
 pub use leader::open_log;
 pub use leader::{Leader, LeaderOptions};

@@ -3,14 +3,14 @@
 use super::measure::units;
 use super::secure::{self, Secure};
 use super::serve::tell_address;
-use super::shipping::{Keeper, Ships};
+use super::shipping::Ships;
 use super::{Failure, Outcome, Ui, store};
 use clap::Args;
 use seawall::Db;
 use seawall::replication::message::{Name, Why};
 use seawall::replication::net::Server;
 use seawall::replication::node::{
-    Ear, Follower, FollowerOptions, Host, ImageSource, Leader, LeaderOptions, Status, Wire,
+    Ear, Follower, FollowerOptions, Host, ImageSource, Keeper, Leader, LeaderOptions, Status, Wire,
 };
 use seawall::replication::ship::replica::{Settings, State};
 use serde_json::json;

@@ -2,12 +2,12 @@
 
 use super::output::Format;
 use super::secure::Secure;
-use super::shipping::{Keeper, Ships};
+use super::shipping::Ships;
 use super::{Failure, Outcome, Ui, store};
 use clap::{Args, ValueEnum};
 use seawall::replication::ack::Policy;
 use seawall::replication::net::Server;
-use seawall::replication::node::{FollowerStatus, Leader, LeaderOptions};
+use seawall::replication::node::{FollowerStatus, Keeper, Leader, LeaderOptions};
 use seawall::txn::net::{Network, NetworkOptions, Peer, Security};
 use seawall::txn::{Coordinator, NodeId, Notice, Protocol, Store};
 use seawall::{Ack, Db};

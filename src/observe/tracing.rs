@@ -1,7 +1,7 @@
 //! Events of a store as events of the `tracing` crate.
 
 use crate::{Event, EventListener};
-use ::tracing::{debug, error, warn};
+use ::tracing::{debug, error, info, warn};
 
 const TARGET: &str = "seawall";
 

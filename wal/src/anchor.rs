@@ -121,6 +121,16 @@ impl Anchor {
         block
     }
 
+    /// The bytes of a new anchor's file: this one, and one before it that says the same.
+    pub(crate) fn new_file(&self) -> Vec<u8> {
+        let mut bytes = vec![0; FILE_BYTES];
+        for sequence in [0, 1] {
+            let anchor = Anchor { sequence, ..*self };
+            put(&mut bytes, anchor.offset() as usize, &anchor.encode());
+        }
+        bytes
+    }
+
     /// Reads one slot.
     pub fn parse(block: &[u8]) -> Slot {
         let Some(block) = block.get(..BLOCK_BYTES) else { return Slot::None };

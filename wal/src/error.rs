@@ -106,6 +106,18 @@ impl Error {
         matches!(self, Error::CommitUnknown { .. })
     }
 
+    /// A second of an error that a write gave: one for the log, one for the caller.
+    pub(crate) fn again(&self) -> Error {
+        match self {
+            Error::Io { op, path, offset, source } => {
+                let source = std::io::Error::from(source.kind());
+                Error::Io { op, path: path.clone(), offset: *offset, source }
+            }
+            Error::NoSpace => Error::NoSpace,
+            other => Error::BadInput(other.to_string()),
+        }
+    }
+
     /// Wraps a system error; a full disk becomes [`Error::NoSpace`].
     pub fn io(op: &'static str, path: &Path, offset: Option<u64>, source: io::Error) -> Error {
         if is_disk_full(&source) {

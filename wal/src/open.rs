@@ -205,12 +205,7 @@ impl Opener<'_> {
             clean: false,
             closed: None,
         };
-        let mut bytes = vec![0; anchor::FILE_BYTES];
-        for sequence in [0, 1] {
-            let anchor = Anchor { sequence, ..anchor };
-            crate::bytes::put(&mut bytes, anchor.offset() as usize, &anchor.encode());
-        }
-        write_new(&**self.disk, &self.dir.join(anchor::FILE_NAME), &bytes)?;
+        write_new(&**self.disk, &self.dir.join(anchor::FILE_NAME), &anchor.new_file())?;
         Ok(chosen)
     }
 
@@ -358,38 +353,11 @@ impl Opener<'_> {
     }
 
     fn read_anchor(&self, file: &dyn DiskFile, path: &Path) -> Result<(Anchor, bool)> {
-        let mut buf = AlignedBuf::zeroed(anchor::FILE_BYTES)
-            .map_err(|source| Error::io("map memory for", path, None, source))?;
-        let (read, from_device) =
-            file.read_device_at(&mut buf, 0).map_err(|source| Error::io("read", path, Some(0), source))?;
-        if read < anchor::FILE_BYTES {
-            // A short read is an error of the read, not damage, unless the file is as short.
-            let bytes = file.len().map_err(|source| Error::io("stat", path, None, source))?;
-            if bytes > read as u64 {
-                return Err(Error::io("read", path, Some(0), std::io::ErrorKind::UnexpectedEof.into()));
-            }
+        let (anchor, from_device) = read_anchor(file, path)?;
+        if self.options.store_id.is_some_and(|id| id != anchor.store_id) {
+            return Err(corruption(path, 0, None, "the anchor belongs to another store"));
         }
-        match Anchor::choose(buf.get(..read).unwrap_or_default()) {
-            Slot::Valid(anchor) => {
-                if self.options.store_id.is_some_and(|id| id != anchor.store_id) {
-                    return Err(corruption(path, 0, None, "the anchor belongs to another store"));
-                }
-                if !segment::is_segment_size(anchor.segment_bytes) {
-                    return Err(corruption(path, 0, None, "the anchor gives an impossible segment size"));
-                }
-                Ok((anchor, !from_device))
-            }
-            Slot::Newer(found) => Err(Error::FormatVersion {
-                found,
-                supported: segment::FORMAT_VERSION..=segment::FORMAT_VERSION,
-            }),
-            Slot::None => Err(corruption(
-                path,
-                0,
-                None,
-                "the anchor is not whole: both of its slots are damaged, or one was replaced",
-            )),
-        }
+        Ok((anchor, !from_device))
     }
 
     fn read_headers(
@@ -624,6 +592,34 @@ impl Opener<'_> {
 
     fn sync_dir(&self) -> Result<()> {
         self.disk.sync_dir(self.dir).map_err(|source| Error::io("sync directory", self.dir, None, source))
+    }
+}
+
+/// The anchor in its file, and whether the device itself gave it.
+pub(crate) fn read_anchor(file: &dyn DiskFile, path: &Path) -> Result<(Anchor, bool)> {
+    let mut buf = AlignedBuf::zeroed(anchor::FILE_BYTES)
+        .map_err(|source| Error::io("map memory for", path, None, source))?;
+    let (read, from_device) =
+        file.read_device_at(&mut buf, 0).map_err(|source| Error::io("read", path, Some(0), source))?;
+    if read < anchor::FILE_BYTES {
+        // A short read is an error of the read, not damage, unless the file is as short.
+        let bytes = file.len().map_err(|source| Error::io("stat", path, None, source))?;
+        if bytes > read as u64 {
+            return Err(Error::io("read", path, Some(0), std::io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    match Anchor::choose(buf.get(..read).unwrap_or_default()) {
+        Slot::Valid(anchor) if segment::is_segment_size(anchor.segment_bytes) => Ok((anchor, from_device)),
+        Slot::Valid(_) => Err(corruption(path, 0, None, "the anchor gives an impossible segment size")),
+        Slot::Newer(found) => {
+            Err(Error::FormatVersion { found, supported: segment::FORMAT_VERSION..=segment::FORMAT_VERSION })
+        }
+        Slot::None => Err(corruption(
+            path,
+            0,
+            None,
+            "the anchor is not whole: both of its slots are damaged, or one was replaced",
+        )),
     }
 }
 

@@ -418,7 +418,8 @@ impl Inner {
         let Ok(mut queue) = held.map_or_else(|| self.disk.queue(2), Ok) else {
             // No memory for a queue: one after the other.
             file.write_durable_at(&buf, offset).map_err(failed)?;
-            return self.write_anchor_locked(|next| next.replica_durable = anchor.replica_durable);
+            // What it says of this log's own durable LSN, every anchor of a replica says.
+            return self.write_anchor_locked(|_| {});
         };
         let (len, anchor_buf) = (buf.len(), aligned(&anchor.encode(), &path)?);
         add(&self.counters.syncs, 1);
@@ -477,14 +478,7 @@ impl Inner {
 
     /// W8, for what is shipped.
     fn fail_replica(&self, error: Error) -> Error {
-        let again = match &error {
-            Error::Io { op, path, offset, source } => {
-                let source = std::io::Error::from(source.kind());
-                Error::Io { op, path: path.clone(), offset: *offset, source }
-            }
-            other => Error::BadInput(other.to_string()),
-        };
-        self.committer.fail(again);
+        self.committer.fail(error.again());
         error
     }
 }

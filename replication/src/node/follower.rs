@@ -5,10 +5,9 @@ use super::{Dialler, Ear, Host, ImageSource, Status, Wire};
 use crate::message::{Marks, Message};
 use crate::ship::Replica;
 use crate::ship::replica::{Effect, Input, Own, Settings, State};
-use crate::timeline::{History, Tail};
+use crate::timeline::History;
 use parking_lot::Mutex;
 use seawall_engine::Shipping;
-use seawall_wal::disk::BLOCK_BYTES;
 use seawall_wal::runtime::Thread;
 use seawall_wal::{Lsn, OsRuntime, Runtime};
 use std::io;
@@ -18,6 +17,8 @@ use std::time::Duration;
 
 mod work;
 
+#[doc(hidden)]
+pub use work::accept;
 use work::{Applier, LogWorker};
 
 /// Events that may wait; a primary that sends faster is not one.
@@ -230,18 +231,12 @@ pub(super) fn micros(time: Duration) -> u64 {
 }
 
 /// What there is here, once everything handed to the log is answered.
-pub(super) fn own(shipping: &Shipping) -> Own {
+#[doc(hidden)]
+pub fn own(shipping: &Shipping) -> Own {
     let wal = shipping.wal();
     let timeline = wal.timeline();
-    let mut tail = wal.tail();
-    // A segment without a frame may have been given another header since: it is asked for again. What the segment before it
-    // ends in is in the header.
-    let offset = tail.place.0 % wal.segment_bytes();
-    if offset == BLOCK_BYTES as u64 {
-        tail = Tail { place: Lsn(tail.place.0 - offset), checksum: 0, ..tail };
-    }
     Own {
-        tail,
+        tail: wal.tail(),
         history: History::from(&timeline.history),
         promised: timeline.promised,
         durable: wal.durable_lsn(),

@@ -7,9 +7,9 @@ use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions, SlotS
 use seawall_replication::ack::{Level, Policy, Reached, Table};
 use seawall_replication::message::{Message, Name, Piece};
 use seawall_replication::mutation::Mutation;
-use seawall_replication::node::open_log;
+use seawall_replication::node::{accept, open_log, own};
 use seawall_replication::ship::primary::{self, Progress};
-use seawall_replication::ship::replica::{self, Rejected, State};
+use seawall_replication::ship::replica::{self, State};
 use seawall_replication::ship::{Primary, Replica};
 use seawall_replication::timeline::History;
 use seawall_wal::mutation::Mutation as WalMutation;
@@ -130,7 +130,7 @@ impl Node {
             mutation: self.mistake.machine,
             ..replica::Settings::new(name)
         };
-        let machine = Replica::new(settings, shipping.store_id(), own_replica(shipping), now);
+        let machine = Replica::new(settings, shipping.store_id(), own(shipping), now);
         Ok(Following { machine, dialling: None, connection: None, syncs: false, applies: false })
     }
 
@@ -199,19 +199,6 @@ impl Node {
 /// R10: what counts is acknowledged with something of the primary's own epoch.
 pub(super) fn table_of(policy: &Policy, shipping: &Shipping) -> Table {
     Table::new(policy.clone()).of_epoch(History::from(&shipping.wal().timeline().history).begins())
-}
-
-fn own_replica(shipping: &Shipping) -> replica::Own {
-    let wal = shipping.wal();
-    let timeline = wal.timeline();
-    replica::Own {
-        tail: wal.tail(),
-        history: History::from(&timeline.history),
-        promised: timeline.promised,
-        durable: wal.durable_lsn(),
-        applied: shipping.applied(),
-        visible: shipping.visible(),
-    }
 }
 
 impl Up {
@@ -350,7 +337,7 @@ impl Up {
                     queue.extend(following.machine.step(now, input));
                 }
                 replica::Effect::Accept(piece) => {
-                    let input = accept(&wal, &piece);
+                    let (input, _) = accept(&wal, &piece);
                     queue.extend(following.machine.step(now, input));
                 }
                 replica::Effect::Sync => following.syncs = true,
@@ -388,7 +375,7 @@ impl Up {
     }
 
     pub(super) fn connected(&mut self, now: u64, session: u64, connection: u64) -> Result<(), Violation> {
-        let own = own_replica(&self.shipping);
+        let own = own(&self.shipping);
         if let Some(following) = self.follower.as_mut() {
             following.connection = Some((session, connection));
         }
@@ -397,15 +384,5 @@ impl Up {
 
     pub(super) fn state(&self) -> Option<&State> {
         self.follower.as_ref().map(|following| following.machine.state())
-    }
-}
-
-fn accept(wal: &Wal, piece: &Piece) -> replica::Input {
-    let Ok(bytes) = piece.unpacked() else { return replica::Input::Rejected(Rejected::Damaged) };
-    match wal.accept(&seawall_wal::Piece { at: piece.at, bytes: bytes.into() }) {
-        Ok(received) => replica::Input::Accepted { received },
-        Err(seawall_wal::Error::Diverged { at }) => replica::Input::Rejected(Rejected::Diverged { at }),
-        Err(seawall_wal::Error::BadInput(_)) => replica::Input::Rejected(Rejected::Damaged),
-        Err(_) => replica::Input::Rejected(Rejected::Failed),
     }
 }

@@ -82,7 +82,7 @@ impl Inner {
             Ok(dead) => dead,
             Err(error) => {
                 // Whether the header is there is not known.
-                self.committer.fail(same(&error));
+                self.committer.fail(error.again());
                 return Err(match error {
                     Error::NoSpace => Error::Poisoned(Arc::new(error)),
                     error => error,
@@ -111,17 +111,5 @@ impl Inner {
             return Ok(());
         }
         self.write_anchor_locked(|anchor| anchor.durable = anchor.durable.max(begun))
-    }
-}
-
-/// A second of an error that a write gave.
-fn same(error: &Error) -> Error {
-    match error {
-        Error::Io { op, path, offset, source } => {
-            let source = std::io::Error::from(source.kind());
-            Error::Io { op, path: path.clone(), offset: *offset, source }
-        }
-        Error::NoSpace => Error::NoSpace,
-        other => Error::BadInput(other.to_string()),
     }
 }

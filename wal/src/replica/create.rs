@@ -88,10 +88,5 @@ pub fn create_replica(dir: impl AsRef<Path>, options: &WalOptions, start: &Repli
         clean: false,
         closed: None,
     };
-    let mut bytes = vec![0; anchor::FILE_BYTES];
-    for sequence in [0, 1] {
-        let anchor = Anchor { sequence, ..anchor };
-        crate::bytes::put(&mut bytes, anchor.offset() as usize, &anchor.encode());
-    }
-    write_new(&*disk, &dir.join(anchor::FILE_NAME), &bytes)
+    write_new(&*disk, &dir.join(anchor::FILE_NAME), &anchor.new_file())
 }

@@ -5,15 +5,15 @@
 //! zeros; then the anchor says that it is done. Until then nobody opens the log.
 
 use crate::Lsn;
-use crate::anchor::{self, Anchor, Slot};
+use crate::anchor::{self, Anchor};
 use crate::buf::AlignedBuf;
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Open};
 use crate::error::{Error, Result};
+use crate::open::read_anchor;
 use crate::options::WalOptions;
 use crate::segment::{self, Geometry};
 use crate::spares::{lock_file, open_locked};
 use crate::timeline::History;
-use crate::walk::corruption;
 use crate::writer::segment_path;
 use std::path::Path;
 use std::sync::Arc;
@@ -143,18 +143,7 @@ impl Rewinding<'_> {
 
 /// The anchor, from the device; where that is not to be had, written again.
 fn read(file: &dyn DiskFile, path: &Path) -> Result<Anchor> {
-    let mut buf = AlignedBuf::zeroed(anchor::FILE_BYTES)
-        .map_err(|source| Error::io("map memory for", path, None, source))?;
-    let (read, from_device) =
-        file.read_device_at(&mut buf, 0).map_err(|source| Error::io("read", path, Some(0), source))?;
-    let anchor = match Anchor::choose(buf.get(..read).unwrap_or_default()) {
-        Slot::Valid(anchor) => anchor,
-        Slot::Newer(found) => {
-            let supported = segment::FORMAT_VERSION..=segment::FORMAT_VERSION;
-            return Err(Error::FormatVersion { found, supported });
-        }
-        Slot::None => return Err(corruption(path, 0, None, "the anchor is not whole")),
-    };
+    let (anchor, from_device) = read_anchor(file, path)?;
     if !from_device {
         file.write_at(&anchor.encode(), anchor.offset())
             .map_err(|source| Error::io("write", path, Some(anchor.offset()), source))?;

@@ -3,7 +3,7 @@
 use super::{Event, Hearing, Inbox, Shared, own};
 use crate::message::{Message, Piece};
 use crate::ship::replica::{Effect, Input, Rejected};
-use seawall_wal::{Error, Lsn};
+use seawall_wal::{Error, Lsn, Wal};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -78,24 +78,31 @@ impl LogWorker {
     }
 
     fn accept(&self, piece: &Piece) -> Input {
-        let Ok(bytes) = piece.unpacked() else { return Input::Rejected(Rejected::Damaged) };
-        let taken = seawall_wal::Piece { at: piece.at, bytes: bytes.into() };
-        let error = match self.shared.shipping.wal().accept(&taken) {
-            Ok(received) => return Input::Accepted { received },
-            Err(error) => error,
-        };
-        self.shared.note(&error);
-        let tail = self.shared.shipping.wal().tail();
-        if matches!(error, Error::NoSpace) && tail.place == piece.end() {
-            // It is taken: the next sync writes it.
-            return Input::Accepted { received: tail.whole_end };
+        let (input, error) = accept(self.shared.shipping.wal(), piece);
+        if let Some(error) = error {
+            self.shared.note(&error);
         }
-        Input::Rejected(match error {
-            Error::Diverged { at } => Rejected::Diverged { at },
-            Error::BadInput(_) => Rejected::Damaged,
-            _ => Rejected::Failed,
-        })
+        input
     }
+}
+
+/// Hands a piece to the log: what the machine is told, and what the log said against it.
+#[doc(hidden)]
+pub fn accept(wal: &Wal, piece: &Piece) -> (Input, Option<Error>) {
+    let Ok(bytes) = piece.unpacked() else { return (Input::Rejected(Rejected::Damaged), None) };
+    let error = match wal.accept(&seawall_wal::Piece { at: piece.at, bytes: bytes.into() }) {
+        Ok(received) => return (Input::Accepted { received }, None),
+        Err(error) => error,
+    };
+    let tail = wal.tail();
+    let input = match error {
+        // It is taken: the next sync writes it.
+        Error::NoSpace if tail.place == piece.end() => Input::Accepted { received: tail.whole_end },
+        Error::Diverged { at } => Input::Rejected(Rejected::Diverged { at }),
+        Error::BadInput(_) => Input::Rejected(Rejected::Damaged),
+        _ => Input::Rejected(Rejected::Failed),
+    };
+    (input, Some(error))
 }
 
 /// Applies what is durable.
