@@ -337,7 +337,7 @@ impl Coordinator {
             match done {
                 Err(error) if error.is_retryable() && tries < RETRIES_MAX => {
                     tries += 1;
-                    let most = 50_u64 << tries.min(8);
+                    let most = 50_u64 << tries.min(12);
                     let pause = self.shared.runtime.random() % most;
                     self.shared.pause(Duration::from_micros(pause));
                 }
@@ -380,7 +380,8 @@ impl Coordinator {
         self.shared.host.lock().is_idle()
     }
 
-    /// Ends the thread. What is prepared stays so; whoever still waits gets `Closed`. So does dropping the last clone.
+    /// Ends the thread. What is prepared stays so; whoever still waits for a handle gets `Closed`, and whoever waits in
+    /// [`Global::commit`] is told that the outcome is unknown. So does dropping the last clone.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -478,8 +479,12 @@ impl Shared {
         }
         let slots = std::mem::take(&mut *self.slots.lock());
         for slot in slots.into_values() {
+            let done = slot.state.lock().on_done.take();
             slot.word.fetch_add(1, Ordering::SeqCst);
             self.runtime.wake_all(&slot.word);
+            if let Some(done) = done {
+                guarded(|| done(Err(Error::Closed)));
+            }
         }
         // Stores are let go, so that they can be opened elsewhere.
         let mut host = self.host.lock();

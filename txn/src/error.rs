@@ -66,7 +66,7 @@ pub enum Error {
     NodeMissing(NodeId),
     /// An argument that makes no sense.
     BadInput(String),
-    /// The coordinator was closed.
+    /// The coordinator was closed. Of a transaction that was handed over before, this says nothing.
     Closed,
 }
 

@@ -4,6 +4,12 @@ use crate::proto::Context;
 use crate::{BranchName, Durable, Input, Message, NodeId, Record, Site, XID_FORMAT};
 use seawall_engine::{XID_PART_BYTES_MAX, Xid};
 
+#[cfg(feature = "net")]
+mod calls;
+
+#[cfg(feature = "net")]
+pub use calls::txn_calls;
+
 /// A message: what decodes encodes to the same bytes, fits its limit, and moves no node to panic.
 pub fn txn_message(data: &[u8]) {
     if let Ok(message) = Message::decode(data) {

@@ -212,8 +212,9 @@ impl Durable {
         let keeps = match &record.entry {
             Entry::End(_) => false,
             Entry::Finished { retained, .. } => *retained,
-            // Nobody to tell: the record was the end as well.
-            Entry::Committing { group, .. } => !group.participants.is_empty(),
+            // Nobody to tell: the record was the end as well. One that is merged says what became of its store's branch, in case
+            // that store fails before it can.
+            Entry::Committing { group, merged } => *merged || !group.participants.is_empty(),
             _ => true,
         };
         if keeps {

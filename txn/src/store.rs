@@ -120,7 +120,7 @@ impl Store {
         };
         let is_kept = keeps(record);
         let needs_row = match &record.entry {
-            Entry::Committing { .. } => is_kept,
+            Entry::Committing { group, .. } if !group.participants.is_empty() => is_kept,
             // Who only read has nothing to remember.
             _ => is_kept && branch.has_writes(),
         };

@@ -310,6 +310,37 @@ fn bug_33_an_unknown_outcome_is_waited_for_and_not_run_again() {
     put(&coordinator, &[&nodes[0], &nodes[1]], "b").unwrap();
 }
 
+/// A commit merged with the decision, of which all others have only read: its store fails while it is written, and it may be on
+/// the disk or not. Who waits is told what is there.
+#[test]
+fn a_merged_commit_whose_store_failed_is_known_when_it_is_back() {
+    let mut seen = [false; 2];
+    for style in [CrashStyle::KeepAll, CrashStyle::KeepNone] {
+        for call in 1..6 {
+            let mut nodes = nodes(1..=2);
+            nodes[1].rows.insert("b", "1").unwrap();
+            let coordinator = coordinator(&nodes);
+            put(&coordinator, &[&nodes[0]], "x").unwrap();
+            settle(&coordinator);
+            let mut global = coordinator.begin();
+            global.branch(&nodes[0].store).unwrap().insert(&nodes[0].rows, "a", "1").unwrap();
+            global.branch(&nodes[1].store).unwrap().get(&nodes[1].rows, "b").unwrap();
+            nodes[0].disk.set_crash_style(Some(style));
+            nodes[0].disk.fail(seawall_wal::disk::sim::Fault::power_cut().at_call(call));
+            let Err(Error::OutcomeUnknown { handle }) = global.commit() else { continue };
+            let disk = nodes[0].disk.crash();
+            nodes[0] = node_on(1, disk);
+            coordinator.attach(&nodes[0].store).unwrap();
+            let committed = handle.wait().is_ok();
+            assert_eq!(has(&nodes[0], "a"), committed, "{style:?}, call {call}");
+            settle(&coordinator);
+            assert_eq!(kept(&nodes[0]), 0);
+            seen[usize::from(committed)] = true;
+        }
+    }
+    assert_eq!(seen, [true; 2], "rolled back, committed");
+}
+
 /// A store has one name.
 #[test]
 fn a_store_is_one_node_for_ever() {
@@ -492,6 +523,37 @@ fn a_deadline_is_kept_when_nobody_answers() {
     };
     // One search may come by chance in between.
     assert!((0..5).any(|_| is_kept()));
+}
+
+/// What was handed over and not answered when a coordinator closes is unknown: it may be committed.
+#[test]
+fn a_transaction_that_was_handed_over_is_unknown_when_its_coordinator_closes() {
+    let nodes = nodes(1..=1);
+    let coordinator = coordinator(&nodes);
+    let silent = Arc::new(Silent::default());
+    let participant: Arc<dyn Participant> = silent.clone();
+    coordinator.attach_foreign(NodeId(9), &participant).unwrap();
+    let begin = || {
+        let mut global = coordinator.begin();
+        global.enlist(NodeId(9)).unwrap();
+        global
+    };
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (pending, late) = (begin().commit_pipelined().unwrap(), begin().commit_pipelined().unwrap());
+    let told = sender.clone();
+    pending.on_done(move |result| told.send(result).unwrap());
+    let global = begin();
+    let commit = std::thread::spawn(move || global.commit());
+    while silent.replies.lock().unwrap().len() < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    coordinator.close();
+    let Err(Error::OutcomeUnknown { handle }) = commit.join().unwrap() else { panic!("it may be committed") };
+    assert!(matches!(handle.wait(), Err(Error::Closed)));
+    assert!(matches!(receiver.recv_timeout(Duration::from_secs(10)).unwrap(), Err(Error::Closed)));
+    late.on_done(move |result| sender.send(result).unwrap());
+    assert!(matches!(receiver.try_recv().unwrap(), Err(Error::Closed)));
+    assert!(matches!(begin().commit(), Err(Error::Closed)), "what is not handed over has not happened");
 }
 
 /// One that cannot be reached: to prepare, nobody waits for it, and that is no vote; to commit, it is asked again.

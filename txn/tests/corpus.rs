@@ -34,6 +34,12 @@ fn txn_xid() {
     replay("txn_xid", 20_000, fuzzing::txn_xid);
 }
 
+#[test]
+#[cfg(feature = "net")]
+fn txn_calls() {
+    replay("txn_calls", 3_000, fuzzing::txn_calls);
+}
+
 const TXN: TxnId = TxnId { coordinator: NodeId(1), epoch: 2, sequence: 3 };
 
 fn group() -> Arc<Group> {
@@ -139,9 +145,56 @@ fn everyone_fits_into_a_message() {
     }
 }
 
+/// Calls that are well-formed.
+#[cfg(feature = "net")]
+fn calls() -> Vec<(&'static str, Vec<u8>)> {
+    use prost::Message as _;
+    use seawall_txn::net::{VERSION, wire};
+    use wire::work_request::Request as Work;
+    let call = |method: u8, messages: &[Vec<u8>]| {
+        let mut bytes = vec![method, messages.len() as u8];
+        for message in messages {
+            bytes.extend((message.len() as u16).to_le_bytes());
+            bytes.extend(message);
+        }
+        bytes
+    };
+    let xid = || Some(wire::Xid { format: 7, gtrid: b"order 1".to_vec(), bqual: b"here".to_vec() });
+    let key = |key: &str| (b"rows".to_vec(), key.as_bytes().to_vec());
+    let work = |requests: Vec<Work>| {
+        let encoded = requests.into_iter().map(|request| wire::WorkRequest { request: Some(request) });
+        call(1, &encoded.map(|request| request.encode_to_vec()).collect::<Vec<_>>())
+    };
+    let begin = |name| Work::Begin(wire::Begin { name: Some(name), ..Default::default() });
+    let put = |at: &str| {
+        let (keyspace, key) = key(at);
+        Work::Put(wire::Put { keyspace: String::from_utf8(keyspace).unwrap(), key, value: b"1".to_vec() })
+    };
+    let txn = wire::Txn { coordinator: 1, epoch: 1, sequence: 1 };
+    let open = work(vec![begin(wire::begin::Name::Xid(xid().unwrap())), put("a"), Work::End(wire::End {})]);
+    let ours = work(vec![begin(wire::begin::Name::Txn(txn)), put("b"), Work::End(wire::End {})]);
+    let branch = wire::Branch { xid: xid() }.encode_to_vec();
+    let verb = |method| call(method, std::slice::from_ref(&branch));
+    let introduction = wire::Introduction { version: VERSION, version_min: VERSION, from: 2 };
+    let message = Message { txn: TXN, from: NodeId(2), to: NodeId(1), epoch: 7, body: Body::Heard };
+    let parcel = wire::Parcel { introduction: Some(introduction), messages: vec![message.encode()] };
+    let commit = wire::CommitRequest { txn: Some(txn), participants: vec![1] };
+    vec![
+        ("prepared-committed", [open.clone(), verb(2), verb(3)].concat()),
+        ("one-phase", [open.clone(), verb(4)].concat()),
+        ("rolled-back", [open.clone(), verb(2), verb(5), verb(7)].concat()),
+        ("left-open", open),
+        ("delivered", call(0, &[parcel.encode_to_vec()])),
+        ("recovered", call(6, &[wire::RecoverRequest { limit: 3, ..Default::default() }.encode_to_vec()])),
+        ("coordinated", [call(8, &[vec![]]), ours, call(9, &[commit.encode_to_vec()])].concat()),
+    ]
+}
+
 #[test]
 #[ignore = "writes the corpus"]
 fn write_corpus() {
+    #[cfg(feature = "net")]
+    replay::write("txn_calls", &calls());
     let message = |body: Body| Message { txn: TXN, from: NodeId(4), to: NodeId(1), epoch: 7, body }.encode();
     let all: Vec<(String, Vec<u8>)> = messages()
         .into_iter()

@@ -79,8 +79,9 @@ impl Global {
     ///
     /// # Errors
     /// `Aborted`: nothing happened, anywhere; it may be right to run it again. `OutcomeUnknown`: that is not known yet; the
-    /// handle inside is to be waited for, and running it again may apply it twice. `NodeMissing`, `Closed`, `BadInput` for more
-    /// than [`Group::PARTICIPANTS_MAX`] participants: nothing happened.
+    /// handle inside is to be waited for, and running it again may apply it twice; so it is too if the coordinator is closed
+    /// meanwhile, and then the stores know. `NodeMissing`, `Closed`, `BadInput` for more than [`Group::PARTICIPANTS_MAX`]
+    /// participants: nothing happened.
     pub fn commit(self) -> Result<TxnId> {
         let pending = self.commit_pipelined()?;
         pending.wait_known()
@@ -191,7 +192,7 @@ impl Pending {
     /// Waits until the outcome is known and visible, however long that takes.
     ///
     /// # Errors
-    /// `Aborted`; `Closed` if the coordinator was closed first.
+    /// `Aborted`; `Closed` if the coordinator was closed first: that is no outcome.
     pub fn wait(&self) -> Result<TxnId> {
         loop {
             if let Some(done) = self.wait_timeout(Duration::from_secs(3600))? {
@@ -215,11 +216,13 @@ impl Pending {
         state.is_settled && state.decision.is_some() || self.shared.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Calls `f` once, when it is known, from the thread that brings the news, or at once; it must not block.
+    /// Calls `f` once, when it is known, from the thread that brings the news, or at once; it must not block. With `Closed`, if
+    /// the coordinator is closed first: that is no outcome.
     /// If it panics in that thread, that is printed, and the coordinator goes on.
     pub fn on_done(self, f: impl FnOnce(Result<TxnId>) + Send + 'static) {
         let mut state = self.slot.state.lock();
-        if let Some(result) = state.result(self.txn) {
+        let closed = || self.shared.is_closed.load(Ordering::SeqCst).then_some(Err(Error::Closed));
+        if let Some(result) = state.result(self.txn).or_else(closed) {
             drop(state);
             f(result);
         } else {
@@ -229,9 +232,11 @@ impl Pending {
 
     /// Gives up waiting as soon as the outcome is said not to be known soon.
     fn wait_known(&self) -> Result<TxnId> {
-        match self.until(None, true)? {
-            Some(txn) => Ok(txn),
-            None => Err(Error::OutcomeUnknown { handle: self.clone() }),
+        match self.until(None, true) {
+            Ok(Some(txn)) => Ok(txn),
+            // It was handed over.
+            Ok(None) | Err(Error::Closed) => Err(Error::OutcomeUnknown { handle: self.clone() }),
+            Err(error) => Err(error),
         }
     }
 
