@@ -20,6 +20,7 @@ const EXAMPLES: &[(&str, bool, &str)] = &[
     ("follow", true, "all of it was seen, in order: true"),
     ("transfer_between_two_stores", true, "16000 in both stores together"),
     ("own_coordinator", true, "the stores agree: true"),
+    ("replicas", true, "501 rows at a, 501 at b, 501 at c"),
     ("read_your_writes", true, "100 of 100 reads found what was written before"),
     ("crash_test", false, "none lost"),
 ];
