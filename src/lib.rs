@@ -34,9 +34,10 @@
 pub use seawall_engine::{
     Ack, Checkpoint, Compression, Cursor, Db, DbBuilder, Durability, Entry, Error, Event, EventListener,
     Heuristic, Image, ImageInfo, ImagePiece, ImageWriter, Isolation, KeyRange, Keyspace, KeyspaceOptions,
-    Lsn, OnPrepared, Prepared, Progress, ReadMode, Readable, Result, Retainer, Rewound, Runtime, Savepoint,
-    Scan, Shipping, Slice, SlotOptions, SlotState, SlotStatus, Snapshot, Stats, Ticket, Transaction,
-    TxOptions, ValueReader, VerifyReport, Vote, WriteBatch, XID_PART_BYTES_MAX, Xid, error, key, rewind,
+    Lsn, OnPrepared, Prepared, Progress, ReadMode, Readable, Result, Retainer, Rewinding, Rewound, Runtime,
+    Savepoint, Scan, Shipping, Slice, SlotOptions, SlotState, SlotStatus, Snapshot, Stats, Ticket,
+    Transaction, TxOptions, ValueReader, VerifyReport, Vote, WriteBatch, XID_PART_BYTES_MAX, Xid, error, key,
+    rewind, rewinding,
 };
 
 /// The write-ahead log on its own, and the seams to disk, clock and threads.

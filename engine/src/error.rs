@@ -124,9 +124,9 @@ pub enum Error {
     SlotMissing(String),
     /// The slot fell behind beyond its limits: the log that it kept is gone, and its owner needs a new image.
     SlotLost(String),
-    /// What is on the disk does not reach back so far: only a new image helps.
+    /// What is on the disk does not reach back so far, or the log does not have it all: only a new image helps.
     NeedsImage {
-        /// The position that was asked for.
+        /// The position that was asked for, or where what is missing is named.
         to: Lsn,
         /// What there is instead.
         what: String,
@@ -390,7 +390,7 @@ impl std::fmt::Display for Error {
                  the slot, or create it anew"
             ),
             Error::NeedsImage { to, what } => {
-                write!(f, "this store cannot go back to LSN {to}, and needs a new image: {what}")
+                write!(f, "this store cannot go on from LSN {to}, and needs a new image: {what}")
             }
             Error::TooLarge { what, len, max } => {
                 write!(f, "{what} of {len} bytes is over the limit of {max}")

@@ -54,7 +54,7 @@ pub use db::{Db, Keyspace};
 pub use error::{Error, Result};
 pub use key::{Entry, KeyRange};
 pub use life::image::{Image, ImageInfo, ImagePiece, ImageWriter};
-pub use life::rewind::{Rewound, rewind};
+pub use life::rewind::{Rewinding, Rewound, rewind, rewinding};
 pub use life::slots::{SlotOptions, SlotState, SlotStatus};
 pub use memory::MemoryStats;
 pub use options::{DbBuilder, Isolation, OnPrepared, ReadMode, TxOptions};

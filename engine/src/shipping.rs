@@ -104,8 +104,8 @@ impl Shipping {
     /// others wait.
     ///
     /// # Errors
-    /// `BadInput` if this is no replica, or if a record names what only the primary's file holds and a new image is needed;
-    /// `Corruption`, `Io`, `Closed`, `Poisoned`. What was applied before stays so.
+    /// `BadInput` if this is no replica; `NeedsImage` if a record names what only the primary's data file holds; `Corruption`,
+    /// `Io`, `Closed`, `Poisoned`. What was applied before stays so.
     pub fn apply(&self) -> Result<Lsn> {
         self.apply_to(Lsn::MAX)
     }
@@ -168,14 +168,15 @@ impl Shipping {
                 timeline.epoch
             )));
         }
-        if !core.is_replica() && core.sequencer.fenced().is_none_or(|by| by < epoch) {
-            core.sequencer.fence(epoch);
-            core.tell(Event::Fenced { epoch });
-        }
-        if timeline.promised < epoch {
-            core.wal.promise(epoch, &timeline.history)?;
-        }
-        Ok(())
+        core.fence(epoch);
+        let kept = match core.wal.promise(epoch, &timeline.history) {
+            // Another's word has come in between.
+            Err(seawall_wal::Error::Fenced { .. }) => Ok(()),
+            kept => kept,
+        };
+        // It may have been promoted meanwhile.
+        core.fence(epoch);
+        Ok(kept?)
     }
 
     /// The epoch that has fenced this store off, if one has.

@@ -26,7 +26,15 @@ pub struct Features;
 impl Features {
     /// It takes pieces that are compressed by LZ4.
     pub const LZ4: u64 = 1;
+    /// Of a hello: whoever says it asks that the epoch it has promised be promised to nobody else, for it is about to begin it.
+    pub const CLAIM: u64 = 2;
+    /// Of a hello: whoever says it only wants to know the primary's history, and is told it by [`Why::Diverged`].
+    pub const ASK: u64 = 4;
 }
+
+/// Epochs are raised by one. One that is so far above all that were heard of is nobody's, and is not promised: there would be none
+/// above it in the end.
+pub const EPOCH_LEAP_MAX: u64 = 1 << 32;
 
 /// A store's identity.
 pub type StoreId = [u8; 16];

@@ -16,6 +16,7 @@ use crate::message::Message;
 use crate::timeline::Tail;
 use bytes::Bytes;
 use seawall_wal::Lsn;
+use std::io;
 use std::sync::Arc;
 
 mod follower;
@@ -28,7 +29,7 @@ pub mod local;
 pub use follower::{Follower, FollowerOptions};
 #[doc(hidden)]
 pub use follower::{accept, own};
-pub use greeting::{greet, hello};
+pub use greeting::{claim, greet, hello};
 pub use keeping::Keeper;
 #[doc(hidden)]
 pub use leader::open_log;
@@ -58,7 +59,7 @@ pub trait Dialler: Send + Sync {
     ///
     /// # Errors
     /// What was met.
-    fn dial(&self, ear: Arc<dyn Ear>) -> std::io::Result<Arc<dyn Wire>>;
+    fn dial(&self, ear: Arc<dyn Ear>) -> io::Result<Arc<dyn Wire>>;
 }
 
 /// Takes connections of replicas.
@@ -74,7 +75,7 @@ pub trait Host: Send + Sync {
     ///
     /// # Errors
     /// What the store says; `Unsupported` where no log is kept for anybody.
-    fn keep(&self, slot: &str) -> std::io::Result<()> {
+    fn keep(&self, slot: &str) -> io::Result<()> {
         let _ = slot;
         no_image().map(drop)
     }
@@ -83,28 +84,32 @@ pub trait Host: Send + Sync {
     ///
     /// # Errors
     /// What the store says; `Unsupported` where no image is given.
-    fn image(&self, about: &[u8]) -> std::io::Result<Box<dyn ImageSource>>;
+    fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>>;
 }
 
 /// What a store keeps for replicas that are away, and gives to those that begin.
 pub trait Keeping: Send + Sync {
-    /// Whether the log is kept for this name, from this place on or from before: there is a slot, or one could be made.
-    fn keeps(&self, name: &str, place: Lsn) -> bool;
+    /// Whether the log is kept for this name, from this place on or from before: there is a slot, or one could be made. Where not,
+    /// it takes a new image.
+    ///
+    /// # Errors
+    /// What the store says, where that may be otherwise later.
+    fn keeps(&self, name: &str, place: Lsn) -> io::Result<bool>;
 
     /// A replica of this name is about to begin with an image: keeps the log for it from now on, whatever was kept before.
     ///
     /// # Errors
     /// What the store says.
-    fn keep(&self, name: &str) -> std::io::Result<()>;
+    fn keep(&self, name: &str) -> io::Result<()>;
 
-    /// The slot's replica has all below on its device.
-    fn advance_slot(&self, name: &str, durable: Lsn);
+    /// The slot's replica is there, and has all below on its device. False if the slot is lost, or gone.
+    fn advance_slot(&self, name: &str, durable: Lsn) -> bool;
 
     /// See [`Host::image`].
     ///
     /// # Errors
     /// What the store says.
-    fn image(&self, about: &[u8]) -> std::io::Result<Box<dyn ImageSource>>;
+    fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>>;
 }
 
 /// A stretch of an image.
@@ -125,12 +130,12 @@ pub trait ImageSource: Send {
     ///
     /// # Errors
     /// What the store says.
-    fn read(&mut self, from: u64, bytes_max: usize) -> std::io::Result<Option<Stretch>>;
+    fn read(&mut self, from: u64, bytes_max: usize) -> io::Result<Option<Stretch>>;
 }
 
 /// The image of a store that gives none.
-fn no_image() -> std::io::Result<Box<dyn ImageSource>> {
-    Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "no image is given here"))
+fn no_image() -> io::Result<Box<dyn ImageSource>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "no image is given here"))
 }
 
 /// How far a node is.

@@ -8,11 +8,14 @@
 
 mod stores;
 
-use seawall_engine::{Ack, Error};
+use seawall_engine::{Ack, Error, SlotOptions};
 use seawall_replication::ack::Part;
+use seawall_replication::message::{Message, Name, Why};
 use seawall_replication::node::local::Switch;
-use seawall_replication::node::{Follower, Host};
+use seawall_replication::node::{Follower, Host, Keeper, Leader, LeaderOptions, claim, greet};
 use seawall_replication::ship::replica::State;
+use seawall_wal::disk::sim::{Fault, Op};
+use seawall_wal::{OsRuntime, Runtime};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stores::{LONG, Store, leader, options, replica_of};
@@ -178,6 +181,112 @@ fn a_replica_that_lags_on_purpose_applies_what_is_old_enough() {
     assert!(started.elapsed() > Duration::from_millis(300) || one.rows().is_empty(), "and does not show it");
     assert!(shipping.wait_visible(visible, LONG).unwrap());
     assert!(started.elapsed() >= Duration::from_millis(350), "{:?}", started.elapsed());
+}
+
+/// A replica behind another one: when that one's primary is replaced, it promises the new epoch before it gets any of its log.
+#[test]
+fn who_follows_a_replica_promises_the_epoch_that_it_follows_next() {
+    let primary = Store::primary(1, Ack::Local);
+    let (one, middle, last) = (replica_of(&primary, 2), replica_of(&primary, 3), replica_of(&primary, 4));
+    let (first, second) = (Arc::new(Switch::default()), Arc::new(Switch::default()));
+    first.set(Some(Arc::new(leader(&primary, None))));
+    second.set(Some(Arc::new(leader(&middle, None))));
+    let followers = [
+        following(&one, &first, "one"),
+        following(&middle, &first, "middle"),
+        following(&last, &second, "last"),
+    ];
+    primary.write(0..20);
+    let shown = primary.db.shipping().visible();
+    for store in [&one, &middle, &last] {
+        assert!(store.db.shipping().wait_visible(shown, LONG).unwrap());
+    }
+    followers[0].stop();
+    one.db.shipping().promote(5).unwrap();
+    first.set(Some(Arc::new(leader(&one, None))));
+    first.cut();
+    one.write(20..40);
+    assert!(last.db.shipping().wait_visible(one.db.shipping().visible(), LONG).unwrap());
+    let timeline = last.db.shipping().wal().timeline();
+    assert_eq!((timeline.promised, timeline.history.epoch()), (5, 5), "{followers:?}");
+    // It is a replica like any: it goes on after its connection was lost, and can be promoted.
+    second.cut();
+    one.write(40..60);
+    assert!(last.db.shipping().wait_visible(one.db.shipping().visible(), LONG).unwrap(), "{followers:?}");
+    followers[2].stop();
+    last.db.shipping().promote(6).unwrap();
+    assert_eq!(last.rows(), one.rows());
+}
+
+/// What a promoter is told: a promise that was given to another is none.
+#[test]
+fn an_epoch_is_promised_to_one_claimant() {
+    let primary = Store::primary(1, Ack::Local);
+    let (one, two) = (replica_of(&primary, 2), replica_of(&primary, 3));
+    let peer = replica_of(&primary, 4);
+    let switch = Arc::new(Switch::default());
+    switch.set(Some(Arc::new(leader(&peer, None))));
+    let runtime: Arc<dyn Runtime> = OsRuntime::new();
+    let ask = |store: &Store, epoch| {
+        let claim = claim(&store.db.shipping(), Name::new("claimant").unwrap(), epoch);
+        greet(&*switch, claim, LONG, &runtime)
+    };
+    assert_eq!(ask(&one, 1).unwrap(), Message::Refuse(Why::Fenced { epoch: 1 }));
+    assert_eq!(ask(&two, 1).unwrap(), Message::Refuse(Why::Busy));
+    assert_eq!(ask(&two, 2).unwrap(), Message::Refuse(Why::Fenced { epoch: 2 }));
+    assert_eq!(ask(&one, 1).unwrap(), Message::Refuse(Why::Busy));
+    assert_eq!(peer.db.shipping().wal().timeline().promised, 2);
+    // One above which there would be none is nobody's.
+    assert!(ask(&one, u64::MAX).is_err());
+    assert_eq!(peer.db.shipping().wal().timeline().promised, 2);
+    // What cannot be written down is not promised.
+    for op in [Op::Write, Op::WriteDurable, Op::Sync] {
+        peer.disk.fail(Fault::eio(op).path_contains("anchor").forever());
+    }
+    assert!(ask(&one, 3).is_err());
+    assert_eq!(peer.db.shipping().wal().timeline().promised, 2);
+}
+
+/// A replica that is there and takes nothing: beyond its slot's limits the log is not kept for it.
+#[test]
+fn a_session_does_not_outlive_its_slot() {
+    let primary = Store::primary(1, Ack::Local);
+    let limits = SlotOptions { bytes_max: Some(1 << 20), age_max: None };
+    primary.db.create_slot("one", limits).unwrap();
+    let one = replica_of(&primary, 2);
+    let switch = Arc::new(Switch::default());
+    let mut serving = LeaderOptions::default();
+    serving.keeping = Some(Arc::new(Keeper::new(&primary.db, limits, OsRuntime::new())));
+    switch.set(Some(Arc::new(Leader::serve(&primary.db.shipping(), serving).unwrap())));
+    let mut named = options("one");
+    named.settings.slot = Name::new("one");
+    let follower = Follower::run(&one.db.shipping(), switch.clone(), named).unwrap();
+    assert!(follower.wait_state(|state| *state == State::Following, LONG));
+    // Its disk is full: it waits, and says that it is there.
+    one.disk.set_capacity(1);
+    let first = primary.db.shipping().wal().first_lsn();
+    primary.write(0..40_000);
+    primary.db.checkpoint().unwrap();
+    assert!(
+        follower.wait_state(|state| matches!(state, State::NeedsImage { .. } | State::Waiting { .. }), LONG)
+    );
+    primary.db.checkpoint().unwrap();
+    assert!(primary.db.shipping().wal().first_lsn() > first, "{:?}", primary.db.slots());
+}
+
+#[test]
+fn what_only_the_primarys_data_file_has_takes_a_new_image() {
+    let primary = Store::primary(1, Ack::Local);
+    let one = replica_of(&primary, 2);
+    let switch = Arc::new(Switch::default());
+    switch.set(Some(Arc::new(leader(&primary, None))));
+    let follower = following(&one, &switch, "one");
+    let rows = primary.db.open_keyspace("rows").unwrap().unwrap();
+    let mut tx = primary.db.begin();
+    tx.insert_from(&rows, "large", 4 << 20, &mut &vec![7; 4 << 20][..]).unwrap();
+    tx.commit().unwrap();
+    assert!(follower.wait_state(|state| matches!(state, State::NeedsImage { .. }), LONG), "{follower:?}");
+    assert!(follower.last_error().unwrap().contains("new image"), "{follower:?}");
 }
 
 #[test]

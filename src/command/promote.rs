@@ -1,13 +1,14 @@
 //! `seawall promote`.
 
 use super::secure::{self, Secure};
+use super::shipping::SlotLimits;
 use super::{Failure, Outcome, Ui, store};
 use clap::Args;
 use seawall::replication::message::{Message, Name, Why};
 use seawall::replication::net::Remote;
-use seawall::replication::node::{greet, hello};
+use seawall::replication::node::{claim, greet};
 use seawall::wal::OsRuntime;
-use seawall::{Db, SlotOptions};
+use seawall::{Db, SlotState};
 use serde_json::json;
 use std::io;
 use std::path::PathBuf;
@@ -37,6 +38,11 @@ pub(crate) struct PromoteArgs {
     /// given more than once
     #[arg(long = "slot", value_name = "NAME", value_parser = secure::name)]
     slots: Vec<Name>,
+    #[command(flatten)]
+    limits: SlotLimits,
+    /// Goes on where a peer promises and may not be asked how far its log is. If it has more than this one, that is lost
+    #[arg(long)]
+    unheard: bool,
     /// What this replica is called: the first label of a name in its certificate
     #[arg(long, value_name = "NAME", default_value = "promote", value_parser = secure::name)]
     name: Name,
@@ -52,14 +58,22 @@ pub(crate) fn run(ui: &Ui, args: PromoteArgs) -> Outcome {
     let peers = peers.collect::<Outcome<Vec<_>>>()?;
     let db = store::open_as(ui, &args.db, |builder| builder.replica(true))?;
     let timeline = db.shipping().wal().timeline();
-    let mut epoch = timeline.epoch.max(timeline.promised) + 1;
+    let next = |epoch: u64| {
+        epoch
+            .checked_add(1)
+            .ok_or_else(|| Failure::error(format!("there is no epoch above {epoch}, which was promised")))
+    };
+    let mut epoch = next(timeline.epoch.max(timeline.promised))?;
     while let Some(higher) = promise(ui, &args, &db, &peers, epoch)? {
-        epoch = higher + 1;
+        epoch = next(higher)?;
     }
     // Those who were behind want what is before the new epoch: no checkpoint may give it back, the one at close included.
     let first = db.shipping().wal().first_lsn();
-    for slot in args.slots.iter().filter(|slot| db.slots().iter().all(|known| known.name != slot.as_str())) {
-        db.create_slot_at(slot.as_str(), SlotOptions::default(), first)?;
+    let is_kept = |name: &Name| {
+        db.slots().iter().any(|slot| slot.name == name.as_str() && slot.state != SlotState::Lost)
+    };
+    for slot in args.slots.iter().filter(|slot| !is_kept(slot)) {
+        db.create_slot_at(slot.as_str(), args.limits.options(), first)?;
     }
     let place = db.shipping().promote(epoch)?;
     db.close()?;
@@ -85,19 +99,26 @@ fn promise(
             Failure::error(format!("{address} promises nothing: {error}"))
                 .hint("without it: leave it out, once it is sure that it cannot acknowledge anything either")
         };
-        let mut hello = hello(&db.shipping(), args.name.clone());
-        hello.promised = epoch;
-        let answer = greet(remote, hello, ANSWER, &(OsRuntime::new() as _)).map_err(failed)?;
+        let claim = claim(&db.shipping(), args.name.clone(), epoch);
+        let answer = greet(remote, claim, ANSWER, &(OsRuntime::new() as _)).map_err(failed)?;
         match answer {
+            // To somebody else.
+            Message::Refuse(Why::Busy) => return Ok(Some(epoch)),
             Message::Refuse(Why::Fenced { epoch: promised }) if promised == epoch => {}
             Message::Refuse(Why::Fenced { epoch: promised }) => return Ok(Some(promised)),
             Message::Refuse(why) => return Err(failed(io::Error::other(format!("it says {why:?}")))),
             _ => return Err(failed(io::Error::other("its log is of that epoch, or a later one"))),
         }
-        // Who may not ask is not told.
         let status = match remote.status() {
             Ok(status) => status,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && args.unheard => continue,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let what = format!("{address} does not tell this one how far its log is: {error}");
+                return Err(Failure::error(what).hint(
+                    "let it be an operator there (--operator with a name in this certificate); or, if it is sure that its log \
+                     has no more, --unheard",
+                ));
+            }
             Err(error) => return Err(failed(error)),
         };
         if status.promised > epoch {

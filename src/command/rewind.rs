@@ -43,6 +43,13 @@ pub(crate) struct RewindArgs {
 
 pub(crate) fn run(ui: &Ui, args: RewindArgs) -> Outcome {
     let remote = args.secure.remote(std::slice::from_ref(&args.to), args.to_name.as_deref())?;
+    store::require(&args.db)?;
+    let builder = Db::builder(&args.db);
+    // Before that nobody opens it. What it comes to is then held against what the primary says now.
+    if let Some(begun) = seawall::rewinding(&builder)? {
+        seawall::rewind(&builder, begun.to, begun.promised, &begun.history)?;
+        ui.say(format!("the rewind to LSN {} that was cut short is made to its end", begun.to));
+    }
     let db = store::open_to_read(ui, &args.db)?;
     let shipping = db.shipping();
     let (hello, tail) = (hello(&shipping, args.name.clone()), shipping.wal().tail());
@@ -57,7 +64,7 @@ pub(crate) fn run(ui: &Ui, args: RewindArgs) -> Outcome {
         Message::Refuse(why) => return Err(refused(&args, &why)),
         _ => return Err(Failure::error(format!("{} gives an answer that is none", args.to))),
     };
-    let rewound = seawall::rewind(&Db::builder(&args.db), to, history.epoch(), &(&history).into());
+    let rewound = seawall::rewind(&builder, to, history.epoch(), &(&history).into());
     let rewound = rewound.map_err(|error| match error {
         Error::NeedsImage { .. } => Failure::from(error).hint(anew(&args)),
         other => other.into(),

@@ -5,7 +5,7 @@ use super::secure::Secure;
 use super::shipping::Ships;
 use super::{Failure, Outcome, Ui, store};
 use clap::{Args, ValueEnum};
-use seawall::replication::ack::Policy;
+use seawall::replication::ack::{Part, Policy};
 use seawall::replication::net::Server;
 use seawall::replication::node::{FollowerStatus, Keeper, Leader, LeaderOptions};
 use seawall::txn::net::{Network, NetworkOptions, Peer, Security};
@@ -152,6 +152,9 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
             shipped.keeper.tidy();
             fenced = db.shipping().fenced();
         }
+        if let Some(why) = db.stats().poisoned {
+            let _ = ended.set(format!("the store has failed: {why}"));
+        }
     }
     // First nobody asks any more; then what is under way ends.
     if let Some(node) = node {
@@ -167,7 +170,8 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
         (Some(why), _) => Err(Failure::error(why.clone())),
         (None, Some(epoch)) => {
             let why = format!("another store has taken this one's place, in epoch {epoch}");
-            Err(Failure::error(why).hint("`seawall rewind DB --to ADDRESS` makes this one its replica"))
+            Err(Failure::error(why)
+                .hint("`seawall rewind DB --to ADDRESS --name NAME` makes this one its replica"))
         }
         (None, None) => Ok(closed?),
     }
@@ -186,7 +190,7 @@ fn await_replicas(ui: &Ui, args: &ServeArgs, db: &Db, shipped: &Shipped) {
     let waits = Ack::from(args.ack) > Ack::Local;
     let mut has_told = false;
     while waits && !ui.is_interrupted() && db.shipping().fenced().is_none() {
-        let is_there = |follower: &&FollowerStatus| follower.is_connected;
+        let is_there = |follower: &&FollowerStatus| follower.is_connected && follower.part != Part::Async;
         if shipped.leader.followers().iter().filter(is_there).count() >= wanted {
             return;
         }

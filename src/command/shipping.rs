@@ -21,22 +21,34 @@ pub(crate) struct Ships {
     /// A name in the certificate of somebody who may ask for the status; may be given more than once
     #[arg(long = "operator", value_name = "NAME")]
     operators: Vec<String>,
+    #[command(flatten)]
+    limits: SlotLimits,
+    /// Bytes a second of an image that is given away, at most
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    image_rate: Option<u64>,
+}
+
+/// What a slot that is made for a replica may keep.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct SlotLimits {
     /// Log that may be kept for a replica that is away, before it needs a new image
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     slot_bytes_max: Option<u64>,
     /// For how long log may be kept for a replica that is away, before it needs a new image
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     slot_age_max: Option<Duration>,
-    /// Bytes a second of an image that is given away, at most
-    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
-    image_rate: Option<u64>,
+}
+
+impl SlotLimits {
+    pub(crate) fn options(&self) -> SlotOptions {
+        SlotOptions { bytes_max: self.slot_bytes_max, age_max: self.slot_age_max }
+    }
 }
 
 impl Ships {
     /// What keeps the log for replicas.
     pub(crate) fn keeper(&self, db: &Db) -> Arc<Keeper> {
-        let limits = SlotOptions { bytes_max: self.slot_bytes_max, age_max: self.slot_age_max };
-        Arc::new(Keeper::new(db, limits, OsRuntime::new()))
+        Arc::new(Keeper::new(db, self.limits.options(), OsRuntime::new()))
     }
 
     /// Listens for replicas.

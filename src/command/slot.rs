@@ -67,13 +67,13 @@ pub(crate) fn run(ui: &Ui, args: SlotArgs) -> Outcome {
     match args.verb {
         Verb::List(which) => list(ui, &which),
         Verb::Create(new) => {
-            let db = store::open_to_write(ui, &new.one.db)?;
+            let db = store::open_either(ui, &new.one.db)?;
             let options = SlotOptions { bytes_max: new.bytes_max, age_max: new.age_max };
             db.create_slot(&new.one.name, options)?;
             Ok(db.close()?)
         }
         Verb::Drop(one) => {
-            let db = store::open_to_write(ui, &one.db)?;
+            let db = store::open_either(ui, &one.db)?;
             db.drop_slot(&one.name)?;
             Ok(db.close()?)
         }

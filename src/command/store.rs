@@ -4,7 +4,7 @@
 use super::escape::Codec;
 use super::{Exit, Failure, Outcome, Ui};
 use clap::Args;
-use seawall::wal::anchor;
+use seawall::wal::anchor::{self, Anchor, Slot};
 use seawall::{Db, DbBuilder, Keyspace};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,15 @@ pub(crate) fn open_to_read(ui: &Ui, dir: &Path) -> Outcome<Db> {
 /// Opens a store that exists.
 pub(crate) fn open_to_write(ui: &Ui, dir: &Path) -> Outcome<Db> {
     open_as(ui, dir, |builder| builder)
+}
+
+/// Opens a store that exists, a primary's or a replica's: for what both have.
+pub(crate) fn open_either(ui: &Ui, dir: &Path) -> Outcome<Db> {
+    require(dir)?;
+    // What cannot be read is said by opening.
+    let anchor = std::fs::read(dir.join("log").join(anchor::FILE_NAME)).unwrap_or_default();
+    let is_replica = matches!(Anchor::choose(&anchor), Slot::Valid(anchor) if anchor.is_replica);
+    open_as(ui, dir, |builder| builder.replica(is_replica))
 }
 
 /// Like [`keyspace_to_read`], but in a store without any keyspace the one that nobody named is there, and empty.

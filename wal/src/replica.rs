@@ -105,6 +105,8 @@ impl Wal {
     /// [`Error::Fenced`] if a higher epoch was promised; [`Error::Io`], [`Error::ReadOnly`].
     pub fn promise(&self, epoch: u64, history: &History) -> Result<()> {
         let inner = &self.0.inner;
+        // What others promise, or begin, meanwhile counts.
+        let _one_at_a_time = inner.anchor_latch.lock();
         let promised = self.timeline().promised;
         if epoch < promised {
             return Err(Error::Fenced { epoch: promised });
@@ -114,7 +116,7 @@ impl Wal {
         if anchor.promised == epoch && anchor.history == history {
             return Ok(());
         }
-        inner.write_anchor(|anchor| (anchor.promised, anchor.history) = (epoch, history))
+        inner.write_anchor_locked(|anchor| (anchor.promised, anchor.history) = (epoch, history))
     }
 
     /// Takes a piece of the primary's log, which begins where this one ends. It is verified and kept; see

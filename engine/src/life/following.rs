@@ -21,7 +21,7 @@ use crate::commit::gate::Ack;
 use crate::commit::sequencer::ShippedPlace;
 use crate::db::Core;
 use crate::life::open::{InDoubt, Replay};
-use crate::life::redone::Redone;
+use crate::life::redone::{Redone, fenced_by};
 use crate::stats::Event;
 use crate::sync::{Mutex, Ordering};
 use crate::{Error, Result};
@@ -161,10 +161,21 @@ impl Core {
         let end = self.begin_epoch()?;
         self.restore_branches(applied)?;
         let shown_by = if self.reads.visible() < applied { self.options.ack } else { Ack::Local };
-        self.sequencer.take_over(applied, end, shown_by);
+        self.sequencer.take_over(end, shown_by);
         self.is_replica.store(false, Ordering::Release);
         self.tell(Event::Promoted { epoch });
+        // What was promised meanwhile was promised as a replica promises.
+        if let Some(epoch) = fenced_by(&self.wal) {
+            self.fence(epoch);
+        }
         Ok(end)
+    }
+
+    /// Refuses every write from now on, of a store that is no replica.
+    pub(crate) fn fence(&self, epoch: u64) {
+        if !self.is_replica() && self.sequencer.fence(epoch) {
+            self.tell(Event::Fenced { epoch });
+        }
     }
 
     /// The epoch's first record, on the device.

@@ -591,11 +591,8 @@ impl Replay<'_> {
         {
             return Ok(());
         }
-        Err(Error::BadInput(format!(
-            "the record at LSN {} names a streamed value that is not in the log: this replica needs a new image of the \
-             primary",
-            record.lsn
-        )))
+        let what = "the record there names a streamed value that is not in the log".to_owned();
+        Err(Error::NeedsImage { to: record.lsn, what })
     }
 
     fn damaged(&self, record: Redone<'_>, what: String) -> Error {

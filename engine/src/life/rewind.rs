@@ -34,7 +34,7 @@ pub struct Rewound {
 /// with that primary's log. Records from `to` on are gone, acknowledged or not. May be repeated, after a crash or
 /// without one.
 ///
-/// Slots of followers who have some of what goes are lost.
+/// All slots are lost: they are the primary's that it was, and nobody would move them on.
 ///
 /// # Errors
 /// `NeedsImage` if the data file, in both of its superblocks, or the log, is beyond that: nothing was changed then. `Locked`,
@@ -83,9 +83,40 @@ pub fn rewind(builder: &DbBuilder, to: Lsn, promised: u64, history: &History) ->
     }
     let end = log_end(&options, &log_dir, &anchor, checkpoint_lsn);
     choice.settle(&*file, &path)?;
-    slots::lose_from(&options, superblock.store_id, to)?;
+    slots::lose_all(&options, superblock.store_id)?;
     seawall_wal::rewind(&log_dir, &log_options(&options), to, promised, history)?;
     Ok(Rewound { checkpoint_lsn, cut_bytes: end.0.saturating_sub(to.0) })
+}
+
+/// A [`rewind`] that was cut short in the middle: what it was called with. No store is opened before it was called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rewinding {
+    /// The place to go back to.
+    pub to: Lsn,
+    /// The epoch promised.
+    pub promised: u64,
+    /// Its turns.
+    pub history: History,
+}
+
+/// The rewind of a closed store that was begun and not ended, if there is one.
+///
+/// # Errors
+/// `Corruption`, `FormatVersion`, `Io`.
+///
+/// ```
+/// # use seawall_engine::{Db, rewinding};
+/// # let builder = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10);
+/// builder.clone().open()?.close()?;
+/// assert!(rewinding(&builder)?.is_none());
+/// # Ok::<(), seawall_engine::Error>(())
+/// ```
+pub fn rewinding(builder: &DbBuilder) -> Result<Option<Rewinding>> {
+    let options = builder.clone().options()?;
+    let Anchor { rewinding: to, promised, history, .. } =
+        read_anchor(&options, &options.path.join(LOG_NAME))?;
+    Ok((to != Lsn::ZERO).then_some(Rewinding { to, promised, history }))
 }
 
 fn read_anchor(options: &Options, log_dir: &Path) -> Result<Anchor> {

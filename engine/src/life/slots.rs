@@ -289,20 +289,16 @@ impl Slots {
     }
 }
 
-/// The log is about to be cut at `to`: in a closed store's file, whoever has more of it loses its slot.
+/// The log becomes a replica's: in a closed store's file, all slots are lost.
 ///
 /// # Errors
 /// As [`read`], and `NoSpace`.
-pub(crate) fn lose_from(options: &Options, store_id: [u8; 16], to: Lsn) -> Result<()> {
+pub(crate) fn lose_all(options: &Options, store_id: [u8; 16]) -> Result<()> {
     let Some(mut file) = read(options, store_id)? else { return Ok(()) };
-    let has_more = |slot: &&mut Slot| !slot.is_lost && (slot.place > to || slot.confirmed > to);
-    let mut is_any = false;
-    for slot in file.slots.iter_mut().filter(has_more) {
-        (slot.is_lost, is_any) = (true, true);
-    }
-    if !is_any {
+    if file.slots.iter().all(|slot| slot.is_lost) {
         return Ok(());
     }
+    file.slots.iter_mut().for_each(|slot| slot.is_lost = true);
     file.sequence += 1;
     let path = options.path.join(SLOTS_NAME);
     crashsafe::write_new(&*options.disk, &path, &file.encode())

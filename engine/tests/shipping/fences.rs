@@ -1,6 +1,6 @@
 //! A store that another one has taken the place of.
 
-use crate::world::{builder, commit, shown};
+use crate::world::{builder, commit, new_replica, open_replica, shown};
 use seawall_engine::mutation::Mutation;
 use seawall_engine::{Ack, Db, Error, TxOptions, WriteBatch, Xid};
 use seawall_wal::SimDisk;
@@ -100,6 +100,49 @@ fn who_waits_when_the_fence_comes_is_in_doubt_and_stays_so() {
     assert!(is_fenced(db.await_commit(lsn, LONG)));
     drop(rows);
     db.close().unwrap();
+}
+
+/// The log has found no room, and would go on where there is some: not once another store has taken this one's place.
+#[test]
+fn a_store_that_is_fenced_while_its_disk_is_full_does_not_go_on() {
+    let disk = SimDisk::new(1);
+    let db = store(&disk, None);
+    let rows = db.open_keyspace("rows").unwrap().unwrap();
+    for op in [Op::Write, Op::WriteDurable] {
+        disk.fail(Fault::full(op).path_contains(".log").forever());
+    }
+    assert!(rows.insert("lost", "1").is_err());
+    db.shipping().fence(3).unwrap();
+    disk.clear_faults();
+    assert!(matches!(db.resume(), Err(Error::Poisoned(_))));
+    assert!(rows.insert("more", "1").is_err() && rows.get("lost").unwrap().is_none());
+    drop((rows, db));
+    let db = builder(&disk).open().unwrap();
+    assert!(is_fenced(db.keyspace("new").map(drop)));
+}
+
+/// Promises come in from many sides: none is taken back by one that was asked for earlier and came later.
+#[test]
+fn of_promises_at_a_time_the_highest_stays() {
+    let disk = SimDisk::new(1);
+    let primary = builder(&disk).open().unwrap();
+    let copy = new_replica(&primary, &disk, 2);
+    for round in 0..200 {
+        let replica = open_replica(&copy).unwrap();
+        let shipping = replica.shipping();
+        let history = shipping.wal().timeline().history;
+        let highest = 4 * round + 4;
+        thread::scope(|scope| {
+            for epoch in 4 * round + 1..=highest {
+                let (shipping, history) = (&shipping, &history);
+                scope.spawn(move || match epoch % 2 {
+                    0 => shipping.fence(epoch).unwrap(),
+                    _ => drop(shipping.wal().promise(epoch, history)),
+                });
+            }
+        });
+        assert_eq!(shipping.wal().timeline().promised, highest);
+    }
 }
 
 #[test]

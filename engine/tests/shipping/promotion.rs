@@ -118,6 +118,19 @@ fn a_tail_that_was_not_shown_waits_for_replicas_if_commits_do() {
     assert_eq!(rows.get("n").unwrap().as_deref(), Some(COMMITS.to_string().as_bytes()));
 }
 
+/// R10: those who followed the replica have acknowledged what it had. Of the epoch that it begins they have nothing.
+#[test]
+fn what_was_acknowledged_before_a_promotion_counts_for_nothing_after_it() {
+    let (_, copy) = pair(1);
+    let replica = builder(&copy).replica(true).ack(Ack::Durable).open().unwrap();
+    let shipping = replica.shipping();
+    shipping.acked(Ack::Applied, shipping.wal().next_lsn());
+    shipping.promote(1).unwrap();
+    assert_eq!(shown(&replica, "promoted"), COMMITS / 2);
+    shipping.acked(Ack::Applied, shipping.wal().next_lsn());
+    assert_eq!(shown(&replica, "acknowledged in its own epoch"), COMMITS);
+}
+
 /// As one opens a store of which it is not known what it is.
 fn open_either(disk: &Arc<SimDisk>) -> Db {
     match open_replica(disk) {

@@ -183,10 +183,12 @@ fn a_streamed_value_that_the_log_does_not_hold_takes_a_new_image() {
     tx.insert_from(&rows, "large", 100 << 10, &mut &vec![7; 100 << 10][..]).unwrap();
     tx.commit().unwrap();
     let shipped = ship(&primary, &replica);
-    assert!(matches!(&shipped, Err(Error::BadInput(what)) if what.contains("new image")), "{shipped:?}");
+    assert!(matches!(&shipped, Err(Error::NeedsImage { .. })), "{shipped:?}");
     replica.shipping().set_visible_limit(Lsn::MAX);
     assert!(replica.open_keyspace("rows").unwrap().unwrap().get("before").unwrap().is_some());
     assert!(replica.shipping().apply().is_err(), "and it stays so");
+    drop(replica);
+    assert!(matches!(open_replica(&copy), Err(Error::NeedsImage { .. })), "reopened as well");
 }
 
 /// What a run has come to, of commits: made, shown by the primary when it said so last, folded by the replica.

@@ -12,6 +12,8 @@ use tonic::{Status, Streaming};
 
 /// Bytes of a part.
 const PART_BYTES: usize = 1 << 20;
+/// A part is taken within that, or the image is over.
+const TAKEN: Duration = Duration::from_secs(60);
 /// Parts on their way to the connection.
 pub(super) const PARTS: usize = 4;
 
@@ -49,7 +51,9 @@ pub(super) async fn give(
         };
         part.about = about.take().unwrap_or_default();
         let is_last = part.last;
-        if parts.send(Ok(part)).await.is_err() || is_last {
+        // Who does not take it in all that time holds log, and room in the data file, for nothing: it can be gone on with.
+        let sent = tokio::time::timeout(TAKEN, parts.send(Ok(part))).await;
+        if !matches!(sent, Ok(Ok(()))) || is_last {
             return;
         }
         if let Some(rate) = bytes_per_s {

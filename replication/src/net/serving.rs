@@ -77,25 +77,30 @@ enum Part {
 }
 
 impl Serving {
-    /// The names in a caller's certificate, if they may do this; none where there are no certificates.
+    /// Those names in a caller's certificate that may do this; none where there are no certificates.
     fn admit<T>(&self, request: &Request<T>, part: Part) -> Result<Option<Vec<String>>, Status> {
         if matches!(self.options.security, Security::PlainText { .. }) {
             return Ok(None);
         }
         let certificates = request.peer_certs();
         let first = certificates.as_ref().and_then(|certificates| certificates.first());
-        let names = first.map(|der| tls::names(der)).unwrap_or_default();
+        let mut names = first.map(|der| tls::names(der)).unwrap_or_default();
         if names.is_empty() {
             return Err(Status::unauthenticated("a certificate with a DNS name is needed"));
         }
         let roles = &self.options.roles;
-        let has = |allowed: &[String]| names.iter().any(|name| allowed.contains(name));
-        let may = match part {
-            Part::Follow => has(&roles.replicas),
-            Part::Copy => has(&roles.replicas) || has(&roles.operators),
-            Part::Ask => has(&roles.operators),
+        let allowed: [&[String]; 2] = match part {
+            Part::Follow => [&roles.replicas, &[]],
+            Part::Copy => [&roles.replicas, &roles.operators],
+            Part::Ask => [&roles.operators, &[]],
         };
-        if may { Ok(Some(names)) } else { Err(Status::permission_denied("this certificate's names may not")) }
+        // One that bears other names besides may not speak in those.
+        names.retain(|name| allowed.iter().any(|allowed| allowed.contains(name)));
+        if names.is_empty() {
+            Err(Status::permission_denied("this certificate's names may not"))
+        } else {
+            Ok(Some(names))
+        }
     }
 }
 

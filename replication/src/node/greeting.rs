@@ -2,7 +2,7 @@
 
 use super::inbox::Inbox;
 use super::{Dialler, Ear};
-use crate::message::{FEATURES, Hello, Message, Name, VERSION, VERSION_MIN};
+use crate::message::{FEATURES, Features, Hello, Message, Name, VERSION, VERSION_MIN};
 use crate::timeline::History;
 use seawall_engine::Shipping;
 use seawall_wal::Runtime;
@@ -24,6 +24,12 @@ pub fn hello(shipping: &Shipping, name: Name) -> Hello {
         promised: own.promised,
         slot: None,
     }
+}
+
+/// What this store would say to another whose promise it needs, to be the primary of that epoch.
+pub fn claim(shipping: &Shipping, name: Name, epoch: u64) -> Hello {
+    let hello = hello(shipping, name);
+    Hello { promised: epoch, features: hello.features | Features::CLAIM, ..hello }
 }
 
 /// Says hello, and goes once there is an answer: a welcome, or why there is none. A hello that has promised a higher epoch than the

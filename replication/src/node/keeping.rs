@@ -3,7 +3,7 @@
 use super::{ImageSource, Keeping, Stretch};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use seawall_engine::{Db, Image, SlotOptions, SlotState};
+use seawall_engine::{Db, Error, Image, SlotOptions, SlotState};
 use seawall_wal::disk::BLOCK_BYTES;
 use seawall_wal::{Lsn, Runtime};
 use std::io;
@@ -46,9 +46,16 @@ impl Keeper {
 }
 
 impl Keeping for Keeper {
-    fn keeps(&self, name: &str, place: Lsn) -> bool {
+    fn keeps(&self, name: &str, place: Lsn) -> io::Result<bool> {
+        if self.is_kept(name) {
+            return Ok(true);
+        }
         // As after a promotion: this store has no slots of those who followed the one before it.
-        self.is_kept(name) || self.db.create_slot_at(name, self.limits, place).is_ok()
+        match self.db.create_slot_at(name, self.limits, place) {
+            Ok(()) => Ok(true),
+            Err(Error::NeedsImage { .. }) => Ok(false),
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     fn keep(&self, name: &str) -> io::Result<()> {
@@ -59,21 +66,21 @@ impl Keeping for Keeper {
         self.db.create_slot(name, self.limits).map_err(io::Error::other)
     }
 
-    fn advance_slot(&self, name: &str, durable: Lsn) {
+    fn advance_slot(&self, name: &str, durable: Lsn) -> bool {
         // What a replica asks for after a crash begins with a block.
         let place = Lsn(durable.0 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64);
-        // One that is lost says so in the list of slots, and when its replica comes back.
-        let _ = self.db.advance_slot(name, place, durable);
+        !matches!(self.db.advance_slot(name, place, durable), Err(Error::SlotLost(_) | Error::SlotMissing(_)))
     }
 
     fn image(&self, about: &[u8]) -> io::Result<Box<dyn ImageSource>> {
-        let mut kept = self.image.lock();
-        let found = kept.as_ref().map(|(image, _)| Arc::clone(image));
+        let found = self.image.lock().as_ref().map(|(image, _)| Arc::clone(image));
         let image = match found.filter(|image| image.info().superblock() == about) {
             Some(image) => image,
+            // A checkpoint: others do not wait for it.
             None => Arc::new(self.db.image().map_err(io::Error::other)?),
         };
-        *kept = Some((Arc::clone(&image), self.runtime.now()));
+        let before = self.image.lock().replace((Arc::clone(&image), self.runtime.now()));
+        drop(before);
         Ok(Box::new(Source { image, kept: Arc::clone(&self.image) }))
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Shared {
     options: LeaderOptions,
     table: Mutex<Option<Table>>,
     state: Mutex<State>,
+    /// The highest epoch that anybody has spoken of to this leader.
+    claimed: Mutex<u64>,
     /// What the notifier sleeps on when it must end.
     stop: Arc<Inbox<()>>,
 }
@@ -101,6 +103,7 @@ impl Leader {
             shipping: shipping.clone(),
             table: Mutex::new(table),
             state: Mutex::default(),
+            claimed: Mutex::default(),
             stop: Inbox::new(&runtime),
             options,
         });
@@ -276,13 +279,22 @@ impl Shared {
     }
 
     /// R4.
-    pub(super) fn fence(&self, epoch: u64) {
+    pub(super) fn fence(&self, epoch: u64, is_claim: bool) -> Kept {
+        let promised = || self.shipping.wal().timeline().promised;
+        {
+            let mut claimed = self.claimed.lock();
+            if is_claim && epoch <= (*claimed).max(promised()) {
+                return Kept::ByAnother;
+            }
+            *claimed = (*claimed).max(epoch);
+        }
         // What it says against it is that there is nothing to fence, or that the disk has failed: then it writes nothing either.
         let _ = self.shipping.fence(epoch);
         if let Some(on_fence) = &self.options.on_fence {
             on_fence(epoch);
         }
         self.tell_all(|session| session.fenced(epoch));
+        if promised() >= epoch { Kept::Promised } else { Kept::Failed }
     }
 
     fn followers(&self) -> Vec<FollowerStatus> {
@@ -379,6 +391,16 @@ impl std::fmt::Debug for Leader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Leader").field("followers", &self.followers()).finish_non_exhaustive()
     }
+}
+
+/// What became of a promise.
+pub(super) enum Kept {
+    /// It is durable.
+    Promised,
+    /// That epoch, or a higher one, was promised before, on another's word.
+    ByAnother,
+    /// It could not be written down: whoever asks must not hear that it is promised.
+    Failed,
 }
 
 /// A message that came, or what else happens to a session.

@@ -14,8 +14,8 @@
 
 use crate::invariants::{self, PrimaryView};
 use crate::message::{
-    FEATURES, Features, Heartbeat, Hello, Marks, Message, Name, Piece, StoreId, VERSION, VERSION_MIN,
-    Welcome, Why,
+    EPOCH_LEAP_MAX, FEATURES, Features, Heartbeat, Hello, Marks, Message, Name, Piece, StoreId, VERSION,
+    VERSION_MIN, Welcome, Why,
 };
 use crate::mutation::Mutation;
 use crate::timeline::{History, Relation, Tail};
@@ -164,6 +164,8 @@ pub enum Effect {
     Fence {
         /// That epoch.
         epoch: u64,
+        /// Whether it may have been promised to nobody yet: else [`Why::Busy`] is the answer, and the end.
+        is_claim: bool,
     },
     /// The replica did what the protocol does not allow.
     Violation(&'static str),
@@ -302,9 +304,13 @@ impl Primary {
     }
 
     /// R4: first of all it takes no more writes.
-    fn fence(&mut self, epoch: u64, out: &mut Vec<Effect>) {
+    fn fence(&mut self, epoch: u64, is_claim: bool, out: &mut Vec<Effect>) {
+        let known = self.own.promised.max(self.own.history.epoch());
+        if epoch > known.saturating_add(EPOCH_LEAP_MAX) {
+            return self.violation("an epoch out of reach", out);
+        }
         self.own.promised = self.own.promised.max(epoch);
-        out.push(Effect::Fence { epoch });
+        out.push(Effect::Fence { epoch, is_claim });
         self.refuse(Why::Fenced { epoch }, out);
     }
 
@@ -318,7 +324,7 @@ impl Primary {
             Message::Refuse(Why::Fenced { epoch })
                 if epoch > self.own.history.epoch() && !self.makes(Mutation::IgnoreFence) =>
             {
-                self.fence(epoch, out);
+                self.fence(epoch, false, out);
             }
             Message::Refuse(_) | Message::Bye => self.end(false, out),
             Message::Welcome(_) | Message::Piece(_) | Message::Heartbeat(_) => {
@@ -337,13 +343,16 @@ impl Primary {
         }
         let known = hello.promised.max(hello.tail.epoch);
         if known > own && !self.makes(Mutation::IgnoreFence) {
-            return self.fence(known, out);
+            return self.fence(known, hello.features & Features::CLAIM != 0, out);
         }
         if self.own.promised > own && !self.makes(Mutation::IgnoreFence) {
             return self.refuse(Why::Fenced { epoch: self.own.promised }, out);
         }
-        let relation = self.own.history.relation(&hello.history, hello.tail);
         let history = self.own.history.clone();
+        if hello.features & Features::ASK != 0 {
+            return self.refuse(Why::Diverged { fork: hello.tail.place, history }, out);
+        }
+        let relation = self.own.history.relation(&hello.history, hello.tail);
         match relation {
             Relation::Forked { at } if !self.makes(Mutation::IgnoreHistory) => {
                 return self.refuse(Why::Diverged { fork: at, history }, out);

@@ -24,10 +24,11 @@
 
 use crate::invariants::{self, ReplicaView};
 use crate::message::{
-    FEATURES, Heartbeat, Hello, Marks, Message, Piece, StoreId, VERSION, VERSION_MIN, Welcome, Why,
+    EPOCH_LEAP_MAX, FEATURES, Heartbeat, Hello, Marks, Message, Piece, StoreId, VERSION, VERSION_MIN,
+    Welcome, Why,
 };
 use crate::mutation::Mutation;
-use crate::timeline::Relation;
+use crate::timeline::{Relation, Tail};
 use seawall_wal::Lsn;
 use seawall_wal::runtime::Rng;
 
@@ -51,6 +52,7 @@ pub struct Replica {
     session: u64,
     pause_us: u64,
     heard_at: u64,
+    followed_at: u64,
     said_at: u64,
     /// The primary's epoch, from its welcome on.
     following: u64,
@@ -90,6 +92,7 @@ impl Replica {
             session: 0,
             pause_us,
             heard_at: now,
+            followed_at: now,
             said_at: now,
             following: 0,
             welcome: None,
@@ -183,6 +186,7 @@ impl Replica {
                 self.own.visible = self.own.visible.max(visible);
             }
             Input::Fenced { epoch } => self.fenced(now, epoch, &mut out),
+            Input::Outside { at } => self.stop(State::NeedsImage { first: at }, &mut out),
             Input::Failed => self.stop(State::Broken, &mut out),
             Input::Close => self.stop(State::Closed, &mut out),
         }
@@ -339,6 +343,9 @@ impl Replica {
             out.push(Effect::Send(Message::Refuse(why.clone())));
             return self.leave(now, Some(why), out);
         }
+        if epoch > self.own.promised.max(self.own.tail.epoch).saturating_add(EPOCH_LEAP_MAX) {
+            return self.violation(now, "an epoch out of reach", out);
+        }
         if !(VERSION_MIN..=VERSION).contains(&welcome.version) {
             out.push(Effect::Send(Message::Refuse(Why::Version)));
             return self.leave(now, Some(Why::Version), out);
@@ -349,6 +356,13 @@ impl Replica {
         let relation = welcome.history.relation(&self.own.history, self.own.tail);
         if relation != Relation::Prefix && !self.makes(Mutation::IgnoreHistory) {
             return self.violation(now, "a welcome to a log that does not continue this one", out);
+        }
+        // The store may be ahead of its log, while that is being filled: of what the image has, nothing is gone in that history.
+        let store = Tail { place: self.own.tail.place.max(self.own.applied), ..self.own.tail };
+        if let Relation::Forked { at } = welcome.history.relation(&self.own.history, store)
+            && !self.makes(Mutation::IgnoreHistory)
+        {
+            return self.stop(State::NeedsImage { first: at }, out);
         }
         let is_new = epoch > self.own.promised || welcome.history != self.own.history;
         self.following = epoch;
@@ -395,9 +409,8 @@ impl Replica {
 
     fn follow(&mut self, out: &mut Vec<Effect>) {
         let Some(welcome) = self.welcome.take() else { return };
-        self.state = State::Following;
+        (self.state, self.followed_at) = (State::Following, self.heard_at);
         self.shipped = welcome.visible;
-        self.pause_us = self.settings.pause_us.0;
         self.show(out);
         self.said = None;
     }
@@ -430,6 +443,9 @@ impl Replica {
 
     /// R6.
     fn piece(&mut self, now: u64, piece: Piece, out: &mut Vec<Effect>) {
+        if piece.after.0.saturating_sub(self.taken.0) >= u64::from(self.settings.window_bytes.max(1)) {
+            return self.violation(now, "a piece that there is no room for", out);
+        }
         let ready = if self.makes(Mutation::IgnoreGaps) {
             vec![piece]
         } else {
@@ -450,6 +466,9 @@ impl Replica {
     fn beat(&mut self, now: u64, beat: Heartbeat, out: &mut Vec<Effect>) {
         self.shipped = self.shipped.max(beat.visible);
         self.ages.heard(now, beat);
+        if now.saturating_sub(self.followed_at) >= self.settings.timeout_us {
+            self.pause_us = self.settings.pause_us.0;
+        }
         self.show(out);
         if self.order.misses(beat.sent) {
             // A piece was lost, and none behind it has come to tell.
@@ -463,6 +482,8 @@ impl Replica {
             self.taken = self.taken.max(end);
         }
         (self.is_dirty, self.has_diverged) = (true, false);
+        // Only now it is known to lead on.
+        self.pause_us = self.settings.pause_us.0;
         self.marks.received = self.marks.received.max(received.min(self.taken));
     }
 

@@ -180,7 +180,7 @@ impl World {
                 self.count("acked");
                 self.moved(id);
             }
-            Effect::Fence { epoch } => self.fence(id, epoch),
+            Effect::Fence { epoch, .. } => self.fence(id, epoch),
             Effect::Violation(what) => self.count(what),
             Effect::Close => {
                 if let Role::Primary(primary) = &mut self.nodes[id].role

@@ -3,7 +3,7 @@
 use super::super::ui::Unit;
 use super::super::{Failure, Outcome, Ui};
 use super::LOOK;
-use seawall::replication::message::{Hello, Message, Name, VERSION, VERSION_MIN, Why};
+use seawall::replication::message::{Features, Hello, Message, Name, VERSION, VERSION_MIN, Why};
 use seawall::replication::net::Remote;
 use seawall::replication::node::greet;
 use seawall::replication::timeline::{History, Tail};
@@ -113,7 +113,7 @@ fn history(remote: &Remote, info: &ImageInfo, name: &Name) -> Result<History, Tr
     let hello = Hello {
         version: VERSION,
         version_min: VERSION_MIN,
-        features: 0,
+        features: Features::ASK,
         store_id: info.store_id,
         name: name.clone(),
         tail: Tail { epoch: 0, place, whole_end: place, checksum: 0 },

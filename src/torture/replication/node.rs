@@ -263,7 +263,7 @@ impl Up {
                     let reached = self.table.update(&name, Reached::from(marks));
                     self.acknowledge(reached);
                 }
-                primary::Effect::Fence { epoch } => {
+                primary::Effect::Fence { epoch, .. } => {
                     self.counts.push("primary fenced");
                     // It has nothing to say against it but that the disk has failed.
                     let _ = self.shipping.fence(epoch);

@@ -121,17 +121,20 @@ impl Sequencer {
     }
 
     /// A higher epoch was heard of: another store writes from now on. Every write is refused, the outcome of every pending
-    /// commit is unknown, and nothing more becomes visible: the other may not have it.
-    pub(crate) fn fence(&self, epoch: u64) {
+    /// commit is unknown, and nothing more becomes visible: the other may not have it. False if it was so before.
+    pub(crate) fn fence(&self, epoch: u64) -> bool {
         let lost: Vec<Arc<Pending>> = {
             let mut state = self.state.lock();
             if state.errs(Mutation::IgnoreFence) {
-                return;
+                return false;
             }
             match state.refusal {
-                // It refuses already, and reopening decides by what the log has promised.
-                Some(Refusal::Poisoned(_)) => return,
-                Some(Refusal::Fenced(by)) if by >= epoch => return,
+                // It refuses already, and reopening decides by what the log has promised: it must not go on before.
+                Some(Refusal::Poisoned(_)) => {
+                    state.is_beyond_resuming = true;
+                    return false;
+                }
+                Some(Refusal::Fenced(by)) if by >= epoch => return false,
                 _ => {}
             }
             state.refusal = Some(Refusal::Fenced(epoch));
@@ -145,6 +148,7 @@ impl Sequencer {
         for pending in lost {
             pending.listener.tell(|| self.settled(&pending));
         }
+        true
     }
 
     /// The epoch that has fenced this store off.

@@ -138,13 +138,13 @@ impl Sequencer {
         self.state.lock().followed.as_ref().map(|followed| followed.applied)
     }
 
-    /// The order is this store's own from `end` on. What is applied, up to a record's end, is shown when replicas have come
-    /// as far as that asks for.
-    pub(crate) fn take_over(&self, applied: Lsn, end: Lsn, ack: Ack) {
+    /// The order is this store's own from `end` on, the end of the epoch's first record. What is applied is shown when
+    /// replicas have come so far, as `ack` asks for: what they had before the epoch counts for nothing.
+    pub(crate) fn take_over(&self, end: Lsn, ack: Ack) {
         {
             let mut state = self.state.lock();
             state.followed = None;
-            let place = Place::recovered(self.reads.visible(), applied, ack);
+            let place = Place::recovered(self.reads.visible(), end, ack);
             state.pending.push_back(Arc::new(Pending::recovered(place, end)));
         }
         self.advance();

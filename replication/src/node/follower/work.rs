@@ -30,6 +30,11 @@ impl LogWorker {
                     let log = seawall_wal::History::from(&history);
                     match self.shared.shipping.wal().promise(history.epoch(), &log) {
                         Ok(()) => Input::Promised,
+                        // A higher one, by another's word, in between.
+                        Err(Error::Fenced { epoch }) => {
+                            self.shared.inbox.post(Event::Input(Box::new(Input::Fenced { epoch })));
+                            Input::Promised
+                        }
                         Err(error) => self.failed(&error),
                     }
                 }
@@ -123,7 +128,11 @@ impl Applier {
                 Ok(applied) => Input::Applied { applied, visible: shipping.visible() },
                 Err(error) => {
                     self.shared.note(&error);
-                    Input::Failed
+                    if let seawall_engine::Error::NeedsImage { to, .. } = error {
+                        Input::Outside { at: to }
+                    } else {
+                        Input::Failed
+                    }
                 }
             };
             self.shared.inbox.post(Event::Input(Box::new(input)));

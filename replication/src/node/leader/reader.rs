@@ -55,10 +55,14 @@ impl Reader {
 
     fn open(&mut self, slot: Option<Name>, tail: Tail) -> Opened {
         let wal = self.shared.shipping().wal();
-        if let Some(slot) = &slot
-            && !self.shared.keeping().is_some_and(|keeping| keeping.keeps(slot.as_str(), tail.place))
-        {
-            return Opened::SlotMissing;
+        if let Some(slot) = &slot {
+            let Some(keeping) = self.shared.keeping() else { return Opened::SlotMissing };
+            match keeping.keeps(slot.as_str(), tail.place) {
+                Ok(true) => {}
+                Ok(false) => return Opened::SlotMissing,
+                // A full disk, say: it may be otherwise when it asks again.
+                Err(_) => return Opened::Failed,
+            }
         }
         self.slot = slot;
         let (opened, shipper) = open_log(wal, tail);
@@ -103,9 +107,13 @@ impl Reader {
         self.inbox.post(Event::Pieces(pieces));
     }
 
+    /// One that has lost its slot holds the log no longer by being connected: it comes back, and is told.
     fn advance(&mut self, durable: Lsn) {
-        if let (Some(slot), Some(keeping)) = (&self.slot, self.shared.keeping()) {
-            keeping.advance_slot(slot.as_str(), durable);
+        if let (Some(slot), Some(keeping)) = (&self.slot, self.shared.keeping())
+            && !keeping.advance_slot(slot.as_str(), durable)
+        {
+            self.shipper = None;
+            self.inbox.post(Event::Ended);
         }
     }
 }

@@ -3,9 +3,9 @@
 use super::super::inbox::Inbox;
 use super::super::{Ear, Wire};
 use super::reader::{Job, Reader};
-use super::{Event, Shared};
+use super::{Event, Kept, Shared};
 use crate::ack::Reached;
-use crate::message::{Message, Name};
+use crate::message::{Message, Name, Why};
 use crate::ship::Primary;
 use crate::ship::primary::{Effect, Input};
 use parking_lot::Mutex;
@@ -94,10 +94,18 @@ impl Session {
 
     fn run(&self, shared: &Arc<Shared>) {
         let now = || u64::try_from(shared.runtime().now().as_micros()).unwrap_or(u64::MAX);
-        let mut machine = Primary::new(shared.settings(), shared.own(), now());
-        while !machine.is_over() {
+        let own = shared.own();
+        let epoch = own.history.epoch();
+        let mut machine = Primary::new(shared.settings(), own, now());
+        'session: while !machine.is_over() {
             let event = self.inbox.take(machine.wake_at().map(Duration::from_micros));
             let mut effects = machine.step(now(), Input::Moved(shared.progress()));
+            // Its primary is another, or it has become one: whoever follows promises that first (R3), before any of its log.
+            let now_of = shared.own().history.epoch();
+            if now_of > epoch {
+                effects.extend(machine.step(now(), Input::Fenced { epoch: now_of }));
+            }
+            let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
             let input = match event {
                 None => Input::Tick,
                 Some(Event::Message(message)) => match self.may_say(&message) {
@@ -114,7 +122,12 @@ impl Session {
             };
             effects.extend(machine.step(now(), input));
             for effect in effects {
-                self.carry_out(shared, effect);
+                if !self.carry_out(shared, effect) {
+                    break 'session;
+                }
+            }
+            if is_alive {
+                self.tell_slot();
             }
         }
         self.jobs.close();
@@ -123,19 +136,27 @@ impl Session {
         shared.ended(self.id);
     }
 
-    /// A replica calls itself by a name that its certificate bears, where there are certificates: else it could acknowledge in
-    /// another's name.
+    /// A replica calls itself by a name that its certificate bears, where there are certificates, and its slot by no other: else it
+    /// could acknowledge, and release log, in another's name.
     fn may_say(&self, message: &Message) -> bool {
         match (message, &self.names) {
             (Message::Hello(hello), Some(names)) => {
                 let is_its = |name: &String| name.split('.').next() == Some(hello.name.as_str());
-                names.iter().any(is_its)
+                names.iter().any(is_its) && hello.slot.as_ref().is_none_or(|slot| *slot == hello.name)
             }
             _ => true,
         }
     }
 
-    fn carry_out(&self, shared: &Arc<Shared>, effect: Effect) {
+    /// Its slot hears that it is there, and how far; and may be lost meanwhile.
+    fn tell_slot(&self) {
+        if let Some((_, marks)) = &*self.named.lock() {
+            self.jobs.post(Job::Advance { durable: marks.durable });
+        }
+    }
+
+    /// False if the session must end without another word.
+    fn carry_out(&self, shared: &Arc<Shared>, effect: Effect) -> bool {
         match effect {
             Effect::Send(message) => self.wire.send(message),
             Effect::Open { name, slot, tail } => {
@@ -153,11 +174,18 @@ impl Session {
                 if let Some(name) = named {
                     shared.acked(&name, reached);
                 }
-                self.jobs.post(Job::Advance { durable: marks.durable });
             }
-            Effect::Fence { epoch } => shared.fence(epoch),
+            Effect::Fence { epoch, is_claim } => match shared.fence(epoch, is_claim) {
+                Kept::Promised => {}
+                Kept::ByAnother => {
+                    self.wire.send(Message::Refuse(Why::Busy));
+                    return false;
+                }
+                Kept::Failed => return false,
+            },
             // It is closed by the next effect.
             Effect::Violation(_) | Effect::Close => {}
         }
+        true
     }
 }

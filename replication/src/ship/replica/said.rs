@@ -130,6 +130,11 @@ pub enum Input {
         /// That epoch.
         epoch: u64,
     },
+    /// In answer to [`Effect::Apply`]: the record there names what only the primary's data file has.
+    Outside {
+        /// Where it stands.
+        at: Lsn,
+    },
     /// In answer to any: the disk, or the store, has failed.
     Failed,
     /// The replica closes, or is to be promoted.
