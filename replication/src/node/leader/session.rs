@@ -98,6 +98,7 @@ impl Session {
         while !machine.is_over() {
             let event = self.inbox.take(machine.wake_at().map(Duration::from_micros));
             let mut effects = machine.step(now(), Input::Moved(shared.progress()));
+            effects.extend(machine.step(now(), Input::Distance(shared.distance())));
             let input = match event {
                 None => Input::Tick,
                 Some(Event::Message(message)) => match self.may_say(&message) {
