@@ -15,6 +15,8 @@
 //! - R10: an acknowledgement counts only of a replica that has a record of the primary's own epoch. Of the most advanced of
 //!   enough logs, by epoch first, it is then true that it has all that was acknowledged: without this, bytes of an old epoch
 //!   that a new primary has spread could be counted, and then lost to a log of an epoch between (Raft's figure 8).
+//! - R11: nobody stays with a replica that has no way to a primary and nothing new: replicas that follow each other part, for
+//!   round a circle the distance grows beyond every chain's.
 
 use crate::ack::{Level, Reached};
 use crate::message::{Marks, Piece};

@@ -258,6 +258,9 @@ pub struct Heartbeat {
     pub now_us: u64,
 }
 
+/// A chain of replicas is no longer than this: so much further than its primary is the last of them at most.
+pub const HOPS_MAX: u8 = 8;
+
 /// A message.
 ///
 /// ```
@@ -283,7 +286,12 @@ pub enum Message {
     Heartbeat(Heartbeat),
     /// The last: the sender goes.
     Bye,
+    /// Of a replica that ships its log on: so many hops away is the primary, at most [`HOPS_MAX`]; none: no way leads to one.
+    /// Who says nothing of it is the primary.
+    Distance(Option<u8>),
 }
+
+const NO_WAY: u8 = u8::MAX;
 
 const FORMAT: u8 = 1;
 
@@ -395,6 +403,10 @@ impl Message {
                 out.u64(now_us);
             }
             Message::Bye => out.u8(7),
+            Message::Distance(hops) => {
+                out.u8(8);
+                out.u8(hops.unwrap_or(NO_WAY));
+            }
         }
     }
 
@@ -427,6 +439,11 @@ impl Message {
                 now_us: reader.u64()?,
             }),
             7 => Message::Bye,
+            8 => match reader.u8()? {
+                NO_WAY => Message::Distance(None),
+                hops if hops <= HOPS_MAX => Message::Distance(Some(hops)),
+                _ => return Err(reader.bad("further than a chain is long")),
+            },
             _ => return Err(reader.bad("no kind of message")),
         };
         Ok((message, reader.at()))

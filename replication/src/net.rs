@@ -138,6 +138,11 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
+/// What is behind an error of a transport, which says of itself no more than that it failed.
+fn cause(error: &dyn std::error::Error) -> Option<String> {
+    std::iter::successors(error.source(), |error| error.source()).last().map(ToString::to_string)
+}
+
 fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what.into())
 }

@@ -55,11 +55,16 @@ pub trait Ear: Send + Sync {
 
 /// Makes connections to a primary, whoever that is at the time.
 pub trait Dialler: Send + Sync {
-    /// A connection; what comes over it goes to the ear. May block for some seconds.
+    /// A connection; what comes over it goes to the ear. May block for some seconds. `elsewhere`: who was reached last does not
+    /// serve; another is to be tried first, if one is known.
     ///
     /// # Errors
     /// What was met.
-    fn dial(&self, ear: Arc<dyn Ear>) -> io::Result<Arc<dyn Wire>>;
+    fn dial(&self, ear: Arc<dyn Ear>, elsewhere: bool) -> io::Result<Arc<dyn Wire>>;
+
+    /// Nobody wants the connection any more that is being made: the call to `dial` may return, with an error. Where none is under
+    /// way, the next one may.
+    fn give_up(&self) {}
 }
 
 /// Takes connections of replicas.

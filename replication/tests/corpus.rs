@@ -78,6 +78,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("marks", Message::Marks(marks)),
         ("heartbeat", Message::Heartbeat(beat)),
         ("bye", Message::Bye),
+        ("distance", Message::Distance(Some(2))),
+        ("distance-none", Message::Distance(None)),
     ]
 }
 

@@ -170,10 +170,60 @@ fn of_several_addresses_the_one_that_serves_is_found() {
     assert!(follower.wait_state(|state| *state == State::Following, LONG));
 }
 
+/// Who is spoken to and refuses is not asked again and again while another would serve.
+#[test]
+fn one_that_refuses_is_not_all_that_is_asked() {
+    let primary = Store::primary(1, Ack::Local);
+    let one = replica_of(&primary, 2);
+    let plain = || Security::PlainText { anywhere: false };
+    let serve = |store: &Store| {
+        Server::bind(ServerOptions::new(loopback(), plain(), roles()), Arc::new(leader(store, None))).unwrap()
+    };
+    // It has promised an epoch to come, and follows nobody of it yet.
+    let other = replica_of(&primary, 3);
+    other.db.shipping().fence(1).unwrap();
+    let (refuses, serves) = (serve(&other), serve(&primary));
+    let addresses = [&refuses, &serves].map(|server| server.address().to_string());
+    let to =
+        Remote::new(&RemoteOptions { addresses: addresses.to_vec(), name: String::new(), security: plain() });
+    let follower = Follower::run(&one.db.shipping(), Arc::new(to.unwrap()), options("one")).unwrap();
+    assert!(follower.wait_state(|state| *state == State::Following, LONG), "{follower:?}");
+}
+
+/// As of a machine whose network is gone: connections to it are made, or begun, and nothing is said.
+#[test]
+fn one_that_says_nothing_holds_nobody_up() {
+    let authority = Authority::new();
+    let primary = Store::primary(1, Ack::Local);
+    let one = replica_of(&primary, 2);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = serve(&authority, Arc::new(leader(&primary, None)));
+    let to = |addresses: &[SocketAddr]| {
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        let security = Security::MutualTls(authority.issue("one.test"));
+        let options = RemoteOptions { addresses, name: "primary.test".into(), security };
+        Arc::new(Remote::new(&options).unwrap())
+    };
+    let silent = listener.local_addr().unwrap();
+    let started = Instant::now();
+    let both = to(&[silent, server.address()]);
+    let follower = Follower::run(&one.db.shipping(), both, options("one")).unwrap();
+    assert!(follower.wait_state(|state| *state == State::Following, LONG), "{follower:?}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    drop(follower);
+    // Whoever is to be promoted does not wait for it either.
+    let follower = Follower::run(&one.db.shipping(), to(&[silent]), options("one")).unwrap();
+    assert!(follower.wait_state(|state| *state == State::Dialling, LONG), "{follower:?}");
+    std::thread::sleep(Duration::from_millis(100));
+    let stopped = Instant::now();
+    follower.stop();
+    assert!(stopped.elapsed() < Duration::from_secs(2), "{:?}", stopped.elapsed());
+}
+
 struct Nowhere;
 
 impl Dialler for Nowhere {
-    fn dial(&self, _: Arc<dyn Ear>) -> io::Result<Arc<dyn Wire>> {
+    fn dial(&self, _: Arc<dyn Ear>, _: bool) -> io::Result<Arc<dyn Wire>> {
         Err(io::ErrorKind::NotConnected.into())
     }
 }

@@ -6,13 +6,14 @@ use super::serve::tell_address;
 use super::shipping::Ships;
 use super::{Failure, Outcome, Ui, store};
 use clap::Args;
-use seawall::Db;
 use seawall::replication::message::{Name, Why};
-use seawall::replication::net::Server;
+use seawall::replication::net::{Remote, Server};
 use seawall::replication::node::{
     Ear, Follower, FollowerOptions, Host, ImageSource, Keeper, Leader, LeaderOptions, Status, Wire,
 };
 use seawall::replication::ship::replica::{Settings, State};
+use seawall::replication::timeline::History;
+use seawall::{Db, Lsn};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -66,8 +67,17 @@ pub(crate) fn run(ui: &Ui, args: ReplicaArgs) -> Outcome {
     if !args.db.join("data").exists() {
         copy::image(ui, &args.db, &remote, &args.name)?;
     }
+    while let Some((to, history)) = follow(ui, &args, &remote)? {
+        ui.say(format!("goes back to LSN {to}: no record ends behind it here"));
+        seawall::rewind(&Db::builder(&args.db), to, history.epoch(), &(&history).into())?;
+    }
+    Ok(())
+}
+
+/// Until Ctrl-C, or something that does not go away by itself; or until the log is to go back, and nothing is lost by it.
+fn follow(ui: &Ui, args: &ReplicaArgs, remote: &Arc<Remote>) -> Outcome<Option<(Lsn, History)>> {
     let db = store::open_as(ui, &args.db, |builder| builder.replica(true)).map_err(|failure| {
-        let hint = format!("`{}` makes a store that was a primary a replica", rewinding(&args));
+        let hint = format!("`{}` makes a store that was a primary a replica", rewinding(args));
         if failure.hint.is_none() && failure.message.contains("no replica's") {
             failure.hint(hint)
         } else {
@@ -76,11 +86,12 @@ pub(crate) fn run(ui: &Ui, args: ReplicaArgs) -> Outcome {
     })?;
     let mut settings = Settings::new(args.name.clone());
     settings.slot = Some(args.name.clone());
+    settings.addresses = u32::try_from(args.of.len()).unwrap_or(u32::MAX);
     settings.delay_us = args.delay.map_or(0, |delay| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
-    let follower = Follower::run(&db.shipping(), remote, FollowerOptions::new(settings))
+    let follower = Follower::run(&db.shipping(), Arc::clone(remote) as _, FollowerOptions::new(settings))
         .map_err(|error| Failure::error(format!("following: {error}")))?;
     let follower = Arc::new(follower);
-    let relay = args.listen.map(|listen| Relay::start(&args, &db, &follower, listen)).transpose()?;
+    let relay = args.listen.map(|listen| Relay::start(args, &db, &follower, listen)).transpose()?;
     let mut out = ui.out();
     match &relay {
         Some(relay) => {
@@ -90,7 +101,7 @@ pub(crate) fn run(ui: &Ui, args: ReplicaArgs) -> Outcome {
         }
         None => out.flush()?,
     }
-    let ended = follow(ui, &args, &follower, relay.as_ref().map(|relay| &*relay.keeper));
+    let ended = watch(ui, args, &db, &follower, relay.as_ref().map(|relay| &*relay.keeper));
     if let Some(relay) = relay {
         drop(relay.server);
         relay.leader.close();
@@ -98,19 +109,31 @@ pub(crate) fn run(ui: &Ui, args: ReplicaArgs) -> Outcome {
     follower.stop();
     drop(follower);
     let closed = db.close();
-    ended?;
-    Ok(closed?)
+    let ended = ended?;
+    closed?;
+    Ok(ended)
 }
 
-/// Until Ctrl-C, or something that does not go away by itself.
-fn follow(ui: &Ui, args: &ReplicaArgs, follower: &Follower, keeper: Option<&Keeper>) -> Outcome {
+fn watch(
+    ui: &Ui,
+    args: &ReplicaArgs,
+    db: &Db,
+    follower: &Follower,
+    keeper: Option<&Keeper>,
+) -> Outcome<Option<(Lsn, History)>> {
     let mut told = String::new();
     while !ui.is_interrupted() {
         let state = follower.state();
+        // A primary's seal, or the head of a segment, that whoever was promoted had not been sent.
+        if let State::NeedsRewind { to, history } = &state
+            && db.shipping().wal().tail().whole_end <= *to
+        {
+            return Ok(Some((*to, history.clone())));
+        }
         if let Some(failure) = needs_a_hand(args, &state, follower.last_error()) {
             return Err(failure);
         }
-        let words = words(&state);
+        let words = words(&state, follower.distance());
         if !words.is_empty() && words != told {
             let error = follower.last_error().filter(|_| matches!(state, State::Waiting { why: None, .. }));
             ui.say(error.map_or_else(|| words.clone(), |error| format!("{words}: {error}")));
@@ -121,21 +144,23 @@ fn follow(ui: &Ui, args: &ReplicaArgs, follower: &Follower, keeper: Option<&Keep
         }
         std::thread::sleep(LOOK);
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Where it stands; nothing of what is over in a moment.
-fn words(state: &State) -> String {
+/// Where it stands, and whether a way leads to the primary; nothing of what is over in a moment.
+fn words(state: &State, distance: Option<u8>) -> String {
+    let not_serving = "who answers ships no log, or not so far yet; tries again";
     match state {
         State::Waiting { why: None, .. } => "nobody who ships the log answers; tries again".to_owned(),
         State::Waiting { why: Some(why), .. } => match why {
             Why::Fenced { epoch } => {
                 format!("who answers has been replaced, in epoch {epoch}; waits for the new primary")
             }
-            Why::NotServing => "who answers ships no log, or not so far yet; tries again".to_owned(),
+            Why::NotServing => not_serving.to_owned(),
             Why::Busy => "as many follow already as may; tries again".to_owned(),
             other => format!("refused ({other:?}); tries again"),
         },
+        State::Following if distance.is_none() => not_serving.to_owned(),
         State::Following => "follows".to_owned(),
         State::NeedsRewind { to, .. } => format!("needs to be rewound to LSN {to}"),
         State::NeedsImage { .. } => "needs a new image".to_owned(),
@@ -206,6 +231,9 @@ impl Relay {
                 follower.fenced(epoch);
             }
         }));
+        let of_follower = Arc::downgrade(follower);
+        options.distance =
+            Some(Arc::new(move || of_follower.upgrade().and_then(|follower| follower.distance())));
         let leader = Leader::serve(&db.shipping(), options)
             .map_err(|error| Failure::error(format!("shipping the log: {error}")))?;
         let host = Answers { leader: leader.clone(), follower: Arc::downgrade(follower) };
@@ -225,7 +253,7 @@ impl Host for Answers {
     }
 
     fn status(&self) -> Status {
-        let state = self.follower.upgrade().map(|follower| words(&follower.state()));
+        let state = self.follower.upgrade().map(|follower| words(&follower.state(), follower.distance()));
         Status { state: state.unwrap_or_default(), ..self.leader.status() }
     }
 

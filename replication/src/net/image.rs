@@ -144,5 +144,9 @@ pub(super) fn status(status: Status) -> io::Error {
         Code::ResourceExhausted => io::ErrorKind::ResourceBusy,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, format!("{:?}: {}", status.code(), status.message()))
+    let what = match super::cause(&status) {
+        Some(cause) => format!("{}: {cause}", status.message()),
+        None => format!("{:?}: {}", status.code(), status.message()),
+    };
+    io::Error::new(kind, what)
 }

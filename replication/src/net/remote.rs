@@ -4,21 +4,25 @@ use super::image::{Images, status};
 use super::serving::{Line, listen};
 use super::wire::replication_client::ReplicationClient;
 use super::wire::{ImageRequest, StatusReply, StatusRequest};
-use super::{Security, invalid, runtime, tls};
+use super::{Security, cause, invalid, runtime, tls};
 use crate::message::Message;
 use crate::node::{Dialler, Ear, Wire};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a call that is answered at once may take.
 const CALL_MAX: Duration = Duration::from_secs(5);
+/// How long an address may take before the next one is tried beside it.
+const AHEAD: Duration = Duration::from_millis(250);
 /// What stands around a message on the wire.
 const AROUND_BYTES: usize = 64;
 
@@ -38,6 +42,7 @@ pub struct Remote {
     runtime: Option<tokio::runtime::Runtime>,
     endpoints: Vec<Endpoint>,
     next: Mutex<usize>,
+    given_up: Notify,
 }
 
 impl Remote {
@@ -57,7 +62,8 @@ impl Remote {
             tls::endpoint(&options.security, address, name)
         };
         let endpoints = options.addresses.iter().map(endpoint).collect::<io::Result<_>>()?;
-        Ok(Remote { runtime: Some(runtime()?), endpoints, next: Mutex::new(0) })
+        let runtime = Some(runtime()?);
+        Ok(Remote { runtime, endpoints, next: Mutex::new(0), given_up: Notify::new() })
     }
 
     fn runtime(&self) -> io::Result<&tokio::runtime::Runtime> {
@@ -65,15 +71,42 @@ impl Remote {
     }
 
     async fn client(&self) -> io::Result<ReplicationClient<Channel>> {
-        let place = *self.next.lock() % self.endpoints.len().max(1);
-        let endpoint = self.endpoints.get(place).ok_or_else(|| invalid("no address"))?;
-        match endpoint.connect().await {
-            Ok(channel) => Ok(ReplicationClient::new(channel)
-                .max_decoding_message_size(Message::BYTES_MAX + AROUND_BYTES)
-                .max_encoding_message_size(Message::HEAD_BYTES_MAX + AROUND_BYTES)),
-            Err(error) => {
-                self.move_on();
-                Err(io::Error::new(io::ErrorKind::NotConnected, error))
+        Ok(ReplicationClient::new(within(self.connect()).await?)
+            .max_decoding_message_size(Message::BYTES_MAX + AROUND_BYTES)
+            .max_encoding_message_size(Message::HEAD_BYTES_MAX + AROUND_BYTES))
+    }
+
+    /// To the address whose turn it is. Where that says nothing for a while the next one is tried as well, and so on, and who said
+    /// no is asked again, until one answers (as RFC 8305 has it) or all have failed.
+    async fn connect(&self) -> io::Result<Channel> {
+        let (first, count) = (*self.next.lock(), self.endpoints.len());
+        let mut places = (0..).map(|after: usize| first.wrapping_add(after) % count);
+        let (mut attempts, mut trying) = (JoinSet::new(), BTreeSet::new());
+        let (mut left, mut waits) = (count, false);
+        loop {
+            let place = places.by_ref().take(count).find(|place| !waits && !trying.contains(place));
+            if let Some((place, endpoint)) = place.and_then(|place| Some((place, self.endpoints.get(place)?))) {
+                let endpoint = endpoint.clone();
+                attempts.spawn(async move { (place, endpoint.connect().await) });
+                trying.insert(place);
+                left = left.saturating_sub(1);
+            }
+            match timeout(AHEAD, attempts.join_next()).await {
+                Ok(Some(Ok((place, Ok(channel))))) => {
+                    *self.next.lock() = place;
+                    return Ok(channel);
+                }
+                Ok(Some(Ok((place, Err(error))))) => {
+                    trying.remove(&place);
+                    waits = left == 0;
+                    if waits && trying.is_empty() {
+                        let what = cause(&error).unwrap_or_else(|| error.to_string());
+                        return Err(io::Error::new(io::ErrorKind::NotConnected, what));
+                    }
+                }
+                Ok(Some(Err(error))) => return Err(io::Error::other(error)),
+                Ok(None) => return Err(invalid("no address")),
+                Err(_) => waits = false,
             }
         }
     }
@@ -130,23 +163,26 @@ async fn within<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 }
 
 impl Dialler for Remote {
-    fn dial(&self, ear: Arc<dyn Ear>) -> io::Result<Arc<dyn Wire>> {
+    fn dial(&self, ear: Arc<dyn Ear>, elsewhere: bool) -> io::Result<Arc<dyn Wire>> {
         let runtime = self.runtime()?;
+        if elsewhere {
+            self.move_on();
+        }
         let call = async {
             let mut client = self.client().await?;
             let (sender, receiver) = mpsc::unbounded_channel();
             let line = Line::new(move |parcel| sender.send(parcel).is_ok());
-            let stream = client.follow(UnboundedReceiverStream::new(receiver)).await;
-            match stream {
-                Ok(stream) => Ok((line, stream.into_inner())),
-                Err(refused) => {
-                    // Perhaps another one is the primary.
-                    self.move_on();
-                    Err(status(refused))
-                }
+            let stream = client.follow(UnboundedReceiverStream::new(receiver)).await.map_err(status)?;
+            Ok((line, stream.into_inner()))
+        };
+        let call = async {
+            tokio::select! {
+                done = within(call) => done,
+                () = self.given_up.notified() => Err(io::Error::new(io::ErrorKind::Interrupted, "given up")),
             }
         };
-        let (line, mut parcels) = runtime.block_on(within(call))?;
+        // Perhaps another one is the primary.
+        let (line, mut parcels) = runtime.block_on(call).inspect_err(|_| self.move_on())?;
         let (closed, wire) = (line.closed(), Arc::clone(&line));
         runtime.spawn(async move {
             tokio::select! {
@@ -157,6 +193,10 @@ impl Dialler for Remote {
             line.hang_up();
         });
         Ok(wire)
+    }
+
+    fn give_up(&self) {
+        self.given_up.notify_one();
     }
 }
 

@@ -55,11 +55,24 @@ pub(super) struct Shared {
     pub(super) dialler: Arc<dyn Dialler>,
     pub(super) inbox: Arc<Inbox<Event>>,
     pub(super) wire: Mutex<Option<(u64, Arc<dyn Wire>)>>,
-    known: Mutex<(State, Marks)>,
+    known: Mutex<Known>,
     /// What the log or the store said last against something.
     error: Mutex<Option<String>>,
     /// Changes with each step, for those who wait for a state.
     word: AtomicU32,
+}
+
+/// What the machine said last of itself.
+struct Known {
+    state: State,
+    marks: Marks,
+    distance: Option<u8>,
+}
+
+impl Known {
+    fn of(machine: &Replica) -> Known {
+        Known { state: machine.state().clone(), marks: machine.marks(), distance: machine.distance() }
+    }
 }
 
 /// What happens to a replica: its machine's input.
@@ -115,7 +128,7 @@ impl Follower {
             dialler,
             inbox,
             wire: Mutex::default(),
-            known: Mutex::new((machine.state().clone(), machine.marks())),
+            known: Mutex::new(Known::of(&machine)),
             error: Mutex::default(),
             word: AtomicU32::new(0),
         });
@@ -141,7 +154,7 @@ impl Follower {
 
     /// Where it stands.
     pub fn state(&self) -> State {
-        self.shared.known.lock().0.clone()
+        self.shared.known.lock().state.clone()
     }
 
     /// What the log, the store or the network said last against something, for people: where it stands, the state says.
@@ -151,7 +164,12 @@ impl Follower {
 
     /// How far it is.
     pub fn marks(&self) -> Marks {
-        self.shared.known.lock().1
+        self.shared.known.lock().marks
+    }
+
+    /// How many hops away the primary is: 1 where that itself is followed; none: nobody is, or one that has no way to it.
+    pub fn distance(&self) -> Option<u8> {
+        self.shared.known.lock().distance
     }
 
     /// Waits until the state is one that is wanted. False when the time is over.
@@ -282,7 +300,7 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
                 other => jobs.post(other),
             }
         }
-        *shared.known.lock() = (machine.state().clone(), machine.marks());
+        *shared.known.lock() = Known::of(&machine);
         shared.word.fetch_add(1, Ordering::SeqCst);
         shared.runtime.wake_all(&shared.word);
         if let Some(word) = heeded {
@@ -297,5 +315,7 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
     // What was handed to the log is done before this ends: nothing is half accepted when the store is promoted.
     jobs.finish();
     to_apply.finish();
+    // A dead address would hold that up.
+    shared.dialler.give_up();
     shared.inbox.close();
 }

@@ -44,13 +44,13 @@ pub fn greet(
     runtime: &Arc<dyn Runtime>,
 ) -> io::Result<Message> {
     let heard = Inbox::new(runtime);
-    let wire = dialler.dial(Arc::new(Hearing(Arc::clone(&heard))))?;
+    let wire = dialler.dial(Arc::new(Hearing(Arc::clone(&heard))), false)?;
     wire.send(Message::Hello(hello));
     let until = runtime.now() + timeout;
     let answer = loop {
         match heard.take(Some(until)) {
             // A sign of life is no answer.
-            Some(Some(Message::Heartbeat(_))) => {}
+            Some(Some(Message::Heartbeat(_) | Message::Distance(_))) => {}
             Some(Some(Message::Bye) | None) => break Err(io::ErrorKind::ConnectionAborted.into()),
             Some(Some(message)) => break Ok(message),
             None => break Err(io::Error::new(io::ErrorKind::TimedOut, "no answer came")),

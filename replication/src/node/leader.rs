@@ -40,6 +40,8 @@ pub struct LeaderOptions {
     /// Told of a higher epoch once that is promised, before whoever spoke of it is answered: a replica that ships on must have
     /// left its own primary by then ([`Follower::fenced`](super::Follower::fenced)).
     pub on_fence: Option<Arc<dyn Fn(u64) + Send + Sync>>,
+    /// Of a replica that ships on: how far the primary is ([`Follower::distance`](super::Follower::distance)). None: near.
+    pub distance: Option<Arc<dyn Fn() -> Option<u8> + Send + Sync>>,
     /// Clock and threads.
     pub runtime: Arc<dyn Runtime>,
 }
@@ -52,6 +54,7 @@ impl Default for LeaderOptions {
             sessions_max: 64,
             keeping: None,
             on_fence: None,
+            distance: None,
             runtime: OsRuntime::new(),
         }
     }
@@ -184,6 +187,15 @@ impl Shared {
         let timeline = self.shipping.wal().timeline();
         let history = History::from(&timeline.history);
         Own { store_id: self.shipping.store_id(), history, promised: timeline.promised }
+    }
+
+    /// How many hops away the primary is, if a way leads to it.
+    pub(super) fn distance(&self) -> Option<u8> {
+        match &self.options.distance {
+            _ if !self.shipping.is_replica() => Some(0),
+            Some(distance) => distance(),
+            None => Some(1),
+        }
     }
 
     /// How far the store is; and about when its newest record was committed: when it was first seen here.

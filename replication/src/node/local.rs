@@ -35,7 +35,7 @@ impl Switch {
 }
 
 impl Dialler for Switch {
-    fn dial(&self, ear: Arc<dyn Ear>) -> io::Result<Arc<dyn Wire>> {
+    fn dial(&self, ear: Arc<dyn Ear>, _: bool) -> io::Result<Arc<dyn Wire>> {
         let away = || io::Error::new(io::ErrorKind::NotConnected, "there is no primary");
         let host = self.host.lock().clone().ok_or_else(away)?;
         let line = Arc::new(Line {

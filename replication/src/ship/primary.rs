@@ -122,6 +122,8 @@ pub enum Input {
     Ended,
     /// The primary has come so far.
     Moved(Progress),
+    /// So far is the primary from here; none: no way leads to one. None is said: this is the primary.
+    Distance(Option<u8>),
     /// A higher epoch was heard of, by another session or by a person.
     Fenced {
         /// That epoch.
@@ -204,6 +206,7 @@ pub struct Primary {
     own: Own,
     state: State,
     progress: Progress,
+    distance: Option<u8>,
     heard_at: u64,
     beat_at: u64,
 }
@@ -216,6 +219,7 @@ impl Primary {
             own,
             state: State::Listening,
             progress: Progress::default(),
+            distance: Some(0),
             heard_at: now,
             beat_at: now,
         }
@@ -264,6 +268,7 @@ impl Primary {
             Input::Pieces(pieces) => self.read(pieces, &mut out),
             Input::Ended => self.end(true, &mut out),
             Input::Moved(progress) => self.moved(progress),
+            Input::Distance(hops) => self.way(hops, &mut out),
             Input::Fenced { epoch } if epoch > self.own.history.epoch() => {
                 out.push(Effect::Send(Message::Refuse(Why::NotServing)));
                 self.end(false, &mut out);
@@ -327,7 +332,7 @@ impl Primary {
                 self.fence(epoch, false, out);
             }
             Message::Refuse(_) | Message::Bye => self.end(false, out),
-            Message::Welcome(_) | Message::Piece(_) | Message::Heartbeat(_) => {
+            Message::Welcome(_) | Message::Piece(_) | Message::Heartbeat(_) | Message::Distance(_) => {
                 self.violation("a primary's word from a replica", out);
             }
         }
@@ -385,6 +390,9 @@ impl Primary {
         let version = hello.version.min(VERSION);
         let visible = self.progress.visible;
         out.push(Effect::Send(Message::Welcome(Welcome { version, features, history, resume, visible })));
+        if self.distance != Some(0) {
+            out.push(Effect::Send(Message::Distance(self.distance)));
+        }
         self.state = State::Shipping(Box::new(Shipping {
             queue: VecDeque::new(),
             queued: 0,
@@ -446,6 +454,14 @@ impl Primary {
         };
     }
 
+    /// R11.
+    fn way(&mut self, hops: Option<u8>, out: &mut Vec<Effect>) {
+        let is_new = std::mem::replace(&mut self.distance, hops) != hops;
+        if is_new && matches!(self.state, State::Shipping(_)) {
+            out.push(Effect::Send(Message::Distance(hops)));
+        }
+    }
+
     /// What can go on, goes on.
     fn pump(&mut self, now: u64, out: &mut Vec<Effect>) {
         if self.is_over() {
@@ -479,6 +495,9 @@ impl Primary {
             to.told = to.told.max(visible);
             self.beat_at = now;
             let beat = Heartbeat { visible, durable, sent: to.sent, time_us, now_us };
+            if since >= heartbeat_us && self.distance != Some(0) {
+                out.push(Effect::Send(Message::Distance(self.distance)));
+            }
             out.push(Effect::Send(Message::Heartbeat(beat)));
         }
     }

@@ -19,6 +19,9 @@
 //! The last row is where somebody else must act: cut the log back ([`State::NeedsRewind`]), copy an image
 //! ([`State::NeedsImage`]), or see to the disk ([`State::Broken`]). A machine does not leave it.
 //!
+//! What it follows may be a replica, which says how far the primary is. One that has no way to a primary, and nothing new, is left
+//! (R11): else two replicas could follow each other, and nobody the primary.
+//!
 //! A delayed replica needs no clock in common with its primary: each heartbeat says how old the primary's newest record then
 //! was, and what was durable there then is at least that old, plus the time since, by the replica's own clock.
 
@@ -35,9 +38,11 @@ use seawall_wal::runtime::Rng;
 mod delay;
 mod order;
 mod said;
+mod way;
 
 use delay::Ages;
 use order::Order;
+use way::{Leaves, Way};
 
 pub use said::{Effect, Input, Own, Rejected, Settings, State};
 
@@ -57,6 +62,11 @@ pub struct Replica {
     /// The primary's epoch, from its welcome on.
     following: u64,
     welcome: Option<Welcome>,
+    way: Way,
+    /// Whether the last attempt reached one that does not serve.
+    elsewhere: bool,
+    /// How often in a row the log from here on was said to be gone.
+    lacking: u32,
     order: Order,
     /// Pieces at the log that it has not answered for.
     accepting: u64,
@@ -96,6 +106,9 @@ impl Replica {
             said_at: now,
             following: 0,
             welcome: None,
+            way: Way::default(),
+            elsewhere: false,
+            lacking: 0,
             order: Order::new(own.tail.place),
             accepting: 0,
             ends: std::collections::VecDeque::new(),
@@ -124,6 +137,11 @@ impl Replica {
     /// The epoch of the primary that it follows, if it follows one.
     pub fn following(&self) -> Option<u64> {
         (self.state == State::Following).then_some(self.following)
+    }
+
+    /// How many hops away the primary is, for those that follow this one; none: it has no way to one.
+    pub fn distance(&self) -> Option<u8> {
+        self.way.distance().filter(|_| self.state == State::Following)
     }
 
     /// How far it is, as far as its log and store have said.
@@ -155,7 +173,8 @@ impl Replica {
             State::Following => {
                 let beat = self.said_at.saturating_add(self.settings.heartbeat_us);
                 let gap = self.order.gap_since().map(|at| at.saturating_add(self.settings.gap_us));
-                Some(gap.unwrap_or(beat).min(beat).min(silence))
+                let leaves = self.way.wake_at(self.settings.astray_us);
+                [Some(beat), Some(silence), gap, leaves].into_iter().flatten().min()
             }
             State::Broken | State::Closed => return None,
             _ => None,
@@ -239,10 +258,15 @@ impl Replica {
     fn lost(&mut self, now: u64) {
         if !self.is_over() && !matches!(self.state, State::Waiting { .. }) {
             self.wait(now, None);
+            // It may be back at once, at the same place.
+            self.elsewhere = false;
         }
     }
 
     fn wait(&mut self, now: u64, why: Option<Why>) {
+        if self.state == State::Following {
+            self.way.left(self.way.leaves(now, self.settings.astray_us));
+        }
         let (first, most) = self.settings.pause_us;
         let pause = match &why {
             // Nothing that changes by itself.
@@ -255,6 +279,7 @@ impl Replica {
         self.session += 1;
         self.state = State::Waiting { until, why };
         self.welcome = None;
+        self.elsewhere = true;
     }
 
     fn violation(&mut self, now: u64, what: &'static str, out: &mut Vec<Effect>) {
@@ -327,6 +352,11 @@ impl Replica {
             Message::Refuse(why) => self.refused(now, why, out),
             Message::Piece(piece) if self.state == State::Following => self.piece(now, piece, out),
             Message::Heartbeat(beat) if self.state == State::Following => self.beat(now, beat, out),
+            Message::Distance(hops) if self.state != State::Greeting => {
+                self.way.heard(now, hops, self.settings.addresses);
+            }
+            // Overtook the welcome: it comes again.
+            Message::Distance(_) => {}
             // Overtook the welcome, or was sent in spite of R3: it comes again.
             Message::Piece(_) | Message::Heartbeat(_) => {}
             Message::Bye => self.leave(now, None, out),
@@ -366,6 +396,7 @@ impl Replica {
         }
         let is_new = epoch > self.own.promised || welcome.history != self.own.history;
         self.following = epoch;
+        self.way.begin();
         if is_new {
             out.push(Effect::Promise { history: welcome.history.clone() });
             self.is_promising = true;
@@ -395,6 +426,12 @@ impl Replica {
     /// R4, by another's word: the session with an older primary ends.
     fn fenced(&mut self, now: u64, epoch: u64, out: &mut Vec<Effect>) {
         self.own.promised = self.own.promised.max(epoch);
+        // Soon somebody is the primary.
+        self.pause_us = self.settings.pause_us.0;
+        self.way.search_anew();
+        if let State::Waiting { until, .. } = &mut self.state {
+            *until = (*until).min(now.saturating_add(self.pause_us));
+        }
         let is_older = match self.state {
             State::Following => self.following < epoch,
             State::Greeting | State::Promising => true,
@@ -411,8 +448,15 @@ impl Replica {
         let Some(welcome) = self.welcome.take() else { return };
         (self.state, self.followed_at) = (State::Following, self.heard_at);
         self.shipped = welcome.visible;
+        self.lacking = 0;
         self.show(out);
         self.said = None;
+    }
+
+    /// One lacks the log from here on: whether there is another to ask, before that is believed of all.
+    fn is_had_elsewhere(&mut self) -> bool {
+        self.lacking = self.lacking.saturating_add(1);
+        self.lacking < self.settings.addresses
     }
 
     /// R4: a primary that is itself behind may not have this one's log cut.
@@ -434,6 +478,7 @@ impl Replica {
                 }
                 self.stop(State::NeedsRewind { to, history }, out);
             }
+            Why::LogGone { .. } | Why::SlotMissing if self.is_had_elsewhere() => self.leave(now, None, out),
             Why::LogGone { first } if self.state == State::Greeting => {
                 self.stop(State::NeedsImage { first }, out);
             }
@@ -446,6 +491,7 @@ impl Replica {
         if piece.after.0.saturating_sub(self.taken.0) >= u64::from(self.settings.window_bytes.max(1)) {
             return self.violation(now, "a piece that there is no room for", out);
         }
+        self.way.moved(now);
         let ready = if self.makes(Mutation::IgnoreGaps) {
             vec![piece]
         } else {
@@ -527,12 +573,17 @@ impl Replica {
     fn time(&mut self, now: u64, out: &mut Vec<Effect>) {
         let is_silent = now.saturating_sub(self.heard_at) >= self.settings.timeout_us;
         let is_torn = self.order.gap_since().is_some_and(|at| now.saturating_sub(at) >= self.settings.gap_us);
+        let leaves = self.way.leaves(now, self.settings.astray_us);
         match &self.state {
             State::Greeting | State::Following if is_silent => self.leave(now, None, out),
             State::Following if is_torn => self.leave(now, None, out),
+            State::Following if leaves.is_some() => {
+                let why = (leaves == Some(Leaves::Astray)).then_some(Why::NotServing);
+                self.leave(now, why, out);
+            }
             State::Waiting { until, .. } if now >= *until && !self.is_busy() => {
                 self.state = State::Dialling;
-                out.push(Effect::Dial { session: self.session });
+                out.push(Effect::Dial { session: self.session, elsewhere: self.elsewhere });
             }
             _ => {}
         }

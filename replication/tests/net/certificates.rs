@@ -24,7 +24,12 @@ impl Authority {
 
     /// For a name, until this year.
     pub(crate) fn issue_until(&self, name: &str, year: i32) -> Credentials {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        self.issue_to(&[name.to_owned()], year)
+    }
+
+    /// For DNS names and addresses, until this year.
+    pub(crate) fn issue_to(&self, names: &[String], year: i32) -> Credentials {
+        let mut params = CertificateParams::new(names.to_vec()).unwrap();
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();

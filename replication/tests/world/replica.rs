@@ -119,7 +119,7 @@ impl World {
 
     fn carry_out(&mut self, id: usize, effect: Effect) -> Option<Input> {
         match effect {
-            Effect::Dial { session } => Some(self.dial(id, session)),
+            Effect::Dial { session, .. } => Some(self.dial(id, session)),
             Effect::Promise { history } => {
                 let node = &mut self.nodes[id];
                 node.promised = node.promised.max(history.epoch());

@@ -322,7 +322,7 @@ impl Up {
         let wal = self.shipping.wal().clone();
         while let Some(effect) = queue.pop_front() {
             match effect {
-                replica::Effect::Dial { session } => following.dialling = Some(session),
+                replica::Effect::Dial { session, .. } => following.dialling = Some(session),
                 replica::Effect::Send(message) => {
                     if let Some((_, connection)) = following.connection {
                         self.out.push((connection, true, message));

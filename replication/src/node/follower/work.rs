@@ -25,7 +25,8 @@ impl LogWorker {
     pub(super) fn run(self) {
         while let Some(job) = self.jobs.take(None) {
             let input = match job {
-                Effect::Dial { session } => self.dial(session),
+                Effect::Dial { session, .. } if self.jobs.is_ending() => Input::Lost { session },
+                Effect::Dial { session, elsewhere } => self.dial(session, elsewhere),
                 Effect::Promise { history } => {
                     let log = seawall_wal::History::from(&history);
                     match self.shared.shipping.wal().promise(history.epoch(), &log) {
@@ -46,9 +47,9 @@ impl LogWorker {
         }
     }
 
-    fn dial(&self, session: u64) -> Input {
+    fn dial(&self, session: u64, elsewhere: bool) -> Input {
         let ear = Arc::new(Hearing { session, inbox: Arc::clone(&self.shared.inbox) });
-        match self.shared.dialler.dial(ear) {
+        match self.shared.dialler.dial(ear, elsewhere) {
             Ok(wire) => {
                 let old = self.shared.wire.lock().replace((session, wire));
                 if let Some((_, old)) = old {

@@ -106,6 +106,7 @@ impl Session {
                 effects.extend(machine.step(now(), Input::Fenced { epoch: now_of }));
             }
             let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
+            effects.extend(machine.step(now(), Input::Distance(shared.distance())));
             let input = match event {
                 None => Input::Tick,
                 Some(Event::Message(message)) => match self.may_say(&message) {

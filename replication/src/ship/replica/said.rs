@@ -12,6 +12,8 @@ pub struct Settings {
     pub name: Name,
     /// What keeps the log for it while it is away.
     pub slot: Option<Name>,
+    /// Between so many the dialler chooses: what one lacks of the log, another may have, and one may be nearer to the primary.
+    pub addresses: u32,
     /// A sign of life every so often.
     pub heartbeat_us: u64,
     /// Silence for so long ends the connection.
@@ -20,6 +22,9 @@ pub struct Settings {
     pub pause_us: (u64, u64),
     /// How long a gap between pieces may last.
     pub gap_us: u64,
+    /// It stays so long with a replica that has no way to a primary, and nothing new: then it looks elsewhere. So it does, once for
+    /// each address, where it might follow the primary itself.
+    pub astray_us: u64,
     /// Bytes that may be on their way to it.
     pub window_bytes: u32,
     /// Records are applied when they are so old.
@@ -37,10 +42,12 @@ impl Settings {
         Settings {
             name,
             slot: None,
+            addresses: 1,
             heartbeat_us: 500_000,
             timeout_us: 5_000_000,
             pause_us: (50_000, 5_000_000),
             gap_us: 1_000_000,
+            astray_us: 1_000_000,
             window_bytes: 16 << 20,
             delay_us: 0,
             seed: 0,
@@ -151,6 +158,8 @@ pub enum Effect {
     Dial {
         /// Names the attempt, and its connection.
         session: u64,
+        /// Not to the one that the last attempt reached, where another is known: that one does not serve.
+        elsewhere: bool,
     },
     /// Send this.
     Send(Message),
