@@ -202,11 +202,12 @@ impl Shared {
     pub(super) fn progress(&self) -> Progress {
         let now_us = self.options.runtime.wall_clock_us();
         let durable = self.shipping.wal().durable_lsn();
+        let epoch = self.shipping.wal().timeline().history.epoch();
         let mut state = self.state.lock();
         if durable > state.newest.0 {
             state.newest = (durable, now_us);
         }
-        Progress { visible: self.shipping.visible(), durable, time_us: state.newest.1, now_us }
+        Progress { visible: self.shipping.visible(), durable, time_us: state.newest.1, now_us, epoch }
     }
 
     /// The store moves: every session is told, until it is over.

@@ -9,8 +9,9 @@
 //!
 //! *Listening* ends with a hello that passes every check (`hear`), *Opening* with the log pinned where the replica's ends
 //! (`opened`). *Shipping* reads ahead of what is sent, and sends as far as the replica has said that there is room; it goes on
-//! only once the first marks are there, which a replica sends when its promise is durable (R3). Nothing heard for
-//! [`Settings::timeout_us`] is the end: a connection that one side has forgotten looks like silence.
+//! only once the first marks are there, which a replica sends when its promise is durable (R3). Where the log goes on in another
+//! epoch, be it that this store is promoted or the one that it follows, the session ends, for the replica is to promise that epoch
+//! first. Nothing heard for [`Settings::timeout_us`] is the end: a connection that one side has forgotten looks like silence.
 
 use crate::invariants::{self, PrimaryView};
 use crate::message::{
@@ -81,6 +82,8 @@ pub struct Progress {
     pub time_us: u64,
     /// What the same clock says now.
     pub now_us: u64,
+    /// The newest epoch that its log knows the beginning of.
+    pub epoch: u64,
 }
 
 /// What came of opening the log.
@@ -267,7 +270,7 @@ impl Primary {
             Input::Opened(opened) => self.opened(now, opened, &mut out),
             Input::Pieces(pieces) => self.read(pieces, &mut out),
             Input::Ended => self.end(true, &mut out),
-            Input::Moved(progress) => self.moved(progress),
+            Input::Moved(progress) => self.moved(progress, &mut out),
             Input::Distance(hops) => self.way(hops, &mut out),
             Input::Fenced { epoch } if epoch > self.own.history.epoch() => {
                 out.push(Effect::Send(Message::Refuse(Why::NotServing)));
@@ -444,13 +447,18 @@ impl Primary {
         }
     }
 
-    fn moved(&mut self, progress: Progress) {
+    fn moved(&mut self, progress: Progress, out: &mut Vec<Effect>) {
+        // R3: the log goes on in an epoch that no welcome of this session told of.
+        if progress.epoch > self.own.history.epoch() {
+            return self.end(true, out);
+        }
         let old = self.progress;
         self.progress = Progress {
             visible: old.visible.max(progress.visible),
             durable: old.durable.max(progress.durable),
             time_us: old.time_us.max(progress.time_us),
             now_us: progress.now_us,
+            epoch: old.epoch.max(progress.epoch),
         };
     }
 
@@ -491,7 +499,7 @@ impl Primary {
         let since = now.saturating_sub(self.beat_at);
         let is_news = self.progress.visible > to.told;
         if since >= heartbeat_us || is_news && since >= visible_us {
-            let Progress { visible, durable, time_us, now_us } = self.progress;
+            let Progress { visible, durable, time_us, now_us, .. } = self.progress;
             to.told = to.told.max(visible);
             self.beat_at = now;
             let beat = Heartbeat { visible, durable, sent: to.sent, time_us, now_us };

@@ -108,7 +108,9 @@ impl World {
         let shown: Vec<u64> =
             self.nodes[id].log.iter().filter(|frame| frame.end <= visible).map(|frame| frame.id).collect();
         self.acked.extend(shown);
-        let progress = Progress { visible, durable, time_us: now, now_us: now };
+        let Role::Primary(primary) = &self.nodes[id].role else { return };
+        let epoch = primary.own.history.epoch();
+        let progress = Progress { visible, durable, time_us: now, now_us: now, epoch };
         for session in sessions {
             self.step_primary(id, session, Input::Moved(progress));
         }

@@ -9,7 +9,7 @@ impl World {
     /// Some message arrives, or is lost, or arrives and is still on its way.
     pub(super) fn deliver(&mut self) -> Result<(), Violation> {
         if self.network.is_empty() {
-            return self.pass_time();
+            return self.pass_some_time();
         }
         // Mostly in order, as a stream has it.
         let at = if self.rng.chance(4, 5) { 0 } else { self.rng.below(self.network.len() as u64) as usize };
@@ -43,14 +43,14 @@ impl World {
         let Some(between) = self.connections.get(&connection) else { return Ok(()) };
         let (replica, upstream) = (between.replica, between.upstream);
         self.hit("message delivered");
-        self.now += 20;
+        self.pass(20);
         self.note(connection << 1 ^ u64::from(is_up) ^ self.now << 8);
         self.say(|| match is_up {
             true => format!("n{replica} -> n{upstream}: {message:?}"),
             false => format!("n{upstream} -> n{replica}: {message:?}"),
         });
-        let now = self.now;
         let to = if is_up { upstream } else { replica };
+        let now = self.clock(to);
         let runtime = Arc::clone(&self.runtime);
         let Some(up) = self.nodes.get_mut(&to).and_then(|node| node.up.as_mut()) else { return Ok(()) };
         if is_up {
@@ -82,8 +82,9 @@ impl World {
     }
 
     pub(super) fn dial(&mut self, id: u64, upstream: u64, session: u64) -> Result<(), Violation> {
-        let now = self.now;
         let is_cut = self.cut.contains(&(id, upstream)) || self.cut.contains(&(upstream, id));
+        let (now, there) = (self.clock(id), self.clock(upstream));
+        let is_old = self.deposed.contains_key(&upstream);
         let host = self.nodes.get_mut(&upstream).filter(|_| !is_cut && upstream != id);
         let settings = host.as_ref().map(|host| host.session());
         let (Some(host), Some(settings)) = (host.and_then(|host| host.up.as_mut()), settings) else {
@@ -94,11 +95,13 @@ impl World {
         };
         let connection = self.next_connection;
         self.next_connection += 1;
-        host.accept(now, connection, settings);
+        host.accept(there, connection, settings);
         let is_cascade = host.shipping.is_replica();
         self.connections.insert(connection, Connection { replica: id, upstream });
         if is_cascade {
             self.hit("followed a replica");
+        } else if is_old {
+            self.hit("dialled one that another has taken the place of");
         }
         if let Some(up) = self.nodes.get_mut(&id).and_then(|node| node.up.as_mut()) {
             up.connected(now, session, connection)?;
@@ -110,10 +113,11 @@ impl World {
         let Some(Connection { replica, upstream }) = self.connections.remove(&connection) else {
             return Ok(());
         };
-        let (now, runtime) = (self.now, Arc::clone(&self.runtime));
+        let runtime = Arc::clone(&self.runtime);
+        let (there, now) = (self.clock(upstream), self.clock(replica));
         self.network.retain(|(of, ..)| *of != connection);
         if let Some(up) = self.nodes.get_mut(&upstream).and_then(|node| node.up.as_mut()) {
-            up.lead(now, connection, &runtime, primary::Input::Lost)?;
+            up.lead(there, connection, &runtime, primary::Input::Lost)?;
         }
         if let Some(up) = self.nodes.get_mut(&replica).and_then(|node| node.up.as_mut())
             && let Some((session, of)) = up.follower.as_ref().and_then(|following| following.connection)

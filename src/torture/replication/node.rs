@@ -3,17 +3,17 @@
 use super::Violation;
 use bytes::Bytes;
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions, SlotState};
+use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions, SlotState, SlotStatus};
 use seawall_replication::ack::{Level, Policy, Reached, Table};
 use seawall_replication::message::{Message, Name, Piece};
 use seawall_replication::mutation::Mutation;
-use seawall_replication::node::{accept, open_log, own};
+use seawall_replication::node::{Keeper, Keeping, accept, open_log, own};
 use seawall_replication::ship::primary::{self, Progress};
 use seawall_replication::ship::replica::{self, State};
 use seawall_replication::ship::{Primary, Replica};
-use seawall_replication::timeline::History;
+use seawall_replication::timeline::{History, Tail};
 use seawall_wal::mutation::Mutation as WalMutation;
-use seawall_wal::{ReplicaStart, Runtime, Shipper, SimDisk, SimRuntime, Wal};
+use seawall_wal::{Runtime, Shipper, SimDisk, SimRuntime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,18 +37,31 @@ pub(super) struct Node {
     pub(super) is_replica: bool,
     /// Of whom, as far as it has been told.
     pub(super) upstream: u64,
+    /// What its clock is ahead of the world's, in microseconds.
+    pub(super) ahead: u64,
+    /// Whether there is no store yet.
+    pub(super) is_blank: bool,
+    /// Whether its disk has little room.
+    pub(super) is_full: bool,
+    /// It applies what is so old, in microseconds.
+    delay_us: u64,
     runtime: Arc<SimRuntime>,
     mistake: Mistake,
 }
 
 pub(super) struct Up {
     pub(super) db: Db,
+    pub(super) keeper: Keeper,
     pub(super) shipping: Shipping,
     /// Sessions of those that follow, by connection.
     pub(super) links: BTreeMap<u64, Link>,
     /// Whose acknowledgements count; of a primary.
     pub(super) table: Table,
     pub(super) follower: Option<Following>,
+    /// What it has shown is below this.
+    pub(super) seen: Lsn,
+    /// It was told to take no more writes.
+    pub(super) is_fenced: bool,
     /// What goes out: connection, whether to the primary, and what.
     pub(super) out: Vec<(u64, bool, Message)>,
     pub(super) counts: Vec<&'static str>,
@@ -67,7 +80,8 @@ pub(super) struct Following {
     pub(super) dialling: Option<u64>,
     pub(super) connection: Option<(u64, u64)>,
     syncs: bool,
-    applies: bool,
+    /// Up to where it is to apply.
+    applies: Option<Lsn>,
 }
 
 pub(super) fn name_of(id: u64) -> Option<Name> {
@@ -75,13 +89,37 @@ pub(super) fn name_of(id: u64) -> Option<Name> {
 }
 
 impl Node {
-    pub(super) fn new(id: u64, seed: u64, runtime: &Arc<SimRuntime>, mistake: Mistake) -> Node {
-        let disk = SimDisk::new(seed);
-        Node { id, disk, up: None, is_replica: true, upstream: 1, runtime: Arc::clone(runtime), mistake }
+    pub(super) fn new(
+        id: u64,
+        seed: u64,
+        runtime: &Arc<SimRuntime>,
+        mistake: Mistake,
+        delay_us: u64,
+    ) -> Node {
+        Node {
+            id,
+            disk: SimDisk::new(seed),
+            up: None,
+            is_replica: true,
+            upstream: 1,
+            ahead: 0,
+            is_blank: false,
+            is_full: false,
+            delay_us,
+            runtime: Arc::clone(runtime),
+            mistake,
+        }
     }
 
     /// The process starts. False if a fault is in the way; then it is down.
-    pub(super) fn start(&mut self, now: u64, policy: &Policy, seed: u64) -> Result<bool, Violation> {
+    pub(super) fn start(
+        &mut self,
+        now: u64,
+        policy: &Policy,
+        limits: SlotOptions,
+        seed: u64,
+    ) -> Result<bool, Violation> {
+        let now = now + self.ahead;
         match self.open() {
             Ok(db) => {
                 let shipping = db.shipping();
@@ -91,7 +129,9 @@ impl Node {
                     false => None,
                 };
                 let (links, out, counts) = (BTreeMap::new(), Vec::new(), Vec::new());
-                self.up = Some(Up { db, shipping, links, table, follower, out, counts });
+                let (seen, keeper) = (Lsn::ZERO, Keeper::new(&db, limits, self.runtime.clone()));
+                let is_fenced = false;
+                self.up = Some(Up { db, keeper, shipping, links, table, follower, seen, is_fenced, out, counts });
                 Ok(true)
             }
             Err(error) if self.is_explained(&error) => {
@@ -126,12 +166,13 @@ impl Node {
             pause_us: (1_000, 40_000),
             gap_us: 40_000,
             window_bytes: 128 << 10,
+            delay_us: self.delay_us,
             seed,
             mutation: self.mistake.machine,
             ..replica::Settings::new(name)
         };
         let machine = Replica::new(settings, shipping.store_id(), own(shipping), now);
-        Ok(Following { machine, dialling: None, connection: None, syncs: false, applies: false })
+        Ok(Following { machine, dialling: None, connection: None, syncs: false, applies: None })
     }
 
     pub(super) fn session(&self) -> primary::Settings {
@@ -169,22 +210,7 @@ impl Node {
     /// Another disk, with nothing on it.
     pub(super) fn replace_disk(&mut self, seed: u64) {
         self.disk = SimDisk::new(seed);
-    }
-
-    /// Its first beginning: the data file of the first node, and a log that is to be filled.
-    pub(super) fn clone_of(&self, data: &[u8], log: &Wal, first: Lsn) -> Result<(), Violation> {
-        let timeline = log.timeline();
-        let start = ReplicaStart {
-            store_id: log.store_id(),
-            segment_bytes: SEGMENT_BYTES,
-            first,
-            epoch: timeline.epoch,
-            history: timeline.history,
-        };
-        let options = Wal::options().disk(self.disk.clone()).runtime(self.runtime.clone());
-        seawall_wal::create_replica(format!("{STORE}/log"), &options, &start)
-            .map_err(|error| error.to_string())?;
-        self.disk.write_file(format!("{STORE}/data"), data).map_err(|error| error.to_string())
+        (self.is_blank, self.is_full) = (true, false);
     }
 
     pub(super) fn keyspace(&self) -> Option<Keyspace> {
@@ -205,7 +231,8 @@ impl Up {
     fn progress(&self, runtime: &SimRuntime) -> Progress {
         let now_us = runtime.wall_clock_us();
         let durable = self.shipping.wal().durable_lsn();
-        Progress { visible: self.shipping.visible(), durable, time_us: now_us, now_us }
+        let epoch = self.shipping.wal().timeline().history.epoch();
+        Progress { visible: self.shipping.visible(), durable, time_us: now_us, now_us, epoch }
     }
 
     /// Somebody connects.
@@ -238,16 +265,7 @@ impl Up {
             match effect {
                 primary::Effect::Send(message) => self.out.push((connection, false, message)),
                 primary::Effect::Open { name, tail, .. } => {
-                    let is_kept = self.db.slots().iter().any(|slot| {
-                        slot.name == name.as_str() && slot.state != SlotState::Lost && slot.lsn <= tail.place
-                    });
-                    // A slot keeps the log for it, and a way back for this store.
-                    let _ = self.db.create_slot(name.as_str(), SlotOptions::default());
-                    let (opened, shipper) = open_log(self.shipping.wal(), tail);
-                    let is_gone = matches!(opened, primary::Opened::Gone { .. });
-                    if is_kept && is_gone && tail.place < self.shipping.wal().first_place() {
-                        return Err(format!("{name} has a slot, and its log from {} on is gone", tail.place));
-                    }
+                    let (opened, shipper) = self.open_for(&name, tail)?;
                     link.shipper = shipper;
                     link.name = Some(name);
                     queue.extend(link.machine.step(now, primary::Input::Opened(opened)));
@@ -255,16 +273,13 @@ impl Up {
                 primary::Effect::Read { from, bytes_max } => link.reading = Some((from, bytes_max)),
                 primary::Effect::Acked(marks) => {
                     let name = link.name.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
-                    let _ = self.db.advance_slot(
-                        &name,
-                        marks.taken.min(self.shipping.wal().tail().place),
-                        marks.durable,
-                    );
+                    self.keeper.advance_slot(&name, marks.durable);
                     let reached = self.table.update(&name, Reached::from(marks));
                     self.acknowledge(reached);
                 }
                 primary::Effect::Fence { epoch, .. } => {
                     self.counts.push("primary fenced");
+                    self.is_fenced = !self.shipping.is_replica();
                     // It has nothing to say against it but that the disk has failed.
                     let _ = self.shipping.fence(epoch);
                 }
@@ -281,6 +296,36 @@ impl Up {
         }
         self.links.insert(connection, link);
         Ok(())
+    }
+
+    /// The log from where another's ends. For whoever has a slot it is there.
+    fn open_for(
+        &mut self,
+        name: &Name,
+        tail: Tail,
+    ) -> Result<(primary::Opened, Option<Shipper>), Violation> {
+        let is_own = |slot: &&SlotStatus| slot.name == name.as_str();
+        let slot = self.db.slots().iter().find(is_own).map(|slot| (slot.state, slot.lsn));
+        // A slot keeps the log for it, and a way back for this store.
+        self.keeper.keeps(name.as_str(), tail.place);
+        let (opened, shipper) = open_log(self.shipping.wal(), tail);
+        let is_gone = matches!(opened, primary::Opened::Gone { .. });
+        match slot {
+            Some((SlotState::Lost, _)) if is_gone => self.counts.push("log of a lost slot gone"),
+            Some((_, lsn)) if is_gone && lsn <= tail.place && tail.place < self.shipping.wal().first_place() => {
+                return Err(format!("{name} has a slot, and its log from {} on is gone", tail.place));
+            }
+            Some(_) if opened == primary::Opened::Ready && self.has_folded(tail.place) => {
+                self.counts.push("went on with log that a slot has kept");
+            }
+            _ => {}
+        }
+        Ok((opened, shipper))
+    }
+
+    /// Whether this store needs no log there any more.
+    fn has_folded(&self, place: Lsn) -> bool {
+        self.db.stats().checkpoint_lsn > place.plus(2 * SEGMENT_BYTES)
     }
 
     fn acknowledge(&self, reached: Reached) {
@@ -341,7 +386,7 @@ impl Up {
                     queue.extend(following.machine.step(now, input));
                 }
                 replica::Effect::Sync => following.syncs = true,
-                replica::Effect::Apply { .. } => following.applies = true,
+                replica::Effect::Apply { to } => following.applies = Some(to),
                 replica::Effect::Show { limit } => self.shipping.set_visible_limit(limit),
                 replica::Effect::Violation(_) => self.counts.push("protocol violated by what came late"),
                 replica::Effect::Hang => following.connection = None,
@@ -357,14 +402,18 @@ impl Up {
         let Some(following) = self.follower.as_mut() else { return Ok(()) };
         let (syncs, applies) = (std::mem::take(&mut following.syncs), std::mem::take(&mut following.applies));
         if syncs {
-            let input = match self.shipping.wal().sync_replica() {
-                Ok(durable) => replica::Input::Synced { durable },
-                Err(_) => replica::Input::Failed,
-            };
-            self.follow(now, input)?;
+            match self.shipping.wal().sync_replica() {
+                Ok(durable) => self.follow(now, replica::Input::Synced { durable })?,
+                // Nothing was promised: it is tried again.
+                Err(seawall_wal::Error::NoSpace) => {
+                    self.counts.push("replica waits for room");
+                    self.follower.iter_mut().for_each(|following| following.syncs = true);
+                }
+                Err(_) => self.follow(now, replica::Input::Failed)?,
+            }
         }
-        if applies {
-            let input = match self.shipping.apply() {
+        if let Some(to) = applies {
+            let input = match self.shipping.apply_to(to) {
                 Ok(applied) => replica::Input::Applied { applied, visible: self.shipping.visible() },
                 Err(Error::Corruption { what, .. }) => return Err(format!("it cannot be applied: {what}")),
                 Err(_) => replica::Input::Failed,

@@ -22,6 +22,7 @@ use crate::commit::pending::Pending;
 use crate::invariants;
 use crate::mutation::Mutation;
 use crate::record::WriteSet;
+use crate::sync::Ordering;
 use seawall_wal::Lsn;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -144,6 +145,8 @@ impl Sequencer {
         {
             let mut state = self.state.lock();
             state.followed = None;
+            // What it has shown it goes on showing.
+            self.shown.fetch_max(self.reads.visible().0, Ordering::SeqCst);
             let place = Place::recovered(self.reads.visible(), end, ack);
             state.pending.push_back(Arc::new(Pending::recovered(place, end)));
         }

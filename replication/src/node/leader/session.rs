@@ -94,17 +94,10 @@ impl Session {
 
     fn run(&self, shared: &Arc<Shared>) {
         let now = || u64::try_from(shared.runtime().now().as_micros()).unwrap_or(u64::MAX);
-        let own = shared.own();
-        let epoch = own.history.epoch();
-        let mut machine = Primary::new(shared.settings(), own, now());
+        let mut machine = Primary::new(shared.settings(), shared.own(), now());
         'session: while !machine.is_over() {
             let event = self.inbox.take(machine.wake_at().map(Duration::from_micros));
             let mut effects = machine.step(now(), Input::Moved(shared.progress()));
-            // Its primary is another, or it has become one: whoever follows promises that first (R3), before any of its log.
-            let now_of = shared.own().history.epoch();
-            if now_of > epoch {
-                effects.extend(machine.step(now(), Input::Fenced { epoch: now_of }));
-            }
             let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
             effects.extend(machine.step(now(), Input::Distance(shared.distance())));
             let input = match event {
