@@ -14,6 +14,8 @@
 mod certificates;
 #[path = "replica/cluster.rs"]
 mod cluster;
+#[path = "replica/operators.rs"]
+mod operators;
 #[path = "replica/refused.rs"]
 mod refused;
 #[path = "replica/writers.rs"]

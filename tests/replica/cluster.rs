@@ -43,7 +43,7 @@ pub struct Cluster {
     pub places: Vec<Place>,
     /// Without one they speak plain text.
     pub authority: Option<Authority>,
-    daemons: Vec<Option<Child>>,
+    pub daemons: Vec<Option<Child>>,
 }
 
 impl Cluster {

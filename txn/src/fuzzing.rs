@@ -5,10 +5,7 @@ use crate::{BranchName, Durable, Input, Message, NodeId, Record, Site, XID_FORMA
 use seawall_engine::{XID_PART_BYTES_MAX, Xid};
 
 #[cfg(feature = "net")]
-mod calls;
-
-#[cfg(feature = "net")]
-pub use calls::txn_calls;
+pub use crate::net::fuzzing::txn_calls;
 
 /// A message: what decodes encodes to the same bytes, fits its limit, and moves no node to panic.
 pub fn txn_message(data: &[u8]) {

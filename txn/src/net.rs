@@ -35,6 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 mod coordinating;
+pub(crate) mod fuzzing;
 mod incoming;
 mod outgoing;
 mod participating;

@@ -1,7 +1,5 @@
 //! Calls of a node's services, with any bytes where their messages should be.
-#![expect(clippy::disallowed_methods, reason = "sockets, and a client's clock")]
-
-use crate::net::{Limits, Network, NetworkOptions, Peer, Security};
+use super::{Limits, Network, NetworkOptions, Peer, Security};
 use crate::{Coordinator, NodeId, Store, Timing};
 use prost::bytes::{Buf, BufMut};
 use seawall_engine::Db;
@@ -17,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 /// Every method that is served: a call's first byte, modulo their number.
-pub(crate) const METHODS: [&str; 10] = [
+const METHODS: [&str; 10] = [
     "/seawall.txn.v1.Peers/Deliver",
     "/seawall.txn.v1.Participant/Work",
     "/seawall.txn.v1.Participant/Prepare",
