@@ -98,14 +98,15 @@ fn serve() -> Option<Node> {
 impl Node {
     fn call(&self, method: &'static str, messages: Vec<Vec<u8>>) {
         let mut client = tonic::client::Grpc::new(self.channel.clone());
-        let answer = self.runtime.block_on(tokio::time::timeout(ANSWER, async {
+        let call = async {
             client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
             let path = PathAndQuery::from_static(method);
             let request = Request::new(tokio_stream::iter(messages));
             let mut replies = client.streaming(request, path, Raw).await?.into_inner();
             while replies.message().await?.is_some() {}
             Ok::<(), Status>(())
-        }));
+        };
+        let answer = self.runtime.block_on(async { tokio::time::timeout(ANSWER, call).await });
         assert!(answer.is_ok(), "a call of {method} is not answered");
     }
 }
