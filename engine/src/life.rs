@@ -3,6 +3,8 @@
 pub(crate) mod checkpoint;
 pub(crate) mod close;
 mod compressions;
+#[cfg(not(seawall_shuttle))]
+mod epoch;
 pub(crate) mod following;
 pub(crate) mod image;
 pub(crate) mod open;

@@ -56,6 +56,14 @@ pub struct Anchor {
     pub closed: Option<Closed>,
 }
 
+impl Anchor {
+    /// Where a replica's log has to come to before it is one: what is before was durable at its primary, and is needed, or in the
+    /// image beside it.
+    pub(crate) fn needed(&self) -> Lsn {
+        self.first.max(self.durable)
+    }
+}
+
 /// The end of a log that was closed cleanly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {

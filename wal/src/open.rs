@@ -640,7 +640,7 @@ fn promised(anchor: &Anchor, options: &WalOptions, begun: &BTreeMap<u64, Begun>)
     let known = options.start.map_or(Lsn::ZERO, |(_, known_durable)| known_durable);
     if anchor.is_replica && !options.has(Mutation::JudgeByPrimary) {
         // Until the log has come to its first position, what its owner knows came with an image.
-        let is_filled = anchor.replica_durable >= anchor.first;
+        let is_filled = anchor.replica_durable >= anchor.needed();
         return if is_filled { anchor.replica_durable.max(known) } else { anchor.replica_durable };
     }
     let headers = begun.values().map(|segment| segment.header.durable).max().unwrap_or_default();

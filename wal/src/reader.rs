@@ -318,6 +318,10 @@ impl WalReader {
                     Err(self.damaged("a record does not end"))
                 };
             };
+            if self.is_behind_given_up_header(&segment) {
+                self.go_on_behind_shown()?;
+                continue;
+            }
             let Some(header) = self.take_frame(&segment)? else {
                 // Recovery began behind here, and did not look where the last segment's frames end.
                 if self.at < self.judged_from && segment.end.is_none() && self.pieces.is_empty() {

@@ -14,10 +14,11 @@ use seawall_wal::mutation::Mutation;
 use seawall_wal::runtime::Rng;
 use seawall_wal::segment::{self, Geometry};
 use seawall_wal::{
-    Durability, Error, History, Lsn, Piece, Record, ReplicaStart, Result, SimDisk, SimRuntime, Turn, Wal,
-    WalOptions, create_replica, rewind,
+    Durability, Error, History, Lsn, Next, Piece, Record, ReplicaStart, Result, SimDisk, SimRuntime, Turn, Wal,
+    WalOptions, WalReader, create_replica, rewind,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 #[path = "replica/bugs.rs"]
 mod bugs;
@@ -80,6 +81,7 @@ fn start_of(primary: &Wal) -> ReplicaStart {
         store_id: primary.store_id(),
         segment_bytes: SEGMENT,
         first: primary.first_lsn(),
+        covered: primary.first_lsn(),
         epoch: timeline.epoch,
         history: timeline.history,
     }
@@ -185,8 +187,7 @@ fn a_follower_of_a_replica_shows_what_is_durable_there() {
         let record = follower.next().unwrap().unwrap();
         assert_eq!((record.lsn, record.payload.to_vec()), (lsn, payload));
     }
-    let wait = std::time::Duration::from_millis(1);
-    assert!(matches!(follower.next_timeout(wait).unwrap(), seawall_wal::Next::TimedOut));
+    assert!(matches!(follower.next_timeout(Duration::from_millis(1)).unwrap(), Next::TimedOut));
 }
 
 /// The power fails at every call of a replica's life; it must hold what it acknowledged, a prefix, and go on.
@@ -304,7 +305,14 @@ fn only_what_goes_on_is_taken() {
     assert!(matches!(options(&disk).replica(true).open(DIR), Err(Error::BadInput(_))));
 }
 
-/// A header without a frame behind it is not the last word: its primary starts again, or another is promoted.
+fn followed(follower: &mut WalReader, found: &mut Vec<(Lsn, Vec<u8>)>) {
+    while let Next::Record(record) = follower.next_timeout(Duration::from_millis(1)).unwrap() {
+        found.push((record.lsn, record.payload.to_vec()));
+    }
+}
+
+/// A header without a frame behind it is not the last word: its primary starts again, or another is promoted. Who follows, and
+/// knows of the first, goes on behind the other.
 #[test]
 fn a_header_gives_way_to_another() {
     for seed in 0..8 {
@@ -335,6 +343,8 @@ fn a_header_gives_way_to_another() {
         } else {
             replica
         };
+        let (mut follower, mut found) = (replica.follow(Lsn::ZERO).unwrap(), Vec::new());
+        followed(&mut follower, &mut found);
         // Another replica is promoted, and its segment takes a number of its own.
         let other = open_replica(&other_disk);
         for _ in 0..rng.below(3) {
@@ -344,6 +354,9 @@ fn a_header_gives_way_to_another() {
         write(&other, &mut rng, 5);
         ship_all(&other, &replica, &mut rng);
         assert_eq!(records(&replica), records(&other));
+        followed(&mut follower, &mut found);
+        assert_eq!(found, records(&other), "seed {seed}");
+        drop(follower);
         replica.close().unwrap();
         assert_eq!(records(&open_replica(&replica_disk.crash())), records(&other));
     }
@@ -412,6 +425,34 @@ fn a_replica_that_begins_behind_the_last_record_can_be_promoted() {
     ship_all(&primary, &replica, &mut Rng::new(1));
     replica.promote(1).unwrap();
     replica.commit(b"of the new epoch").unwrap();
+}
+
+/// An image may have more than what redo begins with: until the log has that, it is not all there, and cannot be promoted.
+#[test]
+fn a_replica_is_filled_once_its_log_has_what_its_image_covers() {
+    let primary = open(&SimDisk::new(1));
+    let first = primary.first_lsn();
+    for _ in 0..3 {
+        primary.commit(&[1; 30_000]).unwrap();
+    }
+    let covered = primary.durable_lsn();
+    let disk = SimDisk::new(2);
+    create_replica(DIR, &options(&disk), &ReplicaStart { first, covered, ..start_of(&primary) }).unwrap();
+    let open_beside = |disk| options(disk).replica(true).start(first, covered).open(DIR);
+    let mut replica = open_beside(&disk).unwrap();
+    let mut disk = disk;
+    while replica.durable_lsn() < covered {
+        assert!(!replica.is_filled(), "at {}", replica.durable_lsn());
+        assert!(matches!(replica.promote(1), Err(Error::BadInput(_))), "at {}", replica.durable_lsn());
+        let piece = primary.ship(replica.tail().place).unwrap().next_piece(1).unwrap().unwrap();
+        replica.accept(&piece).unwrap();
+        replica.sync_replica().unwrap();
+        while replica.step().unwrap() {}
+        disk = disk.crash();
+        replica = open_beside(&disk).unwrap();
+    }
+    assert!(replica.is_filled());
+    replica.promote(1).unwrap();
 }
 
 fn promote_through_crashes(replica_disk: &Arc<SimDisk>, common: &[(Lsn, Vec<u8>)]) -> (Arc<SimDisk>, Wal) {

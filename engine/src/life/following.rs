@@ -26,7 +26,7 @@ use crate::stats::Event;
 use crate::sync::{Mutex, Ordering};
 use crate::{Error, Result};
 use seawall_wal::latch::Latch;
-use seawall_wal::{Durability, Kind, Lsn, Next, Record, Runtime, WalReader};
+use seawall_wal::{Lsn, Next, Record, Runtime, WalReader};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +158,7 @@ impl Core {
         }
         // What it follows no more is not kept back.
         *self.following.way.lock() = Way::default();
-        let end = self.begin_epoch()?;
+        let end = super::epoch::begin(&self.wal)?;
         self.restore_branches(applied)?;
         let shown_by = if self.reads.visible() < applied { self.options.ack } else { Ack::Local };
         self.sequencer.take_over(end, shown_by);
@@ -175,26 +175,6 @@ impl Core {
     pub(crate) fn fence(&self, epoch: u64) {
         if !self.is_replica() && self.sequencer.fence(epoch) {
             self.tell(Event::Fenced { epoch });
-        }
-    }
-
-    /// The epoch's first record, on the device.
-    fn begin_epoch(&self) -> Result<Lsn> {
-        let timeline = self.wal.timeline();
-        let mut payload = Vec::new();
-        payload.extend_from_slice(&timeline.epoch.to_le_bytes());
-        let turns = timeline.history.turns();
-        payload.extend_from_slice(&(turns.len() as u32).to_le_bytes());
-        for turn in turns {
-            payload.extend_from_slice(&turn.epoch.to_le_bytes());
-            payload.extend_from_slice(&turn.start.0.to_le_bytes());
-        }
-        loop {
-            if let Some(placed) = self.wal.place(Kind::EPOCH, 0, &payload, Durability::Synced)? {
-                self.wal.wait_for(&placed, None)?;
-                return Ok(placed.end);
-            }
-            self.wal.make_room(payload.len())?;
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::life::checkpoint::{FoldState, Folding};
 use crate::life::following::Following;
 use crate::life::image::PROGRESS_NAME;
 #[cfg(not(seawall_shuttle))]
-use crate::life::redone::fenced_by;
+use crate::life::{epoch, redone::fenced_by};
 use crate::life::redone::{Redone, Replayed};
 use crate::life::slots::file::SlotsFile;
 use crate::life::slots::{self, Slots};
@@ -328,6 +328,8 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         slots: &files.slots,
         applied,
     };
+    #[cfg(not(seawall_shuttle))]
+    epoch::begin_if_due(&options, &files.wal)?;
     let replayed = replaying.run(replay)?;
     let end = replayed.end;
     reads.set_visible(if replayed.is_hidden() { replay.max(applied) } else { end });

@@ -1,7 +1,7 @@
 //! A replica takes over.
 
 use crate::world::{builder, commit, contents, follow, new_replica, open_replica, ship, shown};
-use seawall_engine::{Ack, Db, Error, Xid};
+use seawall_engine::{Ack, Db, Error, Lsn, Xid};
 use seawall_wal::disk::sim::{CrashStyle, Fault, Op};
 use seawall_wal::{Kind, SimDisk};
 use std::sync::Arc;
@@ -107,7 +107,9 @@ fn a_promoted_store_ships_to_another_replica() {
 fn a_tail_that_was_not_shown_waits_for_replicas_if_commits_do() {
     let (_, copy) = pair(1);
     let replica = builder(&copy).replica(true).ack(Ack::Durable).open().unwrap();
+    let visible = replica.shipping().visible();
     replica.shipping().promote(1).unwrap();
+    assert_eq!(replica.shipping().visible(), visible, "what it has shown it goes on showing, and no more");
     assert_eq!(shown(&replica, "promoted"), COMMITS / 2);
     let rows = replica.open_keyspace("rows").unwrap().unwrap();
     let Err(Error::CommitUnknown { lsn }) = rows.insert("more", "1") else { panic!("it did not wait") };
@@ -129,6 +131,10 @@ fn what_was_acknowledged_before_a_promotion_counts_for_nothing_after_it() {
     assert_eq!(shown(&replica, "promoted"), COMMITS / 2);
     shipping.acked(Ack::Applied, shipping.wal().next_lsn());
     assert_eq!(shown(&replica, "acknowledged in its own epoch"), COMMITS);
+}
+
+fn begin_of_epoch(db: &Db) -> Lsn {
+    db.shipping().wal().timeline().history.turns().last().map_or(Lsn::ZERO, |turn| turn.start)
 }
 
 /// As one opens a store of which it is not known what it is.
@@ -162,6 +168,8 @@ fn a_promotion_that_the_power_cuts_short_has_happened_or_has_not() {
             let db = open_either(&survived);
             happened[usize::from(!db.shipping().is_replica())] += 1;
             assert!(promoted.is_err() || !db.shipping().is_replica(), "{what}: it is forgotten");
+            let (begins, durable) = (begin_of_epoch(&db), db.shipping().wal().durable_lsn());
+            assert!(db.shipping().is_replica() || durable > begins, "{what}: nothing is of the epoch");
             if db.shipping().is_replica() {
                 db.shipping().promote(1).unwrap_or_else(|error| panic!("{what}: {error}"));
             }

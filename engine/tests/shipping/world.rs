@@ -29,6 +29,7 @@ pub(crate) fn new_replica(primary: &Db, disk: &Arc<SimDisk>, seed: u64) -> Arc<S
         store_id: primary.shipping().store_id(),
         segment_bytes: SEGMENT,
         first: primary.stats().checkpoint_lsn,
+        covered: primary.stats().checkpoint_lsn,
         epoch: timeline.epoch,
         history: timeline.history,
     };

@@ -71,6 +71,7 @@ pub fn replica_of(primary: &Store, seed: u64) -> Store {
         store_id: shipping.store_id(),
         segment_bytes: SEGMENT,
         first: primary.db.stats().checkpoint_lsn,
+        covered: primary.db.stats().checkpoint_lsn,
         epoch: timeline.epoch,
         history: timeline.history,
     };

@@ -29,7 +29,7 @@ impl World {
                 continue;
             }
             let Some(up) = self.nodes.get(&id).and_then(|node| node.up.as_ref()) else { continue };
-            self.model.check_shown(id, up)?;
+            self.model.check_shown(id, up, seen)?;
             self.hit("shown by a replica");
         }
         Ok(())
@@ -38,7 +38,7 @@ impl World {
     /// A store that was just promoted shows what a primary has shown, and no more.
     pub(super) fn check_promoted(&mut self, id: u64) -> Result<(), Violation> {
         match self.nodes.get(&id).and_then(|node| node.up.as_ref()) {
-            Some(up) => self.model.check_shown(id, up),
+            Some(up) => self.model.check_shown(id, up, up.seen),
             None => Ok(()),
         }
     }

@@ -187,10 +187,38 @@ impl World {
             node.kill();
         }
         self.settle_down(id)?;
-        self.away = Some(Away { id, steps: 60 + self.rng.below(60) });
+        self.away = Some(Away { id, steps: 20 + self.rng.below(60) });
         self.hit("away for long");
         self.say(|| format!("n{id} goes away"));
-        self.let_time_pass(LONG_US)
+        self.let_time_pass(LONG_US)?;
+        self.flow(20)?;
+        for _ in 0..2 {
+            for _ in 0..4 {
+                self.commit(self.primary)?;
+            }
+            self.flow(12)?;
+            self.checkpoint(self.primary)?;
+        }
+        Ok(())
+    }
+
+    /// Messages arrive, but where links are cut, and disks come to their work.
+    fn flow(&mut self, rounds: u32) -> Result<(), Violation> {
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for _ in 0..rounds {
+            for message in std::mem::take(&mut self.network) {
+                if !self.is_cut_off(&message) {
+                    self.arrive(message)?;
+                }
+            }
+            for &id in &ids {
+                self.work(id)?;
+            }
+            self.crash_the_powerless()?;
+            self.watch()?;
+            self.pass_some_time()?;
+        }
+        Ok(())
     }
 
     /// It comes back.

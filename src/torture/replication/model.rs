@@ -170,14 +170,15 @@ impl Model {
     }
 
     /// What a replica shows a primary has shown, and it is on the replica's own device.
-    pub(super) fn check_shown(&self, id: u64, up: &Up) -> Result<(), Violation> {
+    pub(super) fn check_shown(&self, id: u64, up: &Up, since: Lsn) -> Result<(), Violation> {
         let (at, durable) = (up.db.snapshot().lsn(), up.shipping.wal().durable_lsn());
         let hidden = self.first_from(self.shown);
         if at > hidden {
             return Err(format!("n{id} at {at} shows the commit at {hidden}, which no primary has shown"));
         }
         let beyond = self.first_from(durable);
-        if at > beyond && up.shipping.wal().is_filled() {
+        // What it begins with came with an image, perhaps.
+        if at > beyond && since > Lsn::ZERO {
             return Err(format!("n{id} at {at} shows the commit at {beyond}, and has durably {durable}"));
         }
         Ok(())

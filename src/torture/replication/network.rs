@@ -19,10 +19,10 @@ impl World {
         } else {
             self.network.remove(at);
         }
-        let Some(between) = self.connections.get(&message.0) else { return Ok(()) };
-        let (from, to) =
-            if message.1 { (between.replica, between.upstream) } else { (between.upstream, between.replica) };
-        if self.cut.contains(&(from, to)) || self.rng.below(100) < self.loss {
+        if !self.connections.contains_key(&message.0) {
+            return Ok(());
+        }
+        if self.is_cut_off(&message) || self.rng.below(100) < self.loss {
             self.hit("message lost");
             if self.rng.chance(1, 4) {
                 self.hit("connection lost");
@@ -34,6 +34,22 @@ impl World {
             self.hit("message overtook another");
         }
         self.arrive(message)
+    }
+
+    pub(super) fn is_cut_off(&self, message: &(u64, bool, Message)) -> bool {
+        self.connections.get(&message.0).is_some_and(|between| {
+            let way = (between.replica, between.upstream);
+            self.cut.contains(&if message.1 { way } else { (way.1, way.0) })
+        })
+    }
+
+    /// All follow the primary, from now on.
+    pub(super) fn redirect_all(&mut self) -> Result<(), Violation> {
+        let primary = self.primary;
+        self.nodes.values_mut().for_each(|node| node.upstream = primary);
+        let elsewhere = self.connections.iter().filter(|(_, between)| between.upstream != primary);
+        let elsewhere: Vec<u64> = elsewhere.map(|(connection, _)| *connection).collect();
+        elsewhere.into_iter().try_for_each(|connection| self.drop_connection(connection))
     }
 
     pub(super) fn arrive(

@@ -121,11 +121,6 @@ impl<S: Sink> Committer<S> {
         self.announce(&[], false);
     }
 
-    /// Where replay could begin now: behind all that is durable, of a replica's log.
-    pub(crate) fn replay_from(&self) -> Lsn {
-        self.state.lock().open.base
-    }
-
     /// A log that was a replica's goes on with its own records there.
     pub(crate) fn go_on_at(&self, base: Lsn) {
         self.state.lock().open.place_at(base, self.geometry);

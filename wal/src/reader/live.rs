@@ -137,6 +137,25 @@ impl WalReader {
         self.path.len() > 1
     }
 
+    /// Whether the reader stands behind a segment's header that has given way to another since it was learnt of, as one
+    /// without a frame does in a replica's log.
+    pub(super) fn is_behind_given_up_header(&self, segment: &SegmentUse) -> bool {
+        let Some(live) = self.live.as_ref().filter(|_| self.at == self.geometry.first_frame(segment.number))
+        else {
+            return false;
+        };
+        let segments = live.inner.segments();
+        !segments.iter().any(|now| (now.number, now.salt) == (segment.number, segment.salt))
+    }
+
+    /// Goes on behind what was shown, with the segments that there are now.
+    pub(super) fn go_on_behind_shown(&mut self) -> Result<()> {
+        if let Some(live) = &self.live {
+            self.path = live.inner.segments();
+        }
+        self.seek_again()
+    }
+
     pub(super) fn now(&self) -> Duration {
         match &self.stopper.sleeps_on {
             SleepsOn::Log(inner) => inner.runtime.now(),

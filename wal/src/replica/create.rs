@@ -20,6 +20,9 @@ pub struct ReplicaStart {
     /// Where the log begins that is needed: the checkpoint of the image beside it. Shipping begins with the segment that
     /// this is in.
     pub first: Lsn,
+    /// Everything below is in the image. That may be more than what is before `first`: redo begins where a record does that it
+    /// passes over. The log is filled, and can be promoted, once it has come as far as both.
+    pub covered: Lsn,
     /// The epoch of the primary.
     pub epoch: u64,
     /// Where epochs began.
@@ -41,6 +44,7 @@ pub struct ReplicaStart {
 ///     store_id: primary.store_id(),
 ///     segment_bytes: primary.segment_bytes(),
 ///     first: primary.first_lsn(),
+///     covered: primary.first_lsn(),
 ///     epoch: 0,
 ///     history: History::default(),
 /// };
@@ -79,7 +83,7 @@ pub fn create_replica(dir: impl AsRef<Path>, options: &WalOptions, start: &Repli
         write_method: 0,
         first: start.first,
         epoch: start.epoch,
-        durable: Lsn::ZERO,
+        durable: start.covered,
         replica_durable: Lsn::ZERO,
         is_replica: true,
         promised: start.epoch,

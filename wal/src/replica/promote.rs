@@ -36,14 +36,14 @@ impl Inner {
         let Some(chain) = self.replica.lock().as_ref().map(|replica| replica.chain) else {
             return Err(not_a_replica());
         };
-        let Some(segment) = chain.segment.filter(|_| chain.replay_place() >= self.first()) else {
+        let anchor = *self.anchor.lock();
+        let Some(segment) = chain.segment.filter(|_| chain.replay_place() >= anchor.needed()) else {
             return Err(Error::BadInput(format!(
                 "this replica is still being filled: its log ends at {} and is needed up to {}",
                 chain.replay_place(),
-                self.first()
+                anchor.needed()
             )));
         };
-        let anchor = *self.anchor.lock();
         let begun = anchor.history.turns().last().filter(|turn| turn.epoch == epoch).copied();
         let turn = match begun {
             Some(turn) if anchor.promised == epoch => turn,

@@ -182,7 +182,8 @@ impl ImageWriter {
             disk.sync_dir(&dir).map_err(io("sync directory", &dir))?;
         }
         let ImageInfo { store_id, segment_bytes, checkpoint_lsn: first, .. } = self.info;
-        let start = ReplicaStart { store_id, segment_bytes, first, epoch, history: *history };
+        let covered = first.max(self.info.superblock.applied_lsn);
+        let start = ReplicaStart { store_id, segment_bytes, first, covered, epoch, history: *history };
         Ok(create_replica(&dir, &log_options(&self.options), &start)?)
     }
 }
