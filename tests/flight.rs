@@ -123,9 +123,10 @@ fn a_replica_that_needs_a_hand_writes_down_what_led_there() {
     tell(LinkEvent::Connected { from: Lsn(4096) });
     tell(LinkEvent::Disconnected { why: Some("the connection was lost".to_owned()) });
     tell(LinkEvent::Refused { why: "busy".to_owned() });
-    assert_eq!(recorder.last_dump(), None, "that goes away by itself");
+    tell(LinkEvent::NeedsRewind { to: Lsn(4096), lost_bytes: 0 });
+    assert_eq!(recorder.last_dump(), None, "that goes away by itself, or costs nothing");
     for (event, reason) in [
-        (LinkEvent::NeedsRewind { to: Lsn(8192) }, "-needs-rewind.jsonl"),
+        (LinkEvent::NeedsRewind { to: Lsn(8192), lost_bytes: 700 }, "-needs-rewind.jsonl"),
         (LinkEvent::NeedsImage { first: Lsn(65536) }, "-needs-image.jsonl"),
         (LinkEvent::Broken { why: None }, "-broken.jsonl"),
     ] {
@@ -147,7 +148,12 @@ fn a_replica_that_needs_a_hand_writes_down_what_led_there() {
         found[0]["name"] == "b" && found[0]["direction"] == "in" && found[0]["from_lsn"] == 4096,
         "{found:?}"
     );
-    assert!(found[1]["why"] == "the connection was lost" && found[3]["to_lsn"] == 8192, "{found:?}");
+    assert!(
+        found[1]["why"] == "the connection was lost"
+            && found[4]["to_lsn"] == 8192
+            && found[4]["lost_bytes"] == 700,
+        "{found:?}"
+    );
 }
 
 #[test]

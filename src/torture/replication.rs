@@ -436,7 +436,11 @@ impl World {
         let nodes: Vec<String> = self.nodes.values().map(of).collect();
         let end = self.model.commits.last().map_or(Lsn::ZERO, |last| last.lsn);
         let deposed: Vec<&u64> = self.deposed.keys().collect();
-        format!("the last commit is at {end}, n{} the primary; deposed {deposed:?}; {}", self.primary, nodes.join("; "))
+        format!(
+            "the last commit is at {end}, n{} the primary; deposed {deposed:?}; {}",
+            self.primary,
+            nodes.join("; ")
+        )
     }
 
     /// A replica that has parted from its primary is rewound, one that lacks log takes an image.
@@ -472,5 +476,4 @@ impl World {
         let settled = |up: &node::Up| up.shipping.waiting().is_none();
         settled(of) && self.deposed.is_empty() && self.nodes.values().all(shows_all)
     }
-
 }

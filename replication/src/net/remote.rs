@@ -85,7 +85,8 @@ impl Remote {
         let (mut left, mut waits) = (count, false);
         loop {
             let place = places.by_ref().take(count).find(|place| !waits && !trying.contains(place));
-            if let Some((place, endpoint)) = place.and_then(|place| Some((place, self.endpoints.get(place)?))) {
+            if let Some((place, endpoint)) = place.and_then(|place| Some((place, self.endpoints.get(place)?)))
+            {
                 let endpoint = endpoint.clone();
                 attempts.spawn(async move { (place, endpoint.connect().await) });
                 trying.insert(place);

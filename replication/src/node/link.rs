@@ -123,6 +123,8 @@ pub enum LinkEvent {
     NeedsRewind {
         /// To this place.
         to: Lsn,
+        /// Bytes of records that stand behind it here, and that the primary has not. None: going back loses nothing.
+        lost_bytes: u64,
     },
     /// The replica must begin with a new image before it can follow.
     NeedsImage {

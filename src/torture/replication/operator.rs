@@ -232,10 +232,16 @@ impl World {
     pub(super) fn copy_anew(&mut self, id: u64) -> Result<(), Violation> {
         let (seed, fails) = (self.rng.next_u64(), self.rng.chance(1, 4) && !self.is_healed);
         let at = 1 + self.rng.below(40);
-        let replicas: Vec<u64> =
-            self.nodes.keys().copied().filter(|of| *of != id && self.counts(*of) && !self.has_parted(*of)).collect();
+        let replicas: Vec<u64> = self
+            .nodes
+            .keys()
+            .copied()
+            .filter(|of| *of != id && self.counts(*of) && !self.has_parted(*of))
+            .collect();
         let of = match self.rng.chance(1, 3) && !replicas.is_empty() {
-            true => replicas.get(self.rng.below(replicas.len() as u64) as usize).copied().unwrap_or(self.primary),
+            true => {
+                replicas.get(self.rng.below(replicas.len() as u64) as usize).copied().unwrap_or(self.primary)
+            }
             false => self.primary,
         };
         let (Some(of_up), Some(lead)) = (self.up(of), self.up(self.primary)) else { return Ok(()) };

@@ -3,7 +3,7 @@
 use super::super::link::book::{Ages, Book, Source};
 use super::super::link::{self, Direction, Link, LinkEvent};
 use super::{Shared, micros};
-use crate::message::{Heartbeat, Message};
+use crate::message::{Heartbeat, Marks, Message};
 use crate::ship::Replica;
 use crate::ship::replica::{Effect, Input, State};
 use seawall_wal::Lsn;
@@ -21,6 +21,7 @@ pub(super) struct Line {
 struct Turn<'a> {
     now: u64,
     taken: Lsn,
+    received: Lsn,
     /// What the log, the store or the network said last.
     error: Option<&'a str>,
 }
@@ -66,7 +67,8 @@ impl Shared {
                 false => {
                     let old = line.state.replace(machine.state().clone());
                     let error = self.error.lock().clone();
-                    let turn = Turn { now, taken: machine.marks().taken, error: error.as_deref() };
+                    let Marks { taken, received, .. } = machine.marks();
+                    let turn = Turn { now, taken, received, error: error.as_deref() };
                     line.turn(old.as_ref(), machine.state(), violation.or(ending), turn)
                 }
             };
@@ -118,7 +120,10 @@ impl Line {
             State::Waiting { why: None, .. } if matches!(old, Some(State::Dialling | State::Greeting)) => {
                 self.book.failed(at.error.unwrap_or("no answer came"));
             }
-            State::NeedsRewind { to, .. } => events.push(LinkEvent::NeedsRewind { to: *to }),
+            State::NeedsRewind { to, .. } => {
+                let lost_bytes = at.received.0.saturating_sub(to.0);
+                events.push(LinkEvent::NeedsRewind { to: *to, lost_bytes });
+            }
             State::NeedsImage { first } => events.push(LinkEvent::NeedsImage { first: *first }),
             State::Broken => events.push(LinkEvent::Broken { why: at.error.map(str::to_owned) }),
             _ => {}
