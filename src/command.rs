@@ -23,12 +23,17 @@ mod completions;
 mod compression;
 mod del;
 mod demo;
+mod doctor;
 mod dump;
+#[cfg(feature = "serve")]
+mod elsewhere;
 mod escape;
 mod failure;
 mod fsync_test;
 mod get;
 mod init;
+#[cfg(feature = "serve")]
+mod links;
 mod load;
 mod log;
 mod man;
@@ -59,6 +64,8 @@ mod torture;
 mod txn;
 mod ui;
 mod verify;
+#[cfg(feature = "serve")]
+mod watching;
 
 pub(crate) use failure::{Exit, Failure, Outcome};
 pub(crate) use ui::Ui;
@@ -121,6 +128,7 @@ enum Command {
     Dump(dump::DumpArgs),
     Log(log::LogArgs),
     Verify(verify::VerifyArgs),
+    Doctor(doctor::DoctorArgs),
     #[cfg(feature = "serve")]
     Serve(serve::ServeArgs),
     #[cfg(feature = "serve")]
@@ -163,6 +171,7 @@ fn run(ui: &Ui, command: Command) -> Outcome {
         Command::Dump(args) => dump::run(ui, args),
         Command::Log(args) => log::run(ui, args),
         Command::Verify(args) => verify::run(ui, args),
+        Command::Doctor(args) => doctor::run(ui, args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(ui, args),
         #[cfg(feature = "serve")]

@@ -3,6 +3,7 @@
 //! | | |
 //! |---|---|
 //! | [`Listeners`] | several listeners of one store |
+//! | [`FlightRecorder`] | the last minutes' events, written out when something fails |
 //! | `TracingListener`, with the feature `tracing` | each event as an event of the `tracing` crate, target `seawall` |
 //! | `MetricsListener`, with the feature `metrics` | counts events, and how long they took, in the `metrics` crate's facade |
 //! | `MetricsBridge`, with the feature `metrics` | puts a store's figures there |
@@ -12,11 +13,13 @@
 use crate::{Event, EventListener};
 use std::sync::Arc;
 
+mod flight;
 #[cfg(feature = "metrics")]
 mod metrics;
 #[cfg(feature = "tracing")]
 mod tracing;
 
+pub use self::flight::{Field, FlightOptions, FlightRecorder};
 #[cfg(feature = "metrics")]
 pub use self::metrics::{MetricsBridge, MetricsListener};
 #[cfg(feature = "tracing")]
@@ -54,5 +57,24 @@ impl Listeners {
 impl EventListener for Listeners {
     fn event(&self, event: &Event) {
         self.0.iter().for_each(|listener| listener.event(event));
+    }
+}
+
+/// What an event is called where it is counted or written down.
+fn event_name(event: &Event) -> &'static str {
+    match event {
+        Event::CheckpointDone { .. } => "checkpoint_done",
+        Event::WriteStall { .. } => "write_stall",
+        Event::SlowSync { .. } => "slow_sync",
+        Event::SnapshotOld { .. } => "snapshot_old",
+        Event::PreparedOld { .. } => "prepared_old",
+        Event::SlotLost { .. } => "slot_lost",
+        Event::RewindGivenUp { .. } => "rewind_given_up",
+        Event::NoSpace => "no_space",
+        Event::Poisoned { .. } => "poisoned",
+        Event::Degraded { .. } => "degraded",
+        Event::Fenced { .. } => "fenced",
+        Event::Promoted { .. } => "promoted",
+        _ => "other",
     }
 }

@@ -10,6 +10,8 @@
 
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/follow.rs"]
 mod follow;
 #[path = "cli/fsync_test.rs"]

@@ -176,6 +176,7 @@ const PURE: [&str; 43] = [
     "replication/src/ship/replica/said.rs",
     "replication/src/ship/replica/way.rs",
     "replication/src/mutation.rs",
+    "replication/src/node/link/moments.rs",
 ];
 
 #[test]

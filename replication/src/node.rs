@@ -24,6 +24,7 @@ mod greeting;
 mod inbox;
 mod keeping;
 mod leader;
+mod link;
 pub mod local;
 
 pub use follower::{Follower, FollowerOptions};
@@ -34,6 +35,7 @@ pub use keeping::Keeper;
 #[doc(hidden)]
 pub use leader::open_log;
 pub use leader::{Leader, LeaderOptions};
+pub use link::{Direction, Link, LinkEvent, LinkListener, Retained, to_prometheus};
 
 /// Sends over a connection.
 pub trait Wire: Send + Sync {
@@ -168,6 +170,8 @@ pub struct Status {
     pub followers: Vec<FollowerStatus>,
     /// Of a replica: where its session stands.
     pub state: String,
+    /// How its links stand: to those that follow, and those that did; of a replica, to the one that it follows.
+    pub links: Vec<Link>,
 }
 
 /// How far one that follows is.

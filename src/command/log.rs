@@ -12,6 +12,8 @@ mod select;
 mod stats;
 mod verify;
 
+pub(super) use stats::read_anchor;
+
 /// Looks into the write-ahead log.
 ///
 /// Changes nothing.

@@ -4,16 +4,18 @@ use super::measure::units;
 use super::secure::{self, Secure};
 use super::serve::tell_address;
 use super::shipping::Ships;
+use super::watching::{Shown, Watch, Watching};
 use super::{Failure, Outcome, Ui, store};
 use clap::Args;
 use seawall::replication::message::{Name, Why};
 use seawall::replication::net::{Remote, Server};
 use seawall::replication::node::{
-    Ear, Follower, FollowerOptions, Host, ImageSource, Keeper, Leader, LeaderOptions, Status, Wire,
+    Ear, Follower, FollowerOptions, Host, ImageSource, Keeper, Leader, LeaderOptions, Link, LinkListener,
+    Status, Wire,
 };
 use seawall::replication::ship::replica::{Settings, State};
 use seawall::replication::timeline::History;
-use seawall::{Db, Lsn};
+use seawall::{Db, DbBuilder, Lsn};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,6 +32,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Where DB is not there, an image of the store is copied first, and a copy that was interrupted goes on. Then the log is followed,
 /// from whoever of --of can be reached, until Ctrl-C or SIGTERM. With --listen the log is shipped on to further replicas, and
 /// `seawall status --of` is answered. Ends with exit code 1 where following needs a hand: then it says which command helps.
+///
+/// With --metrics-addr its figures and its health can be asked for by HTTP. It is ready when it follows, and lags by no more than
+/// --ready-lag.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall replica copy --of 10.0.0.1:7410 --of-name a.example --name b --certificate b.pem \\\n      \
@@ -55,19 +60,31 @@ pub(crate) struct ReplicaArgs {
     /// Shows what the primary shows only so long after
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     delay: Option<Duration>,
+    /// With --metrics-addr: ready only if it is no further behind, and heard of the primary no longer ago; 1s at least, for signs
+    /// of life come twice a second
+    #[arg(long, value_name = "TIME", value_parser = ready_lag, requires = "metrics_addr")]
+    ready_lag: Option<Duration>,
     #[command(flatten)]
     ships: Ships,
+    #[command(flatten)]
+    watching: Watching,
     #[command(flatten)]
     secure: Secure,
 }
 
+fn ready_lag(text: &str) -> Result<Duration, String> {
+    let time = units::duration(text)?;
+    if time < Duration::from_secs(1) { Err("at least 1s".to_owned()) } else { Ok(time) }
+}
+
 pub(crate) fn run(ui: &Ui, args: ReplicaArgs) -> Outcome {
     ui.catch_interrupts()?;
+    let mut watch = args.watching.start(ui, &args.db, "the replica is being opened")?;
     let remote = Arc::new(args.secure.remote(&args.of, args.of_name.as_deref())?);
     if !args.db.join("data").exists() {
         copy::image(ui, &args.db, &remote, &args.name)?;
     }
-    while let Some((to, history)) = follow(ui, &args, &remote)? {
+    while let Some((to, history)) = follow(ui, &args, &remote, &mut watch)? {
         ui.say(format!("goes back to LSN {to}: no record ends behind it here"));
         seawall::rewind(&Db::builder(&args.db), to, history.epoch(), &(&history).into())?;
     }
@@ -75,8 +92,14 @@ pub(crate) fn run(ui: &Ui, args: ReplicaArgs) -> Outcome {
 }
 
 /// Until Ctrl-C, or something that does not go away by itself; or until the log is to go back, and nothing is lost by it.
-fn follow(ui: &Ui, args: &ReplicaArgs, remote: &Arc<Remote>) -> Outcome<Option<(Lsn, History)>> {
-    let db = store::open_as(ui, &args.db, |builder| builder.replica(true)).map_err(|failure| {
+fn follow(
+    ui: &Ui,
+    args: &ReplicaArgs,
+    remote: &Arc<Remote>,
+    watch: &mut Watch,
+) -> Outcome<Option<(Lsn, History)>> {
+    let open = |builder: DbBuilder| builder.replica(true).events(watch.recorder());
+    let db = store::open_as(ui, &args.db, open).map_err(|failure| {
         let hint = format!("`{}` makes a store that was a primary a replica", rewinding(args));
         if failure.hint.is_none() && failure.message.contains("no replica's") {
             failure.hint(hint)
@@ -88,10 +111,19 @@ fn follow(ui: &Ui, args: &ReplicaArgs, remote: &Arc<Remote>) -> Outcome<Option<(
     settings.slot = Some(args.name.clone());
     settings.addresses = u32::try_from(args.of.len()).unwrap_or(u32::MAX);
     settings.delay_us = args.delay.map_or(0, |delay| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
-    let follower = Follower::run(&db.shipping(), Arc::clone(remote) as _, FollowerOptions::new(settings))
+    let mut options = FollowerOptions::new(settings);
+    options.listener = Some(watch.recorder());
+    let follower = Follower::run(&db.shipping(), Arc::clone(remote) as _, options)
         .map_err(|error| Failure::error(format!("following: {error}")))?;
     let follower = Arc::new(follower);
-    let relay = args.listen.map(|listen| Relay::start(args, &db, &follower, listen)).transpose()?;
+    let start = |listen| Relay::start(args, &db, &follower, listen, watch.recorder());
+    let relay = args.listen.map(start).transpose()?;
+    watch.show(Arc::new(Following {
+        db: db.clone(),
+        follower: Arc::clone(&follower),
+        leader: relay.as_ref().map(|relay| relay.leader.clone()),
+        ready_lag: args.ready_lag,
+    }));
     let mut out = ui.out();
     match &relay {
         Some(relay) => {
@@ -101,7 +133,9 @@ fn follow(ui: &Ui, args: &ReplicaArgs, remote: &Arc<Remote>) -> Outcome<Option<(
         }
         None => out.flush()?,
     }
-    let ended = watch(ui, args, &db, &follower, relay.as_ref().map(|relay| &*relay.keeper));
+    let keeper = relay.as_ref().map(|relay| &*relay.keeper);
+    let ended = attend(ui, args, &db, &follower, keeper, watch);
+    watch.rest("its log is closed, or goes back to that of its primary");
     if let Some(relay) = relay {
         drop(relay.server);
         relay.leader.close();
@@ -109,20 +143,68 @@ fn follow(ui: &Ui, args: &ReplicaArgs, remote: &Arc<Remote>) -> Outcome<Option<(
     follower.stop();
     drop(follower);
     let closed = db.close();
+    watch.tell(ui);
     let ended = ended?;
     closed?;
     Ok(ended)
 }
 
-fn watch(
+/// A replica, to be looked at.
+struct Following {
+    db: Db,
+    follower: Arc<Follower>,
+    leader: Option<Leader>,
+    ready_lag: Option<Duration>,
+}
+
+impl Shown for Following {
+    fn db(&self) -> &Db {
+        &self.db
+    }
+
+    fn links(&self) -> Vec<Link> {
+        let out = self.leader.as_ref().map(Leader::links).unwrap_or_default();
+        std::iter::once(self.follower.link()).chain(out).collect()
+    }
+
+    fn unready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if let Some(why) = self.db.stats().poisoned {
+            reasons.push(format!("the store has failed: {why}"));
+        }
+        let (state, link) = (self.follower.state(), self.follower.link());
+        let distance = self.follower.distance();
+        if state != State::Following || distance.is_none() {
+            let words = match words(&state, distance) {
+                words if words.is_empty() => "is connecting".to_owned(),
+                words => words,
+            };
+            reasons.push(match link.last_error {
+                Some(error) => format!("{words}; last: {error}"),
+                None => words,
+            });
+        }
+        if let Some(most) = self.ready_lag {
+            let behind = link.lag.max(link.silence);
+            if behind > most {
+                reasons.push(format!("is {behind:.1?} behind; {most:?} are allowed"));
+            }
+        }
+        reasons
+    }
+}
+
+fn attend(
     ui: &Ui,
     args: &ReplicaArgs,
     db: &Db,
     follower: &Follower,
     keeper: Option<&Keeper>,
+    watch: &mut Watch,
 ) -> Outcome<Option<(Lsn, History)>> {
     let mut told = String::new();
     while !ui.is_interrupted() {
+        watch.tick(ui);
         let state = follower.state();
         // A primary's seal, or the head of a segment, that whoever was promoted had not been sent.
         if let State::NeedsRewind { to, history } = &state
@@ -158,7 +240,7 @@ fn words(state: &State, distance: Option<u8>) -> String {
             }
             Why::NotServing => not_serving.to_owned(),
             Why::Busy => "as many follow already as may; tries again".to_owned(),
-            other => format!("refused ({other:?}); tries again"),
+            other => format!("refused: {other}; tries again"),
         },
         State::Following if distance.is_none() => not_serving.to_owned(),
         State::Following => "follows".to_owned(),
@@ -221,9 +303,16 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(args: &ReplicaArgs, db: &Db, follower: &Arc<Follower>, listen: SocketAddr) -> Outcome<Relay> {
+    fn start(
+        args: &ReplicaArgs,
+        db: &Db,
+        follower: &Arc<Follower>,
+        listen: SocketAddr,
+        listener: Arc<dyn LinkListener>,
+    ) -> Outcome<Relay> {
         let keeper = args.ships.keeper(db);
         let mut options = LeaderOptions::default();
+        options.listener = Some(listener);
         options.keeping = Some(Arc::clone(&keeper) as _);
         let of_follower = Arc::downgrade(follower);
         options.on_fence = Some(Arc::new(move |epoch| {
@@ -253,8 +342,12 @@ impl Host for Answers {
     }
 
     fn status(&self) -> Status {
-        let state = self.follower.upgrade().map(|follower| words(&follower.state(), follower.distance()));
-        Status { state: state.unwrap_or_default(), ..self.leader.status() }
+        let mut status = self.leader.status();
+        if let Some(follower) = self.follower.upgrade() {
+            status.state = words(&follower.state(), follower.distance());
+            status.links.insert(0, follower.link());
+        }
+        status
     }
 
     fn keep(&self, slot: &str) -> std::io::Result<()> {

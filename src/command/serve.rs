@@ -3,17 +3,19 @@
 use super::output::Format;
 use super::secure::Secure;
 use super::shipping::Ships;
+use super::watching::{Shown, Watch, Watching};
 use super::{Failure, Outcome, Ui, store};
 use clap::{Args, ValueEnum};
 use seawall::replication::ack::{Part, Policy};
 use seawall::replication::net::Server;
-use seawall::replication::node::{FollowerStatus, Keeper, Leader, LeaderOptions};
+use seawall::replication::node::{Keeper, Leader, LeaderOptions, Link, LinkListener};
 use seawall::txn::net::{Network, NetworkOptions, Peer, Security};
 use seawall::txn::{Coordinator, NodeId, Notice, Protocol, Store};
-use seawall::{Ack, Db};
+use seawall::{Ack, Db, DbBuilder};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,6 +31,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Who may call is said by certificates: a node by the name that `--peer` gives it, anybody else by `--client`. What was prepared
 /// here and has no outcome is finished as its coordinator, or whoever knows, is reached. Ends with Ctrl-C or SIGTERM; and with exit
 /// code 1 when its store fails, or when the node runs elsewhere in a later incarnation.
+///
+/// With --metrics-addr its figures and its health can be asked for by HTTP. It is ready when its store takes writes, and as many
+/// replicas are connected as commits wait for.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  seawall serve db --node 1 --listen 10.0.0.1:7400 --peer 2=b.example@10.0.0.2:7400 \\\n      \
@@ -76,6 +81,8 @@ pub(crate) struct ServeArgs {
     ack: Far,
     #[command(flatten)]
     ships: Ships,
+    #[command(flatten)]
+    watching: Watching,
     #[command(flatten)]
     secure: Secure,
 }
@@ -128,9 +135,19 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
     ui.catch_interrupts()?;
     let security = args.secure.of_txn()?;
     let options = args.node.map(|node| options(&args, node, security)).transpose()?;
-    let db = store::open_as(ui, &args.db, |builder| builder.ack(args.ack.into()))?;
+    store::require(&args.db)?;
+    let mut watch = args.watching.start(ui, &args.db, "the store is being opened")?;
+    let open = |builder: DbBuilder| builder.ack(args.ack.into()).events(watch.recorder());
+    let db = store::open_as(ui, &args.db, open)?;
     // First the log is shipped: what is written for transactions may wait for replicas.
-    let shipped = args.replication.map(|listen| ship(&args, &db, listen)).transpose()?;
+    let shipped = args.replication.map(|listen| ship(&args, &db, listen, watch.recorder())).transpose()?;
+    let has_begun = Arc::new(AtomicBool::new(args.node.is_none()));
+    watch.show(Arc::new(Serving {
+        db: db.clone(),
+        leader: shipped.as_ref().map(|shipped| shipped.leader.clone()),
+        sync: args.waits(),
+        has_begun: Arc::clone(&has_begun),
+    }));
     let address = shipped.as_ref().map(|shipped| shipped.server.address().to_string());
     if let Some(address) = &address {
         tell_address(
@@ -141,13 +158,15 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
         )?;
     }
     if let Some(shipped) = shipped.as_ref().filter(|_| args.node.is_some()) {
-        await_replicas(ui, &args, &db, shipped);
+        await_replicas(ui, &args, &db, shipped, &mut watch);
     }
     let ended = Arc::new(OnceLock::new());
     let node = options.map(|options| Node::start(ui, &args, &db, options, &ended)).transpose()?;
+    has_begun.store(true, Ordering::Relaxed);
     let mut fenced = None;
     while !ui.is_interrupted() && ended.get().is_none() && fenced.is_none() {
         std::thread::sleep(LOOK);
+        watch.tick(ui);
         if let Some(shipped) = &shipped {
             shipped.keeper.tidy();
             fenced = db.shipping().fenced();
@@ -157,6 +176,7 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
         }
     }
     // First nobody asks any more; then what is under way ends.
+    watch.hide();
     if let Some(node) = node {
         node.close();
     }
@@ -165,6 +185,7 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
         shipped.leader.close();
     }
     let closed = db.close();
+    watch.tell(ui);
     match (ended.get(), fenced) {
         // What closing a store that has failed meets is no news.
         (Some(why), _) => Err(Failure::error(why.clone())),
@@ -177,6 +198,58 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
     }
 }
 
+impl ServeArgs {
+    /// Whom commits wait for, if they wait for anybody.
+    fn waits(&self) -> Option<Policy> {
+        self.sync.clone().filter(|_| Ack::from(self.ack) > Ack::Local)
+    }
+}
+
+/// A node that serves, to be looked at.
+struct Serving {
+    db: Db,
+    leader: Option<Leader>,
+    /// Whom commits wait for.
+    sync: Option<Policy>,
+    /// Whether clients of transactions are answered, where there are any.
+    has_begun: Arc<AtomicBool>,
+}
+
+impl Shown for Serving {
+    fn db(&self) -> &Db {
+        &self.db
+    }
+
+    fn links(&self) -> Vec<Link> {
+        self.leader.as_ref().map(Leader::links).unwrap_or_default()
+    }
+
+    fn unready(&self) -> Vec<String> {
+        let stats = self.db.stats();
+        let mut reasons = Vec::new();
+        if let Some(epoch) = stats.fenced {
+            reasons.push(format!("another store has taken this one's place, in epoch {epoch}"));
+        } else if let Some(why) = stats.poisoned {
+            reasons.push(format!("the store refuses writes: {why}"));
+        }
+        if !self.has_begun.load(Ordering::Relaxed) {
+            reasons.push("transactions are not served yet".to_owned());
+        }
+        if let (Some(sync), Some(leader), false) = (&self.sync, &self.leader, stats.is_degraded) {
+            let there = connected(leader);
+            if there < sync.count() {
+                reasons.push(format!("commits wait for {sync}, and {there} of those are connected"));
+            }
+        }
+        reasons
+    }
+}
+
+/// How many of those are connected whose acknowledgements count.
+fn connected(leader: &Leader) -> usize {
+    leader.followers().iter().filter(|of| of.is_connected && of.part != Part::Async).count()
+}
+
 /// Replicas, and what they need.
 struct Shipped {
     leader: Leader,
@@ -185,27 +258,27 @@ struct Shipped {
 }
 
 /// A node writes as it starts, and what it writes may wait for replicas: they come first, however long that takes.
-fn await_replicas(ui: &Ui, args: &ServeArgs, db: &Db, shipped: &Shipped) {
-    let wanted = args.sync.as_ref().map_or(0, |policy| policy.count());
-    let waits = Ack::from(args.ack) > Ack::Local;
+fn await_replicas(ui: &Ui, args: &ServeArgs, db: &Db, shipped: &Shipped, watch: &mut Watch) {
+    let Some(sync) = args.waits() else { return };
     let mut has_told = false;
-    while waits && !ui.is_interrupted() && db.shipping().fenced().is_none() {
-        let is_there = |follower: &&FollowerStatus| follower.is_connected && follower.part != Part::Async;
-        if shipped.leader.followers().iter().filter(is_there).count() >= wanted {
+    while !ui.is_interrupted() && db.shipping().fenced().is_none() {
+        if connected(&shipped.leader) >= sync.count() {
             return;
         }
         if !std::mem::replace(&mut has_told, true) {
             ui.say("waits for replicas: commits here need them");
         }
+        watch.tick(ui);
         std::thread::sleep(LOOK);
     }
 }
 
-fn ship(args: &ServeArgs, db: &Db, listen: SocketAddr) -> Outcome<Shipped> {
+fn ship(args: &ServeArgs, db: &Db, listen: SocketAddr, listener: Arc<dyn LinkListener>) -> Outcome<Shipped> {
     let keeper = args.ships.keeper(db);
     let mut options = LeaderOptions::default();
     options.policy = args.sync.clone();
     options.keeping = Some(Arc::clone(&keeper) as _);
+    options.listener = Some(listener);
     let leader = Leader::serve(&db.shipping(), options)
         .map_err(|error| Failure::error(format!("shipping the log: {error}")))?;
     let server = args.ships.listen(listen, &args.secure, Arc::new(leader.clone()))?;

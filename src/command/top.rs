@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "serve")]
+mod elsewhere;
+
 /// How long to sleep before looking whether Ctrl-C was pressed.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -26,23 +29,33 @@ const LINES_A_HEADING: u64 = 20;
 ///
 /// Works beside the process that has the store open, without a word with it, and changes nothing: commits are read from the
 /// log, checkpoints from the data file. What is not durable yet does not show. Ends with Ctrl-C.
+///
+/// With --of it is asked of one that runs, as `seawall status --of` is: then a line for the node itself, and one for each of its
+/// links to replicas, or to the primary.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Columns: the process that has the store open; commits and bytes of them a second; the durable end of the \
                   log; bytes of it that recovery would read, and that are kept; checkpoints so far; bytes on disk and in \
                   use in the data file; rows at the last checkpoint.\n\nExamples:\n  seawall top db\n  seawall top db \
-                  --interval 5s -n 12 -o jsonl"
+                  --interval 5s -n 12 -o jsonl\n  seawall top --of 127.0.0.1:7410 --plain-text"
 )]
 pub(crate) struct TopArgs {
     /// The store's directory
-    #[arg(value_name = "DB")]
-    db: PathBuf,
+    #[cfg_attr(
+        feature = "serve",
+        arg(value_name = "DB", required_unless_present = "of", conflicts_with = "of")
+    )]
+    #[cfg_attr(not(feature = "serve"), arg(value_name = "DB", required = true))]
+    db: Option<PathBuf>,
     /// Time between lines, as 500ms or 5s
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = interval)]
     interval: Duration,
-    /// End after so many lines
+    /// End after so many lines; with --of, after the lines of so many answers
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u64>,
+    #[cfg(feature = "serve")]
+    #[command(flatten)]
+    elsewhere: super::elsewhere::Elsewhere,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -54,9 +67,15 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn run(ui: &Ui, args: TopArgs) -> Outcome {
-    store::require(&args.db)?;
+    #[cfg(feature = "serve")]
+    if let Some(asked) = args.elsewhere.asked()? {
+        ui.catch_interrupts()?;
+        return elsewhere::run(ui, &asked, args.interval, args.lines.unwrap_or(u64::MAX));
+    }
+    let db = args.db.unwrap_or_default();
+    store::require(&db)?;
     ui.catch_interrupts()?;
-    let mut watch = Watch::begin(&args.db)?;
+    let mut watch = Watch::begin(&db)?;
     let style = Style::Columns(&[8, 10, 12, 14, 14, 12, 11, 12, 12, 12]);
     let mut list = ui.out().list(style);
     for line in 0..args.lines.unwrap_or(u64::MAX) {

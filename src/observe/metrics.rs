@@ -3,7 +3,6 @@
 use crate::wal::HistogramSnapshot;
 use crate::{Event, EventListener, Stats};
 use ::metrics::{counter, gauge, histogram};
-use std::time::Duration;
 
 /// Counts events in `seawall_events_total`, by the label `event`, and puts the times of those that have one into the
 /// histogram `seawall_event_seconds`.
@@ -22,20 +21,13 @@ pub struct MetricsListener;
 
 impl EventListener for MetricsListener {
     fn event(&self, event: &Event) {
-        let (name, took): (&str, Option<Duration>) = match event {
-            Event::CheckpointDone { took, .. } => ("checkpoint_done", Some(*took)),
-            Event::WriteStall { took } => ("write_stall", Some(*took)),
-            Event::SlowSync { took } => ("slow_sync", Some(*took)),
-            Event::SnapshotOld { .. } => ("snapshot_old", None),
-            Event::SlotLost { .. } => ("slot_lost", None),
-            Event::RewindGivenUp { .. } => ("rewind_given_up", None),
-            Event::NoSpace => ("no_space", None),
-            Event::Poisoned { .. } => ("poisoned", None),
-            Event::Degraded { .. } => ("degraded", None),
-            Event::Fenced { .. } => ("fenced", None),
-            Event::Promoted { .. } => ("promoted", None),
-            _ => ("other", None),
+        let took = match event {
+            Event::CheckpointDone { took, .. } | Event::WriteStall { took } | Event::SlowSync { took } => {
+                Some(*took)
+            }
+            _ => None,
         };
+        let name = super::event_name(event);
         counter!("seawall_events_total", "event" => name).increment(1);
         if let Some(took) = took {
             histogram!("seawall_event_seconds", "event" => name).record(took.as_secs_f64());

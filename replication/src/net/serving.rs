@@ -4,10 +4,11 @@ use super::wire::replication_server::{Replication, ReplicationServer};
 use super::wire::{self, ImagePart, ImageRequest, Parcel, StatusReply, StatusRequest};
 use super::{Security, ServerOptions, image, invalid, tls};
 use crate::message::Message;
-use crate::node::{Ear, Host, Wire};
+use crate::node::{Direction, Ear, Host, Link, Wire};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
@@ -245,7 +246,7 @@ impl From<crate::node::Status> for StatusReply {
             received: of.marks.received.0,
             durable: of.marks.durable.0,
             applied: of.marks.applied.0,
-            part: format!("{:?}", of.part).to_lowercase(),
+            part: part(of.part),
         };
         StatusReply {
             store_id: Bytes::copy_from_slice(&status.store_id),
@@ -260,6 +261,43 @@ impl From<crate::node::Status> for StatusReply {
             policy: status.policy.unwrap_or_default(),
             followers: status.followers.into_iter().map(follower).collect(),
             state: status.state,
+            links: status.links.into_iter().map(wire::Link::from).collect(),
+        }
+    }
+}
+
+fn part(of: crate::ack::Part) -> String {
+    format!("{of:?}").to_lowercase()
+}
+
+impl From<Link> for wire::Link {
+    fn from(link: Link) -> wire::Link {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let (retained_by, retained_bytes) =
+            link.retained.map_or((String::new(), 0), |retained| (retained.holder, retained.bytes));
+        wire::Link {
+            name: link.name,
+            is_inward: link.direction == Direction::In,
+            is_connected: link.is_connected,
+            connected_us: micros(link.connected_for),
+            silence_us: micros(link.silence),
+            sessions: link.sessions,
+            errors: link.errors,
+            last_error: link.last_error.unwrap_or_default(),
+            sent: link.sent.0,
+            received: link.marks.received.0,
+            durable: link.marks.durable.0,
+            applied: link.marks.applied.0,
+            visible: link.marks.visible.0,
+            source_durable: link.source_durable.0,
+            source_visible: link.source_visible.0,
+            lag_bytes: link.lag_bytes,
+            lag_us: micros(link.lag),
+            bytes: link.bytes,
+            bytes_per_s: link.bytes_per_s,
+            part: link.part.map(part).unwrap_or_default(),
+            retained_by,
+            retained_bytes,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A replica's side: its machine's thread, one for its log, one that applies.
 
 use super::inbox::Inbox;
+use super::link::{Link, LinkListener};
 use super::{Dialler, Ear, Host, ImageSource, Status, Wire};
 use crate::message::{Marks, Message};
 use crate::ship::Replica;
@@ -15,8 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+mod line;
 mod work;
 
+use line::Line;
 #[doc(hidden)]
 pub use work::accept;
 use work::{Applier, LogWorker};
@@ -27,11 +30,13 @@ const EVENTS_MAX: usize = 64 << 10;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How a replica follows.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct FollowerOptions {
     /// How its machine behaves: its name, its slot, its delay.
     pub settings: Settings,
+    /// Told when the primary comes and goes, and when following needs a hand.
+    pub listener: Option<Arc<dyn LinkListener>>,
     /// Clock and threads.
     pub runtime: Arc<dyn Runtime>,
 }
@@ -39,7 +44,13 @@ pub struct FollowerOptions {
 impl FollowerOptions {
     /// With these settings.
     pub fn new(settings: Settings) -> FollowerOptions {
-        FollowerOptions { settings, runtime: OsRuntime::new() }
+        FollowerOptions { settings, listener: None, runtime: OsRuntime::new() }
+    }
+}
+
+impl std::fmt::Debug for FollowerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FollowerOptions").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -58,6 +69,9 @@ pub(super) struct Shared {
     known: Mutex<Known>,
     /// What the log or the store said last against something.
     error: Mutex<Option<String>>,
+    name: String,
+    listener: Option<Arc<dyn LinkListener>>,
+    line: Mutex<Line>,
     /// Changes with each step, for those who wait for a state.
     word: AtomicU32,
 }
@@ -121,6 +135,7 @@ impl Follower {
         let (inbox, jobs, to_apply) = (Inbox::new(&runtime), Inbox::new(&runtime), Inbox::new(&runtime));
         let own = own(shipping);
         let now = micros(runtime.now());
+        let name = options.settings.name.to_string();
         let machine = Replica::new(options.settings, shipping.store_id(), own, now);
         let shared = Arc::new(Shared {
             shipping: shipping.clone(),
@@ -130,6 +145,9 @@ impl Follower {
             wire: Mutex::default(),
             known: Mutex::new(Known::of(&machine)),
             error: Mutex::default(),
+            name,
+            listener: options.listener,
+            line: Mutex::default(),
             word: AtomicU32::new(0),
         });
         let follower = Follower { shared: Arc::clone(&shared), threads: Mutex::default() };
@@ -170,6 +188,11 @@ impl Follower {
     /// How many hops away the primary is: 1 where that itself is followed; none: nobody is, or one that has no way to it.
     pub fn distance(&self) -> Option<u8> {
         self.shared.known.lock().distance
+    }
+
+    /// How the link to the primary stands. What the primary has is known by its last sign of life.
+    pub fn link(&self) -> Link {
+        self.shared.link()
     }
 
     /// Waits until the state is one that is wanted. False when the time is over.
@@ -229,7 +252,9 @@ impl Host for Follower {
     }
 
     fn status(&self) -> Status {
-        super::leader::status(&self.shared.shipping, None, Vec::new(), format!("{:?}", self.state()))
+        let state = format!("{:?}", self.state());
+        let status = super::leader::status(&self.shared.shipping, None, Vec::new(), state);
+        Status { links: vec![self.link()], ..status }
     }
 
     fn image(&self, _: &[u8]) -> io::Result<Box<dyn ImageSource>> {
@@ -279,7 +304,9 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
             Some(Event::Close) => Input::Close,
             None => Input::Tick,
         };
+        let ending = line::ending(&input);
         let effects = machine.step(now(), input);
+        shared.follow_line(&machine, &effects, ending, now());
         for effect in effects {
             match effect {
                 Effect::Send(message) => {
@@ -294,7 +321,11 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
                         wire.close();
                     }
                 }
-                Effect::Show { limit } => shared.shipping.set_visible_limit(limit),
+                Effect::Show { limit } => {
+                    shared.shipping.set_visible_limit(limit);
+                    let visible = shared.shipping.visible();
+                    shared.inbox.post(Event::Input(Box::new(Input::Shown { visible })));
+                }
                 Effect::Apply { to } => to_apply.post(to),
                 Effect::Violation(_) => {}
                 other => jobs.post(other),

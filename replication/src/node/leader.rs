@@ -1,6 +1,7 @@
 //! The primary's side: a session for each replica that connects, acknowledgements, and what becomes visible.
 
 use super::inbox::Inbox;
+use super::link::{Link, LinkListener};
 use super::{Ear, FollowerStatus, Host, ImageSource, Keeping, Status, Wire};
 use crate::ack::{Level, Policy, Reached, Table};
 use crate::message::{Message, Name};
@@ -15,9 +16,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod links;
 mod reader;
 mod session;
 
+use links::Links;
 #[doc(hidden)]
 pub use reader::open_log;
 use session::Session;
@@ -42,6 +45,8 @@ pub struct LeaderOptions {
     pub on_fence: Option<Arc<dyn Fn(u64) + Send + Sync>>,
     /// Of a replica that ships on: how far the primary is ([`Follower::distance`](super::Follower::distance)). None: near.
     pub distance: Option<Arc<dyn Fn() -> Option<u8> + Send + Sync>>,
+    /// Told of replicas that come and go.
+    pub listener: Option<Arc<dyn LinkListener>>,
     /// Clock and threads.
     pub runtime: Arc<dyn Runtime>,
 }
@@ -55,6 +60,7 @@ impl Default for LeaderOptions {
             keeping: None,
             on_fence: None,
             distance: None,
+            listener: None,
             runtime: OsRuntime::new(),
         }
     }
@@ -78,6 +84,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// The highest epoch that anybody has spoken of to this leader.
     claimed: Mutex<u64>,
+    links: Mutex<Links>,
     /// What the notifier sleeps on when it must end.
     stop: Arc<Inbox<()>>,
 }
@@ -107,6 +114,7 @@ impl Leader {
             table: Mutex::new(table),
             state: Mutex::default(),
             claimed: Mutex::default(),
+            links: Mutex::default(),
             stop: Inbox::new(&runtime),
             options,
         });
@@ -130,8 +138,25 @@ impl Leader {
         self.0.shared.followers()
     }
 
+    /// How the links stand to those that follow, and to those that did since this node ships its log.
+    ///
+    /// ```
+    /// # use seawall_replication::node::{Leader, LeaderOptions};
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// # let db = seawall_engine::Db::builder("/store").disk(disk).segment_bytes(256 << 10).open().unwrap();
+    /// let leader = Leader::serve(&db.shipping(), LeaderOptions::default())?;
+    /// for link in leader.links() {
+    ///     println!("{} is {} bytes, {:?} behind", link.name, link.lag_bytes, link.lag);
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn links(&self) -> Vec<Link> {
+        self.0.shared.links()
+    }
+
     /// A replica will not come back under this name, and counts no more.
     pub fn forget(&self, name: &str) {
+        self.0.shared.forget_link(name);
         let reached = self.0.shared.table.lock().as_mut().map(|table| table.forget(name));
         self.0.shared.acknowledge(reached);
     }
@@ -206,6 +231,7 @@ impl Shared {
         let mut state = self.state.lock();
         if durable > state.newest.0 {
             state.newest = (durable, now_us);
+            self.note_durable(durable);
         }
         Progress { visible: self.shipping.visible(), durable, time_us: state.newest.1, now_us, epoch }
     }
@@ -221,7 +247,8 @@ impl Shared {
                     self.stop.take(Some(self.options.runtime.now() + IDLE));
                 }
             }
-            let visible = self.shipping.visible();
+            // Whoever is away lags by what becomes durable meanwhile.
+            let visible = self.progress().visible;
             if visible > seen {
                 seen = visible;
                 self.tell_all(|session| session.moved());
@@ -358,7 +385,7 @@ impl Host for Leader {
     fn status(&self) -> Status {
         let followers = self.followers();
         let policy = self.0.shared.table.lock().as_ref().map(|table| table.policy().to_string());
-        status(&self.0.shared.shipping, policy, followers, String::new())
+        Status { links: self.links(), ..status(&self.0.shared.shipping, policy, followers, String::new()) }
     }
 
     fn keep(&self, slot: &str) -> io::Result<()> {
@@ -397,6 +424,7 @@ pub(super) fn status(
         policy,
         followers,
         state,
+        links: Vec::new(),
     }
 }
 

@@ -243,6 +243,11 @@ impl Primary {
         }
     }
 
+    /// When the replica was heard of last.
+    pub fn heard_at(&self) -> u64 {
+        self.heard_at
+    }
+
     /// When it wants a [`Input::Tick`].
     pub fn wake_at(&self) -> Option<u64> {
         let silence = self.heard_at.saturating_add(self.settings.timeout_us);

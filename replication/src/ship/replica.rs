@@ -86,6 +86,7 @@ pub struct Replica {
     shipped: Lsn,
     shown: Lsn,
     ages: Ages,
+    beat: Option<Heartbeat>,
 }
 
 impl Replica {
@@ -123,6 +124,7 @@ impl Replica {
             shipped: Lsn::ZERO,
             shown: Lsn::ZERO,
             ages,
+            beat: None,
             own,
         };
         replica.begin_marks();
@@ -147,6 +149,16 @@ impl Replica {
     /// How far it is, as far as its log and store have said.
     pub fn marks(&self) -> Marks {
         self.marks
+    }
+
+    /// When the primary was heard of last.
+    pub fn heard_at(&self) -> u64 {
+        self.heard_at
+    }
+
+    /// The last sign of life of the primary that it follows, or followed last.
+    pub fn beat(&self) -> Option<Heartbeat> {
+        self.beat
     }
 
     /// For the simulation.
@@ -204,6 +216,7 @@ impl Replica {
                 self.own.applied = self.own.applied.max(applied);
                 self.own.visible = self.own.visible.max(visible);
             }
+            Input::Shown { visible } => self.own.visible = self.own.visible.max(visible),
             Input::Fenced { epoch } => self.fenced(now, epoch, &mut out),
             Input::Outside { at } => self.stop(State::NeedsImage { first: at }, &mut out),
             Input::Failed => self.stop(State::Broken, &mut out),
@@ -351,7 +364,7 @@ impl Replica {
             Message::Welcome(_) => {}
             Message::Refuse(why) => self.refused(now, why, out),
             Message::Piece(piece) if self.state == State::Following => self.piece(now, piece, out),
-            Message::Heartbeat(beat) if self.state == State::Following => self.beat(now, beat, out),
+            Message::Heartbeat(beat) if self.state == State::Following => self.heartbeat(now, beat, out),
             Message::Distance(hops) if self.state != State::Greeting => {
                 self.way.heard(now, hops, self.settings.addresses);
             }
@@ -509,7 +522,8 @@ impl Replica {
         }
     }
 
-    fn beat(&mut self, now: u64, beat: Heartbeat, out: &mut Vec<Effect>) {
+    fn heartbeat(&mut self, now: u64, beat: Heartbeat, out: &mut Vec<Effect>) {
+        self.beat = Some(beat);
         self.shipped = self.shipped.max(beat.visible);
         self.ages.heard(now, beat);
         if now.saturating_sub(self.followed_at) >= self.settings.timeout_us {
@@ -606,7 +620,9 @@ impl Replica {
             out.push(Effect::Apply { to });
         }
         let is_due = now.saturating_sub(self.said_at) >= self.settings.heartbeat_us;
-        if self.state == State::Following && (self.said != Some(self.marks) || is_due) {
+        // What is shown here nobody waits for: that alone goes with the next sign of life.
+        let is_news = self.said.is_none_or(|said| said != Marks { visible: said.visible, ..self.marks });
+        if self.state == State::Following && (is_news || is_due) {
             (self.said, self.said_at) = (Some(self.marks), now);
             out.push(Effect::Send(Message::Marks(self.marks)));
         }

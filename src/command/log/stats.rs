@@ -67,7 +67,7 @@ pub(super) fn run(ui: &Ui, args: StatsArgs) -> Outcome {
     out.finish()
 }
 
-fn read_anchor(log: &Path) -> Outcome<Anchor> {
+pub(in crate::command) fn read_anchor(log: &Path) -> Outcome<Anchor> {
     let path = log.join(anchor::FILE_NAME);
     let bytes = std::fs::read(&path).map_err(|error| Failure::file("reading", &path, &error))?;
     match Anchor::choose(&bytes) {

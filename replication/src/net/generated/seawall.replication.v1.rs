@@ -71,6 +71,64 @@ pub struct StatusReply {
     /// Of a replica: where its session stands.
     #[prost(string, tag = "12")]
     pub state: ::prost::alloc::string::String,
+    /// How its links stand: to those that follow, and those that did; of a replica, to the one that it follows.
+    #[prost(message, repeated, tag = "20")]
+    pub links: ::prost::alloc::vec::Vec<Link>,
+}
+/// A link between a node and a replica, as this node knows it. Times are microseconds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Link {
+    /// The replica's.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The log comes from elsewhere to this node, rather than going from it.
+    #[prost(bool, tag = "2")]
+    pub is_inward: bool,
+    #[prost(bool, tag = "3")]
+    pub is_connected: bool,
+    #[prost(uint64, tag = "4")]
+    pub connected_us: u64,
+    /// Since the other side was heard of last.
+    #[prost(uint64, tag = "5")]
+    pub silence_us: u64,
+    #[prost(uint64, tag = "6")]
+    pub sessions: u64,
+    #[prost(uint64, tag = "7")]
+    pub errors: u64,
+    /// Empty for none.
+    #[prost(string, tag = "8")]
+    pub last_error: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "9")]
+    pub sent: u64,
+    #[prost(uint64, tag = "10")]
+    pub received: u64,
+    #[prost(uint64, tag = "11")]
+    pub durable: u64,
+    #[prost(uint64, tag = "12")]
+    pub applied: u64,
+    #[prost(uint64, tag = "13")]
+    pub visible: u64,
+    /// What the side that ships has.
+    #[prost(uint64, tag = "14")]
+    pub source_durable: u64,
+    #[prost(uint64, tag = "15")]
+    pub source_visible: u64,
+    #[prost(uint64, tag = "16")]
+    pub lag_bytes: u64,
+    #[prost(uint64, tag = "17")]
+    pub lag_us: u64,
+    #[prost(uint64, tag = "18")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "19")]
+    pub bytes_per_s: u64,
+    /// As a follower's. Empty for a link inward.
+    #[prost(string, tag = "20")]
+    pub part: ::prost::alloc::string::String,
+    /// Who keeps log for the replica; empty for nobody.
+    #[prost(string, tag = "21")]
+    pub retained_by: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "22")]
+    pub retained_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Follower {

@@ -9,6 +9,7 @@ use crate::message::{Message, Name, Why};
 use crate::ship::Primary;
 use crate::ship::primary::{Effect, Input};
 use parking_lot::Mutex;
+use seawall_wal::Lsn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,14 @@ pub(super) struct Session {
     /// What the other side's certificate bears.
     names: Option<Vec<String>>,
     named: Mutex<Option<(Name, Reached)>>,
+}
+
+/// Who has said hello, and what is known of the link from then on.
+struct Greeted {
+    name: Name,
+    has_slot: bool,
+    /// Marks were heard: before that, a hello may have been said for its answer's sake alone.
+    is_linked: bool,
 }
 
 struct Hearing {
@@ -95,39 +104,87 @@ impl Session {
     fn run(&self, shared: &Arc<Shared>) {
         let now = || u64::try_from(shared.runtime().now().as_micros()).unwrap_or(u64::MAX);
         let mut machine = Primary::new(shared.settings(), shared.own(), now());
+        let (mut greeted, mut why) = (None, None);
         'session: while !machine.is_over() {
             let event = self.inbox.take(machine.wake_at().map(Duration::from_micros));
-            let mut effects = machine.step(now(), Input::Moved(shared.progress()));
             let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
+            let mut effects = machine.step(now(), Input::Moved(shared.progress()));
             effects.extend(machine.step(now(), Input::Distance(shared.distance())));
-            let input = match event {
-                None => Input::Tick,
-                Some(Event::Message(message)) => match self.may_say(&message) {
-                    true => Input::Message(message),
-                    false => Input::Close,
-                },
-                Some(Event::Lost) => Input::Lost,
-                Some(Event::Moved) => Input::Tick,
-                Some(Event::Fenced(epoch)) => Input::Fenced { epoch },
-                Some(Event::Opened(opened)) => Input::Opened(opened),
-                Some(Event::Pieces(pieces)) => Input::Pieces(pieces),
-                Some(Event::Ended) => Input::Ended,
-                Some(Event::Close) => Input::Close,
-            };
+            // If it is over, then by itself, or by its log's epoch: not by what is heard.
+            let by_itself = machine.is_over() || matches!(event, None | Some(Event::Moved));
+            let (input, cause) = self.input(event, &mut greeted);
             effects.extend(machine.step(now(), input));
+            if machine.is_over() {
+                let said = said_of_end(&effects);
+                why = match by_itself {
+                    true => said.or_else(|| Some(silence(shared))),
+                    false => cause.or(said),
+                };
+            }
+            let bytes = effects.iter().map(shipped_bytes).sum();
             for effect in effects {
+                if let Effect::Acked(marks) = &effect {
+                    self.heard(shared, greeted.as_mut(), marks.taken);
+                }
                 if !self.carry_out(shared, effect) {
+                    why = Some("another was promised what it asks for, or nothing could be".to_owned());
                     break 'session;
                 }
             }
             if is_alive {
                 self.tell_slot();
             }
+            if let (Some(of), Some(view)) = (greeted.as_ref().filter(|of| of.is_linked), machine.view()) {
+                shared.link_moves(self.id, &of.name, &view, machine.heard_at(), bytes);
+            }
         }
         self.jobs.close();
         self.wire.close();
         self.inbox.close();
         shared.ended(self.id);
+        match greeted {
+            Some(of) if of.is_linked => shared.link_ends(self.id, &of.name, why),
+            Some(of) => shared.link_refused(&of.name, of.has_slot, why),
+            None => {}
+        }
+    }
+
+    /// What the machine is told; and what an end that comes of it is put down to, if it is none in good order.
+    fn input(&self, event: Option<Event>, greeted: &mut Option<Greeted>) -> (Input, Option<String>) {
+        match event {
+            None | Some(Event::Moved) => (Input::Tick, None),
+            Some(Event::Message(message)) => {
+                if !self.may_say(&message) {
+                    let why = "it calls itself, or its slot, by a name that is not in its certificate";
+                    return (Input::Close, Some(why.to_owned()));
+                }
+                if let (Message::Hello(hello), None) = (&message, &greeted) {
+                    let (name, has_slot) = (hello.name.clone(), hello.slot.is_some());
+                    *greeted = Some(Greeted { name, has_slot, is_linked: false });
+                }
+                let why = match &message {
+                    Message::Refuse(why) => Some(format!("it refused: {why}")),
+                    _ => None,
+                };
+                (Input::Message(message), why)
+            }
+            Some(Event::Lost) => (Input::Lost, Some("the connection was lost".to_owned())),
+            Some(Event::Fenced(epoch)) => {
+                (Input::Fenced { epoch }, Some(format!("another primary was heard of, in epoch {epoch}")))
+            }
+            Some(Event::Opened(opened)) => (Input::Opened(opened), None),
+            Some(Event::Pieces(pieces)) => (Input::Pieces(pieces), None),
+            Some(Event::Ended) => (Input::Ended, Some("the log could not be read on".to_owned())),
+            Some(Event::Close) => (Input::Close, None),
+        }
+    }
+
+    /// Marks came, and are believed.
+    fn heard(&self, shared: &Shared, greeted: Option<&mut Greeted>, taken: Lsn) {
+        if let Some(of) = greeted.filter(|of| !of.is_linked) {
+            of.is_linked = true;
+            shared.link_begins(self.id, &of.name, taken);
+        }
     }
 
     /// A replica calls itself by a name that its certificate bears, where there are certificates, and its slot by no other: else it
@@ -181,5 +238,26 @@ impl Session {
             Effect::Violation(_) | Effect::Close => {}
         }
         true
+    }
+}
+
+/// What a session that ends by itself has ended by.
+fn silence(shared: &Shared) -> String {
+    format!("nothing was heard of it for {:?}", Duration::from_micros(shared.settings().timeout_us))
+}
+
+/// What the machine has said against the other side.
+fn said_of_end(effects: &[Effect]) -> Option<String> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Violation(what) => Some((*what).to_owned()),
+        Effect::Send(Message::Refuse(why)) => Some(format!("refused: {why}")),
+        _ => None,
+    })
+}
+
+fn shipped_bytes(effect: &Effect) -> u64 {
+    match effect {
+        Effect::Send(Message::Piece(piece)) => u64::from(piece.length),
+        _ => 0,
     }
 }

@@ -131,6 +131,11 @@ pub enum Input {
         /// What is shown.
         visible: Lsn,
     },
+    /// In answer to [`Effect::Show`]: what is shown now.
+    Shown {
+        /// The end.
+        visible: Lsn,
+    },
     /// Somebody else, who is about to promote another, was promised that no primary of a lower epoch is followed any more; that
     /// is durable.
     Fenced {
@@ -178,7 +183,7 @@ pub enum Effect {
         /// The end.
         to: Lsn,
     },
-    /// So much may be shown.
+    /// So much may be shown. May be answered by [`Input::Shown`].
     Show {
         /// The end.
         limit: Lsn,
