@@ -2,7 +2,7 @@
 //! takes its place.
 //!
 //! ```text
-//! cargo bench -p seawall-benches --features net,postgres --bench shipping [-- --seconds 2 --reps 3 --mib 2048 --only 'bulk;commits;failover']
+//! cargo bench -p seawall-benches --features net,postgres --bench shipping [-- --seconds 2 --reps 3 --mib 2048 --only 'bulk;async;durable;postgres;failover']
 //! ```
 //!
 //! Every replica is a process of its own, and all of them share one disk and the processors. The ways run one after the other, again
@@ -123,13 +123,14 @@ fn print_asked(figures: &Figures) {
         }),
     );
     for committers in [1, 8, 64] {
-        let with = format!("{committers} committers, one follows, commits/s");
-        let sink = format!("{committers} committers, one without a disk follows, commits/s");
-        let alone = format!("{committers} committers, nobody follows, commits/s");
-        let idle = figures.median(&format!("{committers} committers, one follows, idle %"));
+        let who = people(committers);
+        let with = format!("{who}, one follows, commits/s");
+        let sink = format!("{who}, one without a disk follows, commits/s");
+        let alone = format!("{who}, nobody follows, commits/s");
+        let idle = figures.median(&format!("{who}, one follows, idle %"));
         let slower = |ratio: f64| (1.0 - ratio) * 100.0;
         line(
-            &format!("Asynchronous shipping slows {committers} committers by under 5 %"),
+            &format!("Asynchronous shipping slows {who} by under 5 %, where processors are left"),
             figures.ratio(&with, &alone).zip(figures.ratio(&sink, &alone)).zip(idle).map(
                 |((with, sink), idle)| {
                     let text = format!(
@@ -196,9 +197,7 @@ fn main() {
         (0..reps).for_each(|_| bulk.measure(&mut figures));
         bulk.close();
     }
-    if wants("commits") {
-        commits_of_all(reps, seconds, &mut figures);
-    }
+    commits_of_all(reps, seconds, &wants, &mut figures);
     if wants("failover") {
         for _ in 0..reps {
             failover::measure(number("--store-mib", 1024.0) as u64, Duration::from_secs(10), &mut figures);
@@ -210,41 +209,50 @@ fn main() {
     figures.print();
 }
 
-fn commits_of_all(reps: usize, seconds: f64, figures: &mut Figures) {
+/// Who follows, and whether commits wait for them, by name.
+type Kinds = [(&'static str, Followers, Ack); 3];
+
+const FOLLOWED: Kinds = [
+    ("nobody follows", Followers::Nobody, Ack::Local),
+    ("one without a disk follows", Followers::Sink, Ack::Local),
+    ("one follows", Followers::Replicas(1), Ack::Local),
+];
+
+const WAITED_FOR: Kinds = [
+    ("local", Followers::Nobody, Ack::Local),
+    ("local, 2 follow", Followers::Replicas(2), Ack::Local),
+    ("ANY 1 of 2", Followers::Replicas(2), Ack::Durable),
+];
+
+fn commits_of_all(reps: usize, seconds: f64, wants: &dyn Fn(&str) -> bool, figures: &mut Figures) {
     #[cfg(feature = "postgres")]
-    let streaming = postgres::Streaming::start();
+    let streaming = wants("postgres").then(postgres::Streaming::start).flatten();
+    let measure = |committers, kinds: Kinds, figures: &mut Figures| {
+        for (kind, followers, ack) in kinds {
+            let name = format!("{}, {kind}", people(committers));
+            commits::measure(&name, followers, ack, committers, seconds, figures);
+        }
+    };
     for _ in 0..reps {
-        for committers in [1, 8, 64] {
-            let kinds = [
-                ("nobody follows", Followers::Nobody),
-                ("one without a disk follows", Followers::Sink),
-                ("one follows", Followers::Replicas(1)),
-            ];
-            for (kind, followers) in kinds {
-                let name = format!("{committers} committers, {kind}");
-                commits::measure(&name, followers, Ack::Local, committers, seconds, figures);
-            }
+        if wants("async") {
+            [1, 8, 64].into_iter().for_each(|committers| measure(committers, FOLLOWED, figures));
         }
-        for replicas in [1, 2] {
-            commits::replica_sync(replicas, figures);
-        }
-        for (clients, committers) in [("1 committer", 1), ("64 committers", 64)] {
-            let kinds = [
-                ("local", Followers::Nobody, Ack::Local),
-                ("local, 2 follow", Followers::Replicas(2), Ack::Local),
-                ("ANY 1 of 2", Followers::Replicas(2), Ack::Durable),
-            ];
-            for (kind, followers, ack) in kinds {
-                let name = format!("{clients}, {kind}");
-                commits::measure(&name, followers, ack, committers, seconds, figures);
+        for committers in [1, 64] {
+            if wants("durable") {
+                commits::replica_sync(if committers == 1 { 1 } else { 2 }, figures);
+                measure(committers, WAITED_FOR, figures);
             }
             #[cfg(feature = "postgres")]
             if let Some(streaming) = &streaming {
                 for (kind, waits) in [("local", false), ("ANY 1 of 2", true)] {
-                    let name = format!("PostgreSQL, {clients}, {kind}");
+                    let name = format!("PostgreSQL, {}, {kind}", people(committers));
                     streaming.measure(&name, waits, committers, seconds, figures);
                 }
             }
         }
     }
+}
+
+fn people(committers: usize) -> String {
+    if committers == 1 { "1 committer".to_owned() } else { format!("{committers} committers") }
 }

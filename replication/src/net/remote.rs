@@ -57,7 +57,7 @@ impl Remote {
             tls::endpoint(&options.security, address, name)
         };
         let endpoints = options.addresses.iter().map(endpoint).collect::<io::Result<_>>()?;
-        Ok(Remote { runtime: Some(runtime()?), endpoints, next: Mutex::new(0) })
+        Ok(Remote { runtime: Some(runtime(1)?), endpoints, next: Mutex::new(0) })
     }
 
     fn runtime(&self) -> io::Result<&tokio::runtime::Runtime> {
