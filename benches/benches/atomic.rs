@@ -16,14 +16,12 @@
     reason = "a bench fails by panicking, prints, and looks at the real clock"
 )]
 
-use seawall_benches::{fresh_dir, print_device, remove};
+use seawall_benches::{cpu_seconds, fresh_dir, load, median, print_device, remove};
 use seawall_engine::{Db, Keyspace};
 use seawall_txn::{Coordinator, CoordinatorBuilder, Error, NodeId, Protocol, Store, TxnId};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[cfg(feature = "net")]
 #[path = "atomic/apart.rs"]
@@ -31,8 +29,6 @@ mod apart;
 
 const BASE: &str = env!("CARGO_TARGET_TMPDIR");
 const VALUE: [u8; 100] = [0x5a; 100];
-/// Before what is measured.
-const WARM_UP: Duration = Duration::from_millis(500);
 
 /// A way to commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,52 +112,19 @@ struct Found {
 
 /// `commit` is called by all threads, with keys that do not come twice.
 fn run(threads: usize, seconds: f64, stores: &[Opened], commit: impl Fn([u8; 8]) -> bool + Sync) -> Found {
-    let (next, is_over, is_measured) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
-    let (barrier, aborted) = (Barrier::new(threads + 1), AtomicU64::new(0));
-    let mut found = Found::default();
-    let mut took: Vec<u32> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut took = Vec::new();
-                    barrier.wait();
-                    while !is_over.load(Ordering::Relaxed) {
-                        let counts = is_measured.load(Ordering::Relaxed);
-                        let begin = Instant::now();
-                        let is_done = commit(next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-                        if !is_done {
-                            aborted.fetch_add(1, Ordering::Relaxed);
-                        } else if counts {
-                            took.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
-                        }
-                    }
-                    took
-                })
-            })
-            .collect();
-        barrier.wait();
-        std::thread::sleep(WARM_UP);
-        let (before, cpu_before) = (syncs(stores), cpu());
-        let begin = Instant::now();
-        is_measured.store(true, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_secs_f64(seconds));
-        is_over.store(true, Ordering::Relaxed);
-        let took =
-            workers.into_iter().flat_map(|worker| worker.join().expect("a thread")).collect::<Vec<_>>();
-        let elapsed = begin.elapsed().as_secs_f64();
-        let (after, cpu_after) = (syncs(stores), cpu());
-        found.rate = took.len() as f64 / elapsed;
-        found.syncs_per_s = (after.0 - before.0) as f64 / elapsed;
-        found.sync_us = after.1;
-        found.cpu_us = (cpu_after.0 - cpu_before.0) * 1e6 / took.len().max(1) as f64;
-        found.switches = (cpu_after.1 - cpu_before.1) / took.len().max(1) as f64;
-        took
-    });
-    took.sort_unstable();
-    let at = |part: f64| took.get((took.len() as f64 * part) as usize).map_or(0.0, |us| f64::from(*us));
-    (found.p50_us, found.p99_us) = (at(0.5), at(0.99));
-    found.aborted = aborted.into_inner() as f64;
-    found
+    let look = || (Instant::now(), syncs(stores), cpu_seconds("self"), switches());
+    let (load, before, after) = load(threads, seconds, look, |_, number| commit(number.to_be_bytes()));
+    let count = load.count().max(1) as f64;
+    Found {
+        rate: load.rate,
+        p50_us: load.quantile(0.5),
+        p99_us: load.quantile(0.99),
+        syncs_per_s: (after.1.0 - before.1.0) as f64 / (after.0 - before.0).as_secs_f64(),
+        sync_us: after.1.1,
+        cpu_us: (after.2 - before.2) * 1e6 / count,
+        switches: (after.3 - before.3) / count,
+        aborted: load.given_up as f64,
+    }
 }
 
 /// Of all stores: how many, and how long half of them took at most.
@@ -171,19 +134,15 @@ fn syncs(stores: &[Opened]) -> (u64, f64) {
     (stats.iter().map(|stats| stats.syncs).sum(), mid as f64)
 }
 
-/// Seconds of processor time of this process, and its voluntary context switches.
-fn cpu() -> (f64, f64) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let rest = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<f64> = rest.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect();
-    let ticks = fields.get(11).unwrap_or(&0.0) + fields.get(12).unwrap_or(&0.0);
+/// Voluntary context switches of this process.
+fn switches() -> f64 {
     let mut switches = 0.0;
     for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         switches += line.and_then(|count| count.trim().parse::<f64>().ok()).unwrap_or(0.0);
     }
-    (ticks / 100.0, switches)
+    switches
 }
 
 /// What was given up because somebody was not heard of for long, on a machine with too much to do, is counted.
@@ -241,12 +200,6 @@ use apart::apart;
 #[cfg(not(feature = "net"))]
 fn apart(_: Way, _: usize, _: f64, _: &[Opened]) -> Found {
     Found::default()
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 fn main() {

@@ -84,6 +84,9 @@ impl ServerOptions {
     }
 }
 
+/// Threads that carry the connections of all who call.
+const SERVER_THREADS: usize = 2;
+
 /// A node's services. Dropping it closes them.
 pub struct Server {
     runtime: Option<tokio::runtime::Runtime>,
@@ -99,7 +102,7 @@ impl Server {
     pub fn bind(options: ServerOptions, host: Arc<dyn Host>) -> io::Result<Server> {
         tls::install_provider();
         tls::check(&options.security, Some(options.listen))?;
-        let runtime = runtime()?;
+        let runtime = runtime(SERVER_THREADS)?;
         let listener = runtime.block_on(TcpListener::bind(options.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
@@ -129,9 +132,9 @@ impl std::fmt::Debug for Server {
     }
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
+fn runtime(threads: usize) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(threads)
         .thread_name("seawall-net")
         .enable_io()
         .enable_time()

@@ -479,9 +479,7 @@ impl World {
     fn is_settled(&self) -> bool {
         let Some(of) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) else { return false };
         let end = self.model.commits.last().map_or(Lsn::ZERO, |last| last.lsn.plus(1));
-        let shows_all = |node: &Node| {
-            node.up.as_ref().is_some_and(|up| up.shipping.visible() >= end)
-        };
+        let shows_all = |node: &Node| node.up.as_ref().is_some_and(|up| up.shipping.visible() >= end);
         let settled = |up: &node::Up| up.shipping.waiting().is_none();
         settled(of) && self.deposed.is_empty() && self.nodes.values().all(shows_all)
     }

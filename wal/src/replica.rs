@@ -30,17 +30,20 @@ use crate::error::{Error, Result};
 use crate::log::{Inner, Wal};
 use crate::mutation::Mutation;
 use crate::scan::SegmentUse;
+use crate::segment;
 use crate::ship::Piece;
 use crate::stats::add;
 use crate::timeline::{History, Tail, Timeline};
 use crate::writer::{Live, segment_path};
 pub(crate) use chain::Chain as ReplicaChain;
 use chain::Chain;
-use chain::Item;
+use gathered::{Gathered, Pending, Shipped};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 mod chain;
 mod create;
+mod gathered;
 mod promote;
 mod rewind;
 
@@ -49,6 +52,8 @@ pub use rewind::rewind;
 
 /// Bytes that are gathered before they are written without being asked for.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
+/// Writes that are in flight at a time.
+const DEPTH: usize = 4;
 
 /// What a replica's log has beside any other.
 #[derive(Debug)]
@@ -56,15 +61,14 @@ pub(crate) struct Replica {
     /// Where what was taken ends.
     chain: Chain,
     /// Verified, and not written yet.
-    gathered: Vec<Item>,
-    gathered_bytes: usize,
+    gathered: Gathered,
     /// What was written and is not durable: frames, in segments.
     is_volatile: bool,
 }
 
 impl Replica {
     pub(crate) fn new(chain: Chain) -> Replica {
-        Replica { chain, gathered: Vec::new(), gathered_bytes: 0, is_volatile: false }
+        Replica { chain, gathered: Gathered::default(), is_volatile: false }
     }
 }
 
@@ -87,9 +91,7 @@ impl Wal {
         let inner = &self.0.inner;
         let needed = inner.anchor.lock().needed();
         match &*inner.replica.lock() {
-            Some(replica) => {
-                replica.chain.segment.is_some() && replica.chain.replay_place() >= needed
-            }
+            Some(replica) => replica.chain.segment.is_some() && replica.chain.replay_place() >= needed,
             None => true,
         }
     }
@@ -176,10 +178,12 @@ impl Inner {
             let Some(replica) = replica.as_mut() else { return Err(not_a_replica()) };
             // W13
             let (chain, items) = replica.chain.take(piece)?;
+            replica
+                .gathered
+                .add(items, piece, &chain)
+                .map_err(|source| Error::io("map memory for", &self.dir, None, source))?;
             replica.chain = chain;
-            replica.gathered_bytes += piece.bytes.len();
-            replica.gathered.extend(items);
-            (chain.whole_end, replica.gathered_bytes >= GATHERED_BYTES_MAX)
+            (chain.whole_end, replica.gathered.bytes() >= GATHERED_BYTES_MAX)
         };
         if is_much {
             self.write_gathered(false)?;
@@ -214,21 +218,17 @@ impl Inner {
 
     /// Writes what is gathered, durably if asked. What could not be written for want of a segment file stays gathered.
     fn write_gathered(&self, durable: bool) -> Result<()> {
-        let (mut items, is_volatile) = {
+        let (mut pending, is_volatile) = {
             let mut replica = self.replica.lock();
             let Some(replica) = replica.as_mut() else { return Err(not_a_replica()) };
-            replica.gathered_bytes = 0;
-            (std::mem::take(&mut replica.gathered), replica.is_volatile)
+            (replica.gathered.take(), replica.is_volatile)
         };
-        let mut volatile = is_volatile;
-        let result = self.write_items(&mut items, &mut volatile, durable);
+        let (mut volatile, mut spare) = (is_volatile, Vec::new());
+        let result = self.write_pending(&mut pending, &mut spare, &mut volatile, durable);
         let mut replica = self.replica.lock();
         if let Some(replica) = replica.as_mut() {
             replica.is_volatile = volatile;
-            if !items.is_empty() {
-                items.append(&mut replica.gathered);
-                replica.gathered = items;
-            }
+            replica.gathered.put_back(pending, spare);
         }
         drop(replica);
         match result {
@@ -239,25 +239,33 @@ impl Inner {
         }
     }
 
-    fn write_items(&self, items: &mut Vec<Item>, volatile: &mut bool, durable: bool) -> Result<()> {
-        while let Some(item) = items.first() {
-            if let Item::Header(header, checksum, block) = item {
-                let use_ = SegmentUse {
-                    number: header.number,
-                    salt: header.salt,
-                    checksum: *checksum,
-                    end: None,
-                    cut: None,
-                };
-                self.begin_shipped(use_, header.predecessor.map(|before| before.end), block, volatile)?;
+    fn write_pending(
+        &self,
+        pending: &mut VecDeque<Pending>,
+        spare: &mut Vec<AlignedBuf>,
+        volatile: &mut bool,
+        durable: bool,
+    ) -> Result<()> {
+        while let Some(first) = pending.pop_front() {
+            let first = match first {
+                Pending::Frames(frames) => frames,
+                Pending::Header(header, checksum, block) => {
+                    if let Err(error) = self.begin_shipped(&header, checksum, &block, volatile) {
+                        pending.push_front(Pending::Header(header, checksum, block));
+                        return Err(error);
+                    }
+                    continue;
+                }
+            };
+            if durable && pending.is_empty() && !*volatile {
+                self.write_alone(first, spare)?;
+                continue;
             }
-            let is_last = items.len() == 1;
-            if let Some(Item::Frames { at, bytes, chain }) = items.first() {
-                let alone = durable && is_last && !*volatile;
-                self.write_shipped(*at, bytes, chain, alone)?;
-                *volatile |= !alone;
-            }
-            items.remove(0);
+            let more = pending.iter().take_while(|next| matches!(next, Pending::Frames(_))).count();
+            let more = pending.drain(..more).filter_map(Pending::frames);
+            let frames = std::iter::once(first).chain(more).collect();
+            *volatile = true;
+            self.write_side_by_side(frames, spare)?;
         }
         if durable && *volatile && self.mutation != Some(Mutation::AcknowledgeReceived) {
             self.sync_live()?;
@@ -278,12 +286,13 @@ impl Inner {
     /// Writes a segment's header, where the segment before is durable to its end (W1, W2).
     fn begin_shipped(
         &self,
-        segment: SegmentUse,
-        ends_before: Option<Lsn>,
+        header: &segment::Header,
+        checksum: u32,
         block: &[u8],
         volatile: &mut bool,
     ) -> Result<()> {
-        let number = segment.number;
+        let (number, ends_before) = (header.number, header.predecessor.map(|before| before.end));
+        let segment = SegmentUse { number, salt: header.salt, checksum, end: None, cut: None };
         let sink = &self.committer.sink;
         if *volatile {
             self.sync_live()?;
@@ -362,35 +371,78 @@ impl Inner {
         })
     }
 
-    /// Writes frames; durably, and beside them in the anchor how far the last sync came, if they stand `alone`.
-    fn write_shipped(&self, at: Lsn, bytes: &[u8], chain: &Chain, alone: bool) -> Result<()> {
-        let sink = &self.committer.sink;
-        let Some(file) = sink.live.lock().as_ref().map(|live| Arc::clone(&live.file)) else {
-            return Err(Error::Closed);
-        };
-        let offset = self.geometry.offset(at);
+    fn live_file(&self) -> Result<Arc<dyn crate::DiskFile>> {
+        self.committer.sink.live.lock().as_ref().map(|live| Arc::clone(&live.file)).ok_or(Error::Closed)
+    }
+
+    /// Of a write at this place.
+    fn failed_at(&self, at: Lsn) -> impl Fn(std::io::Error) -> Error + use<> {
         let path = segment_path(&self.dir, self.geometry.number(at));
-        let failed = |source| Error::Io { op: "write", path: path.clone(), offset: Some(offset), source };
-        let buf = aligned(bytes, &path)?;
+        let offset = Some(self.geometry.offset(at));
+        move |source| Error::Io { op: "write", path: path.clone(), offset, source }
+    }
+
+    /// The log ends behind these frames.
+    fn note_shipped(&self, frames: &Shipped) {
         add(&self.counters.writes, 1);
-        add(&self.counters.device_bytes, bytes.len() as u64);
-        if alone && self.mutation == Some(Mutation::AcknowledgeReceived) {
-            file.write_at(&buf, offset).map_err(failed)?;
-        } else if alone {
-            add(&self.counters.syncs, 1);
-            let anchor = self.own_durable();
-            match anchor {
-                Some(anchor) => self.write_with_anchor(&file, offset, buf, anchor, failed)?,
-                None => file.write_durable_at(&buf, offset).map_err(failed)?,
-            }
-        } else {
-            file.write_at(&buf, offset).map_err(failed)?;
-        }
-        if let Some(live) = sink.live.lock().as_mut() {
+        add(&self.counters.device_bytes, frames.bytes().len() as u64);
+        if let Some(live) = self.committer.sink.live.lock().as_mut() {
+            let chain = &frames.chain;
             (live.checksum, live.end) = (chain.checksum, chain.place);
             (live.whole_end, live.last) = (chain.whole_end, chain.last);
         }
-        self.committer.followers.keep_frames(at, bytes);
+        self.committer.followers.keep_frames(frames.at, frames.bytes());
+    }
+
+    /// Writes frames durably, and beside them in the anchor how far the last sync came.
+    fn write_alone(&self, frames: Shipped, spare: &mut Vec<AlignedBuf>) -> Result<()> {
+        let file = self.live_file()?;
+        let (offset, failed) = (self.geometry.offset(frames.at), self.failed_at(frames.at));
+        self.note_shipped(&frames);
+        if self.mutation == Some(Mutation::AcknowledgeReceived) {
+            file.write_at(frames.bytes(), offset).map_err(failed)?;
+            spare.push(frames.buf);
+            return Ok(());
+        }
+        add(&self.counters.syncs, 1);
+        match self.own_durable() {
+            Some(anchor) => spare.extend(self.write_with_anchor(&file, offset, frames, anchor, failed)?),
+            None => {
+                file.write_durable_at(frames.bytes(), offset).map_err(failed)?;
+                spare.push(frames.buf);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes frames of the live segment, all at once and none durably: they are in the file when this returns.
+    fn write_side_by_side(&self, frames: Vec<Shipped>, spare: &mut Vec<AlignedBuf>) -> Result<()> {
+        let Some(first) = frames.first() else { return Ok(()) };
+        let (file, failed) = (self.live_file()?, self.failed_at(first.at));
+        let held = self.committer.sink.queue.lock().take();
+        let Ok(mut queue) = held.map_or_else(|| self.disk.queue(DEPTH), Ok) else {
+            // No memory for a queue: one after the other.
+            return frames.into_iter().try_for_each(|frames| {
+                file.write_at(frames.bytes(), self.geometry.offset(frames.at)).map_err(&failed)?;
+                self.note_shipped(&frames);
+                spare.push(frames.buf);
+                Ok(())
+            });
+        };
+        for frames in frames {
+            self.note_shipped(&frames);
+            let (offset, len) = (self.geometry.offset(frames.at), frames.len);
+            let op = Op::Write { file: Arc::clone(&file), offset, buf: frames.buf, len, durable: false };
+            queue.submit(vec![op]).map_err(&failed)?;
+        }
+        let mut done: Vec<Completion> = Vec::with_capacity(DEPTH);
+        let in_flight = queue.in_flight();
+        queue.reap(in_flight, &mut done).map_err(&failed)?;
+        *self.committer.sink.queue.lock() = Some(queue);
+        for Completion { result, buf, .. } in done {
+            result.map_err(&failed)?;
+            spare.extend(buf);
+        }
         Ok(())
     }
 
@@ -406,25 +458,27 @@ impl Inner {
         Some(anchor)
     }
 
-    /// Both at once: what the anchor says was durable before. The latch on the anchor is held.
+    /// Both at once: what the anchor says was durable before. The latch on the anchor is held. Gives the frames' memory back.
     fn write_with_anchor(
         &self,
         file: &Arc<dyn crate::DiskFile>,
         offset: u64,
-        buf: AlignedBuf,
+        frames: Shipped,
         anchor: Anchor,
         failed: impl Fn(std::io::Error) -> Error,
-    ) -> Result<()> {
+    ) -> Result<Option<AlignedBuf>> {
         let path = self.dir.join(crate::anchor::FILE_NAME);
         let Some(anchor_file) = self.anchor_file.clone() else { return Err(Error::ReadOnly) };
         let held = self.committer.sink.queue.lock().take();
-        let Ok(mut queue) = held.map_or_else(|| self.disk.queue(2), Ok) else {
+        let Ok(mut queue) = held.map_or_else(|| self.disk.queue(DEPTH), Ok) else {
             // No memory for a queue: one after the other.
-            file.write_durable_at(&buf, offset).map_err(failed)?;
+            file.write_durable_at(frames.bytes(), offset).map_err(failed)?;
             // What it says of this log's own durable LSN, every anchor of a replica says.
-            return self.write_anchor_locked(|_| {});
+            self.write_anchor_locked(|_| {})?;
+            return Ok(Some(frames.buf));
         };
-        let (len, anchor_buf) = (buf.len(), aligned(&anchor.encode(), &path)?);
+        let anchor_buf = aligned(&anchor.encode(), &path)?;
+        let Shipped { buf, len, .. } = frames;
         add(&self.counters.syncs, 1);
         add(&self.counters.device_bytes, BLOCK_BYTES as u64);
         let ops = vec![
@@ -442,17 +496,22 @@ impl Inner {
         let in_flight = queue.in_flight();
         queue.reap(in_flight, &mut done).map_err(&failed)?;
         *self.committer.sink.queue.lock() = Some(queue);
-        for Completion { token, result, .. } in done {
-            result.map_err(|source| {
-                if token == first {
-                    failed(source)
-                } else {
-                    Error::Io { op: "write", path: path.clone(), offset: Some(anchor.offset()), source }
-                }
-            })?;
+        let mut frames = None;
+        for Completion { token, result, buf, .. } in done {
+            if token == first {
+                result.map_err(&failed)?;
+                frames = buf;
+            } else {
+                result.map_err(|source| Error::Io {
+                    op: "write",
+                    path: path.clone(),
+                    offset: Some(anchor.offset()),
+                    source,
+                })?;
+            }
         }
         *self.anchor.lock() = anchor;
-        Ok(())
+        Ok(frames)
     }
 
     /// An idle replica says in its anchor how far it came. True if that was to be said.

@@ -156,6 +156,11 @@ impl FrameReader {
         Ok(self.frame_at(segment, lsn)?.ok())
     }
 
+    /// All bytes, padding included, of a frame that was just found and verified.
+    pub(crate) fn bytes_of(&mut self, segment: &SegmentUse, header: &frame::Header) -> Result<Option<&[u8]>> {
+        self.bytes_at(segment.number, self.geometry.offset(header.lsn), header.padded_bytes())
+    }
+
     /// The frame that the byte at `lsn` belongs to, padding included, looked for backwards. `None` if there is none, and
     /// if there is more than one: a payload may hold what looks like a frame, and then frames must be followed from the
     /// segment's beginning on.

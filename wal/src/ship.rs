@@ -278,15 +278,15 @@ impl Shipper {
                 return Ok(Some(whole.len()));
             }
         }
-        if self.frames.frame_at_again(segment, at)?.is_none() {
-            return Err(self.damaged(at, "a frame before the log's end is damaged"));
-        }
-        let Ok((_, whole)) = self.frames.whole_frame_at(segment, at)? else {
+        let Some((header, _)) = self.frames.frame_at_again(segment, at)? else {
             return Err(self.damaged(at, "a frame before the log's end is damaged"));
         };
-        if !has_room(whole.len()) {
+        if !has_room(header.padded_bytes()) {
             return Ok(None);
         }
+        let Some(whole) = self.frames.bytes_of(segment, &header)? else {
+            return Err(self.damaged(at, "a frame before the log's end is damaged"));
+        };
         bytes.extend_from_slice(whole);
         Ok(Some(whole.len()))
     }

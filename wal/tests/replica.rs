@@ -14,8 +14,8 @@ use seawall_wal::mutation::Mutation;
 use seawall_wal::runtime::Rng;
 use seawall_wal::segment::{self, Geometry};
 use seawall_wal::{
-    Durability, Error, History, Lsn, Next, Piece, Record, ReplicaStart, Result, SimDisk, SimRuntime, Turn, Wal,
-    WalOptions, WalReader, create_replica, rewind,
+    Durability, Error, History, Lsn, Next, Piece, Record, ReplicaStart, Result, SimDisk, SimRuntime, Turn,
+    Wal, WalOptions, WalReader, create_replica, rewind,
 };
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! A commit between its place in the log and its being visible.
 
+use crate::commit::gate::Ack;
 use crate::commit::log::Place;
 use crate::commit::ticket::Listener;
 use crate::delta::Delta;
@@ -52,6 +53,11 @@ impl Pending {
 
     pub(super) fn flags(&self) -> u8 {
         self.flags.load(Ordering::SeqCst)
+    }
+
+    /// Whether replicas must have it.
+    pub(super) fn waits_at_gate(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.ack != Ack::Local)
     }
 
     pub(crate) fn is_applied(&self) -> bool {

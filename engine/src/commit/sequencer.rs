@@ -111,6 +111,23 @@ impl Refusal {
     }
 }
 
+/// Crowds at the gate. Commits of one frame stand in few, and those of frames that follow each other in different ones.
+const CROWDS: usize = 16;
+const CROWD_BYTES: u64 = 4096;
+
+/// Where some sleep.
+#[derive(Default)]
+struct Crowd {
+    /// Bumped when what they wait for may have come, and somebody waits.
+    word: AtomicU32,
+    waiting: AtomicU32,
+}
+
+/// The crowd at the gate that waits for what ends there.
+fn crowd_of(end: Lsn) -> usize {
+    (end.0.saturating_sub(1) / CROWD_BYTES) as usize % CROWDS
+}
+
 /// One order for all commits.
 pub(crate) struct Sequencer {
     log: Arc<dyn CommitLog>,
@@ -121,9 +138,10 @@ pub(crate) struct Sequencer {
     /// Of what is prepared in the state.
     roster: Arc<Roster>,
     state: Mutex<State>,
-    /// Bumped when the queue's state changed and somebody waits.
-    word: AtomicU32,
-    waiting: AtomicU32,
+    /// Those who wait for anything that may change.
+    all: Crowd,
+    /// Those who wait for replicas to have their commits, by where these stand: what wakes some leaves the others asleep.
+    at_gate: [Crowd; CROWDS],
     is_refusing: AtomicBool,
     pub(crate) conflicts: AtomicU64,
     next_serial: AtomicU64,
@@ -164,8 +182,8 @@ impl Sequencer {
             catalogue,
             roster: state.prepared.roster(),
             state: Mutex::new(state),
-            word: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
+            all: Crowd::default(),
+            at_gate: std::array::from_fn(|_| Crowd::default()),
             is_refusing: AtomicBool::new(false),
             conflicts: AtomicU64::new(0),
             next_serial: AtomicU64::new(1),
@@ -403,7 +421,7 @@ impl Sequencer {
         }
         #[cfg(seawall_shuttle)]
         let mut discarded = Vec::new();
-        let mut done = Vec::new();
+        let (mut done, mut crowds) = (Vec::new(), 0_u32);
         let is_moved = {
             let mut state = self.state.lock();
             if state.refusal.as_ref().is_some_and(Refusal::is_lasting) {
@@ -438,6 +456,9 @@ impl Sequencer {
                         self.shown.store(front.end.0, Ordering::SeqCst);
                     }
                 }
+                if front.waits_at_gate() {
+                    crowds |= 1 << crowd_of(front.end);
+                }
                 if front.listener.is_wanted() {
                     done.push(front);
                 }
@@ -449,7 +470,9 @@ impl Sequencer {
         #[cfg(seawall_shuttle)]
         let is_moved = is_moved && !errs(Misorder::AnnounceEarly);
         if is_moved {
-            self.announce();
+            self.wake(&self.all);
+            let at_gate = self.at_gate.iter().enumerate();
+            at_gate.filter(|(crowd, _)| crowds & 1 << crowd != 0).for_each(|(_, crowd)| self.wake(crowd));
         }
         for pending in done {
             pending.listener.tell(|| self.settled(&pending));
@@ -463,12 +486,18 @@ impl Sequencer {
         }
     }
 
-    fn announce(&self) {
-        // Pairs with `park`: a waiter counts itself before it looks, we look after the change.
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.word.fetch_add(1, Ordering::SeqCst);
-            self.runtime.wake_all(&self.word);
+    fn wake(&self, crowd: &Crowd) {
+        // Pairs with `park_in`: a waiter counts itself before it looks, we look after the change.
+        if crowd.waiting.load(Ordering::SeqCst) > 0 {
+            crowd.word.fetch_add(1, Ordering::SeqCst);
+            self.runtime.wake_all(&crowd.word);
         }
+    }
+
+    /// Whoever waits looks again.
+    fn announce(&self) {
+        self.wake(&self.all);
+        self.at_gate.iter().for_each(|crowd| self.wake(crowd));
     }
 
     /// What became of a commit; none while that is open.
@@ -520,16 +549,25 @@ impl Sequencer {
     }
 
     fn park<T>(&self, deadline: Option<Duration>, ready: impl Fn() -> Option<T>) -> Option<T> {
+        self.park_in(&self.all, deadline, ready)
+    }
+
+    fn park_in<T>(
+        &self,
+        crowd: &Crowd,
+        deadline: Option<Duration>,
+        ready: impl Fn() -> Option<T>,
+    ) -> Option<T> {
         if let Some(value) = ready() {
             return Some(value);
         }
         #[cfg(seawall_shuttle)]
         if errs(Misorder::CountLate) {
-            return self.park_uncounted(deadline, ready);
+            return self.park_uncounted(crowd, deadline, ready);
         }
-        self.waiting.fetch_add(1, Ordering::SeqCst);
+        crowd.waiting.fetch_add(1, Ordering::SeqCst);
         let value = loop {
-            let seen = self.word.load(Ordering::SeqCst);
+            let seen = crowd.word.load(Ordering::SeqCst);
             if let Some(value) = ready() {
                 break Some(value);
             }
@@ -537,24 +575,29 @@ impl Sequencer {
             if left.is_some_and(|left| left.is_zero()) {
                 break None;
             }
-            self.runtime.wait(&self.word, seen, left);
+            self.runtime.wait(&crowd.word, seen, left);
         };
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        crowd.waiting.fetch_sub(1, Ordering::SeqCst);
         value
     }
 
-    /// [`park`](Self::park) with a mistake.
+    /// [`park_in`](Self::park_in) with a mistake.
     #[cfg(seawall_shuttle)]
-    fn park_uncounted<T>(&self, deadline: Option<Duration>, ready: impl Fn() -> Option<T>) -> Option<T> {
+    fn park_uncounted<T>(
+        &self,
+        crowd: &Crowd,
+        deadline: Option<Duration>,
+        ready: impl Fn() -> Option<T>,
+    ) -> Option<T> {
         loop {
-            let seen = self.word.load(Ordering::SeqCst);
+            let seen = crowd.word.load(Ordering::SeqCst);
             if let Some(value) = ready() {
                 return Some(value);
             }
-            self.waiting.fetch_add(1, Ordering::SeqCst);
+            crowd.waiting.fetch_add(1, Ordering::SeqCst);
             let left = deadline.map(|deadline| deadline.saturating_sub(self.runtime.now()));
-            self.runtime.wait(&self.word, seen, left);
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.runtime.wait(&crowd.word, seen, left);
+            crowd.waiting.fetch_sub(1, Ordering::SeqCst);
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Rewound {
 /// with that primary's log. Records from `to` on are gone, acknowledged or not. May be repeated, after a crash or
 /// without one.
 ///
-/// All slots are lost: they are the primary's that it was, and nobody would move them on.
+/// Its slots go: they are the primary's that it was, and nobody would move them on.
 ///
 /// # Errors
 /// `NeedsImage` if the data file, in both of its superblocks, or the log, is beyond that: nothing was changed then. `Locked`,
@@ -83,7 +83,7 @@ pub fn rewind(builder: &DbBuilder, to: Lsn, promised: u64, history: &History) ->
     }
     let end = log_end(&options, &log_dir, &anchor, checkpoint_lsn);
     choice.settle(&*file, &path)?;
-    slots::lose_all(&options, superblock.store_id)?;
+    slots::drop_all(&options, superblock.store_id)?;
     seawall_wal::rewind(&log_dir, &log_options(&options), to, promised, history)?;
     Ok(Rewound { checkpoint_lsn, cut_bytes: end.0.saturating_sub(to.0) })
 }

@@ -289,16 +289,15 @@ impl Slots {
     }
 }
 
-/// The log becomes a replica's: in a closed store's file, all slots are lost.
+/// The log becomes a replica's: a closed store's slots go.
 ///
 /// # Errors
 /// As [`read`], and `NoSpace`.
-pub(crate) fn lose_all(options: &Options, store_id: [u8; 16]) -> Result<()> {
-    let Some(mut file) = read(options, store_id)? else { return Ok(()) };
-    if file.slots.iter().all(|slot| slot.is_lost) {
+pub(crate) fn drop_all(options: &Options, store_id: [u8; 16]) -> Result<()> {
+    let Some(mut file) = read(options, store_id)?.filter(|file| !file.slots.is_empty()) else {
         return Ok(());
-    }
-    file.slots.iter_mut().for_each(|slot| slot.is_lost = true);
+    };
+    file.slots.clear();
     file.sequence += 1;
     let path = options.path.join(SLOTS_NAME);
     crashsafe::write_new(&*options.disk, &path, &file.encode())

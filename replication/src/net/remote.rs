@@ -62,7 +62,7 @@ impl Remote {
             tls::endpoint(&options.security, address, name)
         };
         let endpoints = options.addresses.iter().map(endpoint).collect::<io::Result<_>>()?;
-        let runtime = Some(runtime()?);
+        let runtime = Some(runtime(1)?);
         Ok(Remote { runtime, endpoints, next: Mutex::new(0), given_up: Notify::new() })
     }
 

@@ -12,6 +12,9 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The flow control of HTTP/2 by stream and connection: the protocol's own credit is what limits.
 pub(super) const WINDOW_BYTES: u32 = 32 << 20;
 
+/// Bytes of one frame of HTTP/2 that a replica takes: a piece is not cut into more of them than need be.
+const FRAME_BYTES: u32 = 256 << 10;
+
 /// A node's certificate and key, and the authority that others' certificates must come from. All in PEM.
 #[derive(Clone)]
 pub struct Credentials {
@@ -81,6 +84,7 @@ pub(super) fn endpoint(security: &Security, address: &str, name: &str) -> io::Re
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .tcp_nodelay(true);
     match security {
         Security::MutualTls(credentials) => {

@@ -26,6 +26,8 @@ use work::{Applier, LogWorker};
 
 /// Events that may wait; a primary that sends faster is not one.
 const EVENTS_MAX: usize = 64 << 10;
+/// Marks that are new may wait for so many events that are there already, and be said once.
+const UNSAID_MAX: u32 = 16;
 /// How often somebody who waits for the machine looks whether it is still there.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -291,6 +293,13 @@ pub fn own(shipping: &Shipping) -> Own {
 /// The machine's thread.
 fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: &Inbox<Lsn>) {
     let now = || micros(shared.runtime.now());
+    let send = |message: Message| {
+        let wire = shared.wire.lock().as_ref().map(|(_, wire)| Arc::clone(wire));
+        if let Some(wire) = wire {
+            wire.send(message);
+        }
+    };
+    let (mut unsaid, mut held_back) = (None, 0);
     let mut event = None;
     loop {
         let is_closing = matches!(event, Some(Event::Close));
@@ -309,13 +318,13 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
         shared.follow_line(&machine, &effects, ending, now());
         for effect in effects {
             match effect {
+                Effect::Send(marks @ Message::Marks(_)) => unsaid = Some(marks),
                 Effect::Send(message) => {
-                    let wire = shared.wire.lock().as_ref().map(|(_, wire)| Arc::clone(wire));
-                    if let Some(wire) = wire {
-                        wire.send(message);
-                    }
+                    unsaid.take().into_iter().for_each(&send);
+                    send(message);
                 }
                 Effect::Hang => {
+                    unsaid.take().into_iter().for_each(&send);
                     let wire = shared.wire.lock().take();
                     if let Some((_, wire)) = wire {
                         wire.close();
@@ -330,6 +339,11 @@ fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: 
                 Effect::Violation(_) => {}
                 other => jobs.post(other),
             }
+        }
+        held_back += 1;
+        if is_closing || held_back >= UNSAID_MAX || shared.inbox.len() == 0 {
+            unsaid.take().into_iter().for_each(&send);
+            held_back = 0;
         }
         *shared.known.lock() = Known::of(&machine);
         shared.word.fetch_add(1, Ordering::SeqCst);

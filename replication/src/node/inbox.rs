@@ -12,6 +12,8 @@ pub(super) struct Inbox<T> {
     runtime: Arc<dyn Runtime>,
     queue: Mutex<VecDeque<T>>,
     word: AtomicU32,
+    /// Threads that sleep, or are about to: nobody is woken where there is none.
+    sleepers: AtomicU32,
     is_closed: AtomicBool,
     /// Nothing more comes: it is closed once it is empty.
     is_ending: AtomicBool,
@@ -23,6 +25,7 @@ impl<T> Inbox<T> {
             runtime: Arc::clone(runtime),
             queue: Mutex::default(),
             word: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
             is_closed: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
         })
@@ -56,8 +59,11 @@ impl<T> Inbox<T> {
     }
 
     fn ring(&self) {
+        // A sleeper counts itself before it looks at the word a last time: one of the two sees the other.
         self.word.fetch_add(1, Ordering::SeqCst);
-        self.runtime.wake_all(&self.word);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            self.runtime.wake_all(&self.word);
+        }
     }
 
     /// The next, waited for until then by the runtime's clock; none when the time is over, or it was closed.
@@ -78,7 +84,9 @@ impl<T> Inbox<T> {
             if left == Some(Duration::ZERO) {
                 return None;
             }
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
             self.runtime.wait(&self.word, word, left);
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
         }
     }
 

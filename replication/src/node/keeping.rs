@@ -39,16 +39,13 @@ impl Keeper {
         let old = self.image.lock().take_if(is_old);
         drop(old);
     }
-
-    fn is_kept(&self, name: &str) -> bool {
-        self.db.slots().iter().any(|slot| slot.name == name && slot.state != SlotState::Lost)
-    }
 }
 
 impl Keeping for Keeper {
     fn keeps(&self, name: &str, place: Lsn) -> io::Result<bool> {
-        if self.is_kept(name) {
-            return Ok(true);
+        if let Some(slot) = self.db.slots().iter().find(|slot| slot.name == name) {
+            // A lost one is not made anew by coming back: else its limits would be none.
+            return Ok(slot.state != SlotState::Lost);
         }
         // As after a promotion: this store has no slots of those who followed the one before it.
         match self.db.create_slot_at(name, self.limits, place) {

@@ -252,6 +252,9 @@ impl Shared {
             if visible > seen {
                 seen = visible;
                 self.tell_all(|session| session.moved());
+                // Nobody passes the next on any sooner.
+                let soon = Duration::from_micros(self.settings().visible_us);
+                self.stop.take(Some(self.options.runtime.now() + soon));
             }
         }
     }

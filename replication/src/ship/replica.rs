@@ -46,6 +46,9 @@ use way::{Leaves, Way};
 
 pub use said::{Effect, Input, Own, Rejected, Settings, State};
 
+/// That readers here see more, and nothing else, is said after at most this, in microseconds: no commit waits for it.
+const VISIBLE_SAID_US: u64 = 10_000;
+
 /// A replica. See the module.
 #[derive(Clone, Debug)]
 pub struct Replica {
@@ -76,7 +79,7 @@ pub struct Replica {
     marks: Marks,
     said: Option<Marks>,
     is_syncing: bool,
-    /// Whether pieces were accepted that no sync covers.
+    /// Whether pieces were handed to the log that no sync stands behind.
     is_dirty: bool,
     is_applying: bool,
     is_promising: bool,
@@ -183,7 +186,7 @@ impl Replica {
             State::Waiting { until, .. } => (!self.is_busy()).then_some(*until),
             State::Greeting => Some(silence),
             State::Following => {
-                let beat = self.said_at.saturating_add(self.settings.heartbeat_us);
+                let beat = self.said_at.saturating_add(self.says_after_us());
                 let gap = self.order.gap_since().map(|at| at.saturating_add(self.settings.gap_us));
                 let leaves = self.way.wake_at(self.settings.astray_us);
                 [Some(beat), Some(silence), gap, leaves].into_iter().flatten().min()
@@ -518,6 +521,8 @@ impl Replica {
         for piece in ready {
             self.accepting += 1;
             self.ends.push_back(piece.end());
+            // What makes it durable is asked for at once: the log does one after the other.
+            self.is_dirty = true;
             out.push(Effect::Accept(piece));
         }
     }
@@ -541,7 +546,7 @@ impl Replica {
         if let Some(end) = self.ends.pop_front() {
             self.taken = self.taken.max(end);
         }
-        (self.is_dirty, self.has_diverged) = (true, false);
+        self.has_diverged = false;
         // Only now it is known to lead on.
         self.pause_us = self.settings.pause_us.0;
         self.marks.received = self.marks.received.max(received.min(self.taken));
@@ -603,6 +608,17 @@ impl Replica {
         }
     }
 
+    /// How long after it has last said its marks it says them again.
+    fn says_after_us(&self) -> u64 {
+        match self.said {
+            Some(said) if said == self.marks => self.settings.heartbeat_us,
+            Some(said) if said == (Marks { visible: said.visible, ..self.marks }) => {
+                self.settings.heartbeat_us.min(VISIBLE_SAID_US)
+            }
+            _ => 0,
+        }
+    }
+
     /// What can go on, goes on; and what is new is said.
     fn work(&mut self, now: u64, out: &mut Vec<Effect>) {
         if matches!(self.state, State::Broken | State::Closed) {
@@ -619,10 +635,8 @@ impl Replica {
             self.is_applying = true;
             out.push(Effect::Apply { to });
         }
-        let is_due = now.saturating_sub(self.said_at) >= self.settings.heartbeat_us;
-        // What is shown here nobody waits for: that alone goes with the next sign of life.
-        let is_news = self.said.is_none_or(|said| said != Marks { visible: said.visible, ..self.marks });
-        if self.state == State::Following && (is_news || is_due) {
+        let is_due = now.saturating_sub(self.said_at) >= self.says_after_us();
+        if self.state == State::Following && is_due {
             (self.said, self.said_at) = (Some(self.marks), now);
             out.push(Effect::Send(Message::Marks(self.marks)));
         }

@@ -109,6 +109,21 @@ impl Server {
         Some(server)
     }
 
+    /// A standby of this one, which streams from it under this name; with the same settings.
+    pub fn standby(&self, name: &str) -> Server {
+        let dir = base().join(format!("postgres-{name}"));
+        fresh(&dir);
+        let mut copy = as_user(self.bin.join("pg_basebackup"));
+        copy.arg("-h").arg(self.socket()).args(["-U", USER, "-R", "-X", "stream", "-c", "fast", "--no-sync"]);
+        run(copy.arg("-D").arg(dir.join("data")));
+        let primary = self.socket().display();
+        let mut settings = self.settings.clone();
+        settings.push(format!("primary_conninfo=host={primary} user={USER} application_name={name}"));
+        let mut standby = Server { bin: self.bin.clone(), dir, settings, child: None };
+        standby.run();
+        standby
+    }
+
     /// Starts it, as it was configured, and waits until it answers.
     pub fn run(&mut self) {
         let begin = Instant::now();

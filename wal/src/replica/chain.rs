@@ -11,6 +11,7 @@ use crate::segment::{self, CHECKSUM_UNKNOWN, Geometry, Parsed};
 use crate::ship::Piece;
 use crate::timeline::Tail;
 use crate::walk::parses;
+use std::ops::Range;
 
 /// Where a log of shipped pieces ends.
 #[derive(Clone, Copy, Debug)]
@@ -62,15 +63,14 @@ pub(crate) struct Unit {
     pub(crate) checksum: u32,
 }
 
-/// What is to be written.
+/// What a piece consists of.
 #[derive(Debug)]
 pub(crate) enum Item {
     Header(segment::Header, u32, Vec<u8>),
-    /// Frames behind each other in one segment, and where the log ends behind them.
+    /// Frames behind each other in one segment: these bytes of the piece.
     Frames {
         at: Lsn,
-        bytes: Vec<u8>,
-        chain: Chain,
+        bytes: Range<usize>,
     },
 }
 
@@ -113,13 +113,13 @@ impl Chain {
             return Ok((chain, items));
         }
         let begin = at;
-        let frames = rest;
+        let bytes = piece.bytes.len() - rest.len()..piece.bytes.len();
         while !rest.is_empty() {
             let bytes = chain.take_frame(at, rest)?;
             at = at.plus(bytes as u64);
             rest = rest.get(bytes..).unwrap_or_default();
         }
-        items.push(Item::Frames { at: begin, bytes: frames.to_vec(), chain });
+        items.push(Item::Frames { at: begin, bytes });
         Ok((chain, items))
     }
 

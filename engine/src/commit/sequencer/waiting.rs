@@ -4,7 +4,7 @@
     allow(dead_code, unused_imports, reason = "there the log is one that ships nothing")
 )]
 
-use super::{Refusal, Sequencer};
+use super::{Crowd, Refusal, Sequencer, crowd_of};
 use crate::commit::gate::Ack;
 use crate::commit::log::Place;
 use crate::commit::pending::Pending;
@@ -77,20 +77,24 @@ impl Sequencer {
     /// is over: `deadline`, or the gate's if replicas are what is waited for.
     pub(super) fn wait_past_log(&self, pending: &Pending, deadline: Option<Duration>) -> Option<Result<Lsn>> {
         let settled = || self.settled(pending);
+        let crowd = match self.at_gate.get(crowd_of(pending.end)) {
+            Some(crowd) if pending.waits_at_gate() => crowd,
+            _ => &self.all,
+        };
         match deadline {
-            None => self.park_at_gate(settled),
-            deadline => self.park(deadline, settled),
+            None => self.park_at_gate(crowd, settled),
+            deadline => self.park_in(crowd, deadline, settled),
         }
     }
 
     /// Parks, without end unless replicas are waited for.
-    fn park_at_gate<T>(&self, ready: impl Fn() -> Option<T>) -> Option<T> {
+    fn park_at_gate<T>(&self, crowd: &Crowd, ready: impl Fn() -> Option<T>) -> Option<T> {
         if !self.gate.is_in_use() {
-            return self.park(None, ready);
+            return self.park_in(crowd, None, ready);
         }
         loop {
             let patience = self.runtime.now().saturating_add(self.gate.timeout());
-            let value = self.park(Some(patience), &ready);
+            let value = self.park_in(crowd, Some(patience), &ready);
             if value.is_some() || self.is_held_up() {
                 return value;
             }
@@ -106,7 +110,7 @@ impl Sequencer {
     /// Waits until everything below `lsn` is visible; somebody else sees to its being written. `Unacknowledged` if replicas
     /// have not come so far in time.
     pub(crate) fn wait_visible(&self, lsn: Lsn) -> Result<()> {
-        let reached = self.park_at_gate(|| {
+        let reached = self.park_at_gate(&self.all, || {
             if self.reads.visible() >= lsn {
                 return Some(Ok(()));
             }
