@@ -101,7 +101,7 @@ fn follow(ui: &Ui, args: &ReplicaArgs, remote: &Arc<Remote>) -> Outcome<Option<(
         }
         None => out.flush()?,
     }
-    let ended = watch(ui, args, &db, &follower, relay.as_ref().map(|relay| &*relay.keeper));
+    let ended = watch(ui, args, &follower, relay.as_ref().map(|relay| &*relay.keeper));
     if let Some(relay) = relay {
         drop(relay.server);
         relay.leader.close();
@@ -117,19 +117,15 @@ fn follow(ui: &Ui, args: &ReplicaArgs, remote: &Arc<Remote>) -> Outcome<Option<(
 fn watch(
     ui: &Ui,
     args: &ReplicaArgs,
-    db: &Db,
     follower: &Follower,
     keeper: Option<&Keeper>,
 ) -> Outcome<Option<(Lsn, History)>> {
     let mut told = String::new();
     while !ui.is_interrupted() {
-        let state = follower.state();
-        // A primary's seal, or the head of a segment, that whoever was promoted had not been sent.
-        if let State::NeedsRewind { to, history } = &state
-            && db.shipping().wal().tail().whole_end <= *to
-        {
-            return Ok(Some((*to, history.clone())));
+        if let Some(back) = follower.goes_back() {
+            return Ok(Some(back));
         }
+        let state = follower.state();
         if let Some(failure) = needs_a_hand(args, &state, follower.last_error()) {
             return Err(failure);
         }

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a call that is answered at once may take.
@@ -43,6 +44,7 @@ pub struct Remote {
     endpoints: Vec<Endpoint>,
     next: Mutex<usize>,
     given_up: Notify,
+    is_secure: bool,
 }
 
 impl Remote {
@@ -63,7 +65,8 @@ impl Remote {
         };
         let endpoints = options.addresses.iter().map(endpoint).collect::<io::Result<_>>()?;
         let runtime = Some(runtime()?);
-        Ok(Remote { runtime, endpoints, next: Mutex::new(0), given_up: Notify::new() })
+        let is_secure = matches!(options.security, Security::MutualTls(_));
+        Ok(Remote { runtime, endpoints, next: Mutex::new(0), given_up: Notify::new(), is_secure })
     }
 
     fn runtime(&self) -> io::Result<&tokio::runtime::Runtime> {
@@ -85,7 +88,8 @@ impl Remote {
         let (mut left, mut waits) = (count, false);
         loop {
             let place = places.by_ref().take(count).find(|place| !waits && !trying.contains(place));
-            if let Some((place, endpoint)) = place.and_then(|place| Some((place, self.endpoints.get(place)?))) {
+            if let Some((place, endpoint)) = place.and_then(|place| Some((place, self.endpoints.get(place)?)))
+            {
                 let endpoint = endpoint.clone();
                 attempts.spawn(async move { (place, endpoint.connect().await) });
                 trying.insert(place);
@@ -100,8 +104,7 @@ impl Remote {
                     trying.remove(&place);
                     waits = left == 0;
                     if waits && trying.is_empty() {
-                        let what = cause(&error).unwrap_or_else(|| error.to_string());
-                        return Err(io::Error::new(io::ErrorKind::NotConnected, what));
+                        return Err(unreachable(&error));
                     }
                 }
                 Ok(Some(Err(error))) => return Err(io::Error::other(error)),
@@ -109,6 +112,16 @@ impl Remote {
                 Err(_) => waits = false,
             }
         }
+    }
+
+    /// Who gets no answer at all without certificates may have come to one who wants them.
+    fn met(&self, said: Status) -> io::Error {
+        let is_answer = std::error::Error::source(&said).is_none();
+        let error = status(said);
+        if is_answer || self.is_secure {
+            return error;
+        }
+        io::Error::new(error.kind(), format!("{error}; perhaps certificates are wanted there"))
     }
 
     fn move_on(&self) {
@@ -122,7 +135,7 @@ impl Remote {
     /// What the network, or the other side, says.
     pub fn status(&self) -> io::Result<StatusReply> {
         let ask = async {
-            let reply = self.client().await?.status(StatusRequest {}).await.map_err(status)?;
+            let reply = self.client().await?.status(StatusRequest {}).await.map_err(|said| self.met(said))?;
             Ok(reply.into_inner())
         };
         self.runtime()?.block_on(within(ask))
@@ -155,6 +168,14 @@ impl Remote {
     }
 }
 
+fn unreachable(error: &tonic::transport::Error) -> io::Error {
+    let mut what = cause(error).unwrap_or_else(|| error.to_string());
+    if what.contains("InvalidContentType") {
+        what += "; who listens there seems to speak plain text";
+    }
+    io::Error::new(io::ErrorKind::NotConnected, what)
+}
+
 async fn within<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match timeout(CALL_MAX, call).await {
         Ok(done) => done,
@@ -172,8 +193,8 @@ impl Dialler for Remote {
             let mut client = self.client().await?;
             let (sender, receiver) = mpsc::unbounded_channel();
             let line = Line::new(move |parcel| sender.send(parcel).is_ok());
-            let stream = client.follow(UnboundedReceiverStream::new(receiver)).await.map_err(status)?;
-            Ok((line, stream.into_inner()))
+            let stream = client.follow(UnboundedReceiverStream::new(receiver)).await;
+            Ok((line, stream.map_err(|said| self.met(said))?.into_inner()))
         };
         let call = async {
             tokio::select! {
