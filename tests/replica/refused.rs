@@ -74,8 +74,12 @@ impl Refused {
 fn certificates_that_are_not_valid_are_refused_and_why_is_said() {
     let refused = Refused::new("replica-refused-certificates");
     let own = "authority.pem";
-    refused.says(0, &Refused::security("expired", own), "CertificateExpired");
-    refused.says(0, &Refused::security("stranger", own), "UnknownCA");
+    // The alert comes, or the connection is gone before it is read.
+    let unaccepted = "certificate is not accepted there";
+    for (file, alert) in [("expired", "CertificateExpired"), ("stranger", "UnknownCA")] {
+        let said = refused.told(0, &Refused::security(file, own));
+        assert!(said.contains(alert) || said.contains(unaccepted), "{file}: {said}");
+    }
     refused.says(0, &Refused::security(OPERATOR, "other.pem"), "UnknownIssuer");
     refused.says(1, &Refused::security(OPERATOR, own), "certificate expired");
     refused.says(0, &Refused::security(CLIENT, own), "this certificate's names may not");

@@ -114,14 +114,19 @@ impl Remote {
         }
     }
 
-    /// Who gets no answer at all without certificates may have come to one who wants them.
+    /// Who gets no answer at all may have come to one who wants a certificate, or another one. The alert that says so may be lost
+    /// with the connection.
     fn met(&self, said: Status) -> io::Error {
         let is_answer = std::error::Error::source(&said).is_none();
         let error = status(said);
-        if is_answer || self.is_secure {
+        let hint = match self.is_secure {
+            true => "perhaps this side's certificate is not accepted there",
+            false => "perhaps certificates are wanted there",
+        };
+        if is_answer || error.to_string().contains("alert") {
             return error;
         }
-        io::Error::new(error.kind(), format!("{error}; perhaps certificates are wanted there"))
+        io::Error::new(error.kind(), format!("{error}; {hint}"))
     }
 
     fn move_on(&self) {

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Events of a session that may wait; a replica that sends faster is not one.
 const EVENTS_MAX: usize = 16 << 10;
+/// How often a replica that ships on looks how far its primary is.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) struct Session {
     id: u64,
@@ -95,10 +97,14 @@ impl Session {
     fn run(&self, shared: &Arc<Shared>) {
         let now = || u64::try_from(shared.runtime().now().as_micros()).unwrap_or(u64::MAX);
         let mut machine = Primary::new(shared.settings(), shared.own(), now());
+        let mut distance = shared.distance();
         while !machine.is_over() {
-            let event = self.inbox.take(machine.wake_at().map(Duration::from_micros));
+            let look = (distance != Some(0)).then(|| shared.runtime().now() + LOOK);
+            let wakes = machine.wake_at().map(Duration::from_micros);
+            let event = self.inbox.take([wakes, look].into_iter().flatten().min());
+            distance = shared.distance();
             let mut effects = machine.step(now(), Input::Moved(shared.progress()));
-            effects.extend(machine.step(now(), Input::Distance(shared.distance())));
+            effects.extend(machine.step(now(), Input::Distance(distance)));
             let input = match event {
                 None => Input::Tick,
                 Some(Event::Message(message)) => match self.may_say(&message) {
