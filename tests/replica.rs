@@ -42,11 +42,9 @@ fn a_primary_that_is_killed_is_replaced_and_comes_back_and_nothing_acknowledged_
         others.iter().for_each(|&other| cluster.until_follows(other));
         cluster.kill(primary);
         // Both have to be heard: the one that acknowledged last is among them.
-        let next = cluster.most_advanced(&others);
-        let rest = others.iter().copied().find(|&node| node != next).unwrap();
-        let promoted = cluster.promote(next, &[rest]);
+        let (next, promoted) = cluster.promote_one(&others);
         writers.turn_to(next);
-        assert_eq!(promoted["epoch"], round as u64 + 1);
+        assert!(position(&promoted, "epoch") > round as u64, "{promoted}");
         cluster.until(next, "to be the primary", |status| status["role"] == "primary");
         let rewound = cluster.rewind(primary, next).unwrap();
         assert!(position(&rewound, "lsn") <= position(&promoted, "lsn"), "{rewound} {promoted}");
@@ -104,35 +102,4 @@ fn a_replica_ships_on() {
     let output = cluster.run(0, &["replica", "a", "--of", "127.0.0.1:1", "--name", "a", "--plain-text"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() != Some(0) && said.contains("seawall rewind a --to 127.0.0.1:1"), "{said}");
-}
-
-/// A primary that is opened begins a segment, and an idle one seals its log: that is no record, and whoever has it may yet follow
-/// one who has not.
-#[test]
-fn a_replica_that_has_no_record_more_goes_back_by_itself() {
-    let mut cluster = Cluster::new("replica-seal", loopback(), None);
-    cluster.succeed(0, &["put", "a", "-k", "rows", "k", "v"]);
-    let address = cluster.address(0);
-    cluster.spawn(0, &["serve", "a", "--replication", &address]);
-    (1..3).for_each(|node| cluster.follow(node));
-    (1..3).for_each(|node| cluster.until_follows(node));
-    cluster.stop(2);
-    cluster.stop(0);
-    cluster.spawn(0, &["serve", "a", "--replication", &address]);
-    cluster.until_follows(1);
-    let end = position(&cluster.until(0, "to answer", |_| true), "end");
-    cluster.until(1, "to have the new segment", |status| position(status, "end") >= end);
-    cluster.kill(0);
-    cluster.follow(2);
-    let [more, less] = [1, 2].map(|node| cluster.until(node, "to answer", |_| true));
-    assert_eq!(more["durable"], less["durable"]);
-    assert!(position(&more, "end") > position(&less, "end"), "{more} {less}");
-    cluster.promote(2, &[1]);
-    cluster.until_follows(1);
-    assert_eq!(cluster.said("goes back to LSN"), 1, "{}", cluster.errors());
-    cluster.rewind(0, 2).unwrap();
-    cluster.follow(0);
-    cluster.until_follows(0);
-    (0..3).for_each(|node| cluster.stop(node));
-    (0..3).for_each(|node| assert_eq!(cluster.keys(node), BTreeSet::from(["k".to_owned()])));
 }

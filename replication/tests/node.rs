@@ -1,6 +1,7 @@
 //! A store and its replicas in one process: threads, a transport without sockets, simulated disks.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
     reason = "a test fails by panicking"
@@ -8,14 +9,14 @@
 
 mod stores;
 
-use seawall_engine::{Ack, Error, SlotOptions};
+use seawall_engine::{Ack, Db, Error, SlotOptions, rewind};
 use seawall_replication::ack::Part;
 use seawall_replication::message::{Message, Name, Why};
 use seawall_replication::node::local::Switch;
 use seawall_replication::node::{Follower, Host, Keeper, Leader, LeaderOptions, claim, greet};
 use seawall_replication::ship::replica::State;
 use seawall_wal::disk::sim::{Fault, Op};
-use seawall_wal::{OsRuntime, Runtime};
+use seawall_wal::{Lsn, OsRuntime, Runtime};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stores::{LONG, Store, leader, options, replica_of};
@@ -160,7 +161,56 @@ fn one_that_wrote_what_nobody_has_is_told_where_it_parted() {
     let follower = following(&back, &switch, "back");
     assert!(follower.wait_state(|state| matches!(state, State::NeedsRewind { .. }), LONG), "{follower:?}");
     let State::NeedsRewind { to, history } = follower.state() else { panic!() };
+    assert_eq!(follower.goes_back(), None, "it has records that would be lost");
     assert_eq!((to, history.epoch()), (fork, 3));
+}
+
+/// Hands over the log's frames that begin before a place.
+fn feed(from: &Store, to: &Store, until: Lsn) {
+    let (source, target) = (from.db.shipping().wal().clone(), to.db.shipping().wal().clone());
+    let mut shipper = source.ship(target.tail().place.max(source.first_place())).unwrap();
+    while let Some(piece) = shipper.next_piece(1).unwrap().filter(|piece| piece.at < until) {
+        target.accept(&piece).unwrap();
+    }
+    target.sync_replica().unwrap();
+    to.db.shipping().apply().unwrap();
+}
+
+/// A segment's header is no record, and whoever has it may yet follow one who has not.
+#[test]
+fn one_that_has_no_record_more_goes_back_and_loses_nothing() {
+    let primary = Store::primary(1, Ack::Local);
+    let (one, two) = (replica_of(&primary, 2), replica_of(&primary, 3));
+    let log = primary.db.shipping().wal().clone();
+    let segment = |place: Lsn| Lsn(place.0 / stores::SEGMENT * stores::SEGMENT);
+    primary.write(0..1);
+    let first = segment(log.tail().whole_end);
+    let rows = (1..).find(|&row| {
+        primary.write(row..row + 1);
+        segment(log.tail().whole_end) > first
+    });
+    let rows = rows.unwrap() + 1;
+    let begins = segment(log.tail().whole_end);
+    feed(&primary, &one, begins);
+    feed(&primary, &two, begins.plus(1));
+    let ends = [&one, &two].map(|store| store.db.shipping().wal().tail());
+    assert!(ends[0].whole_end == ends[1].whole_end && ends[0].place < ends[1].place, "{ends:?}");
+    one.db.shipping().promote(1).unwrap();
+    let switch = Arc::new(Switch::default());
+    switch.set(Some(Arc::new(leader(&one, None))));
+    let follower = following(&two, &switch, "two");
+    assert!(follower.wait_state(|state| matches!(state, State::NeedsRewind { .. }), LONG), "{follower:?}");
+    let (to, history) = follower.goes_back().expect("no record is lost by it");
+    drop(follower);
+    let disk = two.disk.clone();
+    two.db.close().unwrap();
+    let builder = Db::builder("/store").disk(disk.clone()).probe(false);
+    rewind(&builder, to, history.epoch(), &(&history).into()).unwrap();
+    let two = Store::open(disk, true, Ack::Local);
+    let _follower = following(&two, &switch, "two");
+    one.write(rows..rows + 4);
+    assert!(two.db.shipping().wait_visible(one.db.shipping().visible(), LONG).unwrap());
+    assert_eq!(two.rows(), one.rows());
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn follow(
         None => out.flush()?,
     }
     let keeper = relay.as_ref().map(|relay| &*relay.keeper);
-    let ended = attend(ui, args, &db, &follower, keeper, watch);
+    let ended = attend(ui, args, &follower, keeper, watch);
     watch.rest("its log is closed, or goes back to that of its primary");
     if let Some(relay) = relay {
         drop(relay.server);
@@ -197,7 +197,6 @@ impl Shown for Following {
 fn attend(
     ui: &Ui,
     args: &ReplicaArgs,
-    db: &Db,
     follower: &Follower,
     keeper: Option<&Keeper>,
     watch: &mut Watch,
@@ -205,13 +204,10 @@ fn attend(
     let mut told = String::new();
     while !ui.is_interrupted() {
         watch.tick(ui);
-        let state = follower.state();
-        // A primary's seal, or the head of a segment, that whoever was promoted had not been sent.
-        if let State::NeedsRewind { to, history } = &state
-            && db.shipping().wal().tail().whole_end <= *to
-        {
-            return Ok(Some((*to, history.clone())));
+        if let Some(back) = follower.goes_back() {
+            return Ok(Some(back));
         }
+        let state = follower.state();
         if let Some(failure) = needs_a_hand(args, &state, follower.last_error()) {
             return Err(failure);
         }

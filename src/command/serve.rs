@@ -21,6 +21,9 @@ use std::time::Duration;
 
 /// How long to sleep before looking whether Ctrl-C was pressed.
 const LOOK: Duration = Duration::from_millis(50);
+/// What a node writes for its transactions waits for replicas as long as they are away: by giving up it would be taken out, where
+/// they are back a moment later. A client waits as long as it likes.
+const ACK_TIMEOUT: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Serves a store to other processes: as a node of transactions over several stores, and to replicas.
 ///
@@ -137,7 +140,10 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
     let options = args.node.map(|node| options(&args, node, security)).transpose()?;
     store::require(&args.db)?;
     let mut watch = args.watching.start(ui, &args.db, "the store is being opened")?;
-    let open = |builder: DbBuilder| builder.ack(args.ack.into()).events(watch.recorder());
+    let open = |builder: DbBuilder| {
+        let builder = builder.ack(args.ack.into()).events(watch.recorder());
+        if args.node.is_some() { builder.ack_timeout(ACK_TIMEOUT) } else { builder }
+    };
     let db = store::open_as(ui, &args.db, open)?;
     // First the log is shipped: what is written for transactions may wait for replicas.
     let shipped = args.replication.map(|listen| ship(&args, &db, listen, watch.recorder())).transpose()?;
@@ -184,12 +190,14 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
         drop(shipped.server);
         shipped.leader.close();
     }
+    // Commits that waited have failed by it, and the node with them.
+    let fenced = fenced.or_else(|| db.shipping().fenced());
     let closed = db.close();
     watch.tell(ui);
     match (ended.get(), fenced) {
         // What closing a store that has failed meets is no news.
-        (Some(why), _) => Err(Failure::error(why.clone())),
-        (None, Some(epoch)) => {
+        (Some(why), None) => Err(Failure::error(why.clone())),
+        (_, Some(epoch)) => {
             let why = format!("another store has taken this one's place, in epoch {epoch}");
             Err(Failure::error(why)
                 .hint("`seawall rewind DB --to ADDRESS --name NAME` makes this one its replica"))

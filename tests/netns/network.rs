@@ -42,19 +42,19 @@ impl Network {
         let prefix = &self.prefix;
         let mut steps = vec![
             format!("netns add {prefix}s"),
-            format!("-n {prefix}s link add bridge type bridge"),
+            format!("-n {prefix}s link add name bridge type bridge"),
             format!("-n {prefix}s addr add 10.77.0.254/24 dev bridge"),
-            format!("-n {prefix}s link set bridge up"),
-            format!("-n {prefix}s link set lo up"),
+            format!("-n {prefix}s link set dev bridge up"),
+            format!("-n {prefix}s link set dev lo up"),
         ];
         for (node, name) in NAMES.iter().enumerate() {
             steps.extend([
                 format!("netns add {prefix}{name}"),
-                format!("-n {prefix}s link add {name} type veth peer name eth0 netns {prefix}{name}"),
-                format!("-n {prefix}s link set {name} master bridge up"),
+                format!("-n {prefix}s link add name {name} type veth peer name eth0 netns {prefix}{name}"),
+                format!("-n {prefix}s link set dev {name} master bridge up"),
                 format!("-n {prefix}{name} addr add {}/24 dev eth0", address(node)),
-                format!("-n {prefix}{name} link set eth0 up"),
-                format!("-n {prefix}{name} link set lo up"),
+                format!("-n {prefix}{name} link set dev eth0 up"),
+                format!("-n {prefix}{name} link set dev lo up"),
             ]);
         }
         steps.iter().try_for_each(|step| match ip(step) {
@@ -81,7 +81,7 @@ impl Network {
     /// The node's cable, pulled or not.
     pub(crate) fn plug(&self, node: usize, is_plugged: bool) {
         let to = if is_plugged { "up" } else { "down" };
-        self.succeed(&format!("-n {}s link set {} {to}", self.prefix, NAMES[node]));
+        self.succeed(&format!("-n {}s link set dev {} {to}", self.prefix, NAMES[node]));
     }
 
     /// From now on nothing that `from` sends reaches `to`.

@@ -188,7 +188,7 @@ impl Cluster {
             if let Some(status) = status.clone().filter(&is_wanted) {
                 return status;
             }
-            assert!(begin.elapsed() < LONG, "{}: {what}: {status:?}\n{}", NAMES[node], self.errors());
+            assert!(begin.elapsed() < LONG, "{}: {what}: {status:?}\n{}", NAMES[node], self.describe());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -199,7 +199,7 @@ impl Cluster {
     }
 
     /// The one to promote: who has most, of those that can be heard.
-    pub fn most_advanced(&self, heard: &[usize]) -> usize {
+    fn most_advanced(&self, heard: &[usize]) -> usize {
         let at = |node: usize| {
             let status = self.until(node, "to answer", |_| true);
             ["tail_epoch", "durable", "end"].map(|name| position(&status, name))
@@ -207,18 +207,37 @@ impl Cluster {
         heard.iter().copied().max_by_key(|&node| at(node)).unwrap()
     }
 
-    /// Stops a replica and makes it the primary, once its peers have promised; what the others lack of the log is kept for them.
-    pub fn promote(&mut self, node: usize, peers: &[usize]) -> Value {
+    /// Stops the replica that has most and makes it the primary, once the others that can be heard have promised. One that turns
+    /// out to have more, because something was still on its way to it, is the one.
+    pub fn promote_one(&mut self, heard: &[usize]) -> (usize, Value) {
+        let begin = Instant::now();
+        loop {
+            let node = self.most_advanced(heard);
+            let peers: Vec<usize> = heard.iter().copied().filter(|peer| *peer != node).collect();
+            match self.promote(node, &peers) {
+                Ok(promoted) => return (node, promoted),
+                Err(said) => {
+                    assert!(begin.elapsed() < LONG && said.contains("has more of the log"), "{said}");
+                    self.follow(node);
+                }
+            }
+        }
+    }
+
+    /// What the others lack of the log is kept for them.
+    fn promote(&mut self, node: usize, peers: &[usize]) -> Result<Value, String> {
         self.stop(node);
         let mut args = vec!["promote", NAMES[node], "--name", NAMES[node], "-o", "json"];
         let peers: Vec<String> = peers.iter().map(|&peer| self.address(peer)).collect();
         peers.iter().for_each(|peer| args.extend(["--peer", peer]));
         self.others(node).into_iter().for_each(|other| args.extend(["--slot", NAMES[other]]));
         let output = self.run_securely(node, &args);
-        assert!(output.status.success(), "{args:?}: {output:?}\n{}", self.errors());
+        if !output.status.success() {
+            return Err(format!("{args:?}: {output:?}\n{}", self.errors()));
+        }
         let promoted = serde_json::from_slice(&output.stdout).unwrap();
         self.serve(node);
-        promoted
+        Ok(promoted)
     }
 
     /// Takes what was the primary back to where it and the new one part; what it said, if it cannot.
@@ -271,6 +290,15 @@ impl Cluster {
 
     pub fn errors(&self) -> String {
         fs::read_to_string(self.dir.join("errors")).unwrap_or_default()
+    }
+
+    /// What everybody says of themselves, and what was said.
+    pub fn describe(&self) -> String {
+        let say = |node: usize| match self.status(node) {
+            Some(status) => format!("{}: {status}\n", NAMES[node]),
+            None => format!("{}: no answer\n", NAMES[node]),
+        };
+        (0..self.places.len()).map(say).collect::<String>() + &self.errors()
     }
 
     /// How often something was said.

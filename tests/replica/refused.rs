@@ -21,11 +21,11 @@ struct Refused {
 
 impl Refused {
     /// `a` serves, as it should; `b`'s certificate has expired, and it serves too.
-    fn new() -> Refused {
+    fn new(name: &str) -> Refused {
         let authority = Authority::new();
         let expired = |name: &str| authority.issue_to(&[name.to_owned(), "127.0.0.1".to_owned()], 2020);
         let (client, server) = (expired(OPERATOR), expired("b.test"));
-        let mut cluster = Cluster::new("replica-refused", loopback(), Some(authority));
+        let mut cluster = Cluster::new(name, loopback(), Some(authority));
         let stranger = Authority::new();
         cluster.write_credentials("stranger", &stranger.issue(OPERATOR));
         std::fs::write(cluster.dir.join("other.pem"), stranger.pem()).unwrap();
@@ -72,10 +72,14 @@ impl Refused {
 
 #[test]
 fn certificates_that_are_not_valid_are_refused_and_why_is_said() {
-    let refused = Refused::new();
+    let refused = Refused::new("replica-refused-certificates");
     let own = "authority.pem";
-    refused.says(0, &Refused::security("expired", own), "CertificateExpired");
-    refused.says(0, &Refused::security("stranger", own), "UnknownCA");
+    // The alert comes, or the connection is gone before it is read.
+    let unaccepted = "certificate is not accepted there";
+    for (file, alert) in [("expired", "CertificateExpired"), ("stranger", "UnknownCA")] {
+        let said = refused.told(0, &Refused::security(file, own));
+        assert!(said.contains(alert) || said.contains(unaccepted), "{file}: {said}");
+    }
     refused.says(0, &Refused::security(OPERATOR, "other.pem"), "UnknownIssuer");
     refused.says(1, &Refused::security(OPERATOR, own), "certificate expired");
     refused.says(0, &Refused::security(CLIENT, own), "this certificate's names may not");
@@ -86,21 +90,19 @@ fn certificates_that_are_not_valid_are_refused_and_why_is_said() {
 
 #[test]
 fn plain_text_and_certificates_do_not_meet() {
-    let refused = Refused::new();
+    let refused = Refused::new("replica-refused-plain");
     let plain = ["--plain-text".to_owned()];
-    let said = refused.told(0, &plain);
-    println!("plain text to certificates: {said}");
+    refused.says(0, &plain, "perhaps certificates are wanted there");
     refused.cluster.succeed(2, &["-q", "init", "c"]);
     let address = refused.cluster.address(2);
     let mut command = refused.cluster.command(2, &["serve", "c", "--replication", &address, "--plain-text"]);
     let _process = Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let said = refused.told(2, &Refused::security(OPERATOR, "authority.pem"));
-    println!("certificates to plain text: {said}");
+    refused.says(2, &Refused::security(OPERATOR, "authority.pem"), "seems to speak plain text");
 }
 
 #[test]
 fn a_replica_that_is_refused_says_why_and_tries_again_or_ends() {
-    let refused = Refused::new();
+    let refused = Refused::new("replica-refused-replica");
     let cluster = &refused.cluster;
     let of = cluster.address(0);
     // In another's name: nothing changes that.

@@ -26,6 +26,8 @@ struct Shared {
     is_over: AtomicBool,
     count: AtomicU64,
     acknowledged: Mutex<BTreeSet<String>>,
+    /// What was said last to somebody whose row was not acknowledged.
+    refusal: Mutex<String>,
 }
 
 pub struct Writers {
@@ -43,6 +45,7 @@ impl Writers {
             is_over: AtomicBool::new(false),
             count: AtomicU64::new(0),
             acknowledged: Mutex::default(),
+            refusal: Mutex::default(),
         });
         let write = |number| {
             let shared = Arc::clone(&shared);
@@ -66,7 +69,8 @@ impl Writers {
     pub fn wait(&self, more: u64, cluster: &Cluster) {
         let (seen, begin) = (self.count(), Instant::now());
         while self.count() < seen + more {
-            assert!(begin.elapsed() < LONG, "nothing commits: {}", cluster.errors());
+            let refusal = || self.shared.refusal.lock().unwrap().clone();
+            assert!(begin.elapsed() < LONG, "nothing commits: {}\n{}", refusal(), cluster.describe());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -88,17 +92,21 @@ impl Shared {
             }
             let key = format!("{number}-{row:06}");
             let primary = self.primary.load(Ordering::SeqCst);
-            let is_acknowledged = runtime.block_on(async {
+            let told = runtime.block_on(async {
                 tokio::select! {
-                    done = self.put(primary, &key) => done == Some(()),
-                    () = self.turned_from(primary) => false,
+                    told = self.put(primary, &key) => told,
+                    () = self.turned_from(primary) => Err("turned away".to_owned()),
                 }
             });
-            if is_acknowledged {
-                self.acknowledged.lock().unwrap().insert(key);
-                self.count.fetch_add(1, Ordering::SeqCst);
-            } else {
-                std::thread::sleep(Duration::from_millis(10));
+            match told {
+                Ok(()) => {
+                    self.acknowledged.lock().unwrap().insert(key);
+                    self.count.fetch_add(1, Ordering::SeqCst);
+                }
+                Err(why) => {
+                    *self.refusal.lock().unwrap() = why;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
             }
         }
     }
@@ -110,7 +118,7 @@ impl Shared {
         }
     }
 
-    async fn connect(&self, node: usize) -> Option<Channel> {
+    async fn connect(&self, node: usize) -> Result<Channel, String> {
         let address = self.addresses[node];
         let scheme = if self.credentials.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).unwrap().timeout(ANSWER);
@@ -121,14 +129,15 @@ impl Shared {
                 .domain_name(format!("{}.test", NAMES[node]));
             endpoint = endpoint.tls_config(tls).unwrap();
         }
-        endpoint.connect().await.ok()
+        endpoint.connect().await.map_err(|error| format!("connecting: {error:?}"))
     }
 
-    /// Something once it was told to be committed.
-    async fn put(&self, node: usize, key: &str) -> Option<()> {
+    /// Whether it was told to be committed, or else what was said.
+    async fn put(&self, node: usize, key: &str) -> Result<(), String> {
+        let met = |step: &'static str| move |error: tonic::Status| format!("{step}: {error:?}");
         let channel = self.connect(node).await?;
         let mut service = CoordinatorClient::new(channel.clone());
-        let txn = service.begin(wire::BeginRequest {}).await.ok()?.into_inner();
+        let txn = service.begin(wire::BeginRequest {}).await.map_err(met("begin"))?.into_inner();
         let requests = [
             Work::Begin(wire::Begin { name: Some(begin::Name::Txn(txn)), ..Default::default() }),
             Work::Put(wire::Put { keyspace: "rows".into(), key: key.to_owned().into(), value: "1".into() }),
@@ -136,10 +145,13 @@ impl Shared {
         ];
         let requests = requests.map(|request| wire::WorkRequest { request: Some(request) });
         let replies = ParticipantClient::new(channel).work(tokio_stream::iter(requests)).await;
-        let mut replies = replies.ok()?.into_inner();
-        while replies.message().await.ok()?.is_some() {}
+        let mut replies = replies.map_err(met("work"))?.into_inner();
+        while replies.message().await.map_err(met("working"))?.is_some() {}
         let request = wire::CommitRequest { txn: Some(txn), participants: vec![1] };
-        let outcome = service.commit(request).await.ok()?.into_inner();
-        (outcome.state() == wire::State::Committed).then_some(())
+        let outcome = service.commit(request).await.map_err(met("commit"))?.into_inner();
+        match outcome.state() {
+            wire::State::Committed => Ok(()),
+            state => Err(format!("commit: {state:?}")),
+        }
     }
 }

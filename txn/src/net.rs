@@ -92,7 +92,7 @@ pub struct Limits {
     /// Branches that clients have begun and not ended.
     pub branches: usize,
     /// How long a branch may be worked in, whatever its client does, before it is given up; and how long it then may wait to be
-    /// prepared. How long an outcome is remembered for a client that has not heard it.
+    /// prepared. How long an outcome is remembered for a client that has not heard it; of no more than `branches` of them.
     pub branch_age: Duration,
     /// Branches that clients work in at a time, each with a thread of its own; more are refused.
     pub streams: usize,

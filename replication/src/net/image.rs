@@ -145,7 +145,8 @@ pub(super) fn status(status: Status) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     let what = match super::cause(&status) {
-        Some(cause) => format!("{}: {cause}", status.message()),
+        // Not said by the other side: a transport's own message is that it failed.
+        Some(cause) => cause,
         None => format!("{:?}: {}", status.code(), status.message()),
     };
     io::Error::new(kind, what)

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a call that is answered at once may take.
@@ -43,6 +44,7 @@ pub struct Remote {
     endpoints: Vec<Endpoint>,
     next: Mutex<usize>,
     given_up: Notify,
+    is_secure: bool,
 }
 
 impl Remote {
@@ -63,7 +65,8 @@ impl Remote {
         };
         let endpoints = options.addresses.iter().map(endpoint).collect::<io::Result<_>>()?;
         let runtime = Some(runtime(1)?);
-        Ok(Remote { runtime, endpoints, next: Mutex::new(0), given_up: Notify::new() })
+        let is_secure = matches!(options.security, Security::MutualTls(_));
+        Ok(Remote { runtime, endpoints, next: Mutex::new(0), given_up: Notify::new(), is_secure })
     }
 
     fn runtime(&self) -> io::Result<&tokio::runtime::Runtime> {
@@ -101,8 +104,7 @@ impl Remote {
                     trying.remove(&place);
                     waits = left == 0;
                     if waits && trying.is_empty() {
-                        let what = cause(&error).unwrap_or_else(|| error.to_string());
-                        return Err(io::Error::new(io::ErrorKind::NotConnected, what));
+                        return Err(unreachable(&error));
                     }
                 }
                 Ok(Some(Err(error))) => return Err(io::Error::other(error)),
@@ -110,6 +112,21 @@ impl Remote {
                 Err(_) => waits = false,
             }
         }
+    }
+
+    /// Who gets no answer at all may have come to one who wants a certificate, or another one. The alert that says so may be lost
+    /// with the connection.
+    fn met(&self, said: Status) -> io::Error {
+        let is_answer = std::error::Error::source(&said).is_none();
+        let error = status(said);
+        let hint = match self.is_secure {
+            true => "perhaps this side's certificate is not accepted there",
+            false => "perhaps certificates are wanted there",
+        };
+        if is_answer || error.to_string().contains("alert") {
+            return error;
+        }
+        io::Error::new(error.kind(), format!("{error}; {hint}"))
     }
 
     fn move_on(&self) {
@@ -123,7 +140,7 @@ impl Remote {
     /// What the network, or the other side, says.
     pub fn status(&self) -> io::Result<StatusReply> {
         let ask = async {
-            let reply = self.client().await?.status(StatusRequest {}).await.map_err(status)?;
+            let reply = self.client().await?.status(StatusRequest {}).await.map_err(|said| self.met(said))?;
             Ok(reply.into_inner())
         };
         self.runtime()?.block_on(within(ask))
@@ -156,6 +173,14 @@ impl Remote {
     }
 }
 
+fn unreachable(error: &tonic::transport::Error) -> io::Error {
+    let mut what = cause(error).unwrap_or_else(|| error.to_string());
+    if what.contains("InvalidContentType") {
+        what += "; who listens there seems to speak plain text";
+    }
+    io::Error::new(io::ErrorKind::NotConnected, what)
+}
+
 async fn within<T>(call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match timeout(CALL_MAX, call).await {
         Ok(done) => done,
@@ -173,8 +198,8 @@ impl Dialler for Remote {
             let mut client = self.client().await?;
             let (sender, receiver) = mpsc::unbounded_channel();
             let line = Line::new(move |parcel| sender.send(parcel).is_ok());
-            let stream = client.follow(UnboundedReceiverStream::new(receiver)).await.map_err(status)?;
-            Ok((line, stream.into_inner()))
+            let stream = client.follow(UnboundedReceiverStream::new(receiver)).await;
+            Ok((line, stream.map_err(|said| self.met(said))?.into_inner()))
         };
         let call = async {
             tokio::select! {

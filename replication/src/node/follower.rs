@@ -197,6 +197,17 @@ impl Follower {
         self.shared.link()
     }
 
+    /// Where the log must go back to ([`State::NeedsRewind`]) if no record is lost by that: what it has more is an idle primary's
+    /// seal, or a segment's beginning, which whoever was promoted had not been sent.
+    pub fn goes_back(&self) -> Option<(Lsn, History)> {
+        match self.state() {
+            State::NeedsRewind { to, history } if self.shared.shipping.wal().tail().whole_end <= to => {
+                Some((to, history))
+            }
+            _ => None,
+        }
+    }
+
     /// Waits until the state is one that is wanted. False when the time is over.
     pub fn wait_state(&self, is_wanted: impl Fn(&State) -> bool, timeout: Duration) -> bool {
         let until = self.shared.runtime.now() + timeout;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub const LONG: Duration = Duration::from_secs(10);
-const SEGMENT: u64 = 256 << 10;
+pub const SEGMENT: u64 = 256 << 10;
 
 pub struct Store {
     pub disk: Arc<SimDisk>,

@@ -35,15 +35,33 @@ impl Coordinating {
         Coordinating { gate: Arc::clone(gate), coordinator: coordinator.clone(), known: Arc::default() }
     }
 
-    /// What nobody came back for goes; what has an outcome, some time after it.
-    pub(super) fn tidy(&self) {
+    /// What nobody came back for goes; what has an outcome, some time after it. How many have none yet.
+    pub(super) fn tidy(&self) -> usize {
         let (age, now) = (self.gate.limits().branch_age, Instant::now());
-        self.known.lock().retain(|_, known| match known {
+        let mut over = Vec::new();
+        let mut known = self.known.lock();
+        known.retain(|txn, known| match known {
             Known::Begun(since, _) => now.duration_since(*since) < age,
-            Known::Committing(since, pending) => {
-                !pending.is_over() || now.duration_since(*since.get_or_insert(now)) < age
+            Known::Committing(_, pending) if !pending.is_over() => true,
+            Known::Committing(since, _) => {
+                let since = *since.get_or_insert(now);
+                over.push((since, *txn));
+                now.duration_since(since) < age
             }
         });
+        let outcomes_max = self.gate.limits().branches;
+        if over.len() > outcomes_max {
+            // What is over holds nobody up: the oldest half goes before its time.
+            over.sort_unstable();
+            over.iter().take(over.len() / 2).for_each(|(_, txn)| drop(known.remove(txn)));
+        }
+        known.values().filter(|known| !known.is_over()).count()
+    }
+}
+
+impl Known {
+    fn is_over(&self) -> bool {
+        matches!(self, Known::Committing(Some(_), _))
     }
 }
 
@@ -99,8 +117,7 @@ async fn outcome(
 impl Service for Coordinating {
     async fn begin(&self, request: Request<BeginRequest>) -> Result<Response<Txn>, Status> {
         self.gate.admit(&request)?;
-        self.tidy();
-        if self.known.lock().len() >= self.gate.limits().branches {
+        if self.tidy() >= self.gate.limits().branches {
             return Err(status::busy("too many transactions are open"));
         }
         let global = self.coordinator.begin();

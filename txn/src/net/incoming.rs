@@ -53,7 +53,7 @@ impl Server {
                 let (work, global) = (work.clone(), global.clone());
                 let tidy = move || {
                     work.expire();
-                    global.tidy();
+                    let _ = global.tidy();
                     Ok(())
                 };
                 if blocking(tidy).await.is_err() {

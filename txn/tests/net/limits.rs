@@ -3,6 +3,7 @@
 use super::world::{Client, World, add, begin_at, get, lock, put, xa, xid};
 use super::{eventually, xa_code};
 use seawall_engine::Keyspace;
+use seawall_txn::net::wire::coordinator_client::CoordinatorClient;
 use seawall_txn::net::wire::work_request::Request as Work;
 use seawall_txn::net::{Limits, wire};
 use seawall_txn::{Error, Group, NodeId, Store};
@@ -105,6 +106,27 @@ fn an_outcome_that_comes_late_is_remembered_as_long_as_any() {
     eventually("it is forgotten", || {
         client.wait(1, txn).is_err_and(|status| xa_code(&status) == "XAER_NOTA")
     });
+}
+
+/// Outcomes that are remembered are no transactions: however many there have been, another may begin.
+#[test]
+fn transactions_that_are_over_keep_nobody_out() {
+    let world = World::with(1, limits(|limits| limits.branches = 4));
+    let mut client = world.client("client.test");
+    let mut last = None;
+    for n in 0..20 {
+        let txn = client.begin(1);
+        client.work(1, vec![begin_at(txn), put(&format!("k{n}"), "v")]).unwrap();
+        assert_eq!(client.commit(1, txn, &[1]).unwrap().state(), wire::State::Committed);
+        last = Some(txn);
+    }
+    // Who has not heard the answer can ask for it.
+    assert_eq!(client.wait(1, last.unwrap()).unwrap().state(), wire::State::Committed);
+    // Those that are open count.
+    (0..4).for_each(|_| drop(client.begin(1)));
+    let mut service = CoordinatorClient::new(client.channels[0].clone());
+    let status = client.runtime.block_on(service.begin(wire::BeginRequest {})).unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{Crowd, Refusal, Sequencer, crowd_of};
 use crate::commit::gate::Ack;
 use crate::commit::log::Place;
 use crate::commit::pending::Pending;
+use crate::options::ACK_TIMEOUT_DEFAULT;
 use crate::sync::Ordering;
 use crate::{Error, Result};
 use seawall_wal::Lsn;
@@ -133,7 +134,9 @@ impl Sequencer {
     pub(crate) fn wait_for_replicas(&self) {
         let last = self.state.lock().pending.back().map(|last| last.end());
         if let Some(last) = last {
-            let _ = self.await_visible(|visible| visible >= last, self.gate.timeout());
+            // However long commits may wait: nobody acknowledges to a store that closes for long.
+            let limit = self.gate.timeout().min(ACK_TIMEOUT_DEFAULT);
+            let _ = self.await_visible(|visible| visible >= last, limit);
         }
     }
 

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Events of a session that may wait; a replica that sends faster is not one.
 const EVENTS_MAX: usize = 16 << 10;
+/// How often a replica that ships on looks how far its primary is.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) struct Session {
     id: u64,
@@ -105,11 +107,15 @@ impl Session {
         let now = || u64::try_from(shared.runtime().now().as_micros()).unwrap_or(u64::MAX);
         let mut machine = Primary::new(shared.settings(), shared.own(), now());
         let (mut greeted, mut why) = (None, None);
+        let mut distance = shared.distance();
         'session: while !machine.is_over() {
-            let event = self.inbox.take(machine.wake_at().map(Duration::from_micros));
+            let look = (distance != Some(0)).then(|| shared.runtime().now() + LOOK);
+            let wakes = machine.wake_at().map(Duration::from_micros);
+            let event = self.inbox.take([wakes, look].into_iter().flatten().min());
             let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
+            distance = shared.distance();
             let mut effects = machine.step(now(), Input::Moved(shared.progress()));
-            effects.extend(machine.step(now(), Input::Distance(shared.distance())));
+            effects.extend(machine.step(now(), Input::Distance(distance)));
             // If it is over, then by itself, or by its log's epoch: not by what is heard.
             let by_itself = machine.is_over() || matches!(event, None | Some(Event::Moved));
             let (input, cause) = self.input(event, &mut greeted);

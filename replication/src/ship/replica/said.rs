@@ -23,7 +23,7 @@ pub struct Settings {
     /// How long a gap between pieces may last.
     pub gap_us: u64,
     /// It stays so long with a replica that has no way to a primary, and nothing new: then it looks elsewhere. So it does, once for
-    /// each address, where it might follow the primary itself.
+    /// each address and seldom after that, where it might follow the primary itself.
     pub astray_us: u64,
     /// Bytes that may be on their way to it.
     pub window_bytes: u32,

@@ -2,6 +2,9 @@
 
 use crate::message::HOPS_MAX;
 
+/// Where all addresses were tried and no nearer one was found, it is looked for so many times more seldom.
+const SELDOM: u64 = 10;
+
 /// What is known of the way to the primary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Way {
@@ -11,8 +14,9 @@ pub(super) struct Way {
     astray_since: Option<u64>,
     /// Since when a replica is followed, and not the primary.
     far_since: Option<u64>,
-    /// How often in a row a nearer one was looked for.
+    /// How often in a row a nearer one was looked for, and whether everywhere.
     searched: u32,
+    has_searched: bool,
 }
 
 /// Why whoever is followed is left.
@@ -35,8 +39,9 @@ impl Way {
         self.hops = hops;
         let is_astray = self.distance().is_none();
         self.astray_since = is_astray.then(|| self.astray_since.unwrap_or(now));
-        let is_far = hops != Some(0) && self.searched.saturating_add(1) < addresses;
+        let is_far = hops != Some(0) && addresses > 1;
         self.far_since = is_far.then(|| self.far_since.unwrap_or(now));
+        self.has_searched = self.searched.saturating_add(1) >= addresses;
     }
 
     /// Something new has come.
@@ -51,14 +56,18 @@ impl Way {
 
     /// Whether whoever is followed is to be left, after so long.
     pub(super) fn leaves(&self, now: u64, after_us: u64) -> Option<Leaves> {
-        let is_due = |since: Option<u64>| since.is_some_and(|at| now.saturating_sub(at) >= after_us);
-        let far = is_due(self.far_since).then_some(Leaves::Far);
-        if is_due(self.astray_since) { Some(Leaves::Astray) } else { far }
+        let [astray, far] = self.due(after_us).map(|due| due.is_some_and(|at| at <= now));
+        if astray { Some(Leaves::Astray) } else { far.then_some(Leaves::Far) }
     }
 
     pub(super) fn wake_at(&self, after_us: u64) -> Option<u64> {
-        let since = [self.astray_since, self.far_since].into_iter().flatten().min();
-        since.map(|at| at.saturating_add(after_us))
+        self.due(after_us).into_iter().flatten().min()
+    }
+
+    fn due(&self, after_us: u64) -> [Option<u64>; 2] {
+        let far_us = if self.has_searched { after_us.saturating_mul(SELDOM) } else { after_us };
+        let [astray, far] = [(self.astray_since, after_us), (self.far_since, far_us)];
+        [astray, far].map(|(since, after)| since.map(|at| at.saturating_add(after)))
     }
 
     /// What was followed is followed no more: by whose will, is said by `why`. A search is over when it was for another reason, for
