@@ -244,11 +244,13 @@ impl World {
         db.keyspace_with("rows", KeyspaceOptions::default()).map_err(wrong)?;
         db.checkpoint().map_err(wrong)?;
         db.sync().map_err(wrong)?;
-        let (timeline, end) = (db.shipping().wal().timeline(), db.shipping().wal().tail().place);
+        let (timeline, end) = (db.shipping().wal().timeline(), db.shipping().wal().durable_lsn());
+        let image = db.image().map_err(wrong)?;
         for node in self.nodes.values().filter(|node| node.id != 1) {
-            operator::copy(&node.builder(), &db.image().map_err(wrong)?, &timeline).map_err(wrong)?;
-            self.newcomers.insert(node.id, end);
+            operator::copy(&node.builder(), &image, &timeline).map_err(wrong)?;
+            self.newcomers.insert(node.id, end.max(image.info().checkpoint_lsn));
         }
+        drop(image);
         db.close().map_err(wrong)?;
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
@@ -439,7 +441,11 @@ impl World {
         let nodes: Vec<String> = self.nodes.values().map(of).collect();
         let end = self.model.commits.last().map_or(Lsn::ZERO, |last| last.lsn);
         let deposed: Vec<&u64> = self.deposed.keys().collect();
-        format!("the last commit is at {end}, n{} the primary; deposed {deposed:?}; {}", self.primary, nodes.join("; "))
+        format!(
+            "the last commit is at {end}, n{} the primary; deposed {deposed:?}; {}",
+            self.primary,
+            nodes.join("; ")
+        )
     }
 
     /// A replica that has parted from its primary is rewound, one that lacks log takes an image.
@@ -475,11 +481,8 @@ impl World {
     fn is_settled(&self) -> bool {
         let Some(of) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) else { return false };
         let end = self.model.commits.last().map_or(Lsn::ZERO, |last| last.lsn.plus(1));
-        let shows_all = |node: &Node| {
-            node.up.as_ref().is_some_and(|up| up.shipping.visible() >= end)
-        };
+        let shows_all = |node: &Node| node.up.as_ref().is_some_and(|up| up.shipping.visible() >= end);
         let settled = |up: &node::Up| up.shipping.waiting().is_none();
         settled(of) && self.deposed.is_empty() && self.nodes.values().all(shows_all)
     }
-
 }

@@ -28,11 +28,11 @@ use crate::keyspace::Catalogue;
 use crate::life::checkpoint::{FoldState, Folding};
 use crate::life::following::Following;
 use crate::life::image::PROGRESS_NAME;
-#[cfg(not(seawall_shuttle))]
-use crate::life::{epoch, redone::fenced_by};
 use crate::life::redone::{Redone, Replayed};
 use crate::life::slots::file::SlotsFile;
 use crate::life::slots::{self, Slots};
+#[cfg(not(seawall_shuttle))]
+use crate::life::{epoch, redone::fenced_by};
 use crate::memory::Memory;
 use crate::mutation::Mutation;
 use crate::options::Options;

@@ -111,7 +111,11 @@ impl World {
             self.say(|| format!("rolled back {name}: {ended:?}"));
         } else if let Ok(ticket) = prepared.commit_pipelined(Durability::Synced) {
             self.took(self.primary, name, true, false, ticket);
-            self.hit(if is_later { "prepared, and committed after a promotion" } else { "prepared, and committed" });
+            self.hit(if is_later {
+                "prepared, and committed after a promotion"
+            } else {
+                "prepared, and committed"
+            });
         }
         self.model.prepared.remove(&name);
         Ok(())

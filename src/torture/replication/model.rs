@@ -144,7 +144,9 @@ impl Model {
         }
         for Commit { number, lsn, by, is_replicated, ticket, .. } in &mut self.foreign {
             if is_told(ticket) && *is_replicated {
-                return Err(format!("n{by} acknowledges commit {number} at {lsn}, which the log does not have"));
+                return Err(format!(
+                    "n{by} acknowledges commit {number} at {lsn}, which the log does not have"
+                ));
             }
         }
         Ok(())

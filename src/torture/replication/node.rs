@@ -131,7 +131,8 @@ impl Node {
                 let (links, out, counts) = (BTreeMap::new(), Vec::new(), Vec::new());
                 let (seen, keeper) = (Lsn::ZERO, Keeper::new(&db, limits, self.runtime.clone()));
                 let is_fenced = false;
-                self.up = Some(Up { db, keeper, shipping, links, table, follower, seen, is_fenced, out, counts });
+                self.up =
+                    Some(Up { db, keeper, shipping, links, table, follower, seen, is_fenced, out, counts });
                 Ok(true)
             }
             Err(error) if self.is_explained(&error) => {
@@ -299,11 +300,7 @@ impl Up {
     }
 
     /// The log from where another's ends. For whoever has a slot it is there.
-    fn open_for(
-        &mut self,
-        name: &Name,
-        tail: Tail,
-    ) -> Result<(primary::Opened, Option<Shipper>), Violation> {
+    fn open_for(&mut self, name: &Name, tail: Tail) -> Result<(primary::Opened, Option<Shipper>), Violation> {
         let is_own = |slot: &&SlotStatus| slot.name == name.as_str();
         let slot = self.db.slots().iter().find(is_own).map(|slot| (slot.state, slot.lsn));
         // A slot keeps the log for it, and a way back for this store.
@@ -312,7 +309,9 @@ impl Up {
         let is_gone = matches!(opened, primary::Opened::Gone { .. });
         match slot {
             Some((SlotState::Lost, _)) if is_gone => self.counts.push("log of a lost slot gone"),
-            Some((_, lsn)) if is_gone && lsn <= tail.place && tail.place < self.shipping.wal().first_place() => {
+            Some((_, lsn))
+                if is_gone && lsn <= tail.place && tail.place < self.shipping.wal().first_place() =>
+            {
                 return Err(format!("{name} has a slot, and its log from {} on is gone", tail.place));
             }
             Some(_) if opened == primary::Opened::Ready && self.has_folded(tail.place) => {

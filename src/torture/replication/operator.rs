@@ -6,6 +6,7 @@ use seawall_engine::{Ack, Error, ImageWriter, Lsn};
 use seawall_replication::decide::{Candidate, MostAdvanced, PromotionPolicy};
 use seawall_replication::node::Keeping;
 use seawall_replication::ship::replica;
+use seawall_wal::disk::BLOCK_BYTES;
 use seawall_wal::disk::sim::Fault;
 use seawall_wal::{History, Tail, Wal};
 
@@ -29,7 +30,8 @@ impl World {
     fn counts(&self, id: u64) -> bool {
         let Some(up) = self.up(id) else { return false };
         let from = self.newcomers.get(&id).copied().unwrap_or_default();
-        up.shipping.is_replica() && up.shipping.wal().is_filled() && up.shipping.wal().tail().place >= from
+        let durable = up.shipping.wal().durable_lsn().0.next_multiple_of(BLOCK_BYTES as u64);
+        up.shipping.is_replica() && up.shipping.wal().is_filled() && Lsn(durable) >= from
     }
 
     /// The operator puts another node in the primary's place.
@@ -232,10 +234,16 @@ impl World {
     pub(super) fn copy_anew(&mut self, id: u64) -> Result<(), Violation> {
         let (seed, fails) = (self.rng.next_u64(), self.rng.chance(1, 4) && !self.is_healed);
         let at = 1 + self.rng.below(40);
-        let replicas: Vec<u64> =
-            self.nodes.keys().copied().filter(|of| *of != id && self.counts(*of) && !self.has_parted(*of)).collect();
+        let replicas: Vec<u64> = self
+            .nodes
+            .keys()
+            .copied()
+            .filter(|of| *of != id && self.counts(*of) && !self.has_parted(*of))
+            .collect();
         let of = match self.rng.chance(1, 3) && !replicas.is_empty() {
-            true => replicas.get(self.rng.below(replicas.len() as u64) as usize).copied().unwrap_or(self.primary),
+            true => {
+                replicas.get(self.rng.below(replicas.len() as u64) as usize).copied().unwrap_or(self.primary)
+            }
             false => self.primary,
         };
         let (Some(of_up), Some(lead)) = (self.up(of), self.up(self.primary)) else { return Ok(()) };
@@ -244,8 +252,9 @@ impl World {
         if lead.keeper.keep(name.as_str()).is_err() {
             return Ok(());
         }
-        let (from, timeline) = (lead.shipping.wal().tail().place, lead.shipping.wal().timeline());
+        let (from, timeline) = (lead.shipping.wal().durable_lsn(), lead.shipping.wal().timeline());
         let Ok(image) = of_up.db.image() else { return Ok(()) };
+        let from = from.max(image.info().checkpoint_lsn);
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         if node.up.is_some() {
             node.kill();
