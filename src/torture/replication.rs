@@ -244,11 +244,13 @@ impl World {
         db.keyspace_with("rows", KeyspaceOptions::default()).map_err(wrong)?;
         db.checkpoint().map_err(wrong)?;
         db.sync().map_err(wrong)?;
-        let (timeline, end) = (db.shipping().wal().timeline(), db.shipping().wal().tail().place);
+        let (timeline, end) = (db.shipping().wal().timeline(), db.shipping().wal().durable_lsn());
+        let image = db.image().map_err(wrong)?;
         for node in self.nodes.values().filter(|node| node.id != 1) {
-            operator::copy(&node.builder(), &db.image().map_err(wrong)?, &timeline).map_err(wrong)?;
-            self.newcomers.insert(node.id, end);
+            operator::copy(&node.builder(), &image, &timeline).map_err(wrong)?;
+            self.newcomers.insert(node.id, end.max(image.info().checkpoint_lsn));
         }
+        drop(image);
         db.close().map_err(wrong)?;
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {

@@ -86,7 +86,7 @@ impl Wal {
     }
 
     /// Whether a replica's log has come to the position from which on it is needed, and to all that is in the image beside it. True
-    /// of any    /// other log.
+    /// of any other log.
     pub fn is_filled(&self) -> bool {
         let inner = &self.0.inner;
         let needed = inner.anchor.lock().needed();

@@ -436,11 +436,10 @@ fn a_replica_is_filled_once_its_log_has_what_its_image_covers() {
         primary.commit(&[1; 30_000]).unwrap();
     }
     let covered = primary.durable_lsn();
-    let disk = SimDisk::new(2);
+    let mut disk = SimDisk::new(2);
     create_replica(DIR, &options(&disk), &ReplicaStart { first, covered, ..start_of(&primary) }).unwrap();
-    let open_beside = |disk| options(disk).replica(true).start(first, covered).open(DIR);
+    let open_beside = |disk: &Arc<SimDisk>| options(disk).replica(true).start(first, covered).open(DIR);
     let mut replica = open_beside(&disk).unwrap();
-    let mut disk = disk;
     while replica.durable_lsn() < covered {
         assert!(!replica.is_filled(), "at {}", replica.durable_lsn());
         assert!(matches!(replica.promote(1), Err(Error::BadInput(_))), "at {}", replica.durable_lsn());

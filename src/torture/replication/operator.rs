@@ -6,6 +6,7 @@ use seawall_engine::{Ack, Error, ImageWriter, Lsn};
 use seawall_replication::decide::{Candidate, MostAdvanced, PromotionPolicy};
 use seawall_replication::node::Keeping;
 use seawall_replication::ship::replica;
+use seawall_wal::disk::BLOCK_BYTES;
 use seawall_wal::disk::sim::Fault;
 use seawall_wal::{History, Tail, Wal};
 
@@ -29,7 +30,8 @@ impl World {
     fn counts(&self, id: u64) -> bool {
         let Some(up) = self.up(id) else { return false };
         let from = self.newcomers.get(&id).copied().unwrap_or_default();
-        up.shipping.is_replica() && up.shipping.wal().is_filled() && up.shipping.wal().tail().place >= from
+        let durable = up.shipping.wal().durable_lsn().0.next_multiple_of(BLOCK_BYTES as u64);
+        up.shipping.is_replica() && up.shipping.wal().is_filled() && Lsn(durable) >= from
     }
 
     /// The operator puts another node in the primary's place.
@@ -250,8 +252,9 @@ impl World {
         if lead.keeper.keep(name.as_str()).is_err() {
             return Ok(());
         }
-        let (from, timeline) = (lead.shipping.wal().tail().place, lead.shipping.wal().timeline());
+        let (from, timeline) = (lead.shipping.wal().durable_lsn(), lead.shipping.wal().timeline());
         let Ok(image) = of_up.db.image() else { return Ok(()) };
+        let from = from.max(image.info().checkpoint_lsn);
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
         if node.up.is_some() {
             node.kill();
