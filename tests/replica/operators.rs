@@ -32,14 +32,14 @@ fn a_rewind_that_was_cut_short_is_gone_on_with_and_old_slots_hold_nothing() {
     (1..3).for_each(|node| cluster.follow(node));
     (1..3).for_each(|node| cluster.until_follows(node));
     cluster.kill(0);
-    cluster.promote(1, &[2]);
-    let rewound = cluster.rewind(0, 1).unwrap();
+    let (next, _) = cluster.promote_one(&[1, 2]);
+    let rewound = cluster.rewind(0, next).unwrap();
     cut_short(&cluster, 0, Lsn(position(&rewound, "lsn")));
-    let of = cluster.address(1);
+    let of = cluster.address(next);
     let output = cluster.run_securely(0, &["replica", "a", "--of", &of, "--name", "a"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("rewind it again"), "{said}");
-    cluster.rewind(0, 1).unwrap();
+    cluster.rewind(0, next).unwrap();
     // Its slots were the primary's.
     assert_eq!(slots(&cluster, 0), []);
     cluster.succeed(0, &["slot", "create", "a", "behind-it"]);
