@@ -136,7 +136,7 @@ mod tests {
     fn one_that_has_all_there_is_lags_by_nothing_whatever_its_age() {
         let (mut book, mut ages) = (Book::default(), Ages::default());
         // The end of what is durable lies behind the last record: padding.
-        ages.note(Lsn(4096), Some(SECOND));
+        ages.note(Lsn(4096), SECOND);
         book.begin(SECOND);
         book.moved(Lsn(4096), marks(4000, 4000, 4096), Some(SECOND));
         let source = Source { durable: Lsn(4096), visible: Lsn(4096) };
