@@ -2,8 +2,8 @@
 //! production machines that ship its log or follow another's, and a network between them that delays, loses, repeats and
 //! reorders, and is cut one way or both. Nodes lose power at any call to their disk. A client commits at the primary, most
 //! of the time so that replicas must have it; some follow a replica, not the primary. An operator promotes another node when
-//! the primary is gone, or cut off and still at work: the others promise first, the most advanced of them takes over, and
-//! what was the primary comes back, rewound.
+//! the primary is gone, or cut off and still at work: enough of the others promise first, the most advanced of them takes over, and
+//! what was the primary comes back, rewound, or with an image. Until it has heard of that, clients and replicas still ask it.
 //!
 //! At all times a store shows the first so many commits of the log, each whole; a replica's files are its primary's, byte for
 //! byte, as far as they go; no commit that was acknowledged with replicas behind it is lost, and nothing that anybody was

@@ -458,7 +458,11 @@ impl Inner {
             dir: dir.to_owned(),
             geometry,
             store_id: found.anchor.store_id,
-            epoch: AtomicU64::new(found.anchor.epoch),
+            // A replica's newest segment may be of a later epoch than its log was begun in.
+            epoch: AtomicU64::new(match options.read_only && found.anchor.is_replica {
+                true => found.anchor.epoch.max(found.last_epoch),
+                false => found.anchor.epoch,
+            }),
             disk: disk.clone(),
             queue: Mutex::new(None),
             runtime: runtime.clone(),

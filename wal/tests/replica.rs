@@ -454,6 +454,28 @@ fn a_replica_is_filled_once_its_log_has_what_its_image_covers() {
     replica.promote(1).unwrap();
 }
 
+/// Where two logs part is found by the epoch that each ends in: of a replica's, read only, that of its newest segment.
+#[test]
+fn a_replica_that_is_opened_to_be_read_ends_in_its_newest_epoch() {
+    let disk = SimDisk::new(1);
+    let primary = open(&disk);
+    let (first_disk, second_disk) = (new_replica(&primary, 2), new_replica(&primary, 3));
+    let (first, second) = (open_replica(&first_disk), open_replica(&second_disk));
+    let mut rng = Rng::new(4);
+    write(&primary, &mut rng, 3);
+    ship_all(&primary, &first, &mut rng);
+    ship_all(&primary, &second, &mut rng);
+    first.promote(2).unwrap();
+    write(&first, &mut rng, 3);
+    second.promise(2, &first.timeline().history).unwrap();
+    ship_all(&first, &second, &mut rng);
+    let live = second.tail();
+    drop(second);
+    let read = options(&second_disk).replica(true).read_only(true).create(false).open(DIR).unwrap();
+    assert_eq!((read.tail().epoch, read.tail().place), (live.epoch, live.place));
+    assert_eq!(live.epoch, 2);
+}
+
 fn promote_through_crashes(replica_disk: &Arc<SimDisk>, common: &[(Lsn, Vec<u8>)]) -> (Arc<SimDisk>, Wal) {
     for call in 0.. {
         let style = STYLES[(call % 4) as usize];

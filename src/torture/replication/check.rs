@@ -10,8 +10,15 @@ impl World {
     /// After each step: nobody goes back in what is shown, or shows what is not on its own device; and a replica shows what a
     /// primary has shown.
     pub(super) fn watch(&mut self) -> Result<(), Violation> {
-        if let Some(up) = self.nodes.get(&self.primary).and_then(|node| node.up.as_ref()) {
-            self.model.shown = self.model.shown.max(up.shipping.visible());
+        // One that another has taken the place of may still show what both have.
+        for node in self.nodes.values().filter(|node| !node.is_replica) {
+            let Some(up) = &node.up else { continue };
+            let (tail, own) = (up.shipping.wal().tail(), up.shipping.wal().timeline().history);
+            let fork = match node.id == self.primary {
+                true => None,
+                false => self.model.history.fork(&own, tail.epoch, tail.place),
+            };
+            self.model.shown = self.model.shown.max(up.shipping.visible().min(fork.unwrap_or(Lsn::MAX)));
         }
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
@@ -96,7 +103,11 @@ impl World {
             };
             let (a, b) = (a.get(..bytes), b.get(..bytes));
             if a.is_none() || a != b {
-                return Err(format!("n{id}'s segment {number} is not its primary's, in {bytes} bytes"));
+                let (a, b) = (a.unwrap_or_default().iter(), b.unwrap_or_default().iter());
+                let same = a.zip(b).take_while(|(a, b)| a == b).count();
+                return Err(format!(
+                    "n{id}'s segment {number} is not its primary's from byte {same} of {bytes} on"
+                ));
             }
             compared += 1;
         }
