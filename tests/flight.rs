@@ -139,6 +139,7 @@ fn a_replica_that_needs_a_hand_writes_down_what_led_there() {
         "link_disconnected",
         "link_refused",
         "needs_rewind",
+        "needs_rewind",
         "needs_image",
         "broken",
         "dump",
