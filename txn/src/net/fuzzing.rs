@@ -46,7 +46,8 @@ pub fn txn_calls(data: &[u8]) {
         watch();
         serve()
     });
-    let Some(node) = node else { panic!("no node listens on loopback") };
+    assert!(node.is_some(), "a node listens on loopback");
+    let Some(node) = node else { return };
     for (method, messages) in parse(data) {
         node.call(method, messages);
         assert!(!HAS_PANICKED.load(Ordering::SeqCst), "a call of {method} made the node panic");
