@@ -124,7 +124,6 @@ pub fn required() -> Vec<String> {
         "log gone",
         "away for long",
         "went on with log that a slot has kept",
-        "log of a lost slot gone",
         "followed a replica",
         "delayed replica",
         "prepared",

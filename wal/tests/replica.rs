@@ -443,7 +443,7 @@ fn a_replica_is_filled_once_its_log_has_what_its_image_covers() {
     while replica.durable_lsn() < covered {
         assert!(!replica.is_filled(), "at {}", replica.durable_lsn());
         assert!(matches!(replica.promote(1), Err(Error::BadInput(_))), "at {}", replica.durable_lsn());
-        let piece = primary.ship(replica.tail().place).unwrap().next_piece(1).unwrap().unwrap();
+        let piece = primary.ship(replica.tail().place).unwrap().next_piece(40_000).unwrap().unwrap();
         replica.accept(&piece).unwrap();
         replica.sync_replica().unwrap();
         while replica.step().unwrap() {}
