@@ -87,8 +87,9 @@ impl Load {
     }
 }
 
-/// `threads` threads commit for so many seconds, after a while in which they commit as well. `commit` gets the thread's number and one that does
-/// not come twice, and says whether it has committed. `look` is called where the measured time begins, and where it ends.
+/// `threads` threads commit for so many seconds, after a while in which they commit as well. `commit` gets the thread's
+/// number and one that does not come twice, and says whether it has committed. `look` is called where the measured time
+/// begins, and where it ends.
 pub fn load<T>(
     threads: usize,
     seconds: f64,

@@ -2,7 +2,8 @@
 //! takes its place.
 //!
 //! ```text
-//! cargo bench -p seawall-benches --features net,postgres --bench shipping [-- --seconds 2 --reps 3 --mib 2048 --only 'bulk;async;durable;postgres;failover']
+//! cargo bench -p seawall-benches --features net,postgres --bench shipping \
+//!     [-- --seconds 2 --reps 3 --mib 2048 --only 'bulk;async;durable;postgres;failover']
 //! ```
 //!
 //! Every replica is a process of its own, and all of them share one disk and the processors. The ways run one after the other, again
