@@ -1,4 +1,5 @@
 //! Calls of a node's services, with any bytes where their messages should be.
+
 use super::{Limits, Network, NetworkOptions, Peer, Security};
 use crate::{Coordinator, NodeId, Store, Timing};
 use prost::bytes::{Buf, BufMut};
