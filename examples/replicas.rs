@@ -3,7 +3,11 @@
 //!
 //! Each commit waits until one of the two replicas has it on its device. So nothing that was acknowledged is lost with the primary, if
 //! whoever promotes hears both of them first, and takes the one that has more.
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "an example shows what it does, and begins in a directory of its own"
+)]
 use seawall::replication::decide::{Candidate, MostAdvanced, PromotionPolicy};
 use seawall::replication::message::Name;
 use seawall::replication::node::local::Switch;

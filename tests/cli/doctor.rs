@@ -108,7 +108,7 @@ fn prepared_transactions_are_old_after_a_while_and_those_ended_by_hand_are_named
     for number in [1, 2] {
         let mut tx = db.begin();
         tx.insert(&rows, format!("row {number}"), "v").unwrap();
-        let xid = Xid::new(7, &[number], b"branch").unwrap();
+        let xid = Xid::new(7, [number], b"branch").unwrap();
         drop(tx.prepare(xid).unwrap());
     }
     let second = db.prepared().nth(1).unwrap();

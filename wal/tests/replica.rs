@@ -433,7 +433,7 @@ fn a_replica_is_filled_once_its_log_has_what_its_image_covers() {
     let primary = open(&SimDisk::new(1));
     let first = primary.first_lsn();
     for _ in 0..3 {
-        primary.commit(&[1; 30_000]).unwrap();
+        primary.commit([1; 30_000]).unwrap();
     }
     let covered = primary.durable_lsn();
     let mut disk = SimDisk::new(2);

@@ -89,6 +89,8 @@ impl Rate {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may")]
+
     use super::*;
 
     #[test]
