@@ -9,14 +9,14 @@
 
 mod stores;
 
-use seawall_engine::{Ack, Db, Error, SlotOptions, rewind};
+use seawall_engine::{Ack, Db, Error, SlotOptions, SlotState, rewind};
 use seawall_replication::ack::Part;
 use seawall_replication::message::{Message, Name, Why};
 use seawall_replication::node::local::Switch;
 use seawall_replication::node::{Follower, Host, Keeper, Leader, LeaderOptions, claim, greet};
 use seawall_replication::ship::replica::State;
 use seawall_wal::disk::sim::{Fault, Op};
-use seawall_wal::{Lsn, OsRuntime, Runtime};
+use seawall_wal::{OsRuntime, Runtime};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stores::{LONG, Store, leader, options, replica_of};
@@ -165,11 +165,11 @@ fn one_that_wrote_what_nobody_has_is_told_where_it_parted() {
     assert_eq!((to, history.epoch()), (fork, 3));
 }
 
-/// Hands over the log's frames that begin before a place.
-fn feed(from: &Store, to: &Store, until: Lsn) {
+/// Hands over all of the log, and applies it.
+fn feed(from: &Store, to: &Store) {
     let (source, target) = (from.db.shipping().wal().clone(), to.db.shipping().wal().clone());
     let mut shipper = source.ship(target.tail().place.max(source.first_place())).unwrap();
-    while let Some(piece) = shipper.next_piece(1).unwrap().filter(|piece| piece.at < until) {
+    while let Some(piece) = shipper.next_piece(1).unwrap() {
         target.accept(&piece).unwrap();
     }
     target.sync_replica().unwrap();
@@ -181,18 +181,18 @@ fn feed(from: &Store, to: &Store, until: Lsn) {
 fn one_that_has_no_record_more_goes_back_and_loses_nothing() {
     let primary = Store::primary(1, Ack::Local);
     let (one, two) = (replica_of(&primary, 2), replica_of(&primary, 3));
-    let log = primary.db.shipping().wal().clone();
-    let segment = |place: Lsn| Lsn(place.0 / stores::SEGMENT * stores::SEGMENT);
-    primary.write(0..1);
-    let first = segment(log.tail().whole_end);
-    let rows = (1..).find(|&row| {
-        primary.write(row..row + 1);
-        segment(log.tail().whole_end) > first
-    });
-    let rows = rows.unwrap() + 1;
-    let begins = segment(log.tail().whole_end);
-    feed(&primary, &one, begins);
-    feed(&primary, &two, begins.plus(1));
+    let rows = 20;
+    primary.db.create_slot("two", SlotOptions::default()).unwrap();
+    primary.write(0..rows);
+    feed(&primary, &one);
+    // Who opens a store begins a segment.
+    let primary = primary.reopened(false);
+    let place = |store: &Store| store.db.shipping().wal().tail().place;
+    let until = Instant::now() + LONG;
+    while place(&two) <= place(&one) {
+        assert!(Instant::now() < until, "no segment is begun");
+        feed(&primary, &two);
+    }
     let ends = [&one, &two].map(|store| store.db.shipping().wal().tail());
     assert!(ends[0].whole_end == ends[1].whole_end && ends[0].place < ends[1].place, "{ends:?}");
     one.db.shipping().promote(1).unwrap();
@@ -315,13 +315,18 @@ fn a_session_does_not_outlive_its_slot() {
     // Its disk is full: it waits, and says that it is there.
     one.disk.set_capacity(1);
     let first = primary.db.shipping().wal().first_lsn();
-    primary.write(0..40_000);
-    primary.db.checkpoint().unwrap();
-    assert!(
-        follower.wait_state(|state| matches!(state, State::NeedsImage { .. } | State::Waiting { .. }), LONG)
-    );
-    primary.db.checkpoint().unwrap();
-    assert!(primary.db.shipping().wal().first_lsn() > first, "{:?}", primary.db.slots());
+    primary.write(0..4000);
+    let checkpoints_until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let until = Instant::now() + 3 * LONG;
+        while !is_so() {
+            assert!(Instant::now() < until, "{what}: {follower:?} {:?}", primary.db.slots());
+            primary.db.checkpoint().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    checkpoints_until("the slot is lost", &|| primary.db.slots()[0].state == SlotState::Lost);
+    checkpoints_until("the log is given back", &|| primary.db.shipping().wal().first_lsn() > first);
+    assert_ne!(follower.state(), State::Following);
 }
 
 #[test]

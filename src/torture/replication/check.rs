@@ -10,15 +10,13 @@ impl World {
     /// After each step: nobody goes back in what is shown, or shows what is not on its own device; and a replica shows what a
     /// primary has shown.
     pub(super) fn watch(&mut self) -> Result<(), Violation> {
-        // One that another has taken the place of may still show what both have.
+        // One that another has taken the place of shows what both have, too; and may be of the line that is the log once more.
         for node in self.nodes.values().filter(|node| !node.is_replica) {
             let Some(up) = &node.up else { continue };
-            let (tail, own) = (up.shipping.wal().tail(), up.shipping.wal().timeline().history);
-            let fork = match node.id == self.primary {
-                true => None,
-                false => self.model.history.fork(&own, tail.epoch, tail.place),
-            };
-            self.model.shown = self.model.shown.max(up.shipping.visible().min(fork.unwrap_or(Lsn::MAX)));
+            let visible = up.shipping.visible();
+            if visible > up.seen {
+                self.model.shows(&up.shipping.wal().timeline().history, visible);
+            }
         }
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {

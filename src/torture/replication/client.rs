@@ -72,6 +72,7 @@ impl World {
             ticket: Some(ticket),
             is_acked: false,
             shown_by: BTreeSet::new(),
+            is_shown: false,
         };
         if by == self.primary {
             self.model.commits.push(commit);

@@ -22,6 +22,8 @@ pub(super) struct Commit {
     pub(super) is_acked: bool,
     /// By whom it was shown to readers.
     pub(super) shown_by: BTreeSet<u64>,
+    /// Whether a primary has shown it, of whatever line.
+    pub(super) is_shown: bool,
 }
 
 impl Commit {
@@ -60,8 +62,6 @@ pub(super) struct Model {
     pub(super) foreign: Vec<Commit>,
     /// Prepared, and no outcome yet: the name, the epoch, and below which position the vote stands.
     pub(super) prepared: BTreeMap<u64, (u64, Lsn)>,
-    /// Primaries have shown everything below.
-    pub(super) shown: Lsn,
     /// The log's epochs.
     pub(super) history: History,
 }
@@ -113,7 +113,6 @@ impl Model {
         }
         self.commits.sort_by_key(|commit| commit.lsn);
         self.prepared.retain(|_, (epoch, lsn)| is_of(history, *epoch, Lsn(lsn.0.saturating_sub(1))));
-        self.shown = self.shown.min(self.begin());
         Ok(fork)
     }
 
@@ -164,6 +163,13 @@ impl Model {
         self.commits.get(next).map_or(Lsn::MAX, |commit| commit.lsn)
     }
 
+    /// A primary of this history shows everything below.
+    pub(super) fn shows(&mut self, history: &History, visible: Lsn) {
+        for commit in self.commits.iter_mut().chain(&mut self.foreign) {
+            commit.is_shown |= commit.lsn < visible && is_of(history, commit.epoch, commit.lsn);
+        }
+    }
+
     /// Where the log's epoch begins.
     pub(super) fn begin(&self) -> Lsn {
         self.history.turns().last().map_or(Lsn::ZERO, |turn| turn.start)
@@ -172,7 +178,7 @@ impl Model {
     /// What a replica shows a primary has shown, and it is on the replica's own device.
     pub(super) fn check_shown(&self, id: u64, up: &Up, since: Lsn) -> Result<(), Violation> {
         let (at, durable) = (up.db.snapshot().lsn(), up.shipping.wal().durable_lsn());
-        let hidden = self.first_from(self.shown);
+        let hidden = self.commits.iter().find(|commit| !commit.is_shown).map_or(Lsn::MAX, |commit| commit.lsn);
         if at > hidden {
             return Err(format!("n{id} at {at} shows the commit at {hidden}, which no primary has shown"));
         }

@@ -10,39 +10,49 @@ const PART_OF_AGE: u64 = 16;
 /// What becomes durable within so long is of one moment.
 const SPACING_US: u64 = 10_000;
 
-/// Ends of the log in ascending order, each with the time at which the first record below it, and above the end before it, was
-/// durable.
+/// Records that became durable at about one time.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    /// Where the last of them ends.
+    end: Lsn,
+    /// When the first was durable, and the last.
+    since: u64,
+    until: u64,
+}
+
+/// In the order of the log.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Moments(VecDeque<(Lsn, u64)>);
+pub(super) struct Moments(VecDeque<Moment>);
 
 impl Moments {
     /// All below is durable at that time.
     pub(super) fn note(&mut self, end: Lsn, at: u64) {
         match self.0.back_mut() {
-            Some((last, _)) if *last >= end => return,
-            Some((last, since)) if at < since.saturating_add(SPACING_US) => {
-                *last = end;
+            Some(last) if last.end >= end => return,
+            Some(last) if at < last.since.saturating_add(SPACING_US) => {
+                (last.end, last.until) = (end, at);
                 return;
             }
-            _ => self.0.push_back((end, at)),
+            _ => self.0.push_back(Moment { end, since: at, until: at }),
         }
         if self.0.len() > MOMENTS_MAX {
             self.thin_out(at);
         }
     }
 
-    /// Neighbours become one, with the end of the latest and the time of the earliest, if they are near each other beside how long
-    /// ago they were: who lags seems a little more behind, never less.
+    /// Neighbours become one if they are near each other beside how long ago they were: who lags seems a little more behind, never
+    /// less.
     fn thin_out(&mut self, now: u64) {
-        let mut thinned: VecDeque<(Lsn, u64)> = VecDeque::with_capacity(MOMENTS_MAX);
-        for (end, since) in self.0.drain(..) {
+        let mut thinned: VecDeque<Moment> = VecDeque::with_capacity(MOMENTS_MAX);
+        for moment in self.0.drain(..) {
             match thinned.back_mut() {
-                Some((last, first))
-                    if since.saturating_sub(*first) <= now.saturating_sub(since) / PART_OF_AGE =>
+                Some(before)
+                    if moment.until.saturating_sub(before.since)
+                        <= now.saturating_sub(moment.until) / PART_OF_AGE =>
                 {
-                    *last = end;
+                    (before.end, before.until) = (moment.end, moment.until);
                 }
-                _ => thinned.push_back((end, since)),
+                _ => thinned.push_back(moment),
             }
         }
         self.0 = thinned;
@@ -50,8 +60,8 @@ impl Moments {
 
     /// When the oldest record was durable that who has all below `have` has not.
     pub(super) fn missing_since(&self, have: Lsn) -> Option<u64> {
-        let behind = self.0.partition_point(|(end, _)| *end <= have);
-        self.0.get(behind).map(|(_, since)| *since)
+        let behind = self.0.partition_point(|moment| moment.end <= have);
+        self.0.get(behind).map(|moment| moment.since)
     }
 }
 
