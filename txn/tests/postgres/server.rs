@@ -1,4 +1,5 @@
 //! A PostgreSQL server of one's own: its data in the build's directory for tests, its socket beside it, fsync on.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use postgres::{Client, Config, NoTls};
 use std::path::{Path, PathBuf};
