@@ -178,7 +178,8 @@ impl Model {
     /// What a replica shows a primary has shown, and it is on the replica's own device.
     pub(super) fn check_shown(&self, id: u64, up: &Up, since: Lsn) -> Result<(), Violation> {
         let (at, durable) = (up.db.snapshot().lsn(), up.shipping.wal().durable_lsn());
-        let hidden = self.commits.iter().find(|commit| !commit.is_shown).map_or(Lsn::MAX, |commit| commit.lsn);
+        let hidden =
+            self.commits.iter().find(|commit| !commit.is_shown).map_or(Lsn::MAX, |commit| commit.lsn);
         if at > hidden {
             return Err(format!("n{id} at {at} shows the commit at {hidden}, which no primary has shown"));
         }
