@@ -80,7 +80,7 @@ fn certificates_that_are_not_valid_are_refused_and_why_is_said() {
         let said = refused.told(0, &Refused::security(file, own));
         assert!(said.contains(alert) || said.contains(unaccepted), "{file}: {said}");
     }
-    refused.says(0, &Refused::security(OPERATOR, "other.pem"), "invalid peer certificate");
+    refused.says(0, &Refused::security(OPERATOR, "other.pem"), "UnknownIssuer");
     refused.says(1, &Refused::security(OPERATOR, own), "certificate expired");
     refused.says(0, &Refused::security(CLIENT, own), "this certificate's names may not");
     let mut misnamed = Refused::security(OPERATOR, own);

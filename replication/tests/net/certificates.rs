@@ -1,7 +1,8 @@
 //! An authority, and certificates by it.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use seawall_replication::net::Credentials;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -9,6 +10,10 @@ impl Authority {
     pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Of one name, another's certificate would be one with a wrong signature.
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let name = format!("authority {}", LAST.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         Authority(CertifiedIssuer::self_signed(params, key).unwrap())
     }
