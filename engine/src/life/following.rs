@@ -21,7 +21,9 @@ use crate::commit::gate::Ack;
 use crate::commit::sequencer::ShippedPlace;
 use crate::db::Core;
 use crate::life::open::{InDoubt, Replay};
-use crate::life::redone::{Redone, fenced_by};
+use crate::life::redone::Redone;
+#[cfg(not(seawall_shuttle))]
+use crate::life::redone::fenced_by;
 use crate::stats::Event;
 use crate::sync::{Mutex, Ordering};
 use crate::{Error, Result};
