@@ -40,18 +40,18 @@ impl Links {
 }
 
 impl Shared {
-    fn micros(&self) -> u64 {
-        u64::try_from(self.runtime().now().as_micros()).unwrap_or(u64::MAX)
+    pub(super) fn now(&self) -> u64 {
+        super::super::follower::micros(self.runtime().now())
     }
 
     /// So much is durable here, as of now.
     pub(super) fn note_durable(&self, durable: Lsn) {
-        let now = self.micros();
+        let now = self.now();
         self.links.lock().note(durable, now);
     }
 
     pub(super) fn link_begins(&self, session: u64, name: &Name, from: Lsn) {
-        let now = self.micros();
+        let now = self.now();
         {
             let mut links = self.links.lock();
             links.sessions.insert(name.clone(), session);
@@ -68,7 +68,7 @@ impl Shared {
         heard_at: u64,
         bytes: u64,
     ) {
-        let now = self.micros();
+        let now = self.now();
         let mut links = self.links.lock();
         // One that took its name may have begun meanwhile.
         if links.sessions.get(name) == Some(&session) {
@@ -112,7 +112,7 @@ impl Shared {
     }
 
     pub(super) fn links(&self) -> Vec<Link> {
-        let (now, wal) = (self.micros(), self.shipping.wal());
+        let (now, wal) = (self.now(), self.shipping.wal());
         let source = Source { durable: wal.durable_lsn(), visible: self.shipping.visible() };
         let retained = wal.retained();
         let mut links = {

@@ -104,7 +104,7 @@ impl Session {
     }
 
     fn run(&self, shared: &Arc<Shared>) {
-        let now = || u64::try_from(shared.runtime().now().as_micros()).unwrap_or(u64::MAX);
+        let now = || shared.now();
         let mut machine = Primary::new(shared.settings(), shared.own(), now());
         let (mut greeted, mut why) = (None, None);
         let mut distance = shared.distance();
