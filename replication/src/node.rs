@@ -19,6 +19,7 @@ use seawall_wal::Lsn;
 use std::io;
 use std::sync::Arc;
 
+mod crew;
 mod follower;
 mod greeting;
 mod inbox;

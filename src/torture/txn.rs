@@ -638,11 +638,12 @@ impl World {
     }
 }
 
-/// How many records a node keeps, by role.
+/// How many records a node keeps of transactions, by role. (What it keeps of other nodes' incarnations, under epoch 0, stays.)
 fn records(up: &Up) -> BTreeMap<u8, u64> {
     let mut found = BTreeMap::new();
     let Ok(Some(rows)) = up.db.open_keyspace(KEYSPACE) else { return found };
-    for (key, _) in rows.prefix("r").flatten() {
+    let is_of_node = |key: &[u8]| key.get(10..18).is_some_and(|epoch| epoch == [0; 8]);
+    for (key, _) in rows.prefix("r").flatten().filter(|(key, _)| !is_of_node(key)) {
         *found.entry(key.get(1).copied().unwrap_or_default()).or_default() += 1;
     }
     found

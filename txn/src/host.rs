@@ -251,7 +251,7 @@ impl Host {
         let open = self.tracked.get(&txn).map(|tracked| tracked.open.clone()).unwrap_or_default();
         for node in open {
             let body = Body::Decide { decision: Decision::Abort, acknowledge: false };
-            let input = Input::Message { from: txn.coordinator, body };
+            let input = Input::Message { from: txn.coordinator, epoch: txn.epoch, body };
             self.step(now, node, Key { txn, role: Role::Participant }, input);
         }
         self.tracked.remove(&txn);
@@ -500,7 +500,7 @@ impl Host {
             let (mut records, mut asked, mut forced) = (Vec::new(), Vec::new(), false);
             for (key, token, record, is_forced) in member.records.drain(..) {
                 forced |= is_forced;
-                if is_forced || !matches!(record.entry, Entry::End(_)) {
+                if is_forced || !matches!(record.entry, Entry::End(_) | Entry::Fence { .. }) {
                     asked.push((key, token));
                 }
                 records.push(record);

@@ -31,6 +31,13 @@ pub struct TxnId {
     pub sequence: u64,
 }
 
+impl TxnId {
+    /// Stands for all that a node coordinates. No transaction is called so: incarnations are counted from 1.
+    pub(crate) fn of_node(coordinator: NodeId) -> TxnId {
+        TxnId { coordinator, epoch: 0, sequence: 0 }
+    }
+}
+
 impl fmt::Display for TxnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.coordinator, self.epoch, self.sequence)

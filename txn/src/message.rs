@@ -182,7 +182,10 @@ pub enum Body {
     /// To that leader: the coordinator knows.
     Heard,
     /// To an acceptor: everyone has the outcome.
-    ForgetVotes,
+    ForgetVotes {
+        /// The incarnation of the coordinator that knows it, or is gone.
+        epoch: u64,
+    },
     /// To a coordinator: a later incarnation of you has been here.
     Fenced {
         /// That incarnation's epoch.
@@ -209,21 +212,24 @@ impl Body {
             | Body::Learned(_)
             | Body::Heard
             | Body::Fenced { .. } => Role::Coordinator,
-            Body::Phase1a { .. } | Body::Phase2a { .. } | Body::ForgetVotes => Role::Acceptor,
+            Body::Phase1a { .. } | Body::Phase2a { .. } | Body::ForgetVotes { .. } => Role::Acceptor,
             Body::Ask { of: role, .. } | Body::Answer { to: role, .. } | Body::PreCommitted(role) => *role,
         }
     }
 
-    /// Whether it gives an order, which only the sender's latest incarnation may do.
-    pub(crate) fn is_order(&self) -> bool {
-        matches!(
-            self,
+    /// Whether it gives an order, or leads a ballot, which only the sender's latest incarnation may do. (A vote of ballot 0 is none.)
+    #[doc(hidden)]
+    pub fn is_order(&self) -> bool {
+        match self {
             Body::Prepare { .. }
-                | Body::CommitOnePhase
-                | Body::Decide { .. }
-                | Body::Forget
-                | Body::PreCommit(_)
-        )
+            | Body::CommitOnePhase
+            | Body::Decide { .. }
+            | Body::Forget
+            | Body::PreCommit(_)
+            | Body::Phase1a { .. } => true,
+            Body::Phase2a { ballot, .. } => !ballot.is_zero(),
+            _ => false,
+        }
     }
 }
 
@@ -251,7 +257,7 @@ pub struct Message {
     pub body: Body,
 }
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 impl Message {
     /// The most bytes that a message takes: all participants' votes with their ballots, and who takes part.
@@ -374,7 +380,10 @@ impl Body {
                 out.u8(17);
                 out.ballot(*promised);
             }
-            Body::ForgetVotes => out.u8(18),
+            Body::ForgetVotes { epoch } => {
+                out.u8(18);
+                out.u64(*epoch);
+            }
             Body::Learned(decision) => {
                 out.u8(19);
                 decision.encode(out);
@@ -415,7 +424,7 @@ impl Body {
             },
             16 => Body::Phase2b { ballot: reader.ballot()?, values: decode_values(reader)? },
             17 => Body::Outbid { promised: reader.ballot()? },
-            18 => Body::ForgetVotes,
+            18 => Body::ForgetVotes { epoch: reader.u64()? },
             19 => Body::Learned(Decision::decode(reader)?),
             20 => Body::Heard,
             21 => Body::Fenced { epoch: reader.u64()? },

@@ -36,11 +36,13 @@ pub enum Mutation {
     /// A leader leads in the ballots of an earlier one of its node. Random runs hardly come to it: a model that begins where the first one
     /// crashed does (`tests/production.rs`), and single runs (`tests/ballots.rs`, `tests/scenarios.rs`).
     ReuseBallots,
+    /// An acceptor forgets votes, and not that a later incarnation of the coordinator was through (`tests/ballots.rs`).
+    ForgetUnfenced,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 15] = [
+    pub const ALL: [Mutation; 16] = [
         Mutation::VoteUnprepared,
         Mutation::VoteEarly,
         Mutation::DecideUnlogged,
@@ -56,6 +58,7 @@ impl Mutation {
         Mutation::IgnoreFence,
         Mutation::AnswerForSuccessor,
         Mutation::ReuseBallots,
+        Mutation::ForgetUnfenced,
     ];
 }
 

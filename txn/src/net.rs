@@ -51,7 +51,7 @@ pub mod wire;
 pub use tls::Credentials;
 
 /// The version of the conversation between nodes that this program speaks.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Another node.
 #[derive(Clone, Debug)]

@@ -21,8 +21,10 @@
 //! - T5: no record of an abort is needed: a coordinator that knows nothing of a transaction of its own answers *abort*.
 //! - T6: an acceptor's promise and vote leave it only after they are durable, its ballot never falls, and no ballot has two
 //!   leaders, nor one leader in two of its lives.
-//! - T7: votes are forgotten only when no participant is in doubt and the coordinator knows, or is gone.
-//! - T8: orders of a coordinator's earlier incarnation are not followed, and it never answers for a later one.
+//! - T7: votes are forgotten only when no participant is in doubt and the coordinator knows, or is gone; if a later
+//!   incarnation of it said so, what earlier ones lead is refused from then on, by acceptors that have crashed since as well.
+//! - T8: orders of a coordinator's earlier incarnation are not followed, nor ballots that it leads, and it never answers for a
+//!   later one.
 //! - T9: sizes are within their limits before anything is sent or written.
 //! - T10: no two leaders share a ballot, and answers count only for the values that were proposed in it.
 
@@ -82,6 +84,8 @@ pub enum Input {
     Message {
         /// From whom.
         from: NodeId,
+        /// That node's incarnation.
+        epoch: u64,
         /// What.
         body: Body,
     },
@@ -227,6 +231,12 @@ impl Out {
     /// Not waited for.
     pub(crate) fn lazy(&mut self, token: Token, entry: Entry) {
         self.push(Effect::Persist { record: Record { txn: self.txn, entry }, token, forced: false });
+    }
+
+    /// Not waited for: ballots led by earlier incarnations of this transaction's coordinator are over.
+    pub(crate) fn fence(&mut self, token: Token, epoch: u64) {
+        let record = Record { txn: TxnId::of_node(self.txn.coordinator), entry: Entry::Fence { epoch } };
+        self.push(Effect::Persist { record, token, forced: false });
     }
 
     /// Sets the timer for asking again, and counts. `rank` keeps nodes that wait for the same from doing the same at once.

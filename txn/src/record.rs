@@ -74,9 +74,15 @@ pub enum Entry {
     },
     /// Nothing about the transaction is needed any more in this role.
     End(Role),
+    /// An acceptor has forgotten votes because a later incarnation of their coordinator knows the outcome, or is without: what
+    /// earlier ones still lead is over. About a node, and so with epoch and sequence 0; the highest counts.
+    Fence {
+        /// That incarnation.
+        epoch: u64,
+    },
 }
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 impl Record {
     /// The most bytes that a record takes.
@@ -90,7 +96,7 @@ impl Record {
             | Entry::Finished { .. }
             | Entry::Heuristic { .. } => Role::Participant,
             Entry::CoordinatorPreCommit { .. } | Entry::Committing { .. } => Role::Coordinator,
-            Entry::Acceptor { .. } => Role::Acceptor,
+            Entry::Acceptor { .. } | Entry::Fence { .. } => Role::Acceptor,
             Entry::End(role) => role,
         }
     }
@@ -147,6 +153,10 @@ impl Record {
                 out.u8(8);
                 role.encode(&mut out);
             }
+            Entry::Fence { epoch } => {
+                out.u8(9);
+                out.u64(*epoch);
+            }
         }
         out.finish()
     }
@@ -180,6 +190,7 @@ impl Record {
                 accepted: decode_accepted(&mut reader)?,
             },
             8 => Entry::End(Role::decode(&mut reader)?),
+            9 if txn == TxnId::of_node(txn.coordinator) => Entry::Fence { epoch: reader.u64()? },
             _ => return Err(reader.bad("no kind of record")),
         };
         reader.end()?;
@@ -203,11 +214,17 @@ impl Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Durable {
     entries: BTreeMap<(TxnId, Role), Entry>,
+    fences: BTreeMap<NodeId, u64>,
 }
 
 impl Durable {
     /// Adds a record, in the order of the log.
     pub fn apply(&mut self, record: &Record) {
+        if let Entry::Fence { epoch } = record.entry {
+            let fence = self.fences.entry(record.txn.coordinator).or_default();
+            *fence = (*fence).max(epoch);
+            return;
+        }
         let place = (record.txn, record.role());
         let keeps = match &record.entry {
             Entry::End(_) => false,
@@ -226,6 +243,23 @@ impl Durable {
         if matches!(record.entry, Entry::Committing { merged: true, .. }) {
             self.entries.remove(&(record.txn, Role::Participant));
         }
+    }
+
+    /// Whether this record is kept when nothing else is.
+    pub(crate) fn keeps(record: &Record) -> bool {
+        let mut durable = Durable::default();
+        durable.apply(record);
+        !durable.entries.is_empty() || !durable.fences.is_empty()
+    }
+
+    /// Of nodes that coordinate, the incarnations whose predecessors' ballots are over.
+    pub fn fences(&self) -> impl Iterator<Item = (NodeId, u64)> {
+        self.fences.iter().map(|(&node, &epoch)| (node, epoch))
+    }
+
+    /// With these fences as well.
+    pub(crate) fn fenced_as(self, other: &Durable) -> Durable {
+        Durable { fences: other.fences.clone(), ..self }
     }
 
     /// What is kept, by transaction and role.

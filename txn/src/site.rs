@@ -14,7 +14,7 @@
 //! | Inquire in Paxos Commit | nothing: the acceptors know |
 //! | Finished | that it may be forgotten |
 //! | Learned | that it was heard |
-//! | the first or second phase of a ballot | an acceptor begins |
+//! | the first or second phase of a ballot | an acceptor begins; of ballot 0 only while no later incarnation of the coordinator is known of |
 
 use crate::id::{NodeId, TxnId};
 use crate::message::{Body, Decision, Message, Protocol, Role, Stage, Vote};
@@ -22,7 +22,7 @@ use crate::mutation::Mutation;
 use crate::proto::participant::Participant;
 use crate::proto::paxos_commit::{Acceptor, Leader};
 use crate::proto::{Context, Effect, Input, Plan, three_phase, two_phase};
-use crate::record::{Durable, Entry};
+use crate::record::{Durable, Entry, Record};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Names a machine of a node.
@@ -74,7 +74,7 @@ impl Machine {
 pub struct Site {
     ctx: Context,
     machines: BTreeMap<Key, Machine>,
-    /// The latest incarnation of others that has given orders here.
+    /// The latest incarnation of others that has given orders here, or that votes were forgotten for.
     fence: BTreeMap<NodeId, u64>,
     /// Leaders so far, the latest one's number (T10).
     leaders: u64,
@@ -91,6 +91,7 @@ impl Site {
     /// A node that comes back, in a new incarnation, with what it had written down.
     pub fn recover(ctx: Context, durable: &Durable, now: u64) -> (Site, Actions) {
         let mut site = Site::new(ctx);
+        site.fence.extend(durable.fences());
         let mut actions = Vec::new();
         for (txn, role, entry) in durable.iter() {
             let machine = match (role, entry) {
@@ -163,8 +164,8 @@ impl Site {
             }
             *known = message.epoch;
         }
-        let Message { from, body, .. } = message;
-        self.step(now, key, Input::Message { from, body })
+        let Message { from, epoch, body, .. } = message;
+        self.step(now, key, Input::Message { from, epoch, body })
     }
 
     fn reply(&self, to: &Message, body: Body) -> (Key, Effect) {
@@ -180,8 +181,9 @@ impl Site {
             for effect in self.one(now, key, input, &mut queue) {
                 match effect {
                     // To itself: within the step.
-                    Effect::Send(Message { txn, from, to, body, .. }) if to == self.ctx.me => {
-                        queue.push_back((Key { txn, role: body.role() }, Input::Message { from, body }));
+                    Effect::Send(Message { txn, from, to, epoch, body }) if to == self.ctx.me => {
+                        let key = Key { txn, role: body.role() };
+                        queue.push_back((key, Input::Message { from, epoch, body }));
                     }
                     Effect::Lead(group) => {
                         let leader = Key { role: Role::Coordinator, ..key };
@@ -191,11 +193,22 @@ impl Site {
                         self.machines.remove(&key);
                         actions.push((key, Effect::Done));
                     }
-                    effect => actions.push((key, effect)),
+                    effect => {
+                        self.note_fence(&effect);
+                        actions.push((key, effect));
+                    }
                 }
             }
         }
         actions
+    }
+
+    /// An acceptor here fences a coordinator's earlier incarnations.
+    fn note_fence(&mut self, effect: &Effect) {
+        if let Effect::Persist { record: Record { txn, entry: Entry::Fence { epoch } }, .. } = effect {
+            let known = self.fence.entry(txn.coordinator).or_default();
+            *known = (*known).max(*epoch);
+        }
     }
 
     fn one(&mut self, now: u64, key: Key, input: Input, queue: &mut VecDeque<(Key, Input)>) -> Vec<Effect> {
@@ -205,11 +218,17 @@ impl Site {
                 (Input::Start(plan), Role::Coordinator) => self.coordinator(key, plan, queue),
                 (Input::Lead(_), Role::Coordinator) => Machine::Leader(self.leader(key.txn)),
                 (Input::Join, Role::Participant) => Machine::Participant(Participant::new(ctx, key.txn)),
+                // T7: votes that come late, perhaps behind their own end. Who is in doubt leads.
+                (Input::Message { body: Body::Phase2a { ballot, .. }, .. }, Role::Acceptor)
+                    if ballot.is_zero() && self.is_over(key.txn) =>
+                {
+                    return Vec::new();
+                }
                 (
                     Input::Message { body: Body::Phase1a { .. } | Body::Phase2a { .. }, .. },
                     Role::Acceptor,
                 ) => Machine::Acceptor(Acceptor::new(ctx, key.txn)),
-                (Input::Message { from, body }, _) => return self.unknown(key, *from, body),
+                (Input::Message { from, body, .. }, _) => return self.unknown(key, *from, body),
                 _ => return Vec::new(),
             };
             self.machines.insert(key, machine);
@@ -224,6 +243,15 @@ impl Site {
             self.stop_leading(key.txn);
         }
         effects
+    }
+
+    /// Whether a later incarnation of its coordinator is known of than the one that began it.
+    fn is_over(&self, txn: TxnId) -> bool {
+        let latest = match txn.coordinator == self.ctx.me {
+            true => Some(self.ctx.epoch),
+            false => self.fence.get(&txn.coordinator).copied(),
+        };
+        latest.is_some_and(|latest| latest > txn.epoch)
     }
 
     /// T10: each has a number of its own.

@@ -118,7 +118,7 @@ impl Store {
             Ok(branch) => branch,
             Err(answer) => return reply(answer),
         };
-        let is_kept = keeps(record);
+        let is_kept = Durable::keeps(record);
         let needs_row = match &record.entry {
             Entry::Committing { group, .. } if !group.participants.is_empty() => is_kept,
             // Who only read has nothing to remember.
@@ -218,12 +218,6 @@ fn key_of(txn: TxnId, role: Role) -> Vec<u8> {
     key.finish()
 }
 
-fn keeps(record: &Record) -> bool {
-    let mut durable = Durable::default();
-    durable.apply(record);
-    durable.get(record.txn, record.role()).is_some()
-}
-
 /// Hands on what becomes of a commit.
 fn answer_from(placed: seawall_engine::Result<Ticket>, forced: bool, reply: Reply) {
     match placed {
@@ -298,7 +292,7 @@ impl DecisionLog for Store {
         let mut durability = Durability::Memory;
         for record in records {
             let key = key_of(record.txn, record.role());
-            if keeps(record) {
+            if Durable::keeps(record) {
                 batch.insert(&self.rows, key, record.encode());
             } else {
                 batch.remove(&self.rows, key);

@@ -12,7 +12,7 @@ use seawall_txn::mutation::Mutation;
 use seawall_txn::proto::paxos_commit::{Acceptor, Leader};
 use seawall_txn::{
     Answer, Ballot, Body, Context, Decision, Durable, Effect, Entry, Group, Host, Input, Key, Message,
-    NodeId, Participant, Protocol, Record, Reply, Role, Site, Timer, Timing, TxnId, Value,
+    NodeId, Participant, Plan, Protocol, Record, Reply, Role, Site, Timer, Timing, TxnId, Value,
 };
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ fn sends(effects: Vec<Effect>) -> Vec<Message> {
 /// Delivers to an acceptor, its record durable at once; its answers.
 fn accept(acceptor: &mut Acceptor, from: u64, body: Body) -> Vec<Body> {
     let mut out = Vec::new();
-    for effect in acceptor.step(0, Input::Message { from: NodeId(from), body }) {
+    for effect in acceptor.step(0, Input::Message { from: NodeId(from), epoch: 1, body }) {
         match effect {
             Effect::Send(message) => out.push(message),
             Effect::Persist { token, .. } => out.extend(sends(acceptor.step(0, Input::Persisted(token)))),
@@ -46,7 +46,7 @@ fn accept(acceptor: &mut Acceptor, from: u64, body: Body) -> Vec<Body> {
 }
 
 fn hear(leader: &mut Leader, from: u64, bodies: Vec<Body>) -> Vec<Message> {
-    let hear = |body| sends(leader.step(0, Input::Message { from: NodeId(from), body }));
+    let hear = |body| sends(leader.step(0, Input::Message { from: NodeId(from), epoch: 1, body }));
     bodies.into_iter().flat_map(hear).collect()
 }
 
@@ -160,7 +160,7 @@ fn an_acceptor_takes_one_proposal_in_a_ballot() {
     let mut propose = |value| {
         let values = vec![(NodeId(1), value), (NodeId(2), value)];
         let body = Body::Phase2a { ballot, values, group: group(&[11]) };
-        acceptor.step(0, Input::Message { from: NodeId(1), body })
+        acceptor.step(0, Input::Message { from: NodeId(1), epoch: 1, body })
     };
     assert!(propose(Value::Prepared).iter().any(|effect| matches!(effect, Effect::Persist { .. })));
     assert!(matches!(propose(Value::Aborted)[..], [Effect::Violation(_)]));
@@ -274,4 +274,146 @@ fn a_ballot_that_takes_too_long_is_told_to_the_client() {
     let mut leader = Leader::new(context(1, 1), TXN, 1);
     leader.step(0, Input::Lead(group(&[11, 12, 13])));
     assert!(leader.step(1, Input::Timer(Timer::Deadline)).is_empty());
+}
+
+/// A node, with what it has written.
+struct Node {
+    site: Site,
+    durable: Durable,
+}
+
+impl Node {
+    fn new(node: u64, epoch: u64, mutation: Option<Mutation>) -> Node {
+        let context = Context { mutation, ..context(node, epoch) };
+        Node { site: Site::new(context), durable: Durable::default() }
+    }
+
+    /// All that it does is durable at once; what it sends, and what it tells its client.
+    fn carry_out(&mut self, actions: Vec<(Key, Effect)>) -> (Vec<Message>, Option<Decision>) {
+        let (mut sent, mut told) = (Vec::new(), None);
+        let mut queue = std::collections::VecDeque::from(actions);
+        while let Some((key, effect)) = queue.pop_front() {
+            match effect {
+                Effect::Send(message) => sent.push(message),
+                Effect::Outcome(decision) => told = Some(decision),
+                Effect::Persist { record, token, .. } => {
+                    self.durable.apply(&record);
+                    queue.extend(self.site.step(0, key, Input::Persisted(token)));
+                }
+                _ => {}
+            }
+        }
+        (sent, told)
+    }
+
+    fn hear(&mut self, messages: &[Message]) -> (Vec<Message>, Option<Decision>) {
+        let (mut sent, mut told) = (Vec::new(), None);
+        for message in messages {
+            let actions = self.site.receive(0, message.clone());
+            let (more, outcome) = self.carry_out(actions);
+            sent.extend(more);
+            told = told.or(outcome);
+        }
+        (sent, told)
+    }
+
+    fn comes_back(&mut self) {
+        let epoch = self.site.context().epoch + 1;
+        let context = Context { epoch, ..*self.site.context() };
+        let (site, actions) = Site::recover(context, &self.durable, 0);
+        self.site = site;
+        self.carry_out(actions);
+    }
+}
+
+/// Coordinator 9 is thought dead, leads a ballot that would commit, and is cut off. Participant 1 leads a higher one, which aborts;
+/// the coordinator's next incarnation has heard of it, and all is forgotten. Then the first one is heard again. Whether its client
+/// is told that it commits.
+fn led_by_the_dead(mutation: Option<Mutation>, are_acceptors_back: bool) -> Option<Decision> {
+    let group = group(&[11, 12, 13]);
+    let mut acceptors: Vec<Node> = (11..=13).map(|node| Node::new(node, 1, mutation)).collect();
+    let ballot_0 = |from, to| {
+        let values = vec![(NodeId(from), Value::Prepared)];
+        let body = Body::Phase2a { ballot: Ballot::ZERO, values, group: group.clone() };
+        Message { txn: TXN, from: NodeId(from), to: NodeId(to), epoch: 1, body }
+    };
+    acceptors[2].hear(&[ballot_0(1, 13), ballot_0(2, 13)]);
+
+    let mut dead = Node::new(9, 1, mutation);
+    let plan = Plan { protocol: Protocol::PaxosCommit, group: group.clone(), merged: false };
+    dead.site.step(0, key(Role::Coordinator), Input::Start(plan));
+    let actions = dead.site.step(0, key(Role::Coordinator), Input::Timer(Timer::Deadline));
+    let (first, _) = dead.carry_out(actions);
+    let to_node = |messages: &[Message], node: u64| -> Vec<Message> {
+        messages.iter().filter(|m| m.to == NodeId(node)).cloned().collect()
+    };
+    let mut second = Vec::new();
+    for node in [12, 13] {
+        let (promise, _) = acceptors[node as usize - 11].hear(&to_node(&first, node));
+        second.extend(dead.hear(&promise).0);
+    }
+    assert!(second.iter().any(|message| matches!(&message.body, Body::Phase2a { values, .. }
+        if values.iter().all(|(_, value)| *value == Value::Prepared))));
+
+    // 11 and 12 have no votes: an abort.
+    let mut peer = Node::new(1, 1, mutation);
+    let actions = peer.site.step(0, key(Role::Coordinator), Input::Lead(group.clone()));
+    let (mut messages, _) = peer.carry_out(actions);
+    let mut aborts = Vec::new();
+    for _ in 0..4 {
+        let mut answers = Vec::new();
+        for node in [11, 12] {
+            answers.extend(acceptors[node as usize - 11].hear(&to_node(&messages, node)).0);
+        }
+        messages = peer.hear(&answers).0;
+        aborts.extend(
+            messages
+                .iter()
+                .filter(|m| matches!(m.body, Body::Decide { decision: Decision::Abort, .. }))
+                .cloned(),
+        );
+        if !aborts.is_empty() {
+            break;
+        }
+        let actions = peer.site.step(0, key(Role::Coordinator), Input::Timer(Timer::Retry));
+        messages.extend(peer.carry_out(actions).0);
+    }
+    assert!(!aborts.is_empty(), "it is outbid for ever");
+    // The coordinator's next incarnation, which knows nothing of it, and the participants.
+    let mut next = Node::new(9, 2, mutation);
+    let (heard, _) = next.hear(&to_node(&messages, 9));
+    let acks = [1, 2].map(|from| {
+        let body = Body::Ack { heuristic: None };
+        Message { txn: TXN, from: NodeId(from), to: NodeId(1), epoch: 1, body }
+    });
+    let (forget, _) = peer.hear(&[&heard[..], &acks[..]].concat());
+    for node in 11..=13 {
+        let acceptor = &mut acceptors[node as usize - 11];
+        acceptor.hear(&to_node(&forget, node));
+        assert!(acceptor.site.is_idle() && acceptor.durable.iter().next().is_none(), "it forgets");
+        if are_acceptors_back {
+            acceptor.comes_back();
+        }
+        // Repeated by the network.
+        let (late, _) = acceptor.hear(&[ballot_0(1, node), ballot_0(2, node)]);
+        if mutation.is_none() {
+            assert!(late.is_empty() && acceptor.site.is_idle(), "{late:?}");
+        }
+    }
+    let mut told = None;
+    for node in 11..=13 {
+        let (answers, _) = acceptors[node as usize - 11].hear(&to_node(&second, node));
+        told = told.or(dead.hear(&answers).1);
+    }
+    told
+}
+
+/// `seawall torture --layer txn`, seed 37933.
+#[test]
+fn the_dead_do_not_lead_when_votes_are_forgotten() {
+    for are_acceptors_back in [false, true] {
+        assert_eq!(led_by_the_dead(None, are_acceptors_back), None);
+        let unfenced = led_by_the_dead(Some(Mutation::ForgetUnfenced), are_acceptors_back);
+        assert_eq!(unfenced, Some(Decision::Commit), "what aborted, commits");
+    }
 }

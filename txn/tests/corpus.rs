@@ -79,15 +79,15 @@ fn messages() -> Vec<Body> {
         Body::Phase2a { ballot, values: values.clone(), group: group() },
         Body::Phase2b { ballot: Ballot::ZERO, values },
         Body::Outbid { promised: ballot },
-        Body::ForgetVotes,
+        Body::ForgetVotes { epoch: 2 },
         Body::Learned(Decision::Abort),
         Body::Heard,
         Body::Fenced { epoch: 9 },
     ]
 }
 
-fn records() -> Vec<Entry> {
-    vec![
+fn records() -> Vec<Record> {
+    let entries = vec![
         Entry::Prepared { protocol: Protocol::TwoPhase, group: group() },
         Entry::PreCommitted { group: group() },
         Entry::Finished { decision: Decision::Commit, retained: true },
@@ -100,7 +100,11 @@ fn records() -> Vec<Entry> {
             accepted: vec![Accepted { instance: NodeId(4), ballot: Ballot::ZERO, value: Value::Prepared }],
         },
         Entry::End(Role::Acceptor),
-    ]
+    ];
+    let mut records: Vec<Record> = entries.into_iter().map(|entry| Record { txn: TXN, entry }).collect();
+    // About a node.
+    records.push(Record { txn: TxnId { epoch: 0, sequence: 0, ..TXN }, entry: Entry::Fence { epoch: 8 } });
+    records
 }
 
 #[test]
@@ -113,8 +117,7 @@ fn what_is_encoded_decodes_and_nothing_shorter_does() {
         assert!(Message::decode(&[&bytes[..], &[0]].concat()).is_err());
         assert!(Message::decode(&[&[1], &bytes[1..]].concat()).is_err(), "another version");
     }
-    for entry in records() {
-        let record = Record { txn: TXN, entry };
+    for record in records() {
         let bytes = record.encode();
         assert_eq!(Record::decode(&bytes), Ok(record));
         assert!((0..bytes.len()).all(|length| Record::decode(&bytes[..length]).is_err()));
@@ -206,10 +209,9 @@ fn write_corpus() {
         "txn_message",
         &all.iter().map(|(name, bytes)| (&name[..], bytes.clone())).collect::<Vec<_>>(),
     );
-    let record = |entry: Entry| Record { txn: TXN, entry }.encode();
     let all: Vec<(String, Vec<u8>)> = records()
         .into_iter()
-        .map(record)
+        .map(|record| record.encode())
         .enumerate()
         .map(|(i, bytes)| (format!("record-{i:02}"), bytes))
         .collect();

@@ -1,5 +1,6 @@
 //! The primary's side: a session for each replica that connects, acknowledgements, and what becomes visible.
 
+use super::crew::Crew;
 use super::inbox::Inbox;
 use super::link::{Link, LinkListener};
 use super::{Ear, FollowerStatus, Host, ImageSource, Keeping, Status, Wire};
@@ -87,6 +88,8 @@ pub(super) struct Shared {
     links: Mutex<Links>,
     /// What the notifier sleeps on when it must end.
     stop: Arc<Inbox<()>>,
+    /// The sessions' threads.
+    crew: Arc<Crew>,
 }
 
 #[derive(Default)]
@@ -116,6 +119,7 @@ impl Leader {
             claimed: Mutex::default(),
             links: Mutex::default(),
             stop: Inbox::new(&runtime),
+            crew: Crew::new(&runtime),
             options,
         });
         let notified = Arc::clone(&shared);
@@ -161,7 +165,8 @@ impl Leader {
         self.0.shared.acknowledge(reached);
     }
 
-    /// Ends all sessions. The store stays as it is.
+    /// Ends all sessions, and waits until none of their threads uses the store any more (unless it is one of them that calls).
+    /// The store stays as it is.
     pub fn close(&self) {
         self.0.close();
     }
@@ -182,6 +187,7 @@ impl Running {
         if let Some(notifier) = notifier {
             notifier.join();
         }
+        self.shared.crew.wait();
     }
 }
 
@@ -198,6 +204,10 @@ impl Shared {
 
     pub(super) fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.options.runtime
+    }
+
+    pub(super) fn crew(&self) -> &Arc<Crew> {
+        &self.crew
     }
 
     pub(super) fn keeping(&self) -> Option<&Arc<dyn Keeping>> {

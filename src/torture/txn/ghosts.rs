@@ -41,14 +41,7 @@ impl Ghosts {
 
     /// Whether a node must refuse this. If not, it may follow it.
     fn is_stale(&mut self, message: &Message) -> bool {
-        let is_order = matches!(
-            message.body,
-            Body::Prepare { .. }
-                | Body::CommitOnePhase
-                | Body::Decide { .. }
-                | Body::Forget
-                | Body::PreCommit(_)
-        );
+        let is_order = message.body.is_order();
         let latest = self.heard.entry((message.to, message.from)).or_default();
         if is_order && *latest <= message.epoch {
             *latest = message.epoch;

@@ -100,6 +100,6 @@ impl Member {
         if let Some(log) = self.log.as_ref().filter(|_| !ended.is_empty()) {
             log.append(&ended, false, Box::new(drop));
         }
-        durable
+        durable.fenced_as(kept)
     }
 }

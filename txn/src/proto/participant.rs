@@ -139,7 +139,7 @@ impl Participant {
             }
             Input::Merge if self.state == State::Working => self.state = State::Merging,
             Input::Recovered(entry) => self.recover(entry, &mut out),
-            Input::Message { from, body } => self.message(from, body, &mut out),
+            Input::Message { from, body, .. } => self.message(from, body, &mut out),
             Input::Persisted(PREPARED) => self.prepared(&mut out),
             Input::Persisted(PRE_COMMITTED) => self.pre_committed(&mut out),
             Input::Persisted(FINISHED) => self.finished(&mut out),

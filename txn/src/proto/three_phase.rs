@@ -69,7 +69,7 @@ impl Coordinator {
         match input {
             Input::Start(plan) => self.start(plan, &mut out),
             Input::Recovered(entry) => self.recover(entry, &mut out),
-            Input::Message { from, body } => self.message(from, body, &mut out),
+            Input::Message { from, body, .. } => self.message(from, body, &mut out),
             Input::Persisted(PRE_COMMIT) => self.advance(&mut out),
             Input::Persisted(DECISION) => self.decided(&mut out),
             Input::Persisted(FOLLOWED) => self.followed(&mut out),

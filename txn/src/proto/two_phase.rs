@@ -80,7 +80,7 @@ impl Coordinator {
             Input::Recovered(Entry::Committing { group, .. }) => {
                 self.tell(group.participants.clone(), &mut out);
             }
-            Input::Message { from, body } => self.message(from, body, &mut out),
+            Input::Message { from, body, .. } => self.message(from, body, &mut out),
             Input::Persisted(DECISION) => self.decided(&mut out),
             Input::Refused(DECISION) => {
                 if let State::Deciding { plan, tell } = &self.state {

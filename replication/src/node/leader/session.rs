@@ -94,13 +94,13 @@ impl Session {
     /// Its two threads, which end by themselves.
     pub(super) fn start(self: &Arc<Session>, shared: &Arc<Shared>) -> io::Result<()> {
         let reader = Reader::new(shared, &self.jobs, &self.inbox);
-        shared.runtime().spawn("seawall-read", Box::new(move || reader.run()))?;
+        shared.crew().spawn("seawall-read", move || reader.run())?;
         let (session, of) = (Arc::clone(self), Arc::clone(shared));
-        let spawned = shared.runtime().spawn("seawall-lead", Box::new(move || session.run(&of)));
+        let spawned = shared.crew().spawn("seawall-lead", move || session.run(&of));
         if spawned.is_err() {
             self.jobs.close();
         }
-        spawned.map(drop)
+        spawned
     }
 
     fn run(&self, shared: &Arc<Shared>) {

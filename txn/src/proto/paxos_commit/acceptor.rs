@@ -14,6 +14,10 @@
 //! answer is composed when its record is handed out and sent when that is durable (T6): what comes in between changes later
 //! answers, not this one.
 //!
+//! An acceptor that has forgotten takes a ballot as new. So with its votes it remembers which incarnation of the coordinator was
+//! through, if that is a later one than began the transaction ([`Entry::Fence`]), and [`Site`](crate::Site) refuses what earlier ones
+//! lead, and votes of ballot 0 that come late (T7).
+//!
 //! If nobody tells it to forget, because leaders died, it asks the participants and the coordinator whether any of them may
 //! still ask; when none may, it forgets. What is said about that before the state last changed does not count.
 
@@ -41,6 +45,8 @@ pub struct Acceptor {
     pending: VecDeque<(Token, Memory, NodeId, Body)>,
     /// Who is not in doubt any more.
     through: BTreeSet<(NodeId, Role)>,
+    /// The latest incarnation of the coordinator that has said so.
+    coordinator_epoch: u64,
     tokens: u32,
 }
 
@@ -76,6 +82,7 @@ impl Acceptor {
             gathered: BTreeSet::new(),
             pending: VecDeque::new(),
             through: BTreeSet::new(),
+            coordinator_epoch: 0,
             tokens: 0,
         }
     }
@@ -91,7 +98,7 @@ impl Acceptor {
                 self.group = group;
                 out.retry(&mut self.attempt, 0);
             }
-            Input::Message { from, body } => self.message(from, body, &mut out),
+            Input::Message { from, epoch, body } => self.message(from, epoch, body, &mut out),
             Input::Persisted(token) => self.persisted(token, &mut out),
             Input::Refused(_) => {
                 // Nothing behind it will be durable either that builds on it: who waits will ask again.
@@ -104,7 +111,7 @@ impl Acceptor {
         out.finish()
     }
 
-    fn message(&mut self, from: NodeId, body: Body, out: &mut Out) {
+    fn message(&mut self, from: NodeId, epoch: u64, body: Body, out: &mut Out) {
         match body {
             Body::Phase1a { ballot, group } => {
                 self.join(group, out);
@@ -118,10 +125,13 @@ impl Acceptor {
                     self.phase2a(from, ballot, &values, out);
                 }
             }
-            Body::ForgetVotes => self.forget(out),
+            Body::ForgetVotes { epoch } => self.forget(epoch, out),
             Body::Answer { of, stage, .. } => {
                 if matches!(stage, Stage::Unknown | Stage::Ended(_)) {
                     self.through.insert((from, of));
+                    if of == Role::Coordinator && from == self.txn.coordinator {
+                        self.coordinator_epoch = self.coordinator_epoch.max(epoch);
+                    }
                 }
                 let all = self
                     .group
@@ -129,7 +139,7 @@ impl Acceptor {
                     .iter()
                     .all(|&node| self.through.contains(&(node, Role::Participant)));
                 if all && self.through.contains(&(self.txn.coordinator, Role::Coordinator)) {
-                    self.forget(out);
+                    self.forget(self.coordinator_epoch, out);
                 }
             }
             _ => {}
@@ -241,7 +251,13 @@ impl Acceptor {
         out.retry(&mut self.attempt, 0);
     }
 
-    fn forget(&mut self, out: &mut Out) {
+    /// `epoch`: the incarnation of the coordinator that is through (T7).
+    fn forget(&mut self, epoch: u64, out: &mut Out) {
+        if epoch > self.txn.epoch && !self.ctx.makes(Mutation::ForgetUnfenced) {
+            // The one that began it may be thought dead, and go on. Before the end, so that no crash leaves that alone.
+            self.tokens += 1;
+            out.fence(Token(self.tokens), epoch);
+        }
         self.tokens += 1;
         out.lazy(Token(self.tokens), Entry::End(Role::Acceptor));
         out.push(Effect::Done);

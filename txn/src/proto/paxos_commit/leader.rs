@@ -37,11 +37,28 @@ pub struct Leader {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Phase {
     New,
-    Voting { plan: Plan, accepted: BTreeSet<NodeId> },
-    One { ballot: Ballot, promises: BTreeMap<NodeId, Vec<Accepted>> },
-    Two { ballot: Ballot, values: Vec<(NodeId, Value)>, accepted: BTreeSet<NodeId> },
-    Outbid { round: u32 },
-    Telling { decision: Decision, waiting: BTreeSet<NodeId>, coordinator: bool },
+    Voting {
+        plan: Plan,
+        accepted: BTreeSet<NodeId>,
+    },
+    One {
+        ballot: Ballot,
+        promises: BTreeMap<NodeId, Vec<Accepted>>,
+    },
+    Two {
+        ballot: Ballot,
+        values: Vec<(NodeId, Value)>,
+        accepted: BTreeSet<NodeId>,
+    },
+    Outbid {
+        round: u32,
+    },
+    /// `coordinator`: the incarnation of it that knows.
+    Telling {
+        decision: Decision,
+        waiting: BTreeSet<NodeId>,
+        coordinator: Option<u64>,
+    },
     Ended,
 }
 
@@ -65,7 +82,7 @@ impl Leader {
                 self.group = group;
                 self.lead(1, &mut out);
             }
-            Input::Message { from, body } => self.message(from, body, &mut out),
+            Input::Message { from, epoch, body } => self.message(from, epoch, body, &mut out),
             Input::Timer(Timer::Retry) => self.retry(&mut out),
             Input::Timer(Timer::Deadline) => self.late(&mut out),
             _ => {}
@@ -104,7 +121,7 @@ impl Leader {
         self.ctx.me == self.txn.coordinator
     }
 
-    fn message(&mut self, from: NodeId, body: Body, out: &mut Out) {
+    fn message(&mut self, from: NodeId, epoch: u64, body: Body, out: &mut Out) {
         match body {
             Body::Vote(vote) if matches!(self.phase, Phase::Voting { .. }) => match vote {
                 // It has never proposed "prepared", so that cannot be chosen.
@@ -146,7 +163,7 @@ impl Leader {
             }
             Body::Heard => {
                 if let Phase::Telling { coordinator, .. } = &mut self.phase {
-                    *coordinator = false;
+                    *coordinator = (*coordinator).max(Some(epoch));
                     self.told(out);
                 }
             }
@@ -249,15 +266,21 @@ impl Leader {
             out.push(Effect::Outcome(decision));
         }
         let waiting = self.group.participants.iter().copied().collect();
-        self.phase = Phase::Telling { decision, waiting, coordinator: !self.is_coordinator() };
+        self.phase = Phase::Telling {
+            decision,
+            waiting,
+            coordinator: self.is_coordinator().then_some(self.ctx.epoch),
+        };
         self.attempt = 0;
         self.retry(out);
     }
 
     /// Everyone knows: nobody will ask the acceptors again (T7).
     fn told(&mut self, out: &mut Out) {
-        if matches!(&self.phase, Phase::Telling { waiting, coordinator: false, .. } if waiting.is_empty()) {
-            out.send_all(&self.group.acceptors, &Body::ForgetVotes);
+        if let Phase::Telling { waiting, coordinator: Some(epoch), .. } = &self.phase
+            && waiting.is_empty()
+        {
+            out.send_all(&self.group.acceptors, &Body::ForgetVotes { epoch: *epoch });
             out.push(Effect::Done);
             self.phase = Phase::Ended;
         }
@@ -287,7 +310,7 @@ impl Leader {
             }
             Phase::Telling { decision, waiting, coordinator } => {
                 out.send_all(waiting, &Body::Decide { decision: *decision, acknowledge: true });
-                if *coordinator {
+                if coordinator.is_none() {
                     out.send(self.txn.coordinator, Body::Learned(*decision));
                 }
             }
