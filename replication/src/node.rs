@@ -18,6 +18,7 @@ use bytes::Bytes;
 use seawall_wal::Lsn;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod crew;
 mod follower;
@@ -186,4 +187,8 @@ pub struct FollowerStatus {
     pub marks: Reached,
     /// Its part in the policy.
     pub part: Part,
+}
+
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -82,6 +82,8 @@ pub use error::{Error, Result};
 pub use follow::Stopper;
 pub use log::{Io, Outcome, Recovery, Repair, Wal, WalOptions};
 pub use lsn::Lsn;
+#[doc(hidden)]
+pub use open::anchor_of;
 pub use reader::{Next, Record, RecordRef, WalReader};
 pub use record::Kind;
 pub use replica::{ReplicaStart, create_replica, rewind};

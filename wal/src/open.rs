@@ -595,6 +595,17 @@ impl Opener<'_> {
     }
 }
 
+/// The anchor of the log in this directory, read without a lock.
+///
+/// # Errors
+/// `Corruption` if neither of its slots is whole; `FormatVersion`; `Io`.
+#[doc(hidden)]
+pub fn anchor_of(disk: &dyn Disk, dir: &Path) -> Result<Anchor> {
+    let path = dir.join(anchor::FILE_NAME);
+    let file = disk.open(&path, Open::Read).map_err(|source| Error::io("open", &path, None, source))?;
+    read_anchor(&*file, &path).map(|(anchor, _)| anchor)
+}
+
 /// The anchor in its file, and whether the device itself gave it.
 pub(crate) fn read_anchor(file: &dyn DiskFile, path: &Path) -> Result<(Anchor, bool)> {
     let mut buf = AlignedBuf::zeroed(anchor::FILE_BYTES)

@@ -85,6 +85,11 @@ impl Wal {
         Timeline { epoch: anchor.epoch, promised: anchor.promised.max(anchor.epoch), history: anchor.history }
     }
 
+    /// In which epoch the log's newest turn began; 0 if nobody was ever promoted. What [`timeline`](Wal::timeline) says, without a copy.
+    pub fn epoch(&self) -> u64 {
+        self.0.inner.anchor.lock().history.epoch()
+    }
+
     /// Whether a replica's log has come to the position from which on it is needed, and to all that is in the image beside it. True
     /// of any other log.
     pub fn is_filled(&self) -> bool {

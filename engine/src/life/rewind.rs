@@ -14,9 +14,9 @@ use crate::life::slots;
 use crate::options::{DbBuilder, Options};
 use crate::tree::rewind::Choice;
 use crate::{Error, Result};
-use seawall_wal::anchor::{self, Anchor, Slot};
-use seawall_wal::disk::{Open, read_exact_at};
-use seawall_wal::{History, Lsn};
+use seawall_wal::anchor::Anchor;
+use seawall_wal::disk::Open;
+use seawall_wal::{History, Lsn, anchor_of};
 use std::path::Path;
 
 /// What [`rewind`] did.
@@ -70,7 +70,7 @@ pub fn rewind(builder: &DbBuilder, to: Lsn, promised: u64, history: &History) ->
     let choice = Choice::at_or_below(to, &*file, &path)?;
     let superblock = &choice.superblock;
     let log_dir = options.path.join(LOG_NAME);
-    let anchor = read_anchor(&options, &log_dir)?;
+    let anchor = anchor_of(disk, &log_dir)?;
     let checkpoint_lsn = superblock.checkpoint_lsn;
     if anchor.store_id != superblock.store_id {
         let what = "the log beside it belongs to another store".to_owned();
@@ -115,28 +115,8 @@ pub struct Rewinding {
 pub fn rewinding(builder: &DbBuilder) -> Result<Option<Rewinding>> {
     let options = builder.clone().options()?;
     let Anchor { rewinding: to, promised, history, .. } =
-        read_anchor(&options, &options.path.join(LOG_NAME))?;
+        anchor_of(&*options.disk, &options.path.join(LOG_NAME))?;
     Ok((to != Lsn::ZERO).then_some(Rewinding { to, promised, history }))
-}
-
-fn read_anchor(options: &Options, log_dir: &Path) -> Result<Anchor> {
-    let path = log_dir.join(anchor::FILE_NAME);
-    let io = |op, source| Error::io(op, &path, None, source);
-    let file = options.disk.open(&path, Open::Read).map_err(|source| io("open", source))?;
-    let mut bytes = vec![0; anchor::FILE_BYTES];
-    read_exact_at(&*file, &mut bytes, 0).map_err(|source| io("read", source))?;
-    match Anchor::choose(&bytes) {
-        Slot::Valid(anchor) => Ok(anchor),
-        Slot::Newer(found) => Err(seawall_wal::Error::FormatVersion {
-            found,
-            supported: seawall_wal::segment::FORMAT_VERSION..=seawall_wal::segment::FORMAT_VERSION,
-        }
-        .into()),
-        Slot::None => {
-            let what = "neither of its two slots is whole".to_owned();
-            Err(Error::Corruption { file: path, offset: 0, lsn: None, what })
-        }
-    }
 }
 
 /// Where the log ends, or at least came to.

@@ -4,11 +4,10 @@ use super::wire::replication_server::{Replication, ReplicationServer};
 use super::wire::{self, ImagePart, ImageRequest, Parcel, StatusReply, StatusRequest};
 use super::{Security, ServerOptions, image, invalid, tls};
 use crate::message::Message;
-use crate::node::{Direction, Ear, Host, Link, Wire};
+use crate::node::{Direction, Ear, Host, Link, Wire, micros};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
@@ -272,7 +271,6 @@ fn part(of: crate::ack::Part) -> String {
 
 impl From<Link> for wire::Link {
     fn from(link: Link) -> wire::Link {
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (retained_by, retained_bytes) =
             link.retained.map_or((String::new(), 0), |retained| (retained.holder, retained.bytes));
         wire::Link {

@@ -2,7 +2,7 @@
 
 use super::inbox::Inbox;
 use super::link::{Link, LinkListener};
-use super::{Dialler, Ear, Host, ImageSource, Status, Wire};
+use super::{Dialler, Ear, Host, ImageSource, Status, Wire, micros};
 use crate::message::{Marks, Message};
 use crate::ship::Replica;
 use crate::ship::replica::{Effect, Input, Own, Settings, State};
@@ -280,10 +280,6 @@ impl Shared {
     pub(super) fn note(&self, error: &dyn std::fmt::Display) {
         *self.error.lock() = Some(error.to_string());
     }
-}
-
-pub(super) fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What there is here, once everything handed to the log is answered.

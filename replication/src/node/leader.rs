@@ -237,7 +237,7 @@ impl Shared {
     pub(super) fn progress(&self) -> Progress {
         let now_us = self.options.runtime.wall_clock_us();
         let durable = self.shipping.wal().durable_lsn();
-        let epoch = self.shipping.wal().timeline().history.epoch();
+        let epoch = self.shipping.wal().epoch();
         let mut state = self.state.lock();
         if durable > state.newest.0 {
             state.newest = (durable, now_us);

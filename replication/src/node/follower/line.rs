@@ -2,7 +2,8 @@
 
 use super::super::link::book::{Ages, Book, Source};
 use super::super::link::{self, Direction, Link, LinkEvent};
-use super::{Shared, micros};
+use super::super::micros;
+use super::Shared;
 use crate::message::{Heartbeat, Marks, Message};
 use crate::ship::Replica;
 use crate::ship::replica::{Effect, Input, State};

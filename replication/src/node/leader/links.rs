@@ -41,7 +41,7 @@ impl Links {
 
 impl Shared {
     pub(super) fn now(&self) -> u64 {
-        super::super::follower::micros(self.runtime().now())
+        super::super::micros(self.runtime().now())
     }
 
     /// So much is durable here, as of now.
