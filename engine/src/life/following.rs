@@ -117,6 +117,7 @@ impl Core {
             catalogue: &self.catalogue,
             log: &self.log,
             slots: &self.slots,
+            is_shipped: true,
             applied: Lsn::ZERO,
         };
         let place = ShippedPlace { lsn: record.lsn, end: record.end, frame: record.frame };

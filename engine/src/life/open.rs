@@ -44,7 +44,7 @@ use crate::tree::{LargeValue, Root, Superblock, TreeStore};
 use crate::{Error, Result};
 use seawall_wal::disk::crashsafe;
 use seawall_wal::disk::{Lock, Open};
-use seawall_wal::{Disk, DiskFile, Kind, Lsn, Slice, Wal};
+use seawall_wal::{Disk, DiskFile, Kind, Lsn, Slice, Wal, anchor_of};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -312,6 +312,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     if let Some(mutation) = options.mutation {
         reads.err_by(mutation);
     }
+    let is_shipped = options.replica || is_replicas_to_read(&options)?;
     let log = files.log;
     let memory = Arc::new(Memory::new(options.memory_budget));
     files.store.set_buffer_bytes(memory.buffers());
@@ -326,13 +327,15 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         catalogue: &catalogue,
         log: &log,
         slots: &files.slots,
+        is_shipped,
         applied,
     };
     #[cfg(not(seawall_shuttle))]
     epoch::begin_if_due(&options, &files.wal)?;
     let replayed = replaying.run(replay)?;
     let end = replayed.end;
-    reads.set_visible(if replayed.is_hidden() { replay.max(applied) } else { end });
+    let shown = if replayed.is_hidden() { replay.max(applied) } else { end };
+    reads.set_visible(shown);
     if !options.read_only {
         // Better refused now than at the first checkpoint.
         reads.check_compressions(end)?;
@@ -346,7 +349,9 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
         Arc::clone(&catalogue),
     );
     sequencer.err_by(options.mutation);
-    replayed.hide(&sequencer, &options, replay.max(applied));
+    if !options.read_only {
+        replayed.hide(&sequencer, &options, shown);
+    }
     #[cfg(not(seawall_shuttle))]
     sequencer.begin_at(if replayed.is_hidden() { reads.visible() } else { files.wal.tail().whole_end });
     #[cfg(not(seawall_shuttle))]
@@ -396,7 +401,7 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     });
     core.share_memory(core.reads.memory());
     if !core.is_replica() {
-        core.restore_branches(end)?;
+        core.restore_branches(if core.options.read_only { shown } else { end })?;
     }
     let handle = Arc::new(Handle::new(Arc::clone(&core)));
     if core.options.background {
@@ -414,6 +419,11 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     Ok(Db::new(handle))
 }
 
+/// Whether a replica's store is opened to be read: how far its primary has shown what is in the log is not known then.
+fn is_replicas_to_read(options: &Options) -> Result<bool> {
+    Ok(options.read_only && anchor_of(&*options.disk, &options.path.join(LOG_NAME))?.is_replica)
+}
+
 /// What names the streamed values of each prepared transaction, by its xid's key.
 pub(crate) type InDoubt = BTreeMap<Vec<u8>, Vec<Slice>>;
 
@@ -425,6 +435,8 @@ pub(crate) struct Replay<'a> {
     pub(crate) catalogue: &'a Arc<Catalogue>,
     pub(crate) log: &'a Arc<dyn CommitLog>,
     pub(crate) slots: &'a Slots,
+    /// The log is another store's, which it has shipped; whoever opens it to read does not know how far that one has shown it.
+    pub(crate) is_shipped: bool,
     /// What is below is in the tree.
     pub(crate) applied: Lsn,
 }
@@ -464,6 +476,7 @@ impl Replay<'_> {
             }
             if self.hides() && record.lsn >= self.applied {
                 if !self.options.replica {
+                    // The last one alone: they are shown together, or never.
                     ends.clear();
                 }
                 ends.push_back(record.end);
@@ -474,7 +487,7 @@ impl Replay<'_> {
             Ok(())
         })?;
         active.absorb(&mut gathered);
-        let end = if self.options.replica {
+        let end = if self.is_shipped {
             ends.back().copied().unwrap_or(from)
         } else if self.options.read_only {
             self.log.next_lsn()
@@ -486,7 +499,7 @@ impl Replay<'_> {
 
     /// Whether what is redone is not to be shown yet.
     fn hides(&self) -> bool {
-        !self.options.read_only && (self.options.replica || self.options.ack != Ack::Local)
+        self.is_shipped || (!self.options.read_only && self.options.ack != Ack::Local)
     }
 
     /// The streamed values of what the tree has in doubt. They are set aside before anything is allocated (S4).
@@ -571,7 +584,7 @@ impl Replay<'_> {
         if self.hides() && record.lsn >= self.applied && !self.catalogue.followed(&set, record.lsn) {
             return Err(damaged("what it says of a keyspace is damaged".into()));
         }
-        if self.options.replica {
+        if self.is_shipped {
             self.refuse_large(record, &set, in_doubt)?;
         }
         self.set_aside(record, &set)?;

@@ -135,6 +135,10 @@ fn after_reopening_the_checkpoint_is_shown_and_the_rest_waits_for_the_limit() {
         follow(&primary, &replica);
         assert_eq!(shown(&replica, "before"), 25);
         let copy = copy.crash_copy();
+        {
+            let read = builder(&copy).read_only(true).open().unwrap();
+            assert_eq!(shown(&read, "opened to be read"), 12, "the primary may never have shown more");
+        }
         let replica = open_replica(&copy).unwrap();
         assert_eq!(shown(&replica, "crashed"), 12);
         replica.shipping().set_visible_limit(visible[5]);
