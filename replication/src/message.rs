@@ -16,8 +16,8 @@ use std::fmt;
 pub const VERSION: u16 = 1;
 /// See [`VERSION`].
 pub const VERSION_MIN: u16 = 1;
-/// Features that this program has: bit 0, pieces compressed by LZ4.
-pub const FEATURES: u64 = Features::LZ4;
+/// Features that this program has: bit 0, pieces compressed by LZ4; bit 3, by Zstandard, if it was built with it.
+pub const FEATURES: u64 = Features::LZ4 | if cfg!(feature = "zstd") { Features::ZSTD } else { 0 };
 
 /// The bits of what a side has beyond its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ impl Features {
     pub const CLAIM: u64 = 2;
     /// Of a hello: whoever says it only wants to know the primary's history, and is told it by [`Why::Diverged`].
     pub const ASK: u64 = 4;
+    /// It takes pieces that are compressed by Zstandard.
+    pub const ZSTD: u64 = 8;
 }
 
 /// Epochs are raised by one. One that is so far above all that were heard of is nobody's, and is not promised: there would be none
@@ -172,7 +174,25 @@ pub enum Compression {
     None,
     /// As one LZ4 block.
     Lz4,
+    /// As one Zstandard frame. Packing and unpacking take the feature `zstd`.
+    Zstd,
 }
+
+impl Compression {
+    /// This one, or the next best, of what the other side takes.
+    pub(crate) fn taken_by(self, features: u64) -> Compression {
+        let takes = |bit| features & FEATURES & bit != 0;
+        match self {
+            Compression::Zstd if takes(Features::ZSTD) => Compression::Zstd,
+            Compression::Zstd | Compression::Lz4 if takes(Features::LZ4) => Compression::Lz4,
+            _ => Compression::None,
+        }
+    }
+}
+
+/// Between the quickest and the default: a piece is packed while commits may wait for it.
+#[cfg(feature = "zstd")]
+const ZSTD_LEVEL: i32 = 1;
 
 impl Piece {
     /// Bytes of the longest, not compressed: the largest frame is half of it.
@@ -188,17 +208,24 @@ impl Piece {
         self.at.plus(u64::from(self.length))
     }
 
-    /// Compressed by LZ4, if that makes it smaller by an eighth.
+    /// Compressed, if that makes it smaller by an eighth.
     #[must_use]
-    pub fn compressed(self) -> Piece {
+    pub fn compressed(self, by: Compression) -> Piece {
         if self.compression != Compression::None {
             return self;
         }
-        let packed = lz4_flex::block::compress(&self.bytes);
-        if packed.len() > self.bytes.len() - self.bytes.len() / 8 {
-            return self;
+        let packed = match by {
+            Compression::None => None,
+            Compression::Lz4 => Some(lz4_flex::block::compress(&self.bytes)),
+            #[cfg(feature = "zstd")]
+            Compression::Zstd => zstd::bulk::compress(&self.bytes, ZSTD_LEVEL).ok(),
+            #[cfg(not(feature = "zstd"))]
+            Compression::Zstd => None,
+        };
+        match packed.filter(|packed| packed.len() <= self.bytes.len() - self.bytes.len() / 8) {
+            Some(packed) => Piece { compression: by, bytes: Bytes::from(packed), ..self },
+            None => self,
         }
-        Piece { compression: Compression::Lz4, bytes: Bytes::from(packed), ..self }
     }
 
     /// The log's bytes.
@@ -221,6 +248,21 @@ impl Piece {
                     Ok(found) if found == length => Ok(Bytes::from(bytes)),
                     _ => Err(bad),
                 }
+            }
+            #[cfg(feature = "zstd")]
+            Compression::Zstd => {
+                if length > Piece::BYTES_MAX {
+                    return Err(bad);
+                }
+                let mut bytes = vec![0; length];
+                match zstd::bulk::decompress_to_buffer(&self.bytes, &mut bytes) {
+                    Ok(found) if found == length => Ok(Bytes::from(bytes)),
+                    _ => Err(bad),
+                }
+            }
+            #[cfg(not(feature = "zstd"))]
+            Compression::Zstd => {
+                Err(Malformed { at: 0, what: "a piece packed by Zstandard, which was not agreed upon" })
             }
         }
     }
@@ -352,7 +394,7 @@ impl Message {
         };
         let fits = match piece.compression {
             Compression::None => body.len() == piece.length as usize,
-            Compression::Lz4 => !body.is_empty() && body.len() < piece.length as usize,
+            Compression::Lz4 | Compression::Zstd => !body.is_empty() && body.len() < piece.length as usize,
         };
         if !fits {
             return Err(Malformed { at, what: "a piece of another length" });
@@ -387,6 +429,7 @@ impl Message {
                 out.u8(match piece.compression {
                     Compression::None => 1,
                     Compression::Lz4 => 2,
+                    Compression::Zstd => 3,
                 });
             }
             Message::Marks(marks) => {
@@ -455,6 +498,7 @@ fn decode_piece(reader: &mut Reader<'_>) -> Result<Piece> {
     let compression = match reader.u8()? {
         1 => Compression::None,
         2 => Compression::Lz4,
+        3 => Compression::Zstd,
         _ => return Err(reader.bad("no compression")),
     };
     if length == 0 || length as usize > Piece::BYTES_MAX || after > at {

@@ -35,6 +35,12 @@ fn history() -> History {
     History::new(vec![Turn { epoch: 1, start: Lsn(0) }, Turn { epoch: 3, start: Lsn(12288) }]).unwrap()
 }
 
+/// 500 bytes 9, as `zstd -1 --no-check` has them.
+const ZSTD: [u8; 18] = [
+    0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x48, 0x4d, 0x00, 0x00, 0x10, 0x09, 0x09, 0x01, 0x00, 0xef, 0x2a, 0xc0,
+    0x02,
+];
+
 fn messages() -> Vec<(&'static str, Message)> {
     let hello = Hello {
         version: 1,
@@ -59,8 +65,9 @@ fn messages() -> Vec<(&'static str, Message)> {
     };
     let beat = Heartbeat { visible: Lsn(1), durable: Lsn(2), sent: Lsn(4096), time_us: 7, now_us: 8 };
     let plain = Piece::plain(Lsn(100), Lsn(4096), Bytes::from_static(b"whole frames"));
-    let packed = Piece::plain(Lsn(4096), Lsn(4096), Bytes::from(vec![9; 500])).compressed();
+    let packed = Piece::plain(Lsn(4096), Lsn(4096), Bytes::from(vec![9; 500])).compressed(Compression::Lz4);
     assert_eq!(packed.compression, Compression::Lz4);
+    let zstd = Piece { compression: Compression::Zstd, bytes: Bytes::from_static(&ZSTD), ..packed.clone() };
     vec![
         ("hello", Message::Hello(hello.clone())),
         ("hello-bare", Message::Hello(Hello { slot: None, ..hello })),
@@ -75,6 +82,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("refuse-closing", Message::Refuse(Why::NotServing)),
         ("piece", Message::Piece(plain)),
         ("piece-lz4", Message::Piece(packed)),
+        ("piece-zstd", Message::Piece(zstd)),
         ("marks", Message::Marks(marks)),
         ("heartbeat", Message::Heartbeat(beat)),
         ("bye", Message::Bye),
@@ -90,8 +98,8 @@ fn what_is_encoded_decodes_and_nothing_shorter_does() {
         assert_eq!(Message::decode(&bytes).as_ref(), Ok(&message), "{name}");
         let (head, body) = message.parts();
         assert_eq!(Message::from_parts(&head, body).as_ref(), Ok(&message), "{name}");
-        // Of a piece compressed, the body's length is what it is: LZ4 says whether it is whole.
-        let is_packed = name == "piece-lz4";
+        // Of a piece compressed, the body's length is what it is: unpacking says whether it is whole.
+        let is_packed = matches!(name, "piece-lz4" | "piece-zstd");
         let shorter =
             |length: usize| Message::decode(&bytes[..length]).is_err() || is_packed && length > head.len();
         assert!((0..bytes.len()).all(shorter), "{name}");
@@ -113,14 +121,32 @@ fn a_piece_unpacks_to_its_length_or_not_at_all() {
     .take(4096)
     .collect();
     let plain = Piece::plain(Lsn(0), Lsn(0), Bytes::from(noise));
-    assert_eq!(plain.clone().compressed().compression, Compression::None, "noise stays as it is");
     assert_eq!(plain.unpacked().unwrap(), plain.bytes);
     let zeros = Piece::plain(Lsn(0), Lsn(0), Bytes::from(vec![0; 100_000]));
-    let packed = zeros.clone().compressed();
-    assert!(packed.bytes.len() < 1000);
-    assert_eq!(packed.unpacked().unwrap(), zeros.bytes);
-    for length in [1, 99_999, 100_001, Piece::BYTES_MAX as u32, u32::MAX] {
-        assert!(Piece { length, ..packed.clone() }.unpacked().is_err(), "{length}");
+    for by in [Compression::Lz4, Compression::Zstd] {
+        assert_eq!(plain.clone().compressed(by).compression, Compression::None, "noise stays as it is");
+        let packed = zeros.clone().compressed(by);
+        if by == Compression::Zstd && !cfg!(feature = "zstd") {
+            assert_eq!(packed, zeros);
+            continue;
+        }
+        assert_eq!(packed.compression, by);
+        assert!(packed.bytes.len() < 1000);
+        assert_eq!(packed.unpacked().unwrap(), zeros.bytes);
+        for length in [1, 99_999, 100_001, Piece::BYTES_MAX as u32, u32::MAX] {
+            assert!(Piece { length, ..packed.clone() }.unpacked().is_err(), "{by:?}, {length}");
+        }
+    }
+}
+
+/// What 500 bytes 9 come to; without the feature it is taken off the wire, and not unpacked.
+#[test]
+fn a_piece_that_zstandard_has_packed() {
+    let plain = Piece::plain(Lsn(4096), Lsn(4096), Bytes::from(vec![9; 500]));
+    let packed = Piece { compression: Compression::Zstd, bytes: Bytes::from_static(&ZSTD), ..plain.clone() };
+    match cfg!(feature = "zstd") {
+        true => assert_eq!(packed.unpacked().unwrap(), plain.bytes),
+        false => assert!(packed.unpacked().is_err()),
     }
 }
 

@@ -308,6 +308,7 @@ impl Relay {
     ) -> Outcome<Relay> {
         let keeper = args.ships.keeper(db);
         let mut options = LeaderOptions::default();
+        options.settings = args.ships.settings()?;
         options.listener = Some(listener);
         options.keeping = Some(Arc::clone(&keeper) as _);
         let of_follower = Arc::downgrade(follower);

@@ -284,6 +284,7 @@ fn await_replicas(ui: &Ui, args: &ServeArgs, db: &Db, shipped: &Shipped, watch: 
 fn ship(args: &ServeArgs, db: &Db, listen: SocketAddr, listener: Arc<dyn LinkListener>) -> Outcome<Shipped> {
     let keeper = args.ships.keeper(db);
     let mut options = LeaderOptions::default();
+    options.settings = args.ships.settings()?;
     options.policy = args.sync.clone();
     options.keeping = Some(Arc::clone(&keeper) as _);
     options.listener = Some(listener);

@@ -1,11 +1,14 @@
 //! What `serve` and `replica` ship a store's log with: slots, images, the listening side.
 
+use super::compression::Method;
 use super::measure::units;
 use super::secure::Secure;
 use super::{Failure, Outcome};
 use clap::Args;
+use seawall::replication::message::Compression;
 use seawall::replication::net::{Roles, Server, ServerOptions};
 use seawall::replication::node::{Host, Keeper};
+use seawall::replication::ship::primary::Settings;
 use seawall::wal::OsRuntime;
 use seawall::{Db, SlotOptions};
 use std::net::SocketAddr;
@@ -26,6 +29,9 @@ pub(crate) struct Ships {
     /// Bytes a second of an image that is given away, at most
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     image_rate: Option<u64>,
+    /// How log is compressed on its way to replicas that can unpack it; by LZ4 where one cannot unpack Zstandard
+    #[arg(long, value_enum, value_name = "METHOD", default_value = "none")]
+    compress: Method,
 }
 
 /// What a slot that is made for a replica may keep.
@@ -49,6 +55,20 @@ impl Ships {
     /// What keeps the log for replicas.
     pub(crate) fn keeper(&self, db: &Db) -> Arc<Keeper> {
         Arc::new(Keeper::new(db, self.limits.options(), OsRuntime::new()))
+    }
+
+    /// How sessions with replicas behave.
+    pub(crate) fn settings(&self) -> Outcome<Settings> {
+        let compression = match self.compress {
+            Method::None => Compression::None,
+            Method::Lz4 => Compression::Lz4,
+            Method::Zstd if cfg!(feature = "zstd") => Compression::Zstd,
+            Method::Zstd => {
+                let failure = Failure::usage("--compress zstd takes a build with the feature `zstd`");
+                return Err(failure.hint("--compress lz4 is in every build"));
+            }
+        };
+        Ok(Settings { compression, ..Settings::default() })
     }
 
     /// Listens for replicas.

@@ -15,8 +15,8 @@
 
 use crate::invariants::{self, PrimaryView};
 use crate::message::{
-    EPOCH_LEAP_MAX, FEATURES, Features, Heartbeat, Hello, Marks, Message, Name, Piece, StoreId, VERSION,
-    VERSION_MIN, Welcome, Why,
+    Compression, EPOCH_LEAP_MAX, FEATURES, Features, Heartbeat, Hello, Marks, Message, Name, Piece, StoreId,
+    VERSION, VERSION_MIN, Welcome, Why,
 };
 use crate::mutation::Mutation;
 use crate::timeline::{History, Relation, Tail};
@@ -38,8 +38,8 @@ pub struct Settings {
     pub ahead_bytes: u64,
     /// Bytes that may be on their way, whatever room the replica has.
     pub window_bytes_max: u64,
-    /// Whether pieces are compressed where both sides can.
-    pub compress: bool,
+    /// How pieces are compressed where both sides can; by LZ4 if the other side has no Zstandard.
+    pub compression: Compression,
     /// A mistake to make on purpose.
     #[doc(hidden)]
     pub mutation: Option<Mutation>,
@@ -54,7 +54,7 @@ impl Default for Settings {
             read_bytes: 1 << 20,
             ahead_bytes: 4 << 20,
             window_bytes_max: 64 << 20,
-            compress: false,
+            compression: Compression::None,
             mutation: None,
         }
     }
@@ -199,7 +199,7 @@ struct Shipping {
     marks: Marks,
     /// What was told of the primary.
     told: Lsn,
-    compress: bool,
+    compression: Compression,
 }
 
 /// A session. See the module.
@@ -410,7 +410,7 @@ impl Primary {
             last: 0,
             marks: Marks::default(),
             told: visible,
-            compress: self.settings.compress && features & Features::LZ4 != 0,
+            compression: self.settings.compression.taken_by(features),
         }));
         (self.heard_at, self.beat_at) = (self.heard_at.max(now), now);
     }
@@ -493,8 +493,7 @@ impl Primary {
         {
             to.queued -= u64::from(piece.length);
             (to.sent, to.last) = (piece.end(), u64::from(piece.length));
-            let piece = if to.compress { piece.compressed() } else { piece };
-            out.push(Effect::Send(Message::Piece(piece)));
+            out.push(Effect::Send(Message::Piece(piece.compressed(to.compression))));
         }
         // Before the first marks, its promise may not be durable yet.
         if !to.is_reading && to.queued < ahead_bytes && to.marks.credit > 0 {

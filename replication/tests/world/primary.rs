@@ -4,7 +4,7 @@ use super::node::{Frame, Job, Role, SEGMENT};
 use super::{Link, STORE, World, Wrong};
 use seawall_replication::ack::{Level, Member, Policy, Reached, Table};
 use seawall_replication::invariants;
-use seawall_replication::message::Message;
+use seawall_replication::message::{Compression, Message};
 use seawall_replication::mutation::Mutation;
 use seawall_replication::ship::primary::{Effect, Input, Opened, Own, Primary, Progress, Settings};
 use seawall_wal::Lsn;
@@ -127,7 +127,9 @@ impl World {
     /// A replica dials.
     pub(crate) fn connect(&mut self, primary: usize, replica: usize, session: u64) -> Option<u64> {
         let now = self.now;
-        let settings = Settings { mutation: self.mutation(), compress: true, ..Settings::default() };
+        // By LZ4 as well where there is no Zstandard.
+        let compression = if session.is_multiple_of(2) { Compression::Lz4 } else { Compression::Zstd };
+        let settings = Settings { mutation: self.mutation(), compression, ..Settings::default() };
         let Role::Primary(node) = &mut self.nodes[primary].role else { return None };
         let machine = Primary::new(settings, node.own.clone(), now);
         let id = self.next_link;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use seawall_engine::mutation::Mutation as EngineMutation;
 use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions, SlotState, SlotStatus};
 use seawall_replication::ack::{Level, Policy, Reached, Table};
-use seawall_replication::message::{Message, Name, Piece};
+use seawall_replication::message::{Compression, Message, Name, Piece};
 use seawall_replication::mutation::Mutation;
 use seawall_replication::node::{Keeper, Keeping, accept, open_log, own};
 use seawall_replication::ship::primary::{self, Progress};
@@ -184,7 +184,10 @@ impl Node {
             read_bytes: 24 << 10,
             ahead_bytes: 64 << 10,
             window_bytes_max: 128 << 10,
-            compress: self.id.is_multiple_of(2),
+            compression: match self.id.is_multiple_of(2) {
+                true => Compression::Lz4,
+                false => Compression::None,
+            },
             mutation: self.mistake.machine,
         }
     }
