@@ -165,13 +165,21 @@ impl Core {
         self.restore_branches(applied)?;
         let shown_by = if self.reads.visible() < applied { self.options.ack } else { Ack::Local };
         self.sequencer.take_over(end, shown_by);
+        // What was promised meanwhile was promised as a replica promises: before the first write is taken, and behind that, for who
+        // promises looks whether this is a replica first.
+        self.hear_of_promise();
         self.is_replica.store(false, Ordering::Release);
+        self.hear_of_promise();
         self.tell(Event::Promoted { epoch });
-        // What was promised meanwhile was promised as a replica promises.
-        if let Some(epoch) = fenced_by(&self.wal) {
-            self.fence(epoch);
-        }
         Ok(end)
+    }
+
+    fn hear_of_promise(&self) {
+        if let Some(epoch) = fenced_by(&self.wal)
+            && self.sequencer.fence(epoch)
+        {
+            self.tell(Event::Fenced { epoch });
+        }
     }
 
     /// Refuses every write from now on, of a store that is no replica.

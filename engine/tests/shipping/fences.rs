@@ -1,12 +1,13 @@
 //! A store that another one has taken the place of.
 
-use crate::world::{builder, commit, new_replica, open_replica, shown};
+use crate::world::{builder, commit, follow, new_replica, open_replica, shown};
 use seawall_engine::mutation::Mutation;
 use seawall_engine::{Ack, Db, Error, TxOptions, WriteBatch, Xid};
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::{Fault, Op};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -157,4 +158,64 @@ fn a_fence_that_cannot_be_kept_holds_while_the_store_is_open() {
     assert!(is_fenced(refused), "it refuses for that reason");
     disk.clear_faults();
     assert!(matches!(db.shipping().fence(0), Err(Error::BadInput(_))));
+}
+
+/// A replica becomes a primary while it hears of a later one. Once the promise is kept, no write that begins then is taken, whichever of
+/// the two was first.
+#[test]
+fn a_fence_that_comes_during_a_promotion_is_heard() {
+    let disk = SimDisk::new(1);
+    let primary = store(&disk, None);
+    let (mut promoted, mut refused) = (0, 0);
+    for seed in 0..200 {
+        let copy = new_replica(&primary, &disk, seed);
+        let replica = open_replica(&copy).unwrap();
+        follow(&primary, &replica);
+        let is_fenced = AtomicBool::new(false);
+        let barrier = Barrier::new(3);
+        let (promotion, wrote) = thread::scope(|scope| {
+            let promotion = scope.spawn(|| {
+                barrier.wait();
+                spin(seed % 7);
+                replica.shipping().promote(1)
+            });
+            let fence = scope.spawn(|| {
+                barrier.wait();
+                spin(seed % 11);
+                replica.shipping().fence(3).unwrap();
+                is_fenced.store(true, Ordering::SeqCst);
+            });
+            barrier.wait();
+            let mut wrote = false;
+            let mut is_over = false;
+            while !is_over {
+                is_over = fence.is_finished() && promotion.is_finished();
+                let after = is_fenced.load(Ordering::SeqCst);
+                let rows = replica.open_keyspace("rows").unwrap().unwrap();
+                wrote |= rows.insert("late", "1").is_ok() && after;
+            }
+            fence.join().unwrap();
+            (promotion.join().unwrap(), wrote)
+        });
+        assert!(!wrote, "seed {seed}: it has promised epoch 3, and takes a write");
+        assert_eq!(replica.shipping().wal().timeline().promised, 3);
+        match promotion {
+            Ok(_) => {
+                promoted += 1;
+                assert_eq!(replica.shipping().fenced(), Some(3), "seed {seed}");
+            }
+            Err(Error::Fenced { epoch: 3 }) => {
+                refused += 1;
+                assert!(replica.shipping().is_replica(), "seed {seed}");
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+    assert!(promoted > 0 && refused > 0, "{promoted} promoted, {refused} refused");
+}
+
+fn spin(times: u64) {
+    for _ in 0..times * 2000 {
+        std::hint::spin_loop();
+    }
 }
