@@ -3,7 +3,9 @@
 use super::node::{SEGMENT_BYTES, STORE};
 use super::{Violation, World};
 use seawall_replication::ship::replica;
+use seawall_wal::Lsn;
 use seawall_wal::disk::sim::{Fault, Op};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A replica that is away for long.
@@ -132,8 +134,9 @@ impl World {
             return Ok(());
         }
         let is_replica = node.is_replica;
+        let end = node.up.as_ref().map_or(Lsn::ZERO, |up| up.shipping.wal().recovery().end);
         self.hit("node restarted");
-        self.say(|| format!("n{id} starts, replica: {is_replica}"));
+        self.say(|| format!("n{id} starts, replica: {is_replica}, with its log up to {end}"));
         if !is_replica {
             // What it recovered is its log now: commits that it has not are gone.
             self.forget_unrecovered(id)?;
@@ -144,8 +147,15 @@ impl World {
     /// A primary came back with a shorter log: what nobody was promised may be gone.
     fn forget_unrecovered(&mut self, id: u64) -> Result<(), Violation> {
         let Some(up) = self.nodes.get(&id).and_then(|node| node.up.as_ref()) else { return Ok(()) };
-        let (end, epoch) = (up.shipping.wal().recovery().end, up.shipping.wal().timeline().epoch);
-        let lost = self.model.recovered(id, id == self.primary, epoch, end)?;
+        let wal = up.shipping.wal();
+        let (first, end, epoch) = (wal.first_lsn(), wal.recovery().end, wal.timeline().epoch);
+        // The end may be that of a segment that was begun behind what was lost.
+        let Ok(records) = wal.read(first..).and_then(|records| records.collect::<Result<Vec<_>, _>>()) else {
+            return Ok(());
+        };
+        let found: BTreeSet<Lsn> = records.iter().map(|record| record.lsn).collect();
+        let is_there = |lsn| lsn < first || (lsn < end && found.contains(&lsn));
+        let lost = self.model.recovered(id, id == self.primary, epoch, is_there)?;
         self.report.add("replication: commit lost by a crash", lost);
         Ok(())
     }

@@ -116,21 +116,21 @@ impl Model {
         Ok(fork)
     }
 
-    /// A primary has come back, and its log ends there: what was behind it is nowhere.
+    /// A primary has come back, and has this in its log: what is not there is nowhere.
     pub(super) fn recovered(
         &mut self,
         id: u64,
         is_primary: bool,
         epoch: u64,
-        end: Lsn,
+        is_there: impl Fn(Lsn) -> bool,
     ) -> Result<u64, Violation> {
-        let is_gone = |commit: &mut Commit| commit.by == id && commit.epoch == epoch && commit.lsn >= end;
+        let is_gone = |commit: &mut Commit| commit.by == id && commit.epoch == epoch && !is_there(commit.lsn);
         let mut lost = 0;
         for commit in self.commits.extract_if(.., is_gone).chain(self.foreign.extract_if(.., is_gone)) {
             commit.check_given_up(true)?;
             lost += 1;
         }
-        match self.commits.last().filter(|last| is_primary && last.lsn >= end) {
+        match self.commits.last().filter(|last| is_primary && !is_there(last.lsn)) {
             Some(Commit { number, lsn, .. }) => Err(format!("n{id} has lost commit {number} at {lsn}")),
             None => Ok(lost),
         }
