@@ -175,7 +175,7 @@ impl Shown for Following {
         let (state, link) = (self.follower.state(), self.follower.link());
         let distance = self.follower.distance();
         if state != State::Following || distance.is_none() {
-            let words = match words(&state, distance) {
+            let words = match words(&state, distance, self.follower.last_error().is_some()) {
                 words if words.is_empty() => "is connecting".to_owned(),
                 words => words,
             };
@@ -211,9 +211,10 @@ fn attend(
         if let Some(failure) = needs_a_hand(args, &state, follower.last_error()) {
             return Err(failure);
         }
-        let words = words(&state, follower.distance());
+        let error = follower.last_error();
+        let words = words(&state, follower.distance(), error.is_some());
         if !words.is_empty() && words != told {
-            let error = follower.last_error().filter(|_| matches!(state, State::Waiting { why: None, .. }));
+            let error = error.filter(|_| matches!(state, State::Waiting { why: None, .. }));
             ui.say(error.map_or_else(|| words.clone(), |error| format!("{words}: {error}")));
             told = words;
         }
@@ -226,9 +227,11 @@ fn attend(
 }
 
 /// Where it stands, and whether a way leads to the primary; nothing of what is over in a moment.
-fn words(state: &State, distance: Option<u8>) -> String {
+fn words(state: &State, distance: Option<u8>, has_failed: bool) -> String {
     let not_serving = "who answers ships no log, or not so far yet; tries again";
     match state {
+        // Before the first attempt.
+        State::Waiting { why: None, .. } if !has_failed => String::new(),
         State::Waiting { why: None, .. } => "nobody who ships the log answers; tries again".to_owned(),
         State::Waiting { why: Some(why), .. } => match why {
             Why::Fenced { epoch } => {
@@ -341,7 +344,8 @@ impl Host for Answers {
     fn status(&self) -> Status {
         let mut status = self.leader.status();
         if let Some(follower) = self.follower.upgrade() {
-            status.state = words(&follower.state(), follower.distance());
+            let has_failed = follower.last_error().is_some();
+            status.state = words(&follower.state(), follower.distance(), has_failed);
             status.links.insert(0, follower.link());
         }
         status

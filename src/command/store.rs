@@ -24,7 +24,20 @@ pub(crate) struct Place {
 
 /// Opens a store that exists, without any write to it. Fails while another process has it open for writing.
 pub(crate) fn open_to_read(ui: &Ui, dir: &Path) -> Outcome<Db> {
-    open_as(ui, dir, |builder| builder.read_only(true))
+    let db = open_as(ui, dir, |builder| builder.read_only(true))?;
+    let (shown, hidden) = (db.snapshot().lsn(), db.recovery().records);
+    if is_replicas(dir) && hidden > 0 {
+        ui.say(format!(
+            "a replica, as of its last checkpoint, at LSN {shown}: its primary may not have shown what is in the log behind that"
+        ));
+    }
+    Ok(db)
+}
+
+fn is_replicas(dir: &Path) -> bool {
+    // What cannot be read is said by opening.
+    let anchor = std::fs::read(dir.join("log").join(anchor::FILE_NAME)).unwrap_or_default();
+    matches!(Anchor::choose(&anchor), Slot::Valid(anchor) if anchor.is_replica)
 }
 
 /// Opens a store that exists.
@@ -35,10 +48,7 @@ pub(crate) fn open_to_write(ui: &Ui, dir: &Path) -> Outcome<Db> {
 /// Opens a store that exists, a primary's or a replica's: for what both have.
 pub(crate) fn open_either(ui: &Ui, dir: &Path) -> Outcome<Db> {
     require(dir)?;
-    // What cannot be read is said by opening.
-    let anchor = std::fs::read(dir.join("log").join(anchor::FILE_NAME)).unwrap_or_default();
-    let is_replica = matches!(Anchor::choose(&anchor), Slot::Valid(anchor) if anchor.is_replica);
-    open_as(ui, dir, |builder| builder.replica(is_replica))
+    open_as(ui, dir, |builder| builder.replica(is_replicas(dir)))
 }
 
 /// Like [`keyspace_to_read`], but in a store without any keyspace the one that nobody named is there, and empty.
