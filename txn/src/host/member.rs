@@ -37,6 +37,23 @@ impl Lazy {
     }
 }
 
+/// A verb, to be handed over.
+pub(super) struct Call {
+    pub(super) key: Key,
+    pub(super) token: Token,
+    pub(super) record: Record,
+    pub(super) forced: bool,
+    /// Of `Finished`: the branch was prepared.
+    pub(super) is_prepared: bool,
+}
+
+impl Call {
+    /// Nothing waits for it to be durable.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.is_prepared && !self.forced
+    }
+}
+
 pub(super) struct Member {
     pub(super) site: Site,
     pub(super) epoch: u64,
@@ -48,6 +65,10 @@ pub(super) struct Member {
     pub(super) participant: Option<Arc<dyn Participant>>,
     pub(super) logged: Lazy,
     pub(super) branches: Lazy,
+    /// Its store is asked by this process alone, and answers as soon as its device has.
+    pub(super) is_awaited: bool,
+    /// Verbs of this pass.
+    pub(super) calls: Vec<Call>,
     /// Records of this pass.
     pub(super) records: Vec<(Key, Token, Record, bool)>,
     /// Branches whose prepare was durable, or was found so.
