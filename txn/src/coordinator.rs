@@ -102,6 +102,8 @@ struct Shared {
     acceptors: Vec<NodeId>,
     host: Mutex<Host>,
     inbox: Arc<Inbox>,
+    /// Branches vote before they are asked: not where a mistake may keep them from being asked.
+    votes_early: bool,
     /// The nodes of the host.
     present: Arc<RwLock<BTreeSet<NodeId>>>,
     foreign: Mutex<BTreeMap<NodeId, Arc<dyn Participant>>>,
@@ -204,6 +206,7 @@ impl CoordinatorBuilder {
             present: host.present(),
             host: Mutex::new(host),
             inbox,
+            votes_early: self.mutation.is_none(),
             foreign: Mutex::default(),
             runtime: self.runtime,
             bell,
@@ -392,6 +395,7 @@ impl Shared {
     fn drop_come(&self) {
         for come in self.inbox.take_come() {
             let Come::Start(start) = come else { continue };
+            start.take_back();
             let foreign = self.foreign.lock();
             start.foreign.iter().filter_map(|node| foreign.get(node)).for_each(|held| held.abandon(start.txn));
             drop(foreign);

@@ -25,7 +25,7 @@ use crate::id::{NodeId, TxnId};
 use crate::message::{Body, Decision, Message, Protocol, Role, Vote};
 use crate::mutation::Mutation;
 use crate::participant::{Answer, Participant};
-use crate::proto::{Context, Effect, Input, Plan, Timer, Timing, Token};
+use crate::proto::{Context, Effect, Input, Plan, Timing, Token};
 use crate::record::{Durable, Entry};
 use crate::site::{Key, Site};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,12 +38,14 @@ mod member;
 mod passing;
 mod notice;
 mod resolver;
+mod timers;
 
 pub(crate) use client::{Client, Word, guarded};
 pub(crate) use inbox::{Come, Inbox, Start};
 use inbox::{Answered, Place, Said, Verb, What, no_log, reply};
 use member::{Call, Lazy, Member};
 pub use notice::Notice;
+use timers::Timers;
 
 /// So long records wait for something forced to ride with, in microseconds.
 pub const FLUSH_US: u64 = 10_000;
@@ -81,8 +83,9 @@ pub struct Host {
     members: BTreeMap<NodeId, Member>,
     tracked: BTreeMap<TxnId, Tracked>,
     inbox: Arc<Inbox>,
-    due: BTreeSet<(u64, NodeId, Key, Timer)>,
-    timers: BTreeMap<(NodeId, Key, Timer), u64>,
+    /// Room for what is taken from it.
+    taken: (Vec<Answered>, Vec<Come>),
+    timers: Timers,
     local: VecDeque<Message>,
     outgoing: Vec<Message>,
     notices: Vec<Notice>,
@@ -106,8 +109,8 @@ impl Host {
             members: BTreeMap::new(),
             tracked: BTreeMap::new(),
             inbox,
-            due: BTreeSet::new(),
-            timers: BTreeMap::new(),
+            taken: Default::default(),
+            timers: Timers::default(),
             local: VecDeque::new(),
             outgoing: Vec::new(),
             notices: Vec::new(),
@@ -223,8 +226,7 @@ impl Host {
     pub fn detach(&mut self, node: NodeId) {
         self.members.remove(&node);
         self.present.write().remove(&node);
-        self.timers.retain(|(of, ..), _| *of != node);
-        self.due.retain(|(_, of, ..)| *of != node);
+        self.timers.forget(node);
         let open: Vec<TxnId> = self.tracked.keys().copied().collect();
         open.into_iter().for_each(|txn| self.shows(node, txn));
     }
@@ -325,7 +327,7 @@ impl Host {
 
     /// When [`tick`](Host::tick) has something to do, in microseconds: a timer, a flush, a sweep.
     pub fn next_due(&self) -> u64 {
-        let timer = self.due.first().map(|(at, ..)| *at);
+        let timer = Some(self.timers.soonest());
         let lazies = self.members.values().flat_map(|member| [&member.logged, &member.branches]);
         let flush = lazies.filter(|lazy| !lazy.flushing).filter_map(|lazy| lazy.since).min();
         let flush = flush.map(|since| since.saturating_add(FLUSH_US));
@@ -336,10 +338,13 @@ impl Host {
     /// Time has passed, or a store has answered.
     pub fn tick(&mut self, now: u64) {
         self.run(now);
-        while let Some(&(at, node, key, timer)) = self.due.first().filter(|(at, ..)| *at <= now) {
-            self.due.remove(&(at, node, key, timer));
-            self.timers.remove(&(node, key, timer));
-            self.step(now, node, key, Input::Timer(timer));
+        while let Some(due) = self.timers.due(now) {
+            for (at, node, key, timer) in due {
+                // Those before it may have set it again, or ended its machine.
+                if self.timers.take(node, key, timer, at) {
+                    self.step(now, node, key, Input::Timer(timer));
+                }
+            }
         }
         self.flush(now);
         if now >= self.swept.saturating_add(SWEEP_US) {
@@ -390,12 +395,7 @@ impl Host {
                     self.local.push_back(message)
                 }
                 Effect::Send(message) => self.outgoing.push(message),
-                Effect::SetTimer { timer, at } => {
-                    if let Some(before) = self.timers.insert((node, key, timer), at) {
-                        self.due.remove(&(before, node, key, timer));
-                    }
-                    self.due.insert((at, node, key, timer));
-                }
+                Effect::SetTimer { timer, at } => self.timers.set(node, key, timer, at),
                 Effect::Rollback => {
                     if let Some(store) =
                         self.members.get(&node).and_then(|member| member.participant.as_ref())
@@ -416,11 +416,7 @@ impl Host {
                 }
                 Effect::Violation(what) => self.notices.push(Notice::Violation { node, txn, what }),
                 Effect::Done => {
-                    for timer in [Timer::Deadline, Timer::Retry] {
-                        if let Some(at) = self.timers.remove(&(node, key, timer)) {
-                            self.due.remove(&(at, node, key, timer));
-                        }
-                    }
+                    self.timers.clear(node, key);
                     if key.role == Role::Participant {
                         if let Some(member) = self.members.get_mut(&node) {
                             member.prepared.remove(&txn);

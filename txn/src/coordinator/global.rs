@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::host::{Client, Come, Start};
 use crate::id::{Group, NodeId, TxnId};
 use crate::participant::Participant;
+use crate::record::{Entry, Record};
 use crate::store::Store;
 use seawall_engine::{Transaction, TxOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,7 +113,22 @@ impl Global {
         plan.group.check()?;
         let client = Arc::new(Client::default());
         let pending = pending(Arc::clone(&client));
-        let branches = std::mem::take(&mut self.branches).into_values().collect();
+        let votes = |store: &Store| {
+            shared.votes_early
+                && plan.group.participants.len() > 1
+                && !(plan.merged && store.node() == txn.coordinator)
+        };
+        let entry = Entry::Prepared { protocol: plan.protocol, group: Arc::clone(&plan.group) };
+        let record = Record { txn, entry };
+        let branches = std::mem::take(&mut self.branches).into_values().map(|(store, branch)| {
+            if votes(&store) {
+                store.vote_early(txn, branch, &record);
+                (store, None)
+            } else {
+                (store, Some(branch))
+            }
+        });
+        let branches = branches.collect();
         let foreign = std::mem::take(&mut self.foreign).into_keys().collect();
         shared.leave(Come::Start(Box::new(Start { txn, plan, branches, foreign, client })));
         Ok(pending)

@@ -74,10 +74,20 @@ pub(crate) enum Come {
 pub(crate) struct Start {
     pub(crate) txn: TxnId,
     pub(crate) plan: Plan,
-    pub(crate) branches: Vec<(Arc<Store>, Transaction)>,
+    /// Without a transaction, it has [voted](Store::vote_early).
+    pub(crate) branches: Vec<(Arc<Store>, Option<Transaction>)>,
     /// Participants here that hold their branches themselves.
     pub(crate) foreign: Vec<NodeId>,
     pub(crate) client: Arc<Client>,
+}
+
+impl Start {
+    /// It will not be started.
+    pub(crate) fn take_back(&self) {
+        for (store, _) in self.branches.iter().filter(|(_, branch)| branch.is_none()) {
+            store.take_back(self.txn);
+        }
+    }
 }
 
 pub(super) struct Answered {
@@ -142,9 +152,11 @@ impl Inbox {
         is_awaited
     }
 
-    pub(super) fn take(&self) -> (Vec<Answered>, Vec<Come>) {
+    /// What has come, in exchange for what is empty and has room.
+    pub(super) fn take(&self, answers: &mut Vec<Answered>, come: &mut Vec<Come>) {
         let mut waiting = self.waiting.lock();
-        (std::mem::take(&mut waiting.answers), std::mem::take(&mut waiting.come))
+        std::mem::swap(&mut waiting.answers, answers);
+        std::mem::swap(&mut waiting.come, come);
     }
 
     /// What has come and was not looked at.

@@ -14,13 +14,14 @@ impl Host {
     pub(super) fn run(&mut self, now: u64) {
         // What is handed to stores meanwhile is written when these are dropped.
         let mut held: Option<Vec<HeldTickets>> = None;
+        let (mut answers, mut come) = std::mem::take(&mut self.taken);
         loop {
-            let (answers, come) = self.inbox.take();
+            self.inbox.take(&mut answers, &mut come);
             let is_quiet = answers.is_empty() && come.is_empty() && self.local.is_empty();
-            for answered in answers {
+            for answered in answers.drain(..) {
                 self.answered(now, answered);
             }
-            for come in come {
+            for come in come.drain(..) {
                 self.come(now, come);
             }
             while let Some(message) = self.local.pop_front() {
@@ -33,6 +34,7 @@ impl Host {
                 self.hand_over();
             }
             if is_quiet && self.local.is_empty() {
+                self.taken = (answers, come);
                 return;
             }
         }
@@ -54,19 +56,23 @@ impl Host {
 
     /// A client's transaction.
     fn start_for(&mut self, now: u64, start: Start) {
-        let Start { txn, plan, branches, foreign, client } = start;
-        let here = branches.iter().map(|(store, _)| store.node()).chain(foreign.iter().copied());
+        let (txn, foreign) = (start.txn, &start.foreign);
+        let here = start.branches.iter().map(|(store, _)| store.node()).chain(foreign.iter().copied());
         let missing = here.clone().find(|node| !self.has_branches(*node));
         let missing = missing.or_else(|| (!self.has(txn.coordinator)).then_some(txn.coordinator));
         if let Some(missing) = missing {
             for participant in foreign.iter().filter_map(|node| self.members.get(node)?.participant.as_ref()) {
                 participant.abandon(txn);
             }
-            return self.told.push((client, txn, Word::NotStarted(missing)));
+            start.take_back();
+            return self.told.push((start.client, txn, Word::NotStarted(missing)));
         }
+        let Start { plan, branches, foreign, client, .. } = start;
         self.tracked.entry(txn).or_default().client = Some(client);
         for (store, branch) in branches {
-            store.join(txn, branch);
+            if let Some(branch) = branch {
+                store.join(txn, branch);
+            }
             self.joined(now, store.node(), txn);
         }
         for node in foreign {
