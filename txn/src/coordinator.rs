@@ -6,13 +6,13 @@
 //! ```
 //!
 //! A client's own thread leaves its transaction in the inbox and waits; everything that follows is done by the one thread,
-//! in passes. A pass sees to all that has come, hands the stores what follows from it, and the next one begins when they
-//! have answered all of that, or after [`ROUND_US`]. So as many transactions as there are share the flushes of both phases,
-//! and a client is woken once.
+//! in passes. A pass sees to all that has come, and hands each store together what follows from it; the next one begins when a
+//! store has answered all of that. So as many transactions as there are share the flushes of both phases, and a client is
+//! woken once.
 
 use crate::decision::DecisionLog;
 use crate::error::{Error, Result};
-use crate::host::{Come, Host, Inbox, Notice, Word, guarded};
+use crate::host::{Client, Come, Host, Inbox, Notice, Word, guarded};
 use crate::id::{Group, NodeId, TxnId};
 use crate::message::{Message, Protocol};
 use crate::mutation::Mutation;
@@ -34,9 +34,8 @@ pub use global::{Global, Pending};
 
 /// Runs again at most so often what another transaction was in the way of.
 const RETRIES_MAX: u32 = 20;
-/// So long a pass waits for the stores that have not answered the last one, in microseconds. One that is slower than the others
-/// holds them up for as long, now and then.
-const ROUND_US: u64 = 1_000;
+/// So long what clients leave lies there at most while stores are awaited, in microseconds.
+const LOOK_US: u64 = 1_000;
 
 /// Takes messages to nodes of other processes. They may be lost, repeated and reordered; it must not block.
 pub trait Transport: Send + Sync {
@@ -102,8 +101,6 @@ struct Shared {
     acceptors: Vec<NodeId>,
     host: Mutex<Host>,
     inbox: Arc<Inbox>,
-    /// Branches vote before they are asked: not where a mistake may keep them from being asked.
-    votes_early: bool,
     /// The nodes of the host.
     present: Arc<RwLock<BTreeSet<NodeId>>>,
     foreign: Mutex<BTreeMap<NodeId, Arc<dyn Participant>>>,
@@ -206,7 +203,6 @@ impl CoordinatorBuilder {
             present: host.present(),
             host: Mutex::new(host),
             inbox,
-            votes_early: self.mutation.is_none(),
             foreign: Mutex::default(),
             runtime: self.runtime,
             bell,
@@ -395,11 +391,10 @@ impl Shared {
     fn drop_come(&self) {
         for come in self.inbox.take_come() {
             let Come::Start(start) = come else { continue };
-            start.take_back();
             let foreign = self.foreign.lock();
             start.foreign.iter().filter_map(|node| foreign.get(node)).for_each(|held| held.abandon(start.txn));
             drop(foreign);
-            start.client.tell(start.txn, Word::Closed, &*self.runtime);
+            Client::tell_all(vec![(start.client, start.txn, Word::Closed)], &self.runtime);
         }
     }
 
@@ -419,7 +414,7 @@ impl Shared {
             }
             let now = self.now();
             if is_awaited {
-                due = due.min(now.saturating_add(ROUND_US));
+                due = due.min(now.saturating_add(LOOK_US));
             }
             self.bell.is_waited_for.store(true, Ordering::SeqCst);
             if due > now && self.bell.word.load(Ordering::SeqCst) == seen {
@@ -434,9 +429,7 @@ impl Shared {
     fn dispatch(&self, mut host: parking_lot::MutexGuard<'_, Host>) {
         let (messages, notices, told) = (host.take_outgoing(), host.take_notices(), host.take_told());
         drop(host);
-        for (client, txn, word) in told {
-            client.tell(txn, word, &*self.runtime);
-        }
+        Client::tell_all(told, &self.runtime);
         if let Some(transport) = &self.transport {
             messages.into_iter().for_each(|message| transport.send(message));
         }
@@ -464,9 +457,7 @@ impl Shared {
         let nodes: Vec<NodeId> = host.nodes().collect();
         nodes.into_iter().for_each(|node| host.detach(node));
         drop(host);
-        for (client, txn, word) in clients {
-            client.tell(txn, word, &*self.runtime);
-        }
+        Client::tell_all(clients, &self.runtime);
     }
 }
 

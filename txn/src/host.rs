@@ -176,7 +176,11 @@ impl Host {
             epoch,
             attachment: self.attachments,
             is_searched: false,
-            is_awaited: participant.as_ref().is_some_and(|store| store.can_merge()),
+            round: participant
+                .as_ref()
+                .filter(|store| store.can_merge() && self.inbox.rings())
+                .map(|_| Arc::default()),
+            since: 0,
             log,
             participant,
             logged: Lazy::default(),
@@ -331,8 +335,10 @@ impl Host {
         let lazies = self.members.values().flat_map(|member| [&member.logged, &member.branches]);
         let flush = lazies.filter(|lazy| !lazy.flushing).filter_map(|lazy| lazy.since).min();
         let flush = flush.map(|since| since.saturating_add(FLUSH_US));
+        let held_back = self.members.values().filter(|member| member.has_something());
+        let round = held_back.map(Member::ready_at).min();
         let sweep = Some(self.swept.saturating_add(SWEEP_US));
-        [timer, flush, sweep].into_iter().flatten().min().unwrap_or(u64::MAX)
+        [timer, flush, round, sweep].into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Time has passed, or a store has answered.
@@ -357,14 +363,14 @@ impl Host {
     fn flush(&mut self, now: u64) {
         let inbox = &self.inbox;
         for (&node, member) in &mut self.members {
-            let (attachment, is_awaited) = (member.attachment, member.is_awaited);
+            let attachment = member.attachment;
             for place in [Place::Log, Place::Branches] {
                 let lazy = member.lazy(place);
                 if lazy.flushing || lazy.since.is_none_or(|since| now < since.saturating_add(FLUSH_US)) {
                     continue;
                 }
                 lazy.flushing = true;
-                let reply = reply(inbox, (node, attachment, is_awaited), What::Flush(place));
+                let reply = reply(inbox, (node, attachment, None), What::Flush(place));
                 match place {
                     Place::Log => match &member.log {
                         Some(log) => log.flush(reply),

@@ -57,16 +57,6 @@ pub struct Store {
 struct Branches {
     open: BTreeMap<TxnId, Transaction>,
     prepared: BTreeMap<TxnId, Prepared>,
-    /// Votes that were placed before anybody asked for them.
-    early: BTreeMap<TxnId, Early>,
-}
-
-/// A vote that has its place before its coordinator asks for it.
-enum Early {
-    /// It is being placed.
-    Placing,
-    Placed(Ticket),
-    Answered(Answer),
 }
 
 impl Store {
@@ -111,55 +101,6 @@ impl Store {
         }
         branches.open.insert(txn, branch);
         true
-    }
-
-    /// A branch votes before its coordinator asks for it: by the thread that has made it, beside others. Nothing is written
-    /// before [`prepare`](Participant::prepare), which answers with what became of it here.
-    pub(crate) fn vote_early(&self, txn: TxnId, branch: Transaction, record: &Record) {
-        // Known to be early before it can be found prepared.
-        self.branches.lock().early.insert(txn, Early::Placing);
-        let early = self.place_vote(txn, branch, record);
-        self.branches.lock().early.insert(txn, early);
-    }
-
-    /// An early vote that nobody will ask for.
-    pub(crate) fn take_back(&self, txn: TxnId) {
-        let mut branches = self.branches.lock();
-        branches.early.remove(&txn);
-        let is_prepared = branches.prepared.contains_key(&txn);
-        drop(branches);
-        if is_prepared {
-            self.rollback(txn, Box::new(drop));
-        }
-    }
-
-    fn place_vote(&self, txn: TxnId, branch: Transaction, record: &Record) -> Early {
-        let placed = || {
-            let Entry::Prepared { protocol, group } = &record.entry else {
-                let error = Error::BadInput("no record of a prepared branch".into());
-                return Err(Answer::Refused(error));
-            };
-            let ends = Some((*protocol, Arc::clone(group)));
-            let name = BranchName { txn, participant: self.node, ends };
-            let xid = name.to_xid().map_err(|error| Answer::Refused(error.into()))?;
-            if !BranchName::has_room(*protocol, group) && branch.has_writes() {
-                let mut batch = WriteBatch::new();
-                batch.insert(&self.rows, key_of(txn, Role::Participant), record.encode());
-                let noted = self.db.write_pipelined_with(batch, Durability::Memory);
-                drop(noted.map_err(refusal)?);
-            }
-            match branch.prepare_placed(xid).map_err(refusal)? {
-                (Vote::ReadOnly(_), _) => Err(Answer::ReadOnly),
-                (Vote::Prepared(prepared), ticket) => Ok((prepared, ticket)),
-            }
-        };
-        match placed() {
-            Ok((prepared, ticket)) => {
-                self.branches.lock().prepared.insert(txn, prepared);
-                Early::Placed(ticket)
-            }
-            Err(answer) => Early::Answered(answer),
-        }
     }
 
     fn take_open(&self, txn: TxnId) -> Result<Transaction, Answer> {
@@ -378,21 +319,32 @@ impl DecisionLog for Store {
 
 impl Participant for Store {
     fn prepare(&self, txn: TxnId, record: &Record, reply: Reply) {
-        let early = self.branches.lock().early.remove(&txn);
-        let vote = match early {
-            Some(early) => early,
-            None => match self.take_open(txn) {
-                Ok(branch) => self.place_vote(txn, branch, record),
-                Err(answer) => return reply(answer),
-            },
+        let branch = match self.take_open(txn) {
+            Ok(branch) => branch,
+            Err(answer) => return reply(answer),
         };
-        match vote {
-            Early::Placed(ticket) => {
-                ticket.drive();
+        let Entry::Prepared { protocol, group } = &record.entry else {
+            return reply(Answer::Refused(Error::BadInput("no record of a prepared branch".into())));
+        };
+        let ends = Some((*protocol, Arc::clone(group)));
+        let xid = match (BranchName { txn, participant: self.node, ends }).to_xid() {
+            Ok(xid) => xid,
+            Err(error) => return reply(Answer::Refused(error.into())),
+        };
+        if !BranchName::has_room(*protocol, group) && branch.has_writes() {
+            let mut batch = WriteBatch::new();
+            batch.insert(&self.rows, key_of(txn, Role::Participant), record.encode());
+            if let Err(error) = self.db.write_pipelined_with(batch, Durability::Memory) {
+                return reply(refusal(error));
+            }
+        }
+        match branch.prepare_pipelined(xid) {
+            Ok((Vote::ReadOnly(_), _)) => reply(Answer::ReadOnly),
+            Ok((Vote::Prepared(prepared), ticket)) => {
+                self.branches.lock().prepared.insert(txn, prepared);
                 answer_from(Ok(ticket), true, reply);
             }
-            Early::Answered(answer) => reply(answer),
-            Early::Placing => reply(Answer::Refused(Error::BadInput(format!("{txn} is voting already")))),
+            Err(error) => reply(refusal(error)),
         }
     }
 
@@ -422,13 +374,8 @@ impl Participant for Store {
     }
 
     fn abandon(&self, txn: TxnId) {
-        let mut branches = self.branches.lock();
-        let (branch, is_early) = (branches.open.remove(&txn), branches.early.contains_key(&txn));
-        drop(branches);
+        let branch = self.branches.lock().open.remove(&txn);
         drop(branch);
-        if is_early {
-            self.take_back(txn);
-        }
     }
 
     fn complete(&self, txn: TxnId, decision: Decision, reply: Reply) {
@@ -463,7 +410,7 @@ impl Participant for Store {
         let mut found = Vec::new();
         for prepared in self.db.prepared().chain(self.db.heuristics()) {
             let Some(name) = BranchName::of(prepared.xid()) else { continue };
-            if name.participant != self.node || self.branches.lock().early.contains_key(&name.txn) {
+            if name.participant != self.node {
                 continue;
             }
             let entry = match (prepared.heuristic(), name.ends) {

@@ -154,14 +154,6 @@ impl Ticket {
         }
     }
 
-    /// Sees to it that what it stands for is written, though nobody waits. That is so already, unless it comes from
-    /// [`prepare_placed`](crate::Transaction::prepare_placed).
-    pub fn drive(&self) {
-        if let State::Pending(sequencer, pending, _) = &self.0 {
-            sequencer.notify(pending);
-        }
-    }
-
     /// Waits until the commit is visible at the durability that it asked for.
     ///
     /// # Errors

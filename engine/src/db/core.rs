@@ -134,11 +134,6 @@ impl Core {
             pending.listener.keep(locks, || self.sequencer.settled(&pending));
         }
         self.sequencer.notify(&pending);
-        self.ticket_undriven(pending)
-    }
-
-    /// Of what somebody else sees to being written.
-    pub(crate) fn ticket_undriven(&self, pending: Arc<Pending>) -> Ticket {
         if self.sequencer.gate.is_in_use() && self.options.background {
             self.patience.watch(&pending);
         }

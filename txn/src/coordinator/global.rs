@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::host::{Client, Come, Start};
 use crate::id::{Group, NodeId, TxnId};
 use crate::participant::Participant;
-use crate::record::{Entry, Record};
 use crate::store::Store;
 use seawall_engine::{Transaction, TxOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,22 +112,7 @@ impl Global {
         plan.group.check()?;
         let client = Arc::new(Client::default());
         let pending = pending(Arc::clone(&client));
-        let votes = |store: &Store| {
-            shared.votes_early
-                && plan.group.participants.len() > 1
-                && !(plan.merged && store.node() == txn.coordinator)
-        };
-        let entry = Entry::Prepared { protocol: plan.protocol, group: Arc::clone(&plan.group) };
-        let record = Record { txn, entry };
-        let branches = std::mem::take(&mut self.branches).into_values().map(|(store, branch)| {
-            if votes(&store) {
-                store.vote_early(txn, branch, &record);
-                (store, None)
-            } else {
-                (store, Some(branch))
-            }
-        });
-        let branches = branches.collect();
+        let branches = std::mem::take(&mut self.branches).into_values().collect();
         let foreign = std::mem::take(&mut self.foreign).into_keys().collect();
         shared.leave(Come::Start(Box::new(Start { txn, plan, branches, foreign, client })));
         Ok(pending)
@@ -246,15 +230,18 @@ impl Pending {
                 if only_while_known && state.is_unknown() {
                     return Ok(None);
                 }
+                if shared.is_closed.load(Ordering::SeqCst) {
+                    return Err(Error::Closed);
+                }
+                let left = deadline.map(|deadline| deadline.saturating_sub(shared.runtime.now()));
+                if left == Some(Duration::ZERO) {
+                    return Ok(None);
+                }
+                state.sleeps();
+                drop(state);
+                shared.runtime.wait(&self.client.word, seen, left);
             }
-            if shared.is_closed.load(Ordering::SeqCst) {
-                return Err(Error::Closed);
-            }
-            let left = deadline.map(|deadline| deadline.saturating_sub(shared.runtime.now()));
-            if left == Some(Duration::ZERO) {
-                return Ok(None);
-            }
-            shared.runtime.wait(&self.client.word, seen, left);
+            self.client.wakes(&*shared.runtime);
         }
     }
 }

@@ -23,7 +23,15 @@ pub(crate) struct State {
     told: Option<Word>,
     is_unknown: bool,
     pub(crate) on_done: Option<OnDone>,
+    /// How many sleep, or are about to, and will [look](Client::wakes) when they wake.
+    sleeping: u32,
+    /// Whom it is to wake when it wakes.
+    relays_to: Vec<Arc<Client>>,
 }
+
+/// One of so many that are told at once is woken, and wakes the others: waking takes longer than telling, and whoever tells has
+/// more to do.
+const RELAYED: usize = 8;
 
 /// What it is told.
 pub(crate) enum Word {
@@ -57,6 +65,11 @@ impl State {
     pub(crate) fn is_unknown(&self) -> bool {
         self.is_unknown
     }
+
+    /// Somebody is about to sleep, having seen that nothing is told.
+    pub(crate) fn sleeps(&mut self) {
+        self.sleeping += 1;
+    }
 }
 
 impl Client {
@@ -66,8 +79,32 @@ impl Client {
         Client { state: Mutex::new(state), ..Client::default() }
     }
 
-    /// Tells it, and wakes it.
-    pub(crate) fn tell(self: Arc<Client>, txn: TxnId, word: Word, runtime: &dyn Runtime) {
+    /// Tells each its word, and wakes those who sleep.
+    pub(crate) fn tell_all(told: Vec<(Arc<Client>, TxnId, Word)>, runtime: &Arc<dyn Runtime>) {
+        let mut sleepers = Vec::with_capacity(told.len());
+        for (client, txn, word) in told {
+            if client.tell(txn, word) {
+                sleepers.push(client);
+            }
+        }
+        while !sleepers.is_empty() {
+            let others = sleepers.split_off(sleepers.len().saturating_sub(RELAYED) + 1);
+            let Some(first) = sleepers.pop() else { return };
+            let mut state = first.state.lock();
+            let is_left_alone = state.sleeping == 0;
+            let mut others = others;
+            if !is_left_alone {
+                state.relays_to.append(&mut others);
+            }
+            drop(state);
+            runtime.wake_all(&first.word);
+            // It woke by itself meanwhile, and has gone.
+            others.iter().for_each(|other| runtime.wake_all(&other.word));
+        }
+    }
+
+    /// True if it sleeps, and must be woken.
+    fn tell(&self, txn: TxnId, word: Word) -> bool {
         let mut state = self.state.lock();
         let mut done = None;
         match word {
@@ -83,12 +120,22 @@ impl Client {
                 }
             }
         }
-        drop(state);
         self.word.fetch_add(1, Ordering::SeqCst);
-        runtime.wake_all(&self.word);
+        let sleeps = state.sleeping > 0;
+        drop(state);
         if let Some((on_done, result)) = done {
             guarded(|| on_done(result));
         }
+        sleeps
+    }
+
+    /// One that slept is awake: it wakes those who were left to it.
+    pub(crate) fn wakes(&self, runtime: &dyn Runtime) {
+        let mut state = self.state.lock();
+        state.sleeping -= 1;
+        let others = std::mem::take(&mut state.relays_to);
+        drop(state);
+        others.iter().for_each(|other| runtime.wake_all(&other.word));
     }
 }
 

@@ -1,10 +1,10 @@
 //! Where what was handed to stores is answered, and where clients and other processes leave what a pass is to see to.
 //!
-//! *Rounds.* A pass hands everything that it has for a store over together, so that it is one flush there; and the next pass
-//! waits for the answers to all of that, so that what follows from them is together again, in the other stores. Whoever
-//! brings the last answer of a round rings. What comes meanwhile lies here until then; it rings by itself only if nothing is
-//! awaited. A round that takes too long is over, and from then on each of its answers rings: see
-//! [`begin`](Inbox::begin). Participants that are no stores of this process may take their time: theirs always do.
+//! *Rounds.* What a pass has for a store is handed over together, so that it is one flush there; and no more is, until all of
+//! that is answered. What follows from the answers is together again, in the other stores. Whoever brings the last answer
+//! of a store's round rings. What clients leave lies here until then; it rings by itself only if no store is awaited.
+//! A store that takes long holds up nobody but itself, and what clients leave for a moment. Participants that are no stores of this process have no rounds: what is
+//! for them is handed over at once, and each of their answers rings.
 
 use super::client::Client;
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[derive(Default)]
 pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
+    /// Answers that are awaited in any round, and one more while a pass goes on.
+    awaited: AtomicUsize,
     ring: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -31,22 +33,34 @@ pub(crate) struct Inbox {
 struct Waiting {
     answers: Vec<Answered>,
     come: Vec<Come>,
-    round: Arc<Round>,
 }
 
-/// What a pass has handed to stores.
+/// What was handed to a store together.
 #[derive(Default)]
-struct Round {
-    /// Answers that are awaited, and one more while the pass goes on.
+pub(super) struct Round {
+    /// Answers that are awaited, and one more while it is being handed over.
     left: AtomicUsize,
-    /// The next one has begun.
+    /// It took too long, and the next one has begun: from here on each of its answers rings.
     is_over: AtomicBool,
 }
 
 impl Round {
-    /// Whether whoever leaves something must ring: nobody will do so for it.
-    fn is_quiet(&self) -> bool {
-        self.left.load(Ordering::SeqCst) == 0 || self.is_over.load(Ordering::SeqCst)
+    pub(super) fn is_answered(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// The next one begins, in place of this.
+    pub(super) fn begin_next(round: &mut Arc<Round>) {
+        if !round.is_answered() {
+            round.is_over.store(true, Ordering::SeqCst);
+            *round = Arc::default();
+        }
+        round.left.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All is handed over.
+    pub(super) fn is_handed_over(&self) {
+        self.left.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -56,6 +70,7 @@ struct Awaited(Arc<Inbox>, Arc<Round>);
 impl Drop for Awaited {
     fn drop(&mut self) {
         // The answer lies there already.
+        self.0.awaited.fetch_sub(1, Ordering::SeqCst);
         if self.1.left.fetch_sub(1, Ordering::SeqCst) == 1 || self.1.is_over.load(Ordering::SeqCst) {
             self.0.ring();
         }
@@ -74,20 +89,10 @@ pub(crate) enum Come {
 pub(crate) struct Start {
     pub(crate) txn: TxnId,
     pub(crate) plan: Plan,
-    /// Without a transaction, it has [voted](Store::vote_early).
-    pub(crate) branches: Vec<(Arc<Store>, Option<Transaction>)>,
+    pub(crate) branches: Vec<(Arc<Store>, Transaction)>,
     /// Participants here that hold their branches themselves.
     pub(crate) foreign: Vec<NodeId>,
     pub(crate) client: Arc<Client>,
-}
-
-impl Start {
-    /// It will not be started.
-    pub(crate) fn take_back(&self) {
-        for (store, _) in self.branches.iter().filter(|(_, branch)| branch.is_none()) {
-            store.take_back(self.txn);
-        }
-    }
 }
 
 pub(super) struct Answered {
@@ -125,7 +130,7 @@ pub(super) enum Verb {
 
 impl Inbox {
     pub(crate) fn new(ring: Box<dyn Fn() + Send + Sync>) -> Inbox {
-        Inbox { waiting: Mutex::default(), ring: Some(ring) }
+        Inbox { ring: Some(ring), ..Inbox::default() }
     }
 
     fn ring(&self) {
@@ -134,19 +139,20 @@ impl Inbox {
         }
     }
 
-    /// A pass begins. If answers to the last one are still to come, they have been waited for long enough.
-    pub(crate) fn begin(&self) {
-        let next = Arc::new(Round { left: AtomicUsize::new(1), is_over: AtomicBool::new(false) });
-        let last = std::mem::replace(&mut self.waiting.lock().round, next);
-        last.is_over.store(true, Ordering::SeqCst);
+    /// Whether somebody waits to be rung for.
+    pub(super) fn rings(&self) -> bool {
+        self.ring.is_some()
     }
 
-    /// A pass has ended. Whether there is anything to wait for before the next one.
+    /// A pass begins.
+    pub(crate) fn begin(&self) {
+        self.awaited.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A pass has ended. Whether a store is awaited: what clients leave does not ring then.
     pub(crate) fn end(&self) -> bool {
-        let waiting = self.waiting.lock();
-        let is_awaited = waiting.round.left.fetch_sub(1, Ordering::SeqCst) > 1;
-        if !is_awaited && !(waiting.answers.is_empty() && waiting.come.is_empty()) {
-            drop(waiting);
+        let is_awaited = self.awaited.fetch_sub(1, Ordering::SeqCst) > 1;
+        if !is_awaited && !self.is_empty() {
             self.ring();
         }
         is_awaited
@@ -171,11 +177,8 @@ impl Inbox {
 
     /// Leaves something for the next pass.
     pub(crate) fn leave(&self, come: Come) {
-        let mut waiting = self.waiting.lock();
-        waiting.come.push(come);
-        let is_quiet = waiting.round.is_quiet();
-        drop(waiting);
-        if is_quiet {
+        self.waiting.lock().come.push(come);
+        if self.awaited.load(Ordering::SeqCst) == 0 {
             self.ring();
         }
     }
@@ -188,20 +191,18 @@ impl Inbox {
         }
     }
 
-    fn awaited(self: &Arc<Self>) -> Awaited {
-        let round = Arc::clone(&self.waiting.lock().round);
+    fn awaited(self: &Arc<Self>, round: &Arc<Round>) -> Awaited {
+        self.awaited.fetch_add(1, Ordering::SeqCst);
         round.left.fetch_add(1, Ordering::SeqCst);
-        Awaited(Arc::clone(self), round)
+        Awaited(Arc::clone(self), Arc::clone(round))
     }
 }
 
-/// For an answer that the round waits for, if it is one of a store here.
-pub(super) fn reply(
-    inbox: &Arc<Inbox>,
-    (node, attachment, is_awaited): (NodeId, u64, bool),
-    what: What,
-) -> Reply {
-    let awaited = is_awaited.then(|| inbox.awaited());
+/// Whose answer it is: of which attachment of which node, and which round waits for it.
+pub(super) type Whom<'a> = (NodeId, u64, Option<&'a Arc<Round>>);
+
+pub(super) fn reply(inbox: &Arc<Inbox>, (node, attachment, round): Whom<'_>, what: What) -> Reply {
+    let awaited = round.map(|round| inbox.awaited(round));
     let inbox = Arc::clone(inbox);
     Box::new(move |answer| {
         inbox.put(Answered { node, attachment, said: Said::Answer(what, answer) }, awaited);

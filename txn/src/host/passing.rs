@@ -1,6 +1,6 @@
 //! A pass: what has come is seen to, and what follows is handed to the stores, until nothing is left to be done at once.
 
-use super::inbox::{Come, Start, Verb, What, no_log, reply};
+use super::inbox::{Come, Round, Start, Verb, What, no_log, reply};
 use super::{Call, Host, Told, Word};
 use crate::id::NodeId;
 use crate::message::{Body, Decision, Message, Role};
@@ -17,7 +17,7 @@ impl Host {
         let (mut answers, mut come) = std::mem::take(&mut self.taken);
         loop {
             self.inbox.take(&mut answers, &mut come);
-            let is_quiet = answers.is_empty() && come.is_empty() && self.local.is_empty();
+            let mut is_quiet = answers.is_empty() && come.is_empty() && self.local.is_empty();
             for answered in answers.drain(..) {
                 self.answered(now, answered);
             }
@@ -27,11 +27,13 @@ impl Host {
             while let Some(message) = self.local.pop_front() {
                 self.message(now, message);
             }
-            if self.members.values().any(|member| !member.calls.is_empty() || !member.records.is_empty()) {
+            if self.members.values().any(|member| member.has_something() && member.ready_at() <= now) {
                 held.get_or_insert_with(|| {
                     self.members.values().filter_map(|member| member.participant.as_ref()?.hold()).collect()
                 });
-                self.hand_over();
+                self.hand_over(now);
+                // Some of it may be answered.
+                is_quiet = false;
             }
             if is_quiet && self.local.is_empty() {
                 self.taken = (answers, come);
@@ -64,15 +66,12 @@ impl Host {
             for participant in foreign.iter().filter_map(|node| self.members.get(node)?.participant.as_ref()) {
                 participant.abandon(txn);
             }
-            start.take_back();
             return self.told.push((start.client, txn, Word::NotStarted(missing)));
         }
         let Start { plan, branches, foreign, client, .. } = start;
         self.tracked.entry(txn).or_default().client = Some(client);
         for (store, branch) in branches {
-            if let Some(branch) = branch {
-                store.join(txn, branch);
-            }
+            store.join(txn, branch);
             self.joined(now, store.node(), txn);
         }
         for node in foreign {
@@ -128,11 +127,19 @@ impl Host {
         }
     }
 
-    /// What the pass has for each store: verbs, those that nobody waits for first, then one write for all records.
-    fn hand_over(&mut self) {
+    /// What there is for each store that is ready: verbs, those that nobody waits for first, then one write for all records.
+    fn hand_over(&mut self, now: u64) {
         let inbox = &self.inbox;
         for (&node, member) in &mut self.members {
-            let whom = (node, member.attachment, member.is_awaited);
+            if !member.has_something() || member.ready_at() > now {
+                continue;
+            }
+            member.since = now;
+            if let Some(round) = &mut member.round {
+                Round::begin_next(round);
+            }
+            let round = member.round.clone();
+            let whom = (node, member.attachment, round.as_ref());
             if let Some(store) = &member.participant {
                 let calls = std::mem::take(&mut member.calls);
                 let (first, then): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(Call::is_lazy);
@@ -159,21 +166,23 @@ impl Host {
                     }
                 }
             }
-            if member.records.is_empty() {
-                continue;
-            }
-            let (mut records, mut asked, mut forced) = (Vec::new(), Vec::new(), false);
-            for (key, token, record, is_forced) in member.records.drain(..) {
-                forced |= is_forced;
-                if is_forced || !matches!(record.entry, Entry::End(_)) {
-                    asked.push((key, token));
+            if !member.records.is_empty() {
+                let (mut records, mut asked, mut forced) = (Vec::new(), Vec::new(), false);
+                for (key, token, record, is_forced) in member.records.drain(..) {
+                    forced |= is_forced;
+                    if is_forced || !matches!(record.entry, Entry::End(_)) {
+                        asked.push((key, token));
+                    }
+                    records.push(record);
                 }
-                records.push(record);
+                let reply = reply(inbox, whom, What::Records(asked));
+                match &member.log {
+                    Some(log) => log.append(&records, forced, reply),
+                    None => no_log(reply),
+                }
             }
-            let reply = reply(inbox, whom, What::Records(asked));
-            match &member.log {
-                Some(log) => log.append(&records, forced, reply),
-                None => no_log(reply),
+            if let Some(round) = &round {
+                round.is_handed_over();
             }
         }
     }

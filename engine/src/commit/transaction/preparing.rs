@@ -88,33 +88,6 @@ impl Transaction {
         Ok((vote, ticket))
     }
 
-    /// As [`prepare_pipelined`](Transaction::prepare_pipelined), and leaves it at that: the vote is written with whatever is
-    /// written next, or once somebody waits for the ticket or [drives](Ticket::drive) it.
-    ///
-    /// ```no_run
-    /// # fn main() -> seawall_engine::Result<()> {
-    /// # use seawall_engine::{Db, Vote, Xid};
-    /// # let db = Db::open("store")?;
-    /// let (vote, ticket) = db.begin().prepare_placed(Xid::new(1, "transfer 8", "store a")?)?;
-    /// // Whoever gathers votes of many:
-    /// ticket.drive();
-    /// ticket.on_done(move |done| println!("{vote:?}: {done:?}"));
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`prepare_pipelined`](Transaction::prepare_pipelined).
-    pub fn prepare_placed(self, xid: Xid) -> Result<(Vote, Ticket)> {
-        let core = Arc::clone(self.core());
-        let (vote, pending) = self.place_vote(xid)?;
-        let ticket = match (&vote, pending) {
-            (_, Some(pending)) => core.ticket_undriven(pending),
-            (Vote::ReadOnly(lsn), None) => Ticket::nothing(*lsn),
-            (Vote::Prepared(prepared), None) => Ticket::nothing(prepared.lsn()),
-        };
-        Ok((vote, ticket))
-    }
-
     fn place_vote(mut self, xid: Xid) -> Result<(Vote, Option<Arc<Pending>>)> {
         let core = Arc::clone(self.core());
         core.check_open()?;
