@@ -338,7 +338,7 @@ impl Coordinator {
         if !store.join_new(txn, branch) {
             return Err(Error::BadInput(format!("{} has a branch of {txn} already", store.node())));
         }
-        self.shared.leave(Come::Join(store.node(), txn));
+        self.shared.leave(Come::Join(Arc::clone(store), txn));
         Ok(())
     }
 
@@ -390,10 +390,18 @@ impl Shared {
     /// What nobody will see to: its branches are rolled back.
     fn drop_come(&self) {
         for come in self.inbox.take_come() {
-            let Come::Start(start) = come else { continue };
-            let foreign = self.foreign.lock();
-            start.foreign.iter().filter_map(|node| foreign.get(node)).for_each(|held| held.abandon(start.txn));
-            drop(foreign);
+            let start = match come {
+                Come::Start(start) => start,
+                Come::Join(store, txn) => {
+                    store.abandon(txn);
+                    continue;
+                }
+                Come::Message(_) => continue,
+            };
+            for node in &start.foreign {
+                let participant = self.foreign.lock().get(node).cloned();
+                participant.iter().for_each(|participant| participant.abandon(start.txn));
+            }
             Client::tell_all(vec![(start.client, start.txn, Word::Closed)], &self.runtime);
         }
     }

@@ -28,21 +28,21 @@ use crate::participant::{Answer, Participant};
 use crate::proto::{Context, Effect, Input, Plan, Timing, Token};
 use crate::record::{Durable, Entry};
 use crate::site::{Key, Site};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use parking_lot::RwLock;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 mod client;
 mod inbox;
 mod member;
-mod passing;
 mod notice;
+mod passing;
 mod resolver;
 mod timers;
 
 pub(crate) use client::{Client, Word, guarded};
-pub(crate) use inbox::{Come, Inbox, Start};
 use inbox::{Answered, Place, Said, Verb, What, no_log, reply};
+pub(crate) use inbox::{Come, Inbox, Start};
 use member::{Call, Lazy, Member};
 pub use notice::Notice;
 use timers::Timers;
@@ -252,7 +252,7 @@ impl Host {
 
     /// Whether nothing is going on at any node.
     pub fn is_idle(&self) -> bool {
-        self.members.values().all(|member| member.site.is_idle())
+        self.members.values().all(|member| member.site.is_idle() && !member.has_something())
             && self.local.is_empty()
             && self.inbox.is_empty()
     }

@@ -217,9 +217,11 @@ impl Site {
             return vec![Effect::Violation("a branch that is there already")];
         }
         let Some(machine) = self.machines.get_mut(&key) else { return Vec::new() };
-        let was_in_doubt = matches!(&**machine, Machine::Participant(participant) if participant.is_in_doubt());
+        let was_in_doubt =
+            matches!(&**machine, Machine::Participant(participant) if participant.is_in_doubt());
         let effects = machine.step(now, input);
-        let is_in_doubt = matches!(&**machine, Machine::Participant(participant) if participant.is_in_doubt());
+        let is_in_doubt =
+            matches!(&**machine, Machine::Participant(participant) if participant.is_in_doubt());
         if was_in_doubt && !is_in_doubt {
             self.stop_leading(key.txn);
         }

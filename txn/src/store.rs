@@ -21,8 +21,8 @@ use crate::record::{Durable, Entry, Record};
 use crate::xid::BranchName;
 use parking_lot::Mutex;
 use seawall_engine::{
-    Db, Durability, Error as EngineError, HeldTickets, Heuristic, Keyspace, Lsn, Prepared, Ticket, Transaction, Vote,
-    WriteBatch,
+    Db, Durability, Error as EngineError, HeldTickets, Heuristic, Keyspace, Lsn, Prepared, Ticket,
+    Transaction, Vote, WriteBatch,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -80,8 +80,8 @@ impl Drop for Awaited {
 /// What a client, or another process, wants.
 pub(crate) enum Come {
     Message(Message),
-    /// A branch has begun; its participant holds it.
-    Join(NodeId, TxnId),
+    /// A branch has begun; the store holds it.
+    Join(Arc<Store>, TxnId),
     Start(Box<Start>),
 }
 

@@ -4,6 +4,7 @@ use super::inbox::{Come, Round, Start, Verb, What, no_log, reply};
 use super::{Call, Host, Told, Word};
 use crate::id::NodeId;
 use crate::message::{Body, Decision, Message, Role};
+use crate::participant::Participant;
 use crate::proto::Token;
 use crate::record::{Entry, Record};
 use crate::site::Key;
@@ -45,9 +46,9 @@ impl Host {
     fn come(&mut self, now: u64, come: Come) {
         match come {
             Come::Message(message) => self.message(now, message),
-            Come::Join(node, txn) if self.has_branches(node) => self.joined(now, node, txn),
-            // Nobody can be told; its coordinator will ask, and hear that there is no such branch.
-            Come::Join(..) => {}
+            Come::Join(store, txn) if self.has_branches(store.node()) => self.joined(now, store.node(), txn),
+            // It was there a moment ago. Its coordinator will ask, and hear that there is no such branch.
+            Come::Join(store, txn) => store.abandon(txn),
             Come::Start(start) => self.start_for(now, *start),
         }
     }
@@ -63,7 +64,8 @@ impl Host {
         let missing = here.clone().find(|node| !self.has_branches(*node));
         let missing = missing.or_else(|| (!self.has(txn.coordinator)).then_some(txn.coordinator));
         if let Some(missing) = missing {
-            for participant in foreign.iter().filter_map(|node| self.members.get(node)?.participant.as_ref()) {
+            for participant in foreign.iter().filter_map(|node| self.members.get(node)?.participant.as_ref())
+            {
                 participant.abandon(txn);
             }
             return self.told.push((start.client, txn, Word::NotStarted(missing)));
