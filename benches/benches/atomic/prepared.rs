@@ -1,6 +1,11 @@
 //! PostgreSQL's own prepared transactions, driven by as many clients on the same disk: a row in each of two databases of one server,
 //! `PREPARE TRANSACTION` in both, then `COMMIT PREPARED` in both. Nobody writes a decision down.
-#![allow(clippy::unwrap_used, dead_code, reason = "a bench fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    reason = "a bench fails by panicking; the server is the tests'"
+)]
 
 #[path = "../../../txn/tests/postgres/server.rs"]
 mod server;
