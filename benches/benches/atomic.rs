@@ -1,7 +1,7 @@
 //! The protocols of atomic commit beside the engine alone: transactions a second, and how long one takes, with many at once.
 //!
 //! ```text
-//! cargo bench -p seawall-benches --features net --bench atomic [-- --seconds 2 --reps 5 --threads 64 --only '2pc;paxos']
+//! cargo bench -p seawall-benches --features net,postgres --bench atomic [-- --seconds 2 --reps 5 --threads 64 --only '2pc;paxos']
 //! ```
 //!
 //! Every way runs in fresh stores, one after the other, again and again: what is printed are medians over the repetitions,
@@ -26,6 +26,10 @@ use std::time::Instant;
 #[cfg(feature = "net")]
 #[path = "atomic/apart.rs"]
 mod apart;
+
+#[cfg(feature = "postgres")]
+#[path = "atomic/prepared.rs"]
+mod prepared;
 
 const BASE: &str = env!("CARGO_TARGET_TMPDIR");
 const VALUE: [u8; 100] = [0x5a; 100];
@@ -54,7 +58,7 @@ const fn way(
 }
 
 /// Three acceptors: those that take part, and one more.
-const WAYS: [Way; 10] = [
+const WAYS: [Way; 11] = [
     way("engine alone", None, 1, 0, false),
     way("one-phase", Some(Protocol::TwoPhase), 1, 0, false),
     way("2pc, 2 stores", Some(Protocol::TwoPhase), 2, 0, false),
@@ -65,6 +69,8 @@ const WAYS: [Way; 10] = [
     way("tls 2pc, 2 nodes", Some(Protocol::TwoPhase), 2, 0, true),
     way("tls 3pc, 2 nodes", Some(Protocol::ThreePhase), 2, 0, true),
     way("tls paxos f=1, 2 nodes", Some(Protocol::PaxosCommit), 2, 3, true),
+    // No store of ours.
+    way("postgres 2pc, 2 databases", Some(Protocol::TwoPhase), 0, 0, false),
 ];
 
 impl Way {
@@ -186,6 +192,7 @@ fn once(way: Way, threads: usize, seconds: f64) -> Found {
     let stores: Vec<Opened> = dirs.iter().map(|dir| open(dir)).collect();
     let found = match way.protocol {
         None => engine_alone(threads, seconds, &stores),
+        Some(_) if way.stores == 0 => postgres(threads, seconds),
         Some(_) if way.is_apart => apart(way, threads, seconds, &stores),
         Some(_) => together(way, threads, seconds, &stores),
     };
@@ -202,6 +209,14 @@ fn apart(_: Way, _: usize, _: f64, _: &[Opened]) -> Found {
     Found::default()
 }
 
+#[cfg(feature = "postgres")]
+use prepared::prepared as postgres;
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(_: usize, _: f64) -> Found {
+    Found::default()
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned();
@@ -212,6 +227,7 @@ fn main() {
     let only = value("--only").unwrap_or_default();
     let wants = |way: &Way| {
         (cfg!(feature = "net") || !way.is_apart)
+            && (cfg!(feature = "postgres") || way.stores > 0)
             && (way.protocol.is_none()
                 || only.is_empty()
                 || only.split(';').any(|part| way.name.contains(part)))

@@ -37,7 +37,7 @@ mod postgres;
 mod primary;
 #[cfg(feature = "postgres")]
 #[path = "../../txn/tests/postgres/server.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the tests use all of it")]
+#[allow(unreachable_pub, reason = "the tests use all of it")]
 mod server;
 
 use commits::Followers;

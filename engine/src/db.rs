@@ -13,7 +13,7 @@ pub use self::keyspace::Keyspace;
 
 use crate::commit::batch::WriteBatch;
 use crate::commit::gate::Reach;
-use crate::commit::ticket::Ticket;
+use crate::commit::ticket::{HeldTickets, Ticket};
 use crate::commit::transaction::Transaction;
 use crate::keyspace::check_name;
 use crate::options::{DbBuilder, TxOptions};
@@ -486,6 +486,31 @@ impl Db {
             return Ok(Ticket::nothing(core.reads.visible()));
         }
         core.commit_pipelined(set, &touched, None, core.options.reach_at(durability), None)
+    }
+
+    /// What is handed over from here on (by the pipelined calls, from any thread) is written together when this is dropped, and
+    /// not before, unless somebody waits for some of it. For whoever has many commits at hand, and nothing to do between
+    /// them: it holds up everybody else's tickets as well.
+    ///
+    /// ```
+    /// # use seawall_engine::{Db, WriteBatch};
+    /// # let db = Db::builder("/store").disk(seawall_wal::SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let rows = db.keyspace("rows")?;
+    /// let held = db.hold_tickets();
+    /// let mut tickets = Vec::new();
+    /// for n in 0..10_u8 {
+    ///     let mut batch = WriteBatch::new();
+    ///     batch.insert(&rows, [n], "v");
+    ///     tickets.push(db.write_pipelined(batch)?);
+    /// }
+    /// drop(held); // one flush
+    /// for ticket in tickets {
+    ///     ticket.wait()?;
+    /// }
+    /// # Ok::<(), seawall_engine::Error>(())
+    /// ```
+    pub fn hold_tickets(&self) -> HeldTickets {
+        HeldTickets::new(Arc::clone(&self.0))
     }
 
     /// Everything committed so far is on the device when this returns; the position up to which that is so.

@@ -48,7 +48,7 @@ pub mod record;
 pub use commit::batch::WriteBatch;
 pub use commit::gate::Ack;
 pub use commit::prepared::{Heuristic, Prepared, Vote};
-pub use commit::ticket::Ticket;
+pub use commit::ticket::{HeldTickets, Ticket};
 pub use commit::transaction::{Savepoint, Transaction};
 pub use db::{Db, Keyspace};
 pub use error::{Error, Result};

@@ -445,6 +445,58 @@ fn tickets_resolve_by_wait_by_future_and_by_callback() {
     assert!(db.begin().commit_pipelined().unwrap().wait().is_ok());
 }
 
+/// An idle log is written by itself now and then: the fewest flushes of several runs count.
+#[test]
+fn tickets_that_are_held_share_a_flush() {
+    let db = Db::builder("/dir/store").disk(SimDisk::new(1)).segment_bytes(256 << 10).open().unwrap();
+    let ks = db.keyspace("k").unwrap();
+    let flushes = || {
+        db.sync().unwrap();
+        let (before, called) = (db.stats().syncs, Arc::new(AtomicU64::new(0)));
+        let held = db.hold_tickets();
+        for n in 0..50_u8 {
+            let mut batch = WriteBatch::new();
+            batch.insert(&ks, [n], "v");
+            let called = called.clone();
+            db.write_pipelined(batch).unwrap().on_done(move |result| {
+                result.unwrap();
+                called.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        drop(held);
+        while called.load(Ordering::SeqCst) < 50 {
+            std::thread::yield_now();
+        }
+        db.stats().syncs - before
+    };
+    assert!((0..200).any(|_| flushes() == 1));
+}
+
+/// Several hold and let go at once, again and again: no ticket is forgotten.
+#[test]
+fn who_lets_go_of_tickets_sees_to_all_of_them() {
+    let db = Db::builder("/dir/store").disk(SimDisk::new(1)).segment_bytes(256 << 10).open().unwrap();
+    let ks = db.keyspace("k").unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let (db, ks) = (&db, &ks);
+            scope.spawn(move || {
+                for n in 0..300_u16 {
+                    let held = (n % 3 > 0).then(|| db.hold_tickets());
+                    let mut batch = WriteBatch::new();
+                    batch.insert(ks, [thread, n as u8], "v");
+                    let (sender, receiver) = std::sync::mpsc::channel();
+                    db.write_pipelined(batch)
+                        .unwrap()
+                        .on_done(move |done| sender.send(done.is_ok()).unwrap());
+                    drop(held);
+                    assert!(receiver.recv_timeout(std::time::Duration::from_secs(60)).unwrap());
+                }
+            });
+        }
+    });
+}
+
 /// Idle keyspaces, and an idle store, do not keep the log (bug class 40).
 #[test]
 fn the_log_is_given_back_whoever_is_idle() {

@@ -1,29 +1,29 @@
 //! The coordinator: transactions over several stores, for programs.
 //!
 //! ```text
-//! begin ──► branch, branch, … ──► commit ──► Host (votes, decision) ──► the client's word
-//!                                               ▲ answers of stores, timers: one thread, `seawall-txn`
+//! begin ──► branch, branch, … ──► commit ──► inbox ──► Host (votes, decision) ──► the client's word
+//!                                              ▲ answers of stores, messages; timers: one thread, `seawall-txn`
 //! ```
 //!
-//! A client's own thread hands its transaction to the [`Host`] and waits; everything that follows is done by whoever brings
-//! an answer, through the one thread. No thread waits for a store, so as many transactions as there are share the
-//! flushes of both phases.
+//! A client's own thread leaves its transaction in the inbox and waits; everything that follows is done by the one thread,
+//! in passes. A pass sees to all that has come, and hands each store together what follows from it; the next one begins when a
+//! store has answered all of that. So as many transactions as there are share the flushes of both phases, and a client is
+//! woken once.
 
 use crate::decision::DecisionLog;
 use crate::error::{Error, Result};
-use crate::host::{Host, Inbox, Notice};
+use crate::host::{Client, Come, Host, Inbox, Notice, Word, guarded};
 use crate::id::{Group, NodeId, TxnId};
-use crate::message::{Decision, Message, Protocol};
+use crate::message::{Message, Protocol};
 use crate::mutation::Mutation;
 use crate::participant::Participant;
 use crate::proto::{Plan, Timing};
 use crate::store::Store;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use seawall_engine::Transaction;
 use seawall_wal::Runtime;
 use seawall_wal::runtime::{OsRuntime, Thread};
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub use global::{Global, Pending};
 
 /// Runs again at most so often what another transaction was in the way of.
 const RETRIES_MAX: u32 = 20;
+/// So long what clients leave lies there at most while stores are awaited, in microseconds.
+const LOOK_US: u64 = 1_000;
 
 /// Takes messages to nodes of other processes. They may be lost, repeated and reordered; it must not block.
 pub trait Transport: Send + Sync {
@@ -98,7 +100,9 @@ struct Shared {
     protocol: Protocol,
     acceptors: Vec<NodeId>,
     host: Mutex<Host>,
-    slots: Mutex<BTreeMap<TxnId, Arc<Slot>>>,
+    inbox: Arc<Inbox>,
+    /// The nodes of the host.
+    present: Arc<RwLock<BTreeSet<NodeId>>>,
     foreign: Mutex<BTreeMap<NodeId, Arc<dyn Participant>>>,
     runtime: Arc<dyn Runtime>,
     bell: Arc<Bell>,
@@ -113,39 +117,15 @@ struct Bell {
     runtime: Arc<dyn Runtime>,
     word: AtomicU32,
     is_waited_for: AtomicBool,
-    /// Until when the thread sleeps, in microseconds; changed with the host in hand.
-    until: AtomicU64,
 }
 
 impl Bell {
-    /// Something is due at this time, the host in hand.
-    fn ring_for(&self, due: u64) {
-        if due < self.until.load(Ordering::SeqCst) {
-            self.ring();
-        }
-    }
-
     fn ring(&self) {
         self.word.fetch_add(1, Ordering::SeqCst);
         if self.is_waited_for.swap(false, Ordering::SeqCst) {
             self.runtime.wake_all(&self.word);
         }
     }
-}
-
-#[derive(Default)]
-struct Slot {
-    word: AtomicU32,
-    state: Mutex<SlotState>,
-}
-
-#[derive(Default)]
-struct SlotState {
-    decision: Option<Decision>,
-    cause: Option<Error>,
-    is_settled: bool,
-    is_unknown: bool,
-    on_done: Option<Box<dyn FnOnce(Result<TxnId>) + Send>>,
 }
 
 impl CoordinatorBuilder {
@@ -209,11 +189,10 @@ impl CoordinatorBuilder {
             runtime: Arc::clone(&self.runtime),
             word: AtomicU32::new(0),
             is_waited_for: AtomicBool::new(false),
-            until: AtomicU64::new(0),
         });
         let for_answers = Arc::clone(&bell);
-        let inbox = Inbox::new(Box::new(move || for_answers.ring()));
-        let mut host = Host::with_inbox(self.timing, Arc::new(inbox));
+        let inbox = Arc::new(Inbox::new(Box::new(move || for_answers.ring())));
+        let mut host = Host::with_inbox(self.timing, Arc::clone(&inbox));
         host.set_mutation(self.mutation);
         let shared = Arc::new(Shared {
             me: self.store.node(),
@@ -221,8 +200,9 @@ impl CoordinatorBuilder {
             sequence: AtomicU64::new(0),
             protocol: self.protocol,
             acceptors: self.acceptors,
+            present: host.present(),
             host: Mutex::new(host),
-            slots: Mutex::default(),
+            inbox,
             foreign: Mutex::default(),
             runtime: self.runtime,
             bell,
@@ -352,27 +332,19 @@ impl Coordinator {
     /// # Errors
     /// `NodeMissing` if the store is not attached; `BadInput` if it has a branch of that transaction.
     pub fn join(&self, store: &Arc<Store>, txn: TxnId, branch: Transaction) -> Result<()> {
-        let now = self.shared.now();
-        let mut host = self.shared.host.lock();
-        if !host.has(store.node()) {
+        if !self.shared.has(store.node()) {
             return Err(Error::NodeMissing(store.node()));
         }
         if !store.join_new(txn, branch) {
             return Err(Error::BadInput(format!("{} has a branch of {txn} already", store.node())));
         }
-        let joined = host.join(now, store.node(), txn);
-        self.shared.dispatch(host);
-        self.shared.bell.ring();
-        joined
+        self.shared.leave(Come::Join(Arc::clone(store), txn));
+        Ok(())
     }
 
     /// A message has come from another process.
     pub fn deliver(&self, message: Message) {
-        let now = self.shared.now();
-        let mut host = self.shared.host.lock();
-        host.receive(now, message);
-        self.shared.dispatch(host);
-        self.shared.bell.ring();
+        self.shared.leave(Come::Message(message));
     }
 
     /// Whether nothing is going on: every outcome is known, durable, and forgotten.
@@ -403,20 +375,55 @@ impl Shared {
         self.runtime.wait(&word, 0, Some(time));
     }
 
+    fn has(&self, node: NodeId) -> bool {
+        self.present.read().contains(&node)
+    }
+
+    /// For the next pass, unless there is none any more.
+    fn leave(&self, come: Come) {
+        self.inbox.leave(come);
+        if self.is_closed.load(Ordering::SeqCst) {
+            self.drop_come();
+        }
+    }
+
+    /// What nobody will see to: its branches are rolled back.
+    fn drop_come(&self) {
+        for come in self.inbox.take_come() {
+            let start = match come {
+                Come::Start(start) => start,
+                Come::Join(store, txn) => {
+                    store.abandon(txn);
+                    continue;
+                }
+                Come::Message(_) => continue,
+            };
+            for node in &start.foreign {
+                let participant = self.foreign.lock().get(node).cloned();
+                participant.iter().for_each(|participant| participant.abandon(start.txn));
+            }
+            Client::tell_all(vec![(start.client, start.txn, Word::Closed)], &self.runtime);
+        }
+    }
+
     /// The thread.
     fn serve(&self) {
         loop {
             let seen = self.bell.word.load(Ordering::SeqCst);
             let now = self.now();
+            self.inbox.begin();
             let mut host = self.host.lock();
             host.tick(now);
-            let due = host.next_due();
-            self.bell.until.store(due, Ordering::SeqCst);
+            let mut due = host.next_due();
             self.dispatch(host);
+            let is_awaited = self.inbox.end();
             if self.is_closed.load(Ordering::SeqCst) {
                 return;
             }
             let now = self.now();
+            if is_awaited {
+                due = due.min(now.saturating_add(LOOK_US));
+            }
             self.bell.is_waited_for.store(true, Ordering::SeqCst);
             if due > now && self.bell.word.load(Ordering::SeqCst) == seen {
                 let limit = Duration::from_micros(due.saturating_sub(now));
@@ -428,43 +435,17 @@ impl Shared {
 
     /// Hands on what a pass has brought, the host given back.
     fn dispatch(&self, mut host: parking_lot::MutexGuard<'_, Host>) {
-        let (messages, notices) = (host.take_outgoing(), host.take_notices());
+        let (messages, notices, told) = (host.take_outgoing(), host.take_notices(), host.take_told());
         drop(host);
+        Client::tell_all(told, &self.runtime);
         if let Some(transport) = &self.transport {
             messages.into_iter().for_each(|message| transport.send(message));
         }
         for notice in notices {
-            match notice {
-                Notice::Outcome { txn, decision, cause } => self.tell(txn, |state| {
-                    state.decision = Some(decision);
-                    state.cause = cause;
-                }),
-                Notice::Settled { txn } => self.tell(txn, |state| state.is_settled = true),
-                Notice::Unknown { txn } => self.tell(txn, |state| state.is_unknown = true),
-                notice => self.listener.iter().for_each(|listener| guarded(|| listener(&notice))),
+            // Of what nobody here waits for, an outcome is no news.
+            if !matches!(notice, Notice::Outcome { .. } | Notice::Settled { .. } | Notice::Unknown { .. }) {
+                self.listener.iter().for_each(|listener| guarded(|| listener(&notice)));
             }
-        }
-    }
-
-    /// Passes end in one order and are told of in another: who hears of the last thing that a client waits for wakes it.
-    fn tell(&self, txn: TxnId, change: impl FnOnce(&mut SlotState)) {
-        let Some(slot) = self.slots.lock().get(&txn).cloned() else { return };
-        let mut state = slot.state.lock();
-        change(&mut state);
-        let is_over = state.is_settled && state.decision.is_some();
-        let done = if is_over { state.on_done.take() } else { None };
-        let wakes = is_over || state.is_unknown;
-        let result = done.as_ref().and_then(|_| state.result(txn));
-        drop(state);
-        if is_over {
-            self.slots.lock().remove(&txn);
-        }
-        if wakes {
-            slot.word.fetch_add(1, Ordering::SeqCst);
-            self.runtime.wake_all(&slot.word);
-        }
-        if let (Some(done), Some(result)) = (done, result) {
-            guarded(|| done(result));
         }
     }
 
@@ -477,33 +458,14 @@ impl Shared {
         if let Some(thread) = thread {
             thread.join();
         }
-        let slots = std::mem::take(&mut *self.slots.lock());
-        for slot in slots.into_values() {
-            let done = slot.state.lock().on_done.take();
-            slot.word.fetch_add(1, Ordering::SeqCst);
-            self.runtime.wake_all(&slot.word);
-            if let Some(done) = done {
-                guarded(|| done(Err(Error::Closed)));
-            }
-        }
-        // Stores are let go, so that they can be opened elsewhere.
+        self.drop_come();
         let mut host = self.host.lock();
+        let clients = host.take_clients();
+        // Stores are let go, so that they can be opened elsewhere.
         let nodes: Vec<NodeId> = host.nodes().collect();
         nodes.into_iter().for_each(|node| host.detach(node));
-    }
-}
-
-/// Calls what a program has given. What it said in its panic has been printed by the panic hook; the coordinator goes on.
-fn guarded(call: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(call));
-}
-
-impl SlotState {
-    fn result(&mut self, txn: TxnId) -> Option<Result<TxnId>> {
-        match self.decision.filter(|_| self.is_settled)? {
-            Decision::Commit => Some(Ok(txn)),
-            Decision::Abort => Some(Err(Error::Aborted { txn, cause: self.cause.take().map(Box::new) })),
-        }
+        drop(host);
+        Client::tell_all(clients, &self.runtime);
     }
 }
 

@@ -7,8 +7,9 @@
 //!        └─────────────────────────────────────────────────────────┴─► timers, notices
 //! ```
 //!
-//! - A pass goes on until nothing is left to be done at once. Records of a node that a pass hands out are *one* write, so many
-//!   transactions that decide together share it, as do the votes and outcomes that stores group by themselves.
+//! - A pass goes on until nothing is left to be done at once. What it has for a store is handed over when it has seen to all
+//!   that has come, and while the store holds its log back, so that it is one flush; records of a node are *one* write.
+//!   Outcomes come first: nothing that has to be forced stands before them, so that they are visible at once.
 //! - Records that are not forced are on the device with whatever is forced after them in the same log ([`Answer::Durable`]
 //!   marks how far); if nothing is for [`FLUSH_US`], a flush is asked for.
 //! - A node whose store fails is taken out at once, with all that its machines know: what is true is on its disk. It comes
@@ -24,21 +25,27 @@ use crate::id::{NodeId, TxnId};
 use crate::message::{Body, Decision, Message, Protocol, Role, Vote};
 use crate::mutation::Mutation;
 use crate::participant::{Answer, Participant};
-use crate::proto::{Context, Effect, Input, Plan, Timer, Timing, Token};
-use crate::record::{Durable, Entry, Record};
+use crate::proto::{Context, Effect, Input, Plan, Timing, Token};
+use crate::record::{Durable, Entry};
 use crate::site::{Key, Site};
+use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+mod client;
 mod inbox;
 mod member;
 mod notice;
+mod passing;
 mod resolver;
+mod timers;
 
-pub(crate) use inbox::Inbox;
+pub(crate) use client::{Client, Word, guarded};
 use inbox::{Answered, Place, Said, Verb, What, no_log, reply};
-use member::{Lazy, Member};
+pub(crate) use inbox::{Come, Inbox, Start};
+use member::{Call, Lazy, Member};
 pub use notice::Notice;
+use timers::Timers;
 
 /// So long records wait for something forced to ride with, in microseconds.
 pub const FLUSH_US: u64 = 10_000;
@@ -51,10 +58,23 @@ pub const SWEEP_US: u64 = 5_000_000;
 struct Tracked {
     plan: Option<Plan>,
     /// Branches here that do not show the outcome yet.
-    open: BTreeSet<NodeId>,
-    decided: bool,
+    open: Vec<NodeId>,
+    decided: Option<Decision>,
     cause: Option<Error>,
+    /// Told of its end; without one, notices tell of it.
+    client: Option<Arc<Client>>,
 }
+
+impl Tracked {
+    fn opens(&mut self, node: NodeId) {
+        if !self.open.contains(&node) {
+            self.open.push(node);
+        }
+    }
+}
+
+/// What is to be told to whom.
+pub(crate) type Told = (Arc<Client>, TxnId, Word);
 
 /// The nodes of one process.
 pub struct Host {
@@ -63,11 +83,15 @@ pub struct Host {
     members: BTreeMap<NodeId, Member>,
     tracked: BTreeMap<TxnId, Tracked>,
     inbox: Arc<Inbox>,
-    due: BTreeSet<(u64, NodeId, Key, Timer)>,
-    timers: BTreeMap<(NodeId, Key, Timer), u64>,
+    /// Room for what is taken from it.
+    taken: (Vec<Answered>, Vec<Come>),
+    timers: Timers,
     local: VecDeque<Message>,
     outgoing: Vec<Message>,
     notices: Vec<Notice>,
+    told: Vec<Told>,
+    /// The nodes here, for whoever does not want to wait for a pass.
+    present: Arc<RwLock<BTreeSet<NodeId>>>,
     swept: u64,
     attachments: u64,
 }
@@ -85,11 +109,13 @@ impl Host {
             members: BTreeMap::new(),
             tracked: BTreeMap::new(),
             inbox,
-            due: BTreeSet::new(),
-            timers: BTreeMap::new(),
+            taken: Default::default(),
+            timers: Timers::default(),
             local: VecDeque::new(),
             outgoing: Vec::new(),
             notices: Vec::new(),
+            told: Vec::new(),
+            present: Arc::default(),
             swept: 0,
             attachments: 0,
         }
@@ -150,10 +176,16 @@ impl Host {
             epoch,
             attachment: self.attachments,
             is_searched: false,
+            round: participant
+                .as_ref()
+                .filter(|store| store.can_merge() && self.inbox.rings())
+                .map(|_| Arc::default()),
+            since: 0,
             log,
             participant,
             logged: Lazy::default(),
             branches: Lazy::default(),
+            calls: Vec::new(),
             records: Vec::new(),
             prepared: BTreeSet::new(),
             noted: BTreeSet::new(),
@@ -162,6 +194,7 @@ impl Host {
         let (site, actions) = Site::recover(context, &durable, now);
         member.site = site;
         self.members.insert(node, member);
+        self.present.write().insert(node);
         self.resolve_tracked(node, &durable);
         self.carry_out(node, actions);
         self.run(now);
@@ -173,7 +206,7 @@ impl Host {
         let waiting: Vec<(TxnId, Option<Plan>)> = self
             .tracked
             .iter()
-            .filter(|(txn, tracked)| txn.coordinator == node && !tracked.decided)
+            .filter(|(txn, tracked)| txn.coordinator == node && tracked.decided.is_none())
             .map(|(txn, tracked)| (*txn, tracked.plan.clone()))
             .collect();
         for (txn, plan) in waiting {
@@ -196,8 +229,8 @@ impl Host {
     /// A node leaves, as by a crash: what it has not written down is forgotten.
     pub fn detach(&mut self, node: NodeId) {
         self.members.remove(&node);
-        self.timers.retain(|(of, ..), _| *of != node);
-        self.due.retain(|(_, of, ..)| *of != node);
+        self.present.write().remove(&node);
+        self.timers.forget(node);
         let open: Vec<TxnId> = self.tracked.keys().copied().collect();
         open.into_iter().for_each(|txn| self.shows(node, txn));
     }
@@ -207,6 +240,11 @@ impl Host {
         self.members.contains_key(&node)
     }
 
+    /// The nodes here, at any time.
+    pub(crate) fn present(&self) -> Arc<RwLock<BTreeSet<NodeId>>> {
+        Arc::clone(&self.present)
+    }
+
     /// The nodes here.
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
         self.members.keys().copied()
@@ -214,7 +252,9 @@ impl Host {
 
     /// Whether nothing is going on at any node.
     pub fn is_idle(&self) -> bool {
-        self.members.values().all(|member| member.site.is_idle()) && self.local.is_empty()
+        self.members.values().all(|member| member.site.is_idle() && !member.has_something())
+            && self.local.is_empty()
+            && self.inbox.is_empty()
     }
 
     /// A branch has begun at a node here; its participant holds it.
@@ -225,8 +265,7 @@ impl Host {
         if self.members.get(&node).is_none_or(|member| member.participant.is_none()) {
             return Err(Error::NodeMissing(node));
         }
-        self.tracked.entry(txn).or_default().open.insert(node);
-        self.step(now, node, Key { txn, role: Role::Participant }, Input::Join);
+        self.joined(now, node, txn);
         self.run(now);
         Ok(())
     }
@@ -240,10 +279,19 @@ impl Host {
             return Err(Error::NodeMissing(txn.coordinator));
         }
         plan.group.check()?;
-        self.tracked.entry(txn).or_default().plan = Some(plan.clone());
-        self.step(now, txn.coordinator, Key { txn, role: Role::Coordinator }, Input::Start(plan));
+        self.started(now, txn, plan);
         self.run(now);
         Ok(())
+    }
+
+    fn joined(&mut self, now: u64, node: NodeId, txn: TxnId) {
+        self.tracked.entry(txn).or_default().opens(node);
+        self.step(now, node, Key { txn, role: Role::Participant }, Input::Join);
+    }
+
+    fn started(&mut self, now: u64, txn: TxnId, plan: Plan) {
+        self.tracked.entry(txn).or_default().plan = Some(plan.clone());
+        self.step(now, txn.coordinator, Key { txn, role: Role::Coordinator }, Input::Start(plan));
     }
 
     /// Gives up a transaction that was not started: its branches here are rolled back.
@@ -283,21 +331,26 @@ impl Host {
 
     /// When [`tick`](Host::tick) has something to do, in microseconds: a timer, a flush, a sweep.
     pub fn next_due(&self) -> u64 {
-        let timer = self.due.first().map(|(at, ..)| *at);
+        let timer = Some(self.timers.soonest());
         let lazies = self.members.values().flat_map(|member| [&member.logged, &member.branches]);
         let flush = lazies.filter(|lazy| !lazy.flushing).filter_map(|lazy| lazy.since).min();
         let flush = flush.map(|since| since.saturating_add(FLUSH_US));
+        let held_back = self.members.values().filter(|member| member.has_something());
+        let round = held_back.map(Member::ready_at).min();
         let sweep = Some(self.swept.saturating_add(SWEEP_US));
-        [timer, flush, sweep].into_iter().flatten().min().unwrap_or(u64::MAX)
+        [timer, flush, round, sweep].into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Time has passed, or a store has answered.
     pub fn tick(&mut self, now: u64) {
         self.run(now);
-        while let Some(&(at, node, key, timer)) = self.due.first().filter(|(at, ..)| *at <= now) {
-            self.due.remove(&(at, node, key, timer));
-            self.timers.remove(&(node, key, timer));
-            self.step(now, node, key, Input::Timer(timer));
+        while let Some(due) = self.timers.due(now) {
+            for (at, node, key, timer) in due {
+                // Those before it may have set it again, or ended its machine.
+                if self.timers.take(node, key, timer, at) {
+                    self.step(now, node, key, Input::Timer(timer));
+                }
+            }
         }
         self.flush(now);
         if now >= self.swept.saturating_add(SWEEP_US) {
@@ -317,7 +370,7 @@ impl Host {
                     continue;
                 }
                 lazy.flushing = true;
-                let reply = reply(inbox, node, attachment, What::Flush(place));
+                let reply = reply(inbox, (node, attachment, None), What::Flush(place));
                 match place {
                     Place::Log => match &member.log {
                         Some(log) => log.flush(reply),
@@ -328,34 +381,6 @@ impl Host {
                         None => no_log(reply),
                     },
                 }
-            }
-        }
-    }
-
-    /// Until nothing is left to be done at once.
-    fn run(&mut self, now: u64) {
-        loop {
-            let answers = self.inbox.take();
-            let is_quiet = answers.is_empty() && self.local.is_empty();
-            for answered in answers {
-                self.answered(now, answered);
-            }
-            while let Some(message) = self.local.pop_front() {
-                let to = message.to;
-                if let Body::Finished(decision) | Body::Learned(decision) = message.body
-                    && to == message.txn.coordinator
-                {
-                    // Also to a coordinator that has forgotten it: whoever asked it may still wait.
-                    self.decided(message.txn, decision);
-                }
-                if let Some(member) = self.members.get_mut(&to) {
-                    let actions = member.site.receive(now, message);
-                    self.carry_out(to, actions);
-                }
-            }
-            self.write_records();
-            if is_quiet && self.local.is_empty() {
-                return;
             }
         }
     }
@@ -376,12 +401,7 @@ impl Host {
                     self.local.push_back(message)
                 }
                 Effect::Send(message) => self.outgoing.push(message),
-                Effect::SetTimer { timer, at } => {
-                    if let Some(before) = self.timers.insert((node, key, timer), at) {
-                        self.due.remove(&(before, node, key, timer));
-                    }
-                    self.due.insert((at, node, key, timer));
-                }
+                Effect::SetTimer { timer, at } => self.timers.set(node, key, timer, at),
                 Effect::Rollback => {
                     if let Some(store) =
                         self.members.get(&node).and_then(|member| member.participant.as_ref())
@@ -391,7 +411,7 @@ impl Host {
                     self.shows(node, txn);
                 }
                 Effect::Outcome(decision) => self.decided(txn, decision),
-                Effect::Unknown => self.notices.push(Notice::Unknown { txn }),
+                Effect::Unknown => self.unknown(txn),
                 Effect::Damage { participant, done } => {
                     self.notices.push(Notice::Damage { txn, participant, done });
                 }
@@ -402,11 +422,7 @@ impl Host {
                 }
                 Effect::Violation(what) => self.notices.push(Notice::Violation { node, txn, what }),
                 Effect::Done => {
-                    for timer in [Timer::Deadline, Timer::Retry] {
-                        if let Some(at) = self.timers.remove(&(node, key, timer)) {
-                            self.due.remove(&(at, node, key, timer));
-                        }
-                    }
+                    self.timers.clear(node, key);
                     if key.role == Role::Participant {
                         if let Some(member) = self.members.get_mut(&node) {
                             member.prepared.remove(&txn);
@@ -422,9 +438,12 @@ impl Host {
 
     fn decided(&mut self, txn: TxnId, decision: Decision) {
         let Some(tracked) = self.tracked.get_mut(&txn) else { return };
-        if !std::mem::replace(&mut tracked.decided, true) {
-            let cause = tracked.cause.take();
-            self.notices.push(Notice::Outcome { txn, decision, cause });
+        if tracked.decided.is_none() {
+            tracked.decided = Some(decision);
+            if tracked.client.is_none() {
+                let cause = tracked.cause.take();
+                self.notices.push(Notice::Outcome { txn, decision, cause });
+            }
         }
         self.settle(txn);
     }
@@ -432,84 +451,33 @@ impl Host {
     /// A branch here shows the outcome, or is gone.
     fn shows(&mut self, node: NodeId, txn: TxnId) {
         if let Some(tracked) = self.tracked.get_mut(&txn)
-            && tracked.open.remove(&node)
+            && let Some(at) = tracked.open.iter().position(|open| *open == node)
         {
+            tracked.open.swap_remove(at);
             self.settle(txn);
         }
     }
 
     fn settle(&mut self, txn: TxnId) {
-        if self.tracked.get(&txn).is_some_and(|tracked| tracked.decided && tracked.open.is_empty()) {
-            self.tracked.remove(&txn);
-            self.notices.push(Notice::Settled { txn });
+        let Some(tracked) = self.tracked.get(&txn) else { return };
+        let Some(decision) = tracked.decided.filter(|_| tracked.open.is_empty()) else { return };
+        let Some(tracked) = self.tracked.remove(&txn) else { return };
+        match tracked.client {
+            Some(client) => {
+                let word = match decision {
+                    Decision::Commit => Word::Committed,
+                    Decision::Abort => Word::Aborted(tracked.cause),
+                };
+                self.told.push((client, txn, word));
+            }
+            None => self.notices.push(Notice::Settled { txn }),
         }
     }
 
-    /// Hands a record to whoever keeps it.
-    fn persist(&mut self, node: NodeId, key: Key, token: Token, record: Record, forced: bool) {
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let (inbox, attachment, txn) = (&self.inbox, member.attachment, key.txn);
-        let verb = |verb| reply(inbox, node, attachment, What::Verb(key, token, verb));
-        let store = member.participant.clone();
-        match (&record.entry, store) {
-            (Entry::Prepared { .. }, Some(store)) => store.prepare(txn, &record, verb(Verb::Prepare)),
-            (Entry::Finished { decision, retained }, Some(store)) => {
-                if !member.prepared.contains(&txn) {
-                    return store.commit_one_phase(txn, &record, verb(Verb::Finish));
-                }
-                let (decision, is_noted) = (*decision, member.noted.remove(&txn));
-                if !*retained && is_noted {
-                    // Behind the branch's end, which is placed below.
-                    let entry = Entry::End(Role::Participant);
-                    member.records.push((key, token, Record { txn, entry }, false));
-                }
-                if *retained && let Some(log) = &member.log {
-                    // Found again without its branch's end, that is made good (see `recovered`).
-                    log.append(&[record], false, Box::new(drop));
-                }
-                match decision {
-                    Decision::Commit => store.commit(txn, forced, verb(Verb::Finish)),
-                    Decision::Abort => store.rollback(txn, verb(Verb::Finish)),
-                }
-            }
-            (Entry::Heuristic { decision }, Some(store)) => {
-                store.complete(txn, *decision, verb(Verb::Complete));
-            }
-            (Entry::Committing { merged: true, .. }, Some(store)) => {
-                store.commit_merged(txn, &record, verb(Verb::Finish));
-            }
-            (Entry::PreCommitted { .. }, _) => {
-                member.noted.insert(txn);
-                member.records.push((key, token, record, forced));
-            }
-            (Entry::End(Role::Participant), Some(store)) => {
-                store.forget(txn);
-                member.records.push((key, token, record, forced));
-            }
-            _ => member.records.push((key, token, record, forced)),
-        }
-    }
-
-    /// One write for all records of a pass at a node.
-    fn write_records(&mut self) {
-        let inbox = &self.inbox;
-        for (&node, member) in &mut self.members {
-            if member.records.is_empty() {
-                continue;
-            }
-            let (mut records, mut asked, mut forced) = (Vec::new(), Vec::new(), false);
-            for (key, token, record, is_forced) in member.records.drain(..) {
-                forced |= is_forced;
-                if is_forced || !matches!(record.entry, Entry::End(_) | Entry::Fence { .. }) {
-                    asked.push((key, token));
-                }
-                records.push(record);
-            }
-            let reply = reply(inbox, node, member.attachment, What::Records(asked));
-            match &member.log {
-                Some(log) => log.append(&records, forced, reply),
-                None => no_log(reply),
-            }
+    fn unknown(&mut self, txn: TxnId) {
+        match self.tracked.get(&txn).and_then(|tracked| tracked.client.as_ref()) {
+            Some(client) => self.told.push((Arc::clone(client), txn, Word::Unknown)),
+            None => self.notices.push(Notice::Unknown { txn }),
         }
     }
 
@@ -628,7 +596,7 @@ impl Host {
         let waiting: Vec<TxnId> =
             self.tracked.keys().copied().filter(|txn| txn.coordinator == node).collect();
         self.detach(node);
-        self.notices.extend(waiting.into_iter().map(|txn| Notice::Unknown { txn }));
+        waiting.into_iter().for_each(|txn| self.unknown(txn));
         self.notices.push(Notice::Down { node, error });
     }
 }

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::id::TxnId;
 use crate::message::Decision;
 use crate::record::{Entry, Record};
+use seawall_engine::HeldTickets;
 
 /// What becomes of a verb, or of records.
 #[derive(Debug)]
@@ -115,6 +116,11 @@ pub trait Participant: Send + Sync {
     /// Whether [`commit_merged`](Participant::commit_merged) is there.
     fn can_merge(&self) -> bool {
         false
+    }
+
+    /// While what this gives back lives, verbs come that are to share a flush.
+    fn hold(&self) -> Option<HeldTickets> {
+        None
     }
 
     /// Drops a branch that was not prepared.

@@ -73,7 +73,7 @@ impl Machine {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Site {
     ctx: Context,
-    machines: BTreeMap<Key, Machine>,
+    machines: BTreeMap<Key, Box<Machine>>,
     /// The latest incarnation of others that has given orders here, or that votes were forgotten for.
     fence: BTreeMap<NodeId, u64>,
     /// Leaders so far, the latest one's number (T10).
@@ -103,7 +103,7 @@ impl Site {
                 // From here on three-phase commit is the same.
                 (Role::Coordinator, _) => Machine::TwoPhase(two_phase::Coordinator::new(ctx, txn)),
             };
-            site.machines.insert(Key { txn, role }, machine);
+            site.machines.insert(Key { txn, role }, Box::new(machine));
         }
         for (txn, role, entry) in durable.iter() {
             actions.extend(site.step(now, Key { txn, role }, Input::Recovered(entry.clone())));
@@ -136,7 +136,7 @@ impl Site {
         if key.role != Role::Participant || self.has(key) {
             return Vec::new();
         }
-        self.machines.insert(key, Machine::Participant(Participant::new(self.ctx, key.txn)));
+        self.machines.insert(key, Box::new(Machine::Participant(Participant::new(self.ctx, key.txn))));
         self.step(now, key, Input::Recovered(entry))
     }
 
@@ -176,8 +176,8 @@ impl Site {
     /// Hands an input to a machine: what the log answers, timers, and what begins here.
     pub fn step(&mut self, now: u64, key: Key, input: Input) -> Actions {
         let mut actions = Vec::new();
-        let mut queue = VecDeque::from([(key, input)]);
-        while let Some((key, input)) = queue.pop_front() {
+        let (mut next, mut queue) = (Some((key, input)), VecDeque::new());
+        while let Some((key, input)) = next.take().or_else(|| queue.pop_front()) {
             for effect in self.one(now, key, input, &mut queue) {
                 match effect {
                     // To itself: within the step.
@@ -231,14 +231,16 @@ impl Site {
                 (Input::Message { from, body, .. }, _) => return self.unknown(key, *from, body),
                 _ => return Vec::new(),
             };
-            self.machines.insert(key, machine);
+            self.machines.insert(key, Box::new(machine));
         } else if matches!(input, Input::Join) {
             return vec![Effect::Violation("a branch that is there already")];
         }
         let Some(machine) = self.machines.get_mut(&key) else { return Vec::new() };
-        let was_in_doubt = matches!(machine, Machine::Participant(participant) if participant.is_in_doubt());
+        let was_in_doubt =
+            matches!(&**machine, Machine::Participant(participant) if participant.is_in_doubt());
         let effects = machine.step(now, input);
-        let is_in_doubt = matches!(machine, Machine::Participant(participant) if participant.is_in_doubt());
+        let is_in_doubt =
+            matches!(&**machine, Machine::Participant(participant) if participant.is_in_doubt());
         if was_in_doubt && !is_in_doubt {
             self.stop_leading(key.txn);
         }
@@ -281,7 +283,7 @@ impl Site {
     fn stop_leading(&mut self, txn: TxnId) {
         let key = Key { txn, role: Role::Coordinator };
         if txn.coordinator != self.ctx.me
-            && let Some(Machine::Leader(leader)) = self.machines.get(&key)
+            && let Some(Machine::Leader(leader)) = self.machines.get(&key).map(|machine| &**machine)
             && !leader.has_decided()
         {
             self.machines.remove(&key);

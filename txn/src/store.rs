@@ -21,8 +21,8 @@ use crate::record::{Durable, Entry, Record};
 use crate::xid::BranchName;
 use parking_lot::Mutex;
 use seawall_engine::{
-    Db, Durability, Error as EngineError, Heuristic, Keyspace, Lsn, Prepared, Ticket, Transaction, Vote,
-    WriteBatch,
+    Db, Durability, Error as EngineError, HeldTickets, Heuristic, Keyspace, Lsn, Prepared, Ticket,
+    Transaction, Vote, WriteBatch,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -361,6 +361,10 @@ impl Participant for Store {
 
     fn can_merge(&self) -> bool {
         true
+    }
+
+    fn hold(&self) -> Option<HeldTickets> {
+        Some(self.db.hold_tickets())
     }
 
     fn abandon(&self, txn: TxnId) {

@@ -30,6 +30,10 @@ struct Shared {
     ticket_word: AtomicU32,
     /// The ticket thread runs, and will look again before it sleeps.
     drives: AtomicBool,
+    /// So many are placing records that are to be written together.
+    holds: AtomicU32,
+    /// Something was placed meanwhile, and nobody was told.
+    is_owed: AtomicBool,
     tickets: Mutex<Tickets>,
 }
 
@@ -63,6 +67,7 @@ impl Signals {
         // The thread says that it sleeps, then looks for work; here it is the other way round.
         let drives = &self.0.drives;
         if !self.0.has_keeper.load(Ordering::Acquire)
+            || self.is_held()
             || drives.load(Ordering::SeqCst)
             || drives.swap(true, Ordering::SeqCst)
         {
@@ -71,6 +76,28 @@ impl Signals {
         self.start_ticket_thread(inner);
         self.0.ticket_word.fetch_add(1, Ordering::Release);
         inner.runtime.wake_one(&self.0.ticket_word);
+    }
+
+    /// What is placed from here on is left alone until [`release`](Self::release).
+    pub(crate) fn hold(&self) {
+        self.0.holds.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// What was placed since [`hold`](Self::hold) is seen to.
+    pub(crate) fn release(&self, inner: &Arc<Inner>) {
+        if self.0.holds.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_owed.swap(false, Ordering::SeqCst) {
+            self.want(inner);
+        }
+    }
+
+    /// Whether what is there to be driven is left to the one who releases. That one lets go, then looks whether something is
+    /// owed; here it is the other way round.
+    fn is_held(&self) -> bool {
+        let is_held = || self.0.holds.load(Ordering::SeqCst) > 0;
+        is_held() && {
+            self.0.is_owed.store(true, Ordering::SeqCst);
+            is_held()
+        }
     }
 
     /// Without a thread the tickets still resolve when they are waited for.
@@ -96,9 +123,10 @@ impl Signals {
                 return;
             }
             // A failed log has told whoever asked.
-            while let Ok(true) = inner.committer.drive() {}
+            let drive = || !self.is_held() && matches!(inner.committer.drive(), Ok(true));
+            while drive() {}
             self.0.drives.store(false, Ordering::SeqCst);
-            if !matches!(inner.committer.drive(), Ok(true)) {
+            if !drive() {
                 inner.runtime.wait(&self.0.ticket_word, seen, None);
             }
             self.0.drives.store(true, Ordering::SeqCst);

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod cut;
+mod hold;
 mod idle;
 mod read;
 mod reclaim;

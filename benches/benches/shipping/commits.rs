@@ -132,6 +132,7 @@ pub(crate) fn replica_sync(replicas: usize, found: &mut Figures) {
                         store_id: primary.store_id(),
                         segment_bytes: primary.segment_bytes(),
                         first: primary.first_lsn(),
+                        covered: primary.first_lsn(),
                         epoch: 0,
                         history: History::default(),
                     };

@@ -171,8 +171,9 @@ fn sink(dir: &Path, name: &str, address: &str) {
     loop {
         for effect in machine.step(now(), input) {
             let answer = match effect {
-                Effect::Dial { session } => {
-                    wire = Some(to.dial(Arc::new(Hearing(session, sender.clone()))).expect("a connection"));
+                Effect::Dial { session, elsewhere } => {
+                    let ear = Arc::new(Hearing(session, sender.clone()));
+                    wire = Some(to.dial(ear, elsewhere).expect("a connection"));
                     Input::Connected { session, own: own.clone() }
                 }
                 Effect::Send(message) => {
@@ -257,9 +258,9 @@ fn primary(dir: &Path) {
             let (db, rows) = (&db, &rows);
             // New rows, and old ones again.
             scope.spawn(move || {
-                (0..).for_each(|number: u64| {
+                for number in 0_u64.. {
                     put(db, rows, Ack::Local, (number * COMMITTERS + committer) * 7 % 2_000_000);
-                });
+                }
             });
         }
         // It is killed.

@@ -93,6 +93,10 @@ pub(crate) trait CommitLog: Send + Sync + 'static {
     fn wait_for(&self, place: &Place, timeout: Option<Duration>) -> Result<Outcome>;
     /// Sees to it that a record is written although nobody waits for it.
     fn drive(&self, place: &Place);
+    /// From now on, until it is told otherwise as often, records that nobody waits for are not written one by one.
+    fn hold(&self, yes: bool) {
+        let _ = yes;
+    }
     /// Once, before the first record.
     fn listen(&self, listener: OnNews);
     /// A position that every record so far is below and every later one is not, and where replay may begin. No I/O.
@@ -179,6 +183,10 @@ impl CommitLog for LocalLog {
         if let Ok(placed) = local(place) {
             self.wal.drive(placed);
         }
+    }
+
+    fn hold(&self, yes: bool) {
+        if yes { self.wal.hold_tickets() } else { self.wal.release_tickets() }
     }
 
     fn listen(&self, listener: OnNews) {

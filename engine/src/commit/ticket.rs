@@ -5,6 +5,7 @@ use crate::commit::explored::{Misorder, errs};
 use crate::commit::locks::Held;
 use crate::commit::pending::Pending;
 use crate::commit::sequencer::Sequencer;
+use crate::db::Handle;
 use crate::memory::Charge;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::{Error, Result};
@@ -67,6 +68,30 @@ impl Listener {
                 None => self.want(|slot| slot.on_done = Some(on_done)),
             }
         }
+    }
+}
+
+/// While it lives, commits that are handed over for a ticket gather, and are written together when it is dropped: see
+/// [`Db::hold_tickets`](crate::Db::hold_tickets).
+#[must_use = "what is handed over gathers for as long as it lives"]
+pub struct HeldTickets(Arc<Handle>);
+
+impl HeldTickets {
+    pub(crate) fn new(handle: Arc<Handle>) -> HeldTickets {
+        handle.core().log.hold(true);
+        HeldTickets(handle)
+    }
+}
+
+impl Drop for HeldTickets {
+    fn drop(&mut self) {
+        self.0.core().log.hold(false);
+    }
+}
+
+impl std::fmt::Debug for HeldTickets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeldTickets").finish_non_exhaustive()
     }
 }
 

@@ -1,9 +1,9 @@
 //! A transaction, until it is handed over; and what is left in hand then.
 
-use super::{Shared, Slot};
+use super::Shared;
 use crate::error::{Error, Result};
+use crate::host::{Client, Come, Start};
 use crate::id::{Group, NodeId, TxnId};
-use crate::message::Decision;
 use crate::participant::Participant;
 use crate::store::Store;
 use seawall_engine::{Transaction, TxOptions};
@@ -62,7 +62,7 @@ impl Global {
         let found = self.shared.foreign.lock().get(&node).cloned();
         if let Some(participant) = found {
             self.foreign.insert(node, participant);
-        } else if self.shared.transport.is_some() || self.shared.host.lock().has(node) {
+        } else if self.shared.transport.is_some() || self.shared.has(node) {
             self.joined.insert(node);
         } else {
             return Err(Error::NodeMissing(node));
@@ -99,44 +99,22 @@ impl Global {
         let nodes: Vec<NodeId> = self.nodes().into_iter().collect();
         // T9, before anything is written: a longer record could not be read again.
         Group::check_participants(nodes.len())?;
-        let slot = Arc::new(Slot::default());
-        let pending = Pending { shared: Arc::clone(&shared), slot: Arc::clone(&slot), txn };
-        let (branches, foreign) = (std::mem::take(&mut self.branches), std::mem::take(&mut self.foreign));
-        let begins_here = |node: &NodeId| branches.contains_key(node) || foreign.contains_key(node);
-        let begun_here: Vec<NodeId> = nodes.iter().copied().filter(begins_here).collect();
+        let pending = |client| Pending { shared: Arc::clone(&shared), client, txn };
         if nodes.is_empty() {
-            let mut state = slot.state.lock();
-            (state.decision, state.is_settled) = (Some(Decision::Commit), true);
-            drop(state);
-            return Ok(pending);
+            return Ok(pending(Arc::new(Client::committed())));
         }
-        let is_merged = branches.contains_key(&txn.coordinator) && nodes.len() > 1;
-        let plan = shared.plan(nodes.clone(), is_merged);
-        shared.slots.lock().insert(txn, slot);
-        let now = shared.now();
-        let mut host = shared.host.lock();
-        let missing = begun_here.iter().chain([&txn.coordinator]).find(|node| !host.has(**node)).copied();
-        if let Some(node) = missing {
-            drop(host);
-            shared.slots.lock().remove(&txn);
-            foreign.values().for_each(|participant| participant.abandon(txn));
-            return Err(Error::NodeMissing(node));
+        let begun_here = || self.branches.keys().chain(self.foreign.keys()).chain([&txn.coordinator]);
+        if let Some(missing) = begun_here().find(|node| !shared.has(**node)) {
+            return Err(Error::NodeMissing(*missing));
         }
-        for (store, branch) in branches.into_values() {
-            store.join(txn, branch);
-        }
-        let begun = begun_here.iter().try_for_each(|&node| host.join(now, node, txn));
-        let begun = begun.and_then(|()| host.start(now, txn, plan));
-        if begun.is_err() {
-            host.abandon(now, txn);
-        }
-        // Its time-outs, if nobody answers.
-        shared.bell.ring_for(host.next_due());
-        shared.dispatch(host);
-        if let Err(error) = begun {
-            shared.slots.lock().remove(&txn);
-            return Err(error);
-        }
+        let is_merged = self.branches.contains_key(&txn.coordinator) && nodes.len() > 1;
+        let plan = shared.plan(nodes, is_merged);
+        plan.group.check()?;
+        let client = Arc::new(Client::default());
+        let pending = pending(Arc::clone(&client));
+        let branches = std::mem::take(&mut self.branches).into_values().collect();
+        let foreign = std::mem::take(&mut self.foreign).into_keys().collect();
+        shared.leave(Come::Start(Box::new(Start { txn, plan, branches, foreign, client })));
         Ok(pending)
     }
 
@@ -179,7 +157,7 @@ impl std::fmt::Debug for Global {
 #[derive(Clone)]
 pub struct Pending {
     pub(super) shared: Arc<Shared>,
-    pub(super) slot: Arc<Slot>,
+    pub(super) client: Arc<Client>,
     pub(super) txn: TxnId,
 }
 
@@ -212,15 +190,14 @@ impl Pending {
     /// Whether [`wait`](Pending::wait) has something to say.
     #[cfg(feature = "net")]
     pub(crate) fn is_over(&self) -> bool {
-        let state = self.slot.state.lock();
-        state.is_settled && state.decision.is_some() || self.shared.is_closed.load(Ordering::SeqCst)
+        self.client.state.lock().is_over() || self.shared.is_closed.load(Ordering::SeqCst)
     }
 
     /// Calls `f` once, when it is known, from the thread that brings the news, or at once; it must not block. With `Closed`, if
     /// the coordinator is closed first: that is no outcome.
     /// If it panics in that thread, that is printed, and the coordinator goes on.
     pub fn on_done(self, f: impl FnOnce(Result<TxnId>) + Send + 'static) {
-        let mut state = self.slot.state.lock();
+        let mut state = self.client.state.lock();
         let closed = || self.shared.is_closed.load(Ordering::SeqCst).then_some(Err(Error::Closed));
         if let Some(result) = state.result(self.txn).or_else(closed) {
             drop(state);
@@ -244,24 +221,27 @@ impl Pending {
         let shared = &self.shared;
         let deadline = limit.map(|limit| shared.runtime.now().saturating_add(limit));
         loop {
-            let seen = self.slot.word.load(Ordering::SeqCst);
+            let seen = self.client.word.load(Ordering::SeqCst);
             {
-                let mut state = self.slot.state.lock();
+                let mut state = self.client.state.lock();
                 if let Some(result) = state.result(self.txn) {
                     return result.map(Some);
                 }
-                if only_while_known && state.is_unknown {
+                if only_while_known && state.is_unknown() {
                     return Ok(None);
                 }
+                if shared.is_closed.load(Ordering::SeqCst) {
+                    return Err(Error::Closed);
+                }
+                let left = deadline.map(|deadline| deadline.saturating_sub(shared.runtime.now()));
+                if left == Some(Duration::ZERO) {
+                    return Ok(None);
+                }
+                state.sleeps();
+                drop(state);
+                shared.runtime.wait(&self.client.word, seen, left);
             }
-            if shared.is_closed.load(Ordering::SeqCst) {
-                return Err(Error::Closed);
-            }
-            let left = deadline.map(|deadline| deadline.saturating_sub(shared.runtime.now()));
-            if left == Some(Duration::ZERO) {
-                return Ok(None);
-            }
-            shared.runtime.wait(&self.slot.word, seen, left);
+            self.client.wakes(&*shared.runtime);
         }
     }
 }

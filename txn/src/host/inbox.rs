@@ -1,19 +1,98 @@
-//! Where what was handed to stores is answered.
+//! Where what was handed to stores is answered, and where clients and other processes leave what a pass is to see to.
+//!
+//! *Rounds.* What a pass has for a store is handed over together, so that it is one flush there; and no more is, until all of
+//! that is answered. What follows from the answers is together again, in the other stores. Whoever brings the last answer
+//! of a store's round rings. What clients leave lies here until then; it rings by itself only if no store is awaited.
+//! A store that takes long holds up nobody but itself, and what clients leave for a moment. Participants that are no stores of this process have no rounds: what is
+//! for them is handed over at once, and each of their answers rings.
 
+use super::client::Client;
 use crate::error::{Error, Result};
 use crate::id::{NodeId, TxnId};
+use crate::message::Message;
 use crate::participant::{Answer, Found, Reply};
-use crate::proto::Token;
+use crate::proto::{Plan, Token};
 use crate::record::Entry;
 use crate::site::Key;
+use crate::store::Store;
 use parking_lot::Mutex;
+use seawall_engine::Transaction;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Where stores' answers arrive, from any thread.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    answers: Mutex<Vec<Answered>>,
+    waiting: Mutex<Waiting>,
+    /// Answers that are awaited in any round, and one more while a pass goes on.
+    awaited: AtomicUsize,
     ring: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    answers: Vec<Answered>,
+    come: Vec<Come>,
+}
+
+/// What was handed to a store together.
+#[derive(Default)]
+pub(super) struct Round {
+    /// Answers that are awaited, and one more while it is being handed over.
+    left: AtomicUsize,
+    /// It took too long, and the next one has begun: from here on each of its answers rings.
+    is_over: AtomicBool,
+}
+
+impl Round {
+    pub(super) fn is_answered(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// The next one begins, in place of this.
+    pub(super) fn begin_next(round: &mut Arc<Round>) {
+        if !round.is_answered() {
+            round.is_over.store(true, Ordering::SeqCst);
+            *round = Arc::default();
+        }
+        round.left.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All is handed over.
+    pub(super) fn is_handed_over(&self) {
+        self.left.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// An answer that a round waits for. It is awaited no more when this is dropped.
+struct Awaited(Arc<Inbox>, Arc<Round>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        // The answer lies there already.
+        self.0.awaited.fetch_sub(1, Ordering::SeqCst);
+        if self.1.left.fetch_sub(1, Ordering::SeqCst) == 1 || self.1.is_over.load(Ordering::SeqCst) {
+            self.0.ring();
+        }
+    }
+}
+
+/// What a client, or another process, wants.
+pub(crate) enum Come {
+    Message(Message),
+    /// A branch has begun; the store holds it.
+    Join(Arc<Store>, TxnId),
+    Start(Box<Start>),
+}
+
+/// A transaction that is to be committed.
+pub(crate) struct Start {
+    pub(crate) txn: TxnId,
+    pub(crate) plan: Plan,
+    pub(crate) branches: Vec<(Arc<Store>, Transaction)>,
+    /// Participants here that hold their branches themselves.
+    pub(crate) foreign: Vec<NodeId>,
+    pub(crate) client: Arc<Client>,
 }
 
 pub(super) struct Answered {
@@ -51,29 +130,88 @@ pub(super) enum Verb {
 
 impl Inbox {
     pub(crate) fn new(ring: Box<dyn Fn() + Send + Sync>) -> Inbox {
-        Inbox { answers: Mutex::default(), ring: Some(ring) }
+        Inbox { ring: Some(ring), ..Inbox::default() }
     }
 
-    pub(super) fn take(&self) -> Vec<Answered> {
-        std::mem::take(&mut *self.answers.lock())
-    }
-
-    fn put(&self, answered: Answered) {
-        self.answers.lock().push(answered);
+    fn ring(&self) {
         if let Some(ring) = &self.ring {
             ring();
         }
     }
+
+    /// Whether somebody waits to be rung for.
+    pub(super) fn rings(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// A pass begins.
+    pub(crate) fn begin(&self) {
+        self.awaited.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A pass has ended. Whether a store is awaited: what clients leave does not ring then.
+    pub(crate) fn end(&self) -> bool {
+        let is_awaited = self.awaited.fetch_sub(1, Ordering::SeqCst) > 1;
+        if !is_awaited && !self.is_empty() {
+            self.ring();
+        }
+        is_awaited
+    }
+
+    /// What has come, in exchange for what is empty and has room.
+    pub(super) fn take(&self, answers: &mut Vec<Answered>, come: &mut Vec<Come>) {
+        let mut waiting = self.waiting.lock();
+        std::mem::swap(&mut waiting.answers, answers);
+        std::mem::swap(&mut waiting.come, come);
+    }
+
+    /// What has come and was not looked at.
+    pub(crate) fn take_come(&self) -> Vec<Come> {
+        std::mem::take(&mut self.waiting.lock().come)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.answers.is_empty() && waiting.come.is_empty()
+    }
+
+    /// Leaves something for the next pass.
+    pub(crate) fn leave(&self, come: Come) {
+        self.waiting.lock().come.push(come);
+        if self.awaited.load(Ordering::SeqCst) == 0 {
+            self.ring();
+        }
+    }
+
+    fn put(&self, answered: Answered, awaited: Option<Awaited>) {
+        self.waiting.lock().answers.push(answered);
+        match awaited {
+            Some(awaited) => drop(awaited),
+            None => self.ring(),
+        }
+    }
+
+    fn awaited(self: &Arc<Self>, round: &Arc<Round>) -> Awaited {
+        self.awaited.fetch_add(1, Ordering::SeqCst);
+        round.left.fetch_add(1, Ordering::SeqCst);
+        Awaited(Arc::clone(self), Arc::clone(round))
+    }
 }
 
-pub(super) fn reply(inbox: &Arc<Inbox>, node: NodeId, attachment: u64, what: What) -> Reply {
+/// Whose answer it is: of which attachment of which node, and which round waits for it.
+pub(super) type Whom<'a> = (NodeId, u64, Option<&'a Arc<Round>>);
+
+pub(super) fn reply(inbox: &Arc<Inbox>, (node, attachment, round): Whom<'_>, what: What) -> Reply {
+    let awaited = round.map(|round| inbox.awaited(round));
     let inbox = Arc::clone(inbox);
-    Box::new(move |answer| inbox.put(Answered { node, attachment, said: Said::Answer(what, answer) }))
+    Box::new(move |answer| {
+        inbox.put(Answered { node, attachment, said: Said::Answer(what, answer) }, awaited);
+    })
 }
 
 pub(super) fn found(inbox: &Arc<Inbox>, node: NodeId, attachment: u64) -> Found {
     let inbox = Arc::clone(inbox);
-    Box::new(move |found| inbox.put(Answered { node, attachment, said: Said::Found(found) }))
+    Box::new(move |found| inbox.put(Answered { node, attachment, said: Said::Found(found) }, None))
 }
 
 pub(super) fn no_log(reply: Reply) {

@@ -1,6 +1,6 @@
 //! A node of a host: its machines, where its records go, and what of them is not durable yet.
 
-use super::inbox::Place;
+use super::inbox::{Place, Round};
 use crate::decision::DecisionLog;
 use crate::id::TxnId;
 use crate::message::{Decision, Role};
@@ -10,6 +10,9 @@ use crate::record::{Durable, Entry, Record};
 use crate::site::{Key, Site};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// So long a store may take for one round before it is handed the next, in microseconds.
+const ROUND_US: u64 = 20_000;
 
 /// Written, and waiting to be durable.
 #[derive(Default)]
@@ -37,6 +40,23 @@ impl Lazy {
     }
 }
 
+/// A verb, to be handed over.
+pub(super) struct Call {
+    pub(super) key: Key,
+    pub(super) token: Token,
+    pub(super) record: Record,
+    pub(super) forced: bool,
+    /// Of `Finished`: the branch was prepared.
+    pub(super) is_prepared: bool,
+}
+
+impl Call {
+    /// Nothing waits for it to be durable.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.is_prepared && !self.forced
+    }
+}
+
 pub(super) struct Member {
     pub(super) site: Site,
     pub(super) epoch: u64,
@@ -48,7 +68,12 @@ pub(super) struct Member {
     pub(super) participant: Option<Arc<dyn Participant>>,
     pub(super) logged: Lazy,
     pub(super) branches: Lazy,
-    /// Records of this pass.
+    /// Of a store here: what was handed over last, and when.
+    pub(super) round: Option<Arc<Round>>,
+    pub(super) since: u64,
+    /// Verbs for the next round.
+    pub(super) calls: Vec<Call>,
+    /// Records for the next round.
     pub(super) records: Vec<(Key, Token, Record, bool)>,
     /// Branches whose prepare was durable, or was found so.
     pub(super) prepared: BTreeSet<TxnId>,
@@ -57,6 +82,18 @@ pub(super) struct Member {
 }
 
 impl Member {
+    pub(super) fn has_something(&self) -> bool {
+        !self.calls.is_empty() || !self.records.is_empty()
+    }
+
+    /// From when on the next round may begin, if the last one is not answered before.
+    pub(super) fn ready_at(&self) -> u64 {
+        match &self.round {
+            Some(round) if !round.is_answered() => self.since.saturating_add(ROUND_US),
+            _ => 0,
+        }
+    }
+
     pub(super) fn lazy(&mut self, place: Place) -> &mut Lazy {
         match place {
             Place::Log => &mut self.logged,

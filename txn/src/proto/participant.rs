@@ -314,9 +314,10 @@ impl Participant {
                 Decision::Abort => *aborted = true,
                 Decision::Commit => out.push(Effect::Violation("a commit before the vote")),
             },
-            State::InDoubt(doubt) => {
-                let doubt = doubt.clone();
-                self.finish(doubt, decision, waiting, out);
+            State::InDoubt(_) => {
+                if let State::InDoubt(doubt) = std::mem::replace(&mut self.state, State::Ended) {
+                    self.finish(doubt, decision, waiting, out);
+                }
             }
             State::Finishing(finishing) => {
                 if finishing.decision == decision {
@@ -372,8 +373,10 @@ impl Participant {
 
     /// The outcome is durable: now it may be acknowledged (T4).
     fn finished(&mut self, out: &mut Out) {
-        let State::Finishing(finishing) = &self.state else { return };
-        let finishing = finishing.clone();
+        if !matches!(self.state, State::Finishing(_)) {
+            return;
+        }
+        let State::Finishing(finishing) = std::mem::replace(&mut self.state, State::Ended) else { return };
         out.send_all(&finishing.acknowledge, &Body::Ack { heuristic: None });
         if finishing.announce
             && let Some(doubt) = &finishing.doubt

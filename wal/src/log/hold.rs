@@ -1,0 +1,25 @@
+//! Records that are placed one by one and are to be written together.
+
+use super::Wal;
+
+impl Wal {
+    /// From here on, until as many calls of [`release_tickets`](Wal::release_tickets), the log's own thread writes nothing for
+    /// those who hold tickets: what they place gathers. Whoever waits for a record, or whose write makes room, writes it all the
+    /// same. To be held for as long as it takes to place some records, and no longer.
+    ///
+    /// ```
+    /// # use seawall_wal::{Durability, Kind, SimDisk, Wal};
+    /// # let wal = Wal::builder("/wal").disk(SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// wal.hold_tickets();
+    /// wal.release_tickets();
+    /// # Ok::<(), seawall_wal::Error>(())
+    /// ```
+    pub fn hold_tickets(&self) {
+        self.0.inner.signals().hold();
+    }
+
+    /// What was placed meanwhile is written. See [`hold_tickets`](Wal::hold_tickets).
+    pub fn release_tickets(&self) {
+        self.0.inner.signals().release(&self.0.inner);
+    }
+}
