@@ -26,6 +26,7 @@ mod bytes;
 mod cache;
 mod changes;
 mod codec;
+mod cost;
 mod file;
 mod fold;
 mod freemap;
