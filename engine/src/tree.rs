@@ -26,7 +26,6 @@ mod bytes;
 mod cache;
 mod changes;
 mod codec;
-mod cost;
 mod file;
 mod fold;
 mod freemap;
