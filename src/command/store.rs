@@ -25,8 +25,8 @@ pub(crate) struct Place {
 /// Opens a store that exists, without any write to it. Fails while another process has it open for writing.
 pub(crate) fn open_to_read(ui: &Ui, dir: &Path) -> Outcome<Db> {
     let db = open_as(ui, dir, |builder| builder.read_only(true))?;
-    let (shown, hidden) = (db.snapshot().lsn(), db.recovery().records);
-    if is_replicas(dir) && hidden > 0 {
+    let (shown, end) = (db.snapshot().lsn(), db.shipping().wal().tail().whole_end);
+    if is_replicas(dir) && end > shown {
         ui.say(format!(
             "a replica, as of its last checkpoint, at LSN {shown}: its primary may not have shown what is in the log behind that"
         ));
