@@ -8,10 +8,14 @@ impl Wal {
     /// same. To be held for as long as it takes to place some records, and no longer.
     ///
     /// ```
-    /// # use seawall_wal::{Durability, Kind, SimDisk, Wal};
-    /// # let wal = Wal::builder("/wal").disk(SimDisk::new(1)).segment_bytes(256 << 10).open()?;
+    /// # let disk = seawall_wal::SimDisk::new(1);
+    /// # let wal = seawall_wal::Wal::options().segment_bytes(256 << 10).disk(disk).open("/log")?;
     /// wal.hold_tickets();
-    /// wal.release_tickets();
+    /// let tickets = [wal.commit_pipelined("one")?, wal.commit_pipelined("another")?];
+    /// wal.release_tickets(); // one write
+    /// for ticket in tickets {
+    ///     ticket.wait()?;
+    /// }
     /// # Ok::<(), seawall_wal::Error>(())
     /// ```
     pub fn hold_tickets(&self) {
