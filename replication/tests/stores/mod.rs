@@ -27,6 +27,14 @@ impl Store {
         Store { disk, db: builder.open().unwrap(), ack }
     }
 
+    /// Opened again, without threads: nothing is written that nobody asks for, such as an idle log's seal.
+    pub fn quietly(self) -> Store {
+        let Store { disk, db, ack } = self;
+        db.close().unwrap();
+        let builder = Db::builder("/store").disk(disk.clone()).segment_bytes(SEGMENT).probe(false);
+        Store { disk, db: builder.ack(ack).background(false).open().unwrap(), ack }
+    }
+
     /// One with a keyspace, checkpointed: a replica can be made of it.
     pub fn primary(seed: u64, ack: Ack) -> Store {
         let disk = SimDisk::new(seed);
