@@ -27,6 +27,7 @@ mod cache;
 mod changes;
 mod codec;
 mod file;
+mod filter;
 mod fold;
 mod freemap;
 pub(crate) mod fuzzing;
@@ -39,6 +40,7 @@ mod open;
 mod pack;
 mod ptr;
 pub(crate) mod rewind;
+mod run;
 #[cfg(all(test, seawall_shuttle))]
 mod shuttle_tests;
 mod space;
@@ -170,6 +172,7 @@ pub struct Root {
     /// The superblock.
     pub superblock: Superblock,
     trees: BTreeMap<u32, Tree>,
+    runs: run::Runs,
     space: Arc<Mutex<Space>>,
 }
 
@@ -181,39 +184,67 @@ struct Tree {
 }
 
 impl Root {
-    fn new(superblock: Superblock, trees: BTreeMap<u32, TreeRoot>, space: &Arc<Mutex<Space>>) -> Arc<Root> {
+    fn new(
+        superblock: Superblock,
+        trees: BTreeMap<u32, TreeRoot>,
+        runs: run::Runs,
+        space: &Arc<Mutex<Space>>,
+    ) -> Arc<Root> {
         space.lock().pin(superblock.generation);
         let trees = trees
             .into_iter()
             .map(|(keyspace, root)| (keyspace, Tree { root, top: walk::Top::default() }))
             .collect();
-        Arc::new(Root { generation: superblock.generation, superblock, trees, space: Arc::clone(space) })
+        Arc::new(Root {
+            generation: superblock.generation,
+            superblock,
+            trees,
+            runs,
+            space: Arc::clone(space),
+        })
     }
 
     fn tree(&self, keyspace: u32) -> Option<Ptr> {
         self.trees.get(&keyspace).map(|tree| tree.root.ptr)
     }
 
-    /// Rows of a keyspace; at most so many, once a range was cleared.
-    pub fn rows(&self, keyspace: u32) -> u64 {
-        self.trees.get(&keyspace).map_or(0, |tree| tree.root.rows)
+    /// The runs of a keyspace, the newest first.
+    fn runs(&self, keyspace: u32) -> &[Arc<run::Run>] {
+        self.runs.get(&keyspace).map_or(&[], Vec::as_slice)
     }
 
-    /// Bytes of a keyspace's keys and values; at most so many, once a range was cleared.
+    /// Rows of the tree of roots.
+    fn roots_count(&self) -> u64 {
+        (self.trees.len() + self.runs.values().map(Vec::len).sum::<usize>()) as u64
+    }
+
+    fn roots_of(&self, keyspace: u32) -> impl Iterator<Item = &TreeRoot> {
+        let tree = self.trees.get(&keyspace).map(|tree| &tree.root);
+        tree.into_iter().chain(self.runs(keyspace).iter().map(|run| &run.root))
+    }
+
+    /// Rows of a keyspace; at most so many, once a range was cleared, or while it has runs.
+    pub fn rows(&self, keyspace: u32) -> u64 {
+        self.roots_of(keyspace).map(|root| root.rows).sum()
+    }
+
+    /// Bytes of a keyspace's keys and values; at most so many, as with [`rows`](Self::rows).
     pub fn payload_bytes(&self, keyspace: u32) -> u64 {
-        self.trees.get(&keyspace).map_or(0, |tree| tree.root.payload_bytes)
+        self.roots_of(keyspace).map(|root| root.payload_bytes).sum()
     }
 
     /// The keyspaces that hold rows, ascending.
     pub fn keyspaces(&self) -> impl Iterator<Item = u32> + '_ {
-        self.trees.keys().copied()
+        let all: std::collections::BTreeSet<u32> =
+            self.trees.keys().chain(self.runs.keys()).copied().collect();
+        all.into_iter()
     }
 }
 
 impl Drop for Root {
     fn drop(&mut self) {
         // First what it keeps of its blocks (M3).
-        drop(std::mem::take(&mut self.trees));
+        drop((std::mem::take(&mut self.trees), std::mem::take(&mut self.runs)));
         self.space.lock().unpin(self.generation);
     }
 }

@@ -48,16 +48,18 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// `leaf_bytes` is what a leaf takes in memory, about.
+    /// `leaf_bytes` is what a leaf takes in memory, about, and `share` by how many the room for leaves is divided.
     pub(super) fn new(
         store: &Arc<TreeStore>,
         keyspace: u32,
         root: Option<Ptr>,
         leaf_bytes: usize,
+        share: usize,
     ) -> Option<Ahead> {
         let root = root.filter(|root| root.level > 0)?;
         let reader = store.readers.take(&*store.disk);
-        let leaves_max = store.memory.buffers_max.load(Ordering::Relaxed) as usize / 4 / leaf_bytes.max(1);
+        let room = store.memory.buffers_max.load(Ordering::Relaxed) as usize / 4;
+        let leaves_max = room / leaf_bytes.max(1) / share.max(1);
         Some(Ahead {
             store: Arc::clone(store),
             keyspace,
@@ -80,6 +82,25 @@ impl Ahead {
         if self.leaves.len() <= self.leaves_max / 2 {
             self.look_ahead(feed);
         }
+        self.take_expected(ptr)
+    }
+
+    /// How many leaves may be expected at once.
+    pub(super) fn room(&self) -> usize {
+        self.leaves_max
+    }
+
+    /// A leaf will be taken, after those that were expected before.
+    pub(super) fn expect(&mut self, leaf: &Ptr) {
+        let is_here = || self.store.cache.contains(leaf) || self.store.known(leaf, self.keyspace).is_some();
+        if self.reader.is_some() && self.store.check_ptr(leaf).is_ok() && !is_here() {
+            self.leaves.push_back(*leaf);
+            self.unsent.push_back(*leaf);
+        }
+    }
+
+    /// As [`take`](Self::take), looking for no others.
+    pub(super) fn take_expected(&mut self, ptr: &Ptr) -> Option<Result<Arc<Block>>> {
         self.send();
         let place = self.leaves.iter().position(|leaf| id(leaf) == id(ptr))?;
         // What was cleared whole is passed over.
@@ -99,12 +120,8 @@ impl Ahead {
             let Some(key) = feed.scout() else { break };
             // The merge will meet the error, and say so.
             let Ok(leaf) = self.leaf_of(key) else { break };
-            let is_known = self.leaves.back().is_some_and(|last| id(last) == id(&leaf));
-            let is_here =
-                || self.store.cache.contains(&leaf) || self.store.known(&leaf, self.keyspace).is_some();
-            if !is_known && self.store.check_ptr(&leaf).is_ok() && !is_here() {
-                self.leaves.push_back(leaf);
-                self.unsent.push_back(leaf);
+            if self.leaves.back().is_none_or(|last| id(last) != id(&leaf)) {
+                self.expect(&leaf);
             }
         }
     }

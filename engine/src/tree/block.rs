@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The prefix is what all keys of the block begin with, stored once; an entry holds the rest of its key. The *form*
-//! says what the payload is: a value's bytes, a pointer to a value kept apart, or (inner blocks) a pointer to a
-//! child. An inner entry's key is a *separator*: every key of that child and of those after it is at or above it;
+//! says what the payload is: a value's bytes, a pointer to a value kept apart, in a run that the row is removed or added
+//! to, or (inner blocks) a pointer to a child. An inner entry's key is a *separator*: every key of that child and of those after it is at or above it;
 //! the first child also takes whatever is below its separator.
 //!
 //! [`Block::parse`] checks all that can be checked without other blocks: after it, every entry lies in the block and
@@ -20,6 +20,7 @@ use super::codec::decompress;
 use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
 use super::stream::LIST_BYTES_MAX;
 use crate::memory::Charge;
+use crate::number::NUMBER_BYTES;
 use seawall_wal::disk::BlockBytes;
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -50,6 +51,10 @@ pub(super) const FORM_EXTENT: u16 = 0x8001;
 pub(super) const FORM_PIECES: u16 = 0x8002;
 /// A pointer to a child.
 pub(super) const FORM_CHILD: u16 = 0x8003;
+/// In a run: the row is removed, whatever lies below. No payload.
+pub(super) const FORM_REMOVED: u16 = 0x8004;
+/// In a run: a number (i64) that is added to what lies below.
+pub(super) const FORM_ADDED: u16 = 0x8005;
 
 /// Bytes of the payload of a value kept apart.
 pub(super) const EXTENT_PAYLOAD_BYTES: usize = 8 + PTR_BYTES;
@@ -162,6 +167,10 @@ pub(super) enum Payload {
     Pieces { len: u64, ptr: Ptr },
     /// A block of the level below.
     Child(Ptr),
+    /// In a run: no row, whatever lies below.
+    Removed,
+    /// In a run: the row below, and so much more.
+    Added(i64),
 }
 
 impl Payload {
@@ -170,8 +179,14 @@ impl Payload {
         match self {
             Payload::Inline(range) => range.len() as u64,
             Payload::Extent { len, .. } | Payload::Pieces { len, .. } => *len,
-            Payload::Child(_) => 0,
+            Payload::Added(_) => NUMBER_BYTES as u64,
+            Payload::Child(_) | Payload::Removed => 0,
         }
+    }
+
+    /// Whether it leads to a value in extents of its own.
+    pub(super) fn is_apart(&self) -> bool {
+        matches!(self, Payload::Extent { .. } | Payload::Pieces { .. })
     }
 }
 
@@ -265,6 +280,8 @@ impl Block {
             let payload_bytes = match form {
                 0..=FORM_INLINE_MAX if self.ptr.level == 0 => usize::from(form),
                 FORM_EXTENT | FORM_PIECES if self.ptr.level == 0 => EXTENT_PAYLOAD_BYTES,
+                FORM_REMOVED if self.ptr.level == 0 => 0,
+                FORM_ADDED if self.ptr.level == 0 => NUMBER_BYTES,
                 FORM_CHILD if self.ptr.level > 0 => PTR_BYTES,
                 _ => return Err(format!("entry {index} has the form {form:#x}, unknown at this level")),
             };
@@ -392,6 +409,8 @@ impl Block {
         let len = match form {
             FORM_EXTENT | FORM_PIECES => EXTENT_PAYLOAD_BYTES,
             FORM_CHILD => PTR_BYTES,
+            FORM_REMOVED => 0,
+            FORM_ADDED => NUMBER_BYTES,
             inline => usize::from(inline),
         };
         (form, self.bytes.get(start..start + len).unwrap_or_default())
@@ -423,6 +442,8 @@ impl Block {
                 ptr: Ptr::decode(rest().get(8..).unwrap_or_default())?,
             },
             FORM_CHILD => Payload::Child(Ptr::decode(rest())?),
+            FORM_REMOVED => Payload::Removed,
+            FORM_ADDED => Payload::Added(u64_at(&self.bytes, start) as i64),
             inline => Payload::Inline(start..start + usize::from(inline)),
         })
     }

@@ -1,5 +1,6 @@
 //! The changes that a fold is given, checked as they come.
 
+use super::block::EXTENT_PAYLOAD_BYTES;
 use super::stream::LargeValue;
 use super::{Error, KEY_BYTES_MAX, Result, VALUE_BYTES_MAX};
 use seawall_wal::Slice;
@@ -16,6 +17,9 @@ pub enum Change {
     Remove,
     /// The key's number grows by this; a key without value counts as 0.
     Add(i64),
+    /// The key has the value, of so many bytes, that a run's row leads to.
+    #[doc(hidden)]
+    Moved { form: u16, payload: [u8; EXTENT_PAYLOAD_BYTES], len: u64 },
 }
 
 /// Sorted changes, one at a time.

@@ -162,6 +162,9 @@ impl TreeStore {
             Payload::Extent { len, ptr } => Ok(ValuePlace::Extent { len: len as usize, ptr }),
             Payload::Pieces { len, ptr } => Ok(ValuePlace::Pieces { len, ptr }),
             Payload::Child(_) => Err(self.corruption(leaf.ptr().offset, "a child where a row belongs")),
+            Payload::Removed | Payload::Added(_) => {
+                Err(self.corruption(leaf.ptr().offset, "a run's row where a tree's belongs"))
+            }
         }
     }
 

@@ -10,14 +10,16 @@
 //! first failed sync or superblock write on, the store publishes nothing any more (T2).
 
 use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_EXTENT, FORM_PIECES, Payload};
-use super::changes::{Change, Changes, Feed};
+use super::changes::{Change, Changes};
+use super::filter::FilterKeys;
 use super::freemap;
-use super::merge::merge;
+use super::merge::{Making, Old, merge};
 use super::pack::{Packed, Packer};
 use super::ptr::{BlockKind, GRID, Ptr};
+use super::run::{Joined, Run, Runs, next_number};
 use super::space::{Dead, Extent};
 use super::stream::LargeValue;
-use super::superblock::{SLOT_BYTES, Superblock};
+use super::superblock::{FEATURE_RUNS, SLOT_BYTES, Superblock};
 use super::write::{Writer, Written};
 use super::{Error, Latest, ROOTS_KEYSPACE, Reach, Result, Root, TreeRoot, TreeStore};
 use crate::cover::Span;
@@ -41,7 +43,9 @@ pub struct Fold {
     /// Of those that came: what the new generation has, or has done with.
     adopted: BTreeSet<Extent>,
     trees: BTreeMap<u32, TreeRoot>,
-    changed: BTreeSet<u32>,
+    runs: Runs,
+    /// Keyspaces whose tree, or whose run of that number, is another one.
+    changed: BTreeSet<(u32, Option<u32>)>,
     last_applied: Option<u32>,
     blocks_written: u64,
     blocks_killed: u64,
@@ -77,6 +81,7 @@ impl TreeStore {
             awaited: BTreeMap::new(),
             adopted: BTreeSet::new(),
             trees: root.trees.iter().map(|(keyspace, tree)| (*keyspace, tree.root)).collect(),
+            runs: root.runs.clone(),
             changed: BTreeSet::new(),
             last_applied: None,
             blocks_written: 0,
@@ -122,7 +127,7 @@ impl Fold {
         self.apply_over(keyspace, Compression::None, Vec::new(), changes)
     }
 
-    /// As [`apply`](Self::apply), after all rows of the spans are gone, which come in key order, none touching another. What lies wholly in
+    /// As [`apply`](Self::apply), with the rows of all runs that the keyspace has, after all rows of the spans are gone, which come in key order, none touching another. What lies wholly in
     /// one of them is not read, but for the blocks that lead to it. Leaves that are written are compressed so, whatever
     /// the others are.
     pub(crate) fn apply_over<K: AsRef<[u8]>>(
@@ -133,40 +138,146 @@ impl Fold {
         changes: impl Iterator<Item = Result<(K, Change)>>,
     ) -> Result<()> {
         self.guarded(|fold| {
-            if keyspace >= ROOTS_KEYSPACE - 1 || fold.last_applied.is_some_and(|last| last >= keyspace) {
-                return Err(Error::BadInput(format!("keyspace {keyspace} is out of order in a fold")));
-            }
-            fold.last_applied = Some(keyspace);
-            let mut changes = Changes::new(changes)?;
-            if changes.key().is_none() && cleared.is_empty() {
+            fold.comes_to(keyspace)?;
+            let mut changes = changes.peekable();
+            if changes.peek().is_none() && cleared.is_empty() {
                 return Ok(());
             }
-            fold.changed.insert(keyspace);
-            let tree = fold.trees.get(&keyspace).copied();
-            match merge(fold, keyspace, compression, tree, cleared, &mut changes)? {
-                Some(tree) => fold.trees.insert(keyspace, tree),
-                None => fold.trees.remove(&keyspace),
-            };
+            let runs = fold.runs.remove(&keyspace).unwrap_or_default();
+            if runs.is_empty() {
+                return fold.merge(keyspace, compression, cleared, changes);
+            }
+            let (mut hidden, spans) = (Vec::new(), cleared.clone());
+            let of = (keyspace, compression);
+            let joined = Joined::new(&Arc::clone(&fold.store), of, &runs, &spans, changes, &mut hidden)?;
+            fold.merge(keyspace, compression, cleared, joined)?;
+            for value in hidden {
+                fold.kill_value(&value)?;
+            }
+            for run in &runs {
+                // Its values have moved, or were hidden.
+                fold.kill_run(keyspace, run, false)?;
+            }
             Ok(())
         })
     }
 
-    /// Frees a keyspace's whole tree. No rows, no error.
+    /// As [`apply_over`](Self::apply_over), but the changes become the keyspace's newest run, and its tree and other runs
+    /// lose what is cleared alone.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub(crate) fn spill<K: AsRef<[u8]>>(
+        &mut self,
+        keyspace: u32,
+        compression: Compression,
+        cleared: Vec<Span>,
+        changes: impl Iterator<Item = Result<(K, Change)>>,
+    ) -> Result<()> {
+        self.guarded(|fold| {
+            fold.comes_to(keyspace)?;
+            if !cleared.is_empty() {
+                let none = || std::iter::empty::<Result<(K, Change)>>();
+                fold.merge(keyspace, compression, cleared.clone(), none())?;
+                fold.clear_runs(keyspace, compression, &cleared)?;
+            }
+            let mut changes = Changes::new(changes)?;
+            let old = Old { tree: None, cleared: Vec::new(), compression };
+            let (Some(root), keys) = merge(fold, keyspace, Making::Run, old, &mut changes)? else {
+                return Ok(());
+            };
+            let filter = fold.write_filter(&keys)?;
+            let runs = fold.runs.entry(keyspace).or_default();
+            let number = next_number(runs)?;
+            runs.insert(0, Run::new(number, root, filter));
+            fold.changed.insert((keyspace, Some(number)));
+            Ok(())
+        })
+    }
+
+    /// Keyspaces are told of in ascending order, each once.
+    fn comes_to(&mut self, keyspace: u32) -> Result<()> {
+        if keyspace >= ROOTS_KEYSPACE - 1 || self.last_applied.is_some_and(|last| last >= keyspace) {
+            return Err(Error::BadInput(format!("keyspace {keyspace} is out of order in a fold")));
+        }
+        self.last_applied = Some(keyspace);
+        Ok(())
+    }
+
+    fn merge<K: AsRef<[u8]>>(
+        &mut self,
+        keyspace: u32,
+        compression: Compression,
+        cleared: Vec<Span>,
+        changes: impl Iterator<Item = Result<(K, Change)>>,
+    ) -> Result<()> {
+        let mut changes = Changes::new(changes)?;
+        let old = Old { tree: self.trees.get(&keyspace).copied(), cleared, compression };
+        self.changed.insert((keyspace, None));
+        match merge(self, keyspace, Making::Tree, old, &mut changes)?.0 {
+            Some(tree) => self.trees.insert(keyspace, tree),
+            None => self.trees.remove(&keyspace),
+        };
+        Ok(())
+    }
+
+    /// Takes what is cleared out of all runs of a keyspace.
+    fn clear_runs(&mut self, keyspace: u32, compression: Compression, cleared: &[Span]) -> Result<()> {
+        let mut left = Vec::new();
+        for run in self.runs.remove(&keyspace).unwrap_or_default() {
+            self.changed.insert((keyspace, Some(run.number)));
+            let old = Old { tree: Some(run.root), cleared: cleared.to_vec(), compression };
+            let mut none = Changes::new(std::iter::empty::<Result<(Slice, Change)>>())?;
+            match merge(self, keyspace, Making::Run, old, &mut none)?.0 {
+                Some(root) => left.push(run.with(root)),
+                None => self.kill(run.filter_at()),
+            }
+        }
+        if !left.is_empty() {
+            self.runs.insert(keyspace, left);
+        }
+        Ok(())
+    }
+
+    fn write_filter(&mut self, keys: &FilterKeys) -> Result<Ptr> {
+        let bytes = keys.block_bytes();
+        if u32::try_from(bytes).is_err() {
+            let max = u64::from(u32::MAX);
+            return Err(Error::TooLarge { what: "a run's filter", len: bytes as u64, max });
+        }
+        let written = self.writer.block(bytes, |_, out| keys.encode(out))?;
+        self.blocks_written += 1;
+        Ok(Ptr {
+            offset: written.offset,
+            bytes: bytes as u32,
+            checksum: written.checksum,
+            kind: BlockKind::Filter,
+            level: 0,
+            birth: self.building,
+        })
+    }
+
+    fn kill_run(&mut self, keyspace: u32, run: &Run, has_extents: bool) -> Result<()> {
+        self.changed.insert((keyspace, Some(run.number)));
+        self.kill(run.filter_at());
+        self.kill_below(keyspace, &run.root.ptr, has_extents).map(drop)
+    }
+
+    /// Frees a keyspace's whole tree, and its runs. No rows, no error.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
     pub fn drop_keyspace(&mut self, keyspace: u32) -> Result<()> {
         self.guarded(|fold| {
-            let Some(tree) = fold.trees.remove(&keyspace) else { return Ok(()) };
-            fold.changed.insert(keyspace);
-            // The tree may have been written by this very fold.
+            // They may have been written by this very fold.
             fold.writer.settle()?;
-            fold.kill_tree(keyspace, &tree)
+            for run in fold.runs.remove(&keyspace).unwrap_or_default() {
+                fold.kill_run(keyspace, &run, run.root.extents > 0)?;
+            }
+            let Some(tree) = fold.trees.remove(&keyspace) else { return Ok(()) };
+            fold.changed.insert((keyspace, None));
+            fold.kill_below(keyspace, &tree.ptr, tree.extents > 0).map(drop)
         })
-    }
-
-    fn kill_tree(&mut self, keyspace: u32, tree: &TreeRoot) -> Result<()> {
-        self.kill_below(keyspace, &tree.ptr, tree.extents > 0).map(drop)
     }
 
     /// Frees a subtree. Without large values its leaves are not read; else what they held is counted.
@@ -187,11 +298,11 @@ impl Fold {
                         waiting.push(child);
                         continue;
                     }
-                    Payload::Inline(_) => {}
-                    apart => {
+                    apart if apart.is_apart() => {
                         self.kill_value(&apart)?;
                         held.extents += 1;
                     }
+                    _ => {}
                 }
                 held.rows += 1;
                 held.payload_bytes += (block.prefix().len() + block.suffix(index).len()) as u64 + value_bytes;
@@ -374,7 +485,7 @@ impl Fold {
                 value.pieces().for_each(|ptr| self.kill(&ptr));
                 self.kill(ptr);
             }
-            Payload::Inline(_) | Payload::Child(_) => {}
+            Payload::Inline(_) | Payload::Child(_) | Payload::Removed | Payload::Added(_) => {}
         }
         Ok(())
     }
@@ -386,19 +497,25 @@ impl Fold {
         }
         let changes: Vec<_> = std::mem::take(&mut self.changed)
             .into_iter()
-            .map(|keyspace| {
-                let change = match self.trees.get(&keyspace) {
-                    Some(tree) => Change::Put(Slice::from(tree.encode().to_vec())),
-                    None => Change::Remove,
+            .map(|(keyspace, number)| {
+                let row = match number {
+                    None => self.trees.get(&keyspace).map(|tree| tree.encode().to_vec()),
+                    Some(number) => {
+                        let runs = self.runs.get(&keyspace).map(Vec::as_slice).unwrap_or_default();
+                        runs.iter().find(|run| run.number == number).map(|run| run.encode())
+                    }
                 };
-                Ok((keyspace.to_be_bytes(), change))
+                let change = row.map_or(Change::Remove, |row| Change::Put(Slice::from(row)));
+                let key = number.map_or_else(Vec::new, |number| number.to_be_bytes().to_vec());
+                Ok(([&keyspace.to_be_bytes()[..], &key].concat(), change))
             })
             .collect();
-        let rows = self.base.trees.len() as u64;
-        let old = old.map(|ptr| TreeRoot { ptr, rows, payload_bytes: 0, is_bound: false, extents: 0 });
+        let rows = self.base.roots_count();
+        let tree = old.map(|ptr| TreeRoot { ptr, rows, payload_bytes: 0, is_bound: false, extents: 0 });
+        let old = Old { tree, cleared: Vec::new(), compression: Compression::None };
         let mut changes = Changes::new(changes.into_iter())?;
-        Ok(merge(self, ROOTS_KEYSPACE, Compression::None, old, Vec::new(), &mut changes)?
-            .map(|tree| tree.ptr))
+        let (roots, _) = merge(self, ROOTS_KEYSPACE, Making::Tree, old, &mut changes)?;
+        Ok(roots.map(|tree| tree.ptr))
     }
 
     /// Writes the free map as it will be once this generation is published.
@@ -457,11 +574,15 @@ impl Fold {
         let base = &self.base.superblock;
         let mut next = base.clone();
         set(&mut next);
+        let rows = self.trees.values().map(|tree| tree.rows);
+        let in_runs = self.runs.values().flatten().map(|run| run.root.rows);
+        let has_runs = if self.runs.is_empty() { 0 } else { FEATURE_RUNS };
         Superblock {
+            features_incompatible: base.features_incompatible & !FEATURE_RUNS | has_runs,
             store_id: base.store_id,
             generation: self.building,
             file_bytes: map.file_bytes,
-            rows: self.trees.values().map(|tree| tree.rows).sum(),
+            rows: rows.chain(in_runs).sum(),
             blocks: (base.blocks + self.blocks_written).saturating_sub(self.blocks_killed),
             live_bytes: map.live_bytes,
             roots,
@@ -498,7 +619,8 @@ impl Fold {
             };
             *latest
         };
-        let root = Root::new(superblock, std::mem::take(&mut self.trees), &store.space);
+        let (trees, runs) = (std::mem::take(&mut self.trees), std::mem::take(&mut self.runs));
+        let root = Root::new(superblock, trees, runs, &store.space);
         store.trim(latest);
         store.is_folding.store(false, Ordering::Release);
         Ok(root)

@@ -50,7 +50,7 @@ impl TreeStore {
             };
         }
         let trees = root.trees.iter().map(|(keyspace, tree)| (*keyspace, tree.root)).collect();
-        Ok(Root::new(superblock, trees, &self.space))
+        Ok(Root::new(superblock, trees, root.runs.clone(), &self.space))
     }
 
     /// Frees what neither superblock nor a reader leads to any more; of what is free beyond `keep` bytes, gives back to the

@@ -7,7 +7,9 @@
 use super::block::Block;
 use super::file::ValuePlace;
 use super::ptr::Ptr;
-use super::{Result, Root, TreeStore};
+use super::run::Said;
+use super::walk::{Found, Top};
+use super::{Result, Root, TreeRoot, TreeStore};
 use parking_lot::Mutex;
 use seawall_wal::disk::{Completion, Disk, Op, Queue};
 use seawall_wal::{AlignedBuf, Slice};
@@ -115,10 +117,11 @@ impl TreeStore {
 
     fn get_sorted(&self, root: &Root, keyspace: u32, keys: &[&[u8]]) -> Result<Vec<Option<Slice>>> {
         let mut places = Vec::with_capacity(keys.len());
-        for (leaf, key) in self.leaves_of(root, keyspace, keys)?.into_iter().zip(keys) {
-            places.push(match leaf.map(|leaf| (leaf.search(key), leaf)) {
-                Some((Ok(index), leaf)) => Some(self.value_place(&leaf, index)?),
-                _ => None,
+        for found in self.find_sorted(root, keyspace, keys)? {
+            places.push(match found {
+                Some(Found::Row(leaf, index)) => Some(self.value_place(&leaf, index)?),
+                Some(number) => Some(ValuePlace::Inline(self.value_found(number, keyspace)?)),
+                None => None,
             });
         }
         let large = places.iter().filter_map(|place| match place {
@@ -137,11 +140,59 @@ impl TreeStore {
         places.into_iter().map(value).collect()
     }
 
+    /// What there is of each key: first the runs are asked, then the tree for what is left.
+    fn find_sorted(&self, root: &Root, keyspace: u32, keys: &[&[u8]]) -> Result<Vec<Option<Found>>> {
+        let mut found: Vec<Option<Found>> = keys.iter().map(|_| None).collect();
+        let mut left: Vec<Asked<'_>> = keys.iter().zip(&mut found).map(Asked::new).collect();
+        for run in root.runs(keyspace) {
+            let (mut asked, mut others) = (Vec::new(), Vec::new());
+            for one in left {
+                let may_have = run.may_have(self, one.key)?;
+                if may_have { &mut asked } else { &mut others }.push(one);
+            }
+            let keys: Vec<&[u8]> = asked.iter().map(|one| one.key).collect();
+            let leaves = self.leaves_of(Some((&run.root, &run.top)), keyspace, &keys)?;
+            for (mut one, leaf) in asked.into_iter().zip(leaves) {
+                let row = leaf.and_then(|leaf| Some((leaf.search(one.key).ok()?, leaf)));
+                let said = match row {
+                    Some((index, leaf)) => self.said(leaf, index, &mut one.added)?,
+                    None => None,
+                };
+                match said {
+                    None | Some(Said::Below(_)) => others.push(one),
+                    Some(Said::Removed) => {}
+                    Some(Said::Number(number)) => *one.found = Some(Found::Number(number)),
+                    Some(Said::Row(leaf, index, added)) => {
+                        *one.found = Found::of(Some((leaf, index)), added);
+                    }
+                }
+            }
+            left = others;
+        }
+        // Blocks are asked for in the order of their keys, and errors told so.
+        left.sort_unstable_by_key(|one| one.key);
+        let keys: Vec<&[u8]> = left.iter().map(|one| one.key).collect();
+        let tree = root.trees.get(&keyspace).map(|tree| (&tree.root, &tree.top));
+        for (one, leaf) in left.into_iter().zip(self.leaves_of(tree, keyspace, &keys)?) {
+            let row = leaf.and_then(|leaf| Some((leaf.search(one.key).ok()?, leaf)));
+            *one.found = Found::of(row.map(|(index, leaf)| (leaf, index)), one.added);
+        }
+        Ok(found)
+    }
+
     /// The leaf that each key would be in; `None` where there is no tree.
-    fn leaves_of(&self, root: &Root, keyspace: u32, keys: &[&[u8]]) -> Result<Vec<Option<Arc<Block>>>> {
+    fn leaves_of(
+        &self,
+        tree: Option<(&TreeRoot, &Top)>,
+        keyspace: u32,
+        keys: &[&[u8]],
+    ) -> Result<Vec<Option<Arc<Block>>>> {
         let mut places = Vec::with_capacity(keys.len());
         for key in keys {
-            places.push(self.below_top(root, keyspace, key)?);
+            places.push(match tree {
+                Some((tree, top)) => Some(top.descend(self, (tree.ptr, keyspace), key, |_, _| {})?),
+                None => None,
+            });
         }
         let mut leaves: Vec<Option<Arc<Block>>> = vec![None; keys.len()];
         // Levels fall by one with each step (`Block::parse`), so this ends.
@@ -260,6 +311,20 @@ impl TreeStore {
         });
         self.verify_read(ptr, bytes, read)?;
         self.take_in(self.arena.copy_of(bytes), ptr, keyspace)
+    }
+}
+
+/// A key that is looked for.
+struct Asked<'a> {
+    key: &'a [u8],
+    /// By runs that were asked already.
+    added: Option<i64>,
+    found: &'a mut Option<Found>,
+}
+
+impl<'a> Asked<'a> {
+    fn new((key, found): (&&'a [u8], &'a mut Option<Found>)) -> Asked<'a> {
+        Asked { key, added: None, found }
     }
 }
 

@@ -15,9 +15,10 @@
 //! inherits the bound of the block: at the left edge of the tree that is the empty key.
 
 use super::ahead::Ahead;
-use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_EXTENT, Payload};
+use super::block::{Block, EXTENT_PAYLOAD_BYTES, FORM_ADDED, FORM_EXTENT, FORM_REMOVED};
 use super::changes::{Change, Feed};
 use super::codec::{inline_max, leaf_bytes};
+use super::filter::FilterKeys;
 use super::fold::{Fold, LeafKind};
 use super::pack::{Ending, Packer, separator};
 use super::ptr::{MAX_LEVEL, Ptr};
@@ -27,6 +28,23 @@ use crate::number::{NUMBER_BYTES, flawed, number_of};
 use crate::record::Compression;
 use std::sync::Arc;
 
+/// What a merge makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Making {
+    /// A keyspace's tree, or that of roots.
+    Tree,
+    /// A run: removals and adds stay.
+    Run,
+}
+
+/// What there is to merge into.
+pub(super) struct Old {
+    pub(super) tree: Option<TreeRoot>,
+    /// In key order, none touching another: no old row in them stays.
+    pub(super) cleared: Vec<Span>,
+    pub(super) compression: Compression,
+}
+
 /// Merges changes into a tree, whose new leaves are compressed so, and gives the new one, `None` if it has no rows left.
 ///
 /// # Errors
@@ -34,13 +52,15 @@ use std::sync::Arc;
 pub(super) fn merge(
     fold: &mut Fold,
     keyspace: u32,
-    compression: Compression,
-    tree: Option<TreeRoot>,
-    cleared: Vec<Span>,
+    making: Making,
+    old: Old,
     feed: &mut dyn Feed,
-) -> Result<Option<TreeRoot>> {
-    let ahead = Ahead::new(fold.store(), keyspace, tree.map(|tree| tree.ptr), leaf_bytes(compression));
+) -> Result<(Option<TreeRoot>, FilterKeys)> {
+    let Old { tree, cleared, compression } = old;
+    let ahead = Ahead::new(fold.store(), keyspace, tree.map(|tree| tree.ptr), leaf_bytes(compression), 1);
     let mut merge = Merge {
+        making,
+        keys: FilterKeys::default(),
         fold,
         feed,
         ahead,
@@ -62,9 +82,9 @@ pub(super) fn merge(
         Some(tree) => merge.node(&[], tree.ptr, None)?,
         None => merge.rows_until(None)?,
     }
-    let Some(ptr) = merge.seal()? else { return Ok(None) };
-    let Merge { rows, payload_bytes, is_bound, extents, .. } = merge;
-    Ok(Some(TreeRoot { ptr, rows, payload_bytes, is_bound, extents }))
+    let sealed = merge.seal()?;
+    let Merge { rows, payload_bytes, is_bound, extents, keys, .. } = merge;
+    Ok((sealed.map(|ptr| TreeRoot { ptr, rows, payload_bytes, is_bound, extents }), keys))
 }
 
 /// How much of a subtree is cleared.
@@ -76,6 +96,9 @@ enum Cleared {
 
 struct Merge<'a> {
     fold: &'a mut Fold,
+    making: Making,
+    /// Of a run's rows.
+    keys: FilterKeys,
     feed: &'a mut dyn Feed,
     ahead: Option<Ahead>,
     /// In key order, none touching another.
@@ -245,7 +268,27 @@ impl Merge<'_> {
     /// The next change, over the row that is there; which, if it is replaced, is forgotten already.
     fn change(&mut self, row: Option<(&Arc<Block>, usize)>) -> Result<()> {
         let mut key = std::mem::take(&mut self.key);
-        match self.feed.take(&mut key)? {
+        let change = self.feed.take(&mut key)?;
+        if self.making == Making::Run {
+            self.keys.push(&key);
+        }
+        match change {
+            Some(Change::Moved { form, payload, len }) => {
+                self.rows += 1;
+                self.payload_bytes += key.len() as u64 + len;
+                self.extents += 1;
+                self.row(&key, form, &payload)?;
+            }
+            Some(Change::Add(delta)) if self.making == Making::Run => {
+                self.rows += 1;
+                self.payload_bytes += (key.len() + NUMBER_BYTES) as u64;
+                self.row(&key, FORM_ADDED, &delta.to_le_bytes())?;
+            }
+            Some(Change::Remove) if self.making == Making::Run => {
+                self.rows += 1;
+                self.payload_bytes += key.len() as u64;
+                self.row(&key, FORM_REMOVED, &[])?;
+            }
             Some(Change::Put(value)) => self.put(&key, &value)?,
             Some(Change::PutLarge(value)) => {
                 self.rows += 1;
@@ -295,7 +338,7 @@ impl Merge<'_> {
         let payload = leaf.payload(index).map_err(flaw)?;
         self.rows = self.rows.saturating_sub(1);
         self.payload_bytes = self.payload_bytes.saturating_sub(key.len() as u64 + payload.value_bytes());
-        if !matches!(payload, Payload::Inline(_)) {
+        if payload.is_apart() {
             self.extents = self.extents.saturating_sub(1);
             self.fold.kill_value(&payload)?;
         }

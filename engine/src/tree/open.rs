@@ -4,8 +4,9 @@ use super::cache::Cache;
 use super::many::Readers;
 use super::mapped::Mapped;
 use super::ptr::{FIRST_BLOCK, GRID, Ptr};
+use super::run::{Run, Runs};
 use super::space::Space;
-use super::superblock::{FORMAT_VERSION, Refusal, SLOT_BYTES, Superblock};
+use super::superblock::{FEATURE_RUNS, FORMAT_VERSION, Refusal, SLOT_BYTES, Superblock};
 use super::walk::Walker;
 use super::{
     Error, Latest, Memory, ROOTS_KEYSPACE, Reach, Result, Root, Totals, TreeRoot, TreeStore, freemap,
@@ -131,8 +132,8 @@ impl TreeStore {
         store.memory.space_map.store(space.memory_bytes(), Ordering::Relaxed);
         *store.space.lock() = space;
         let store = Arc::new(store);
-        let trees = store.load_roots(&superblock)?;
-        let root = Root::new(superblock, trees, &store.space);
+        let (trees, runs) = store.load_roots(&superblock)?;
+        let root = Root::new(superblock, trees, runs, &store.space);
         Ok((store, root))
     }
 
@@ -153,8 +154,8 @@ impl TreeStore {
         space.map_err(|flaw| self.corruption(at, flaw))
     }
 
-    fn load_roots(&self, superblock: &Superblock) -> Result<BTreeMap<u32, TreeRoot>> {
-        let mut trees = BTreeMap::new();
+    fn load_roots(&self, superblock: &Superblock) -> Result<(BTreeMap<u32, TreeRoot>, Runs)> {
+        let (mut trees, mut runs) = (BTreeMap::new(), Runs::new());
         let mut walker = Walker::new(superblock.roots, ROOTS_KEYSPACE);
         walker.seek_first(self)?;
         let mut key = Vec::new();
@@ -163,20 +164,48 @@ impl TreeStore {
             leaf.key_into(row, &mut key);
             let (_, payload) = leaf.raw_payload(row);
             let offset = leaf.ptr().offset;
-            let tree = TreeRoot::decode(payload).map_err(|flaw| self.corruption(offset, flaw))?;
-            let id =
-                <[u8; 4]>::try_from(&*key).map(u32::from_be_bytes).ok().filter(|id| *id < ROOTS_KEYSPACE);
-            let Some(id) = id.filter(|_| self.fits(&tree.ptr, superblock)) else {
-                return Err(self.corruption(offset, "a keyspace's root has no id, or leads out of the file"));
+            let flawed = |flaw| self.corruption(offset, flaw);
+            let Some((id, number)) = id_of(&key).filter(|(id, _)| *id < ROOTS_KEYSPACE) else {
+                return Err(flawed("a keyspace's root has no id".to_owned()));
             };
-            trees.insert(id, tree);
+            let fits = match number {
+                None => {
+                    let tree = TreeRoot::decode(payload).map_err(flawed)?;
+                    trees.insert(id, tree);
+                    self.fits(&tree.ptr, superblock)
+                }
+                Some(number) => {
+                    let run = Run::decode(number, payload).map_err(flawed)?;
+                    let fits = self.fits(&run.root.ptr, superblock) && self.fits(run.filter_at(), superblock);
+                    // Numbers ascend as keys do, and the newest comes first.
+                    runs.entry(id).or_default().insert(0, run);
+                    fits
+                }
+            };
+            if !fits {
+                return Err(flawed("a keyspace's root leads out of the file".to_owned()));
+            }
         }
-        Ok(trees)
+        if !runs.is_empty() && superblock.features_incompatible & FEATURE_RUNS == 0 {
+            let at = superblock.roots.map_or(0, |ptr| ptr.offset);
+            return Err(self.corruption(at, "there are runs, and the superblock says that there are none"));
+        }
+        Ok((trees, runs))
     }
 
     fn fits(&self, ptr: &Ptr, superblock: &Superblock) -> bool {
         ptr.end() <= self.end.load(Ordering::Acquire) && ptr.birth <= superblock.generation
     }
+}
+
+/// A keyspace, and for one of its runs the run's number.
+fn id_of(key: &[u8]) -> Option<(u32, Option<u32>)> {
+    let (id, rest) = key.split_first_chunk::<4>()?;
+    let number = match rest {
+        [] => None,
+        rest => Some(u32::from_be_bytes(rest.try_into().ok()?)),
+    };
+    Some((u32::from_be_bytes(*id), number))
 }
 
 pub(super) fn buffer(bytes: usize, path: &Path) -> Result<AlignedBuf> {

@@ -38,6 +38,8 @@ pub enum BlockKind {
     Value = 3,
     /// The file's free and dead extents.
     FreeMap = 4,
+    /// Which keys a run may have.
+    Filter = 5,
 }
 
 impl BlockKind {
@@ -47,6 +49,7 @@ impl BlockKind {
             2 => BlockKind::Inner,
             3 => BlockKind::Value,
             4 => BlockKind::FreeMap,
+            5 => BlockKind::Filter,
             _ => return None,
         })
     }
@@ -109,7 +112,7 @@ impl Ptr {
             level,
         };
         let level_fits = match kind {
-            BlockKind::Leaf | BlockKind::Value | BlockKind::FreeMap => level == 0,
+            BlockKind::Leaf | BlockKind::Value | BlockKind::FreeMap | BlockKind::Filter => level == 0,
             BlockKind::Inner => (1..=MAX_LEVEL).contains(&level),
         };
         if reserved != [0; 6] || !level_fits {

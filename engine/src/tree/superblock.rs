@@ -21,8 +21,11 @@ pub(super) const SLOT_BYTES: usize = BLOCK_BYTES;
 const MAGIC: [u8; 8] = *b"seawallD";
 const CHECKSUM_AT: usize = SLOT_BYTES - 4;
 
+/// Of the features that a reader must understand: a keyspace has runs beside its tree.
+pub(super) const FEATURE_RUNS: u64 = 1;
+
 /// Features that this version understands, of those that a reader must understand.
-const FEATURES_KNOWN: u64 = 0;
+const FEATURES_KNOWN: u64 = FEATURE_RUNS;
 
 mod at {
     pub(super) const VERSION: usize = 8;

@@ -10,6 +10,7 @@ mod many;
 mod mapped;
 mod model;
 mod readers;
+mod runs;
 mod shape;
 
 use super::{Change, Fold, Root, Superblock, TreeCursor, TreeReport, TreeStore};

@@ -5,8 +5,10 @@
 //! with the blocks in use cover the file exactly once. What is found is listed; nothing stops the check.
 
 use super::block::{Block, Payload};
+use super::filter::Filter;
 use super::freemap;
 use super::ptr::{FIRST_BLOCK, Ptr};
+use super::run::Run;
 use super::space::Extent;
 use super::{ROOTS_KEYSPACE, Result, Root, TreeRoot, TreeStore};
 use std::sync::Arc;
@@ -23,8 +25,12 @@ pub struct TreeReport {
     pub blocks: u64,
     /// Bytes of those blocks.
     pub bytes: u64,
-    /// Rows in all keyspaces.
+    /// Rows in the trees of all keyspaces.
     pub rows: u64,
+    /// Runs beside them.
+    pub runs: u64,
+    /// Rows in those, removals and adds included.
+    pub run_rows: u64,
     /// Keyspaces with rows.
     pub keyspaces: u64,
     /// Height of the highest tree, in blocks from root to leaf.
@@ -58,11 +64,17 @@ impl TreeStore {
             rows: 0,
             payload_bytes: 0,
             extents: 0,
+            run: None,
             report: TreeReport { generation: root.generation, ..TreeReport::default() },
         };
         verifier.roots();
         for (keyspace, tree) in &root.trees {
-            verifier.keyspace(*keyspace, &tree.root);
+            let rows = verifier.keyspace(*keyspace, &tree.root);
+            verifier.report.rows += rows;
+            verifier.report.keyspaces += 1;
+        }
+        for (keyspace, runs) in &root.runs {
+            runs.iter().for_each(|run| verifier.run(*keyspace, run));
         }
         verifier.totals();
         verifier.space();
@@ -80,6 +92,8 @@ struct Verifier<'a> {
     rows: u64,
     payload_bytes: u64,
     extents: u64,
+    /// In a run: what must have all of its keys.
+    run: Option<Filter>,
     report: TreeReport,
 }
 
@@ -94,18 +108,32 @@ impl Verifier<'_> {
 
     fn roots(&mut self) {
         let Some(ptr) = self.root.superblock.roots else {
-            if !self.root.trees.is_empty() {
+            if self.root.roots_count() > 0 {
                 self.problem("there are keyspaces, and no tree of roots".to_owned());
             }
             return;
         };
         self.subtree(&ptr, ROOTS_KEYSPACE, &[], None, self.root.generation);
-        if self.is_complete && self.rows != self.root.trees.len() as u64 {
-            self.problem(format!("{} roots on the disk, {} in memory", self.rows, self.root.trees.len()));
+        if self.is_complete && self.rows != self.root.roots_count() {
+            self.problem(format!("{} roots on the disk, {} in memory", self.rows, self.root.roots_count()));
         }
     }
 
-    fn keyspace(&mut self, keyspace: u32, tree: &TreeRoot) {
+    fn run(&mut self, keyspace: u32, run: &Run) {
+        self.count(run.filter_at());
+        match Filter::read(self.store, run.filter_at()) {
+            Ok(filter) => self.run = Some(filter),
+            Err(error) => {
+                self.problem(format!("keyspace {keyspace}: the filter of run {}: {error}", run.number))
+            }
+        }
+        self.report.run_rows += self.keyspace(keyspace, &run.root);
+        self.report.runs += 1;
+        self.run = None;
+    }
+
+    /// A tree and its counts; gives its rows.
+    fn keyspace(&mut self, keyspace: u32, tree: &TreeRoot) -> u64 {
         (self.rows, self.payload_bytes, self.extents) = (0, 0, 0);
         let was_complete = std::mem::replace(&mut self.is_complete, true);
         self.subtree(&tree.ptr, keyspace, &[], None, self.root.generation);
@@ -122,9 +150,8 @@ impl Verifier<'_> {
             ));
         }
         self.is_complete &= was_complete;
-        self.report.rows += self.rows;
-        self.report.keyspaces += 1;
         self.report.height = self.report.height.max(u64::from(tree.ptr.level) + 1);
+        self.rows
     }
 
     fn count(&mut self, ptr: &Ptr) {
@@ -189,6 +216,7 @@ impl Verifier<'_> {
             self.report.leaf_bytes_stored += u64::from(leaf.ptr().bytes);
             self.report.leaves_compressed += u64::from(leaf.is_compressed());
         }
+        let mut key = Vec::new();
         for index in 0..leaf.count() {
             let payload = match leaf.payload(index) {
                 Ok(payload) => payload,
@@ -200,8 +228,18 @@ impl Verifier<'_> {
             self.rows += 1;
             self.payload_bytes +=
                 (leaf.prefix().len() + leaf.suffix(index).len()) as u64 + payload.value_bytes();
+            if let Some(filter) = &self.run {
+                leaf.key_into(index, &mut key);
+                if !filter.may_have(&key) {
+                    let at = leaf.ptr().offset;
+                    self.problem(format!("byte {at}: a run's row that its filter does not know"));
+                }
+            }
             match payload {
-                Payload::Inline(_) | Payload::Child(_) => {}
+                Payload::Removed | Payload::Added(_) if self.run.is_none() => {
+                    self.problem(format!("byte {}: a run's row where a tree's belongs", leaf.ptr().offset));
+                }
+                Payload::Inline(_) | Payload::Child(_) | Payload::Removed | Payload::Added(_) => {}
                 Payload::Extent { ptr, .. } => {
                     self.extents += 1;
                     self.piece(&ptr, keyspace);
@@ -231,11 +269,13 @@ impl Verifier<'_> {
 
     fn totals(&mut self) {
         let superblock = &self.root.superblock;
-        let is_bound = self.root.trees.values().any(|tree| tree.root.is_bound);
+        let in_trees = self.root.trees.values().map(|tree| &tree.root);
+        let mut roots = in_trees.chain(self.root.runs.values().flatten().map(|run| &run.root));
+        let found = self.report.rows + self.report.run_rows;
         let fits =
-            if is_bound { self.report.rows <= superblock.rows } else { self.report.rows == superblock.rows };
+            if roots.any(|root| root.is_bound) { found <= superblock.rows } else { found == superblock.rows };
         if self.is_complete && !fits {
-            let what = format!("{} rows found, {} recorded", self.report.rows, superblock.rows);
+            let what = format!("{found} rows found, {} recorded", superblock.rows);
             self.problem(what);
         }
     }

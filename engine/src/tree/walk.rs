@@ -4,11 +4,13 @@
 //! steps over it, `prev` the row before it. So turning round gives the same row again, and a bound is simply a gap:
 //! before the first row that is not below a key, or behind it.
 
-use super::block::Block;
+use super::block::{Block, Payload};
 use super::file::ValuePlace;
 use super::ptr::Ptr;
+use super::run::{Run, Said};
 use super::stream::{LargeValue, Located};
-use super::{Error, Result, Root, TreeStore};
+use super::{Error, Result, Root, TreeRoot, TreeStore};
+use crate::number::number_value;
 use seawall_wal::Slice;
 use seawall_wal::disk::BLOCK_BYTES;
 use std::ops::{Bound, Range};
@@ -217,7 +219,7 @@ impl Kept {
 impl Top {
     /// Down from a tree's root towards a key as far as blocks are kept: shows each block on the way and which child was
     /// taken, and gives the pointer below.
-    fn descend(
+    pub(super) fn descend(
         &self,
         store: &TreeStore,
         (root, keyspace): (Ptr, u32),
@@ -252,14 +254,27 @@ impl TreeStore {
     /// `Corruption` and `Io`.
     pub fn get(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<Slice>> {
         match self.find(root, keyspace, key)? {
-            Some((leaf, index)) => self.value_of(&leaf, index, keyspace).map(Some),
+            Some(found) => self.value_found(found, keyspace).map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// The value of what was found.
+    pub(super) fn value_found(&self, found: Found, keyspace: u32) -> Result<Slice> {
+        match found {
+            Found::Row(leaf, index) => self.value_of(&leaf, index, keyspace),
+            Found::Added(leaf, index, more) => self.added_to(&self.value_of(&leaf, index, keyspace)?, more),
+            Found::Number(number) => Ok(number_value(number)),
         }
     }
 
     /// As [`get`](Self::get), but for a value in extents of its own, of which nothing is read.
     pub(crate) fn find_value(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<Located>> {
-        let Some((leaf, index)) = self.find(root, keyspace, key)? else { return Ok(None) };
+        let (leaf, index) = match self.find(root, keyspace, key)? {
+            None => return Ok(None),
+            Some(Found::Row(leaf, index)) => (leaf, index),
+            Some(number) => return self.value_found(number, keyspace).map(Located::Here).map(Some),
+        };
         Ok(Some(match self.value_place(&leaf, index)? {
             ValuePlace::Inline(value) => Located::Here(value),
             ValuePlace::Extent { len, ptr } => Located::Apart(LargeValue::sole(len as u64, &ptr)),
@@ -275,14 +290,32 @@ impl TreeStore {
         Ok(self.find(root, keyspace, key)?.is_some())
     }
 
-    /// Where to look for a key below the blocks that a root keeps; `None` if the keyspace has no tree.
-    pub(super) fn below_top(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<Ptr>> {
-        let Some(tree) = root.trees.get(&keyspace) else { return Ok(None) };
-        tree.top.descend(self, (tree.root.ptr, keyspace), key, |_, _| {}).map(Some)
+    fn find(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<Found>> {
+        let added = match root.runs(keyspace) {
+            [] => None,
+            runs => match self.ask_runs(runs, keyspace, key)? {
+                Said::Below(added) => added,
+                Said::Removed => return Ok(None),
+                Said::Number(number) => return Ok(Some(Found::Number(number))),
+                Said::Row(leaf, index, None) => return Ok(Some(Found::Row(leaf, index))),
+                Said::Row(leaf, index, Some(more)) => return Ok(Some(Found::Added(leaf, index, more))),
+            },
+        };
+        let row = match root.trees.get(&keyspace) {
+            Some(tree) => self.find_in((&tree.root, &tree.top), keyspace, key)?,
+            None => None,
+        };
+        Ok(Found::of(row, added))
     }
 
-    fn find(&self, root: &Root, keyspace: u32, key: &[u8]) -> Result<Option<(Arc<Block>, usize)>> {
-        let Some(mut ptr) = self.below_top(root, keyspace, key)? else { return Ok(None) };
+    /// The row of one tree.
+    pub(super) fn find_in(
+        &self,
+        (tree, top): (&TreeRoot, &Top),
+        keyspace: u32,
+        key: &[u8],
+    ) -> Result<Option<(Arc<Block>, usize)>> {
+        let mut ptr = top.descend(self, (tree.ptr, keyspace), key, |_, _| {})?;
         loop {
             let block = self.load(&ptr, keyspace)?;
             if block.level() == 0 {
@@ -292,12 +325,28 @@ impl TreeStore {
         }
     }
 
-    /// A cursor before the first row of a keyspace. It keeps the root, and so all its blocks, as they are.
+    /// A cursor before the first row of a keyspace's tree, whatever its runs say. It keeps the root, and so all its blocks,
+    /// as they are.
     pub fn cursor(self: &Arc<Self>, root: &Arc<Root>, keyspace: u32) -> TreeCursor {
+        self.cursor_in(root, keyspace, None)
+    }
+
+    /// Cursors of the keyspace's runs, the newest first.
+    pub(crate) fn run_cursors(
+        self: &Arc<Self>,
+        root: &Arc<Root>,
+        keyspace: u32,
+    ) -> impl Iterator<Item = TreeCursor> {
+        root.runs(keyspace).iter().map(move |run| self.cursor_in(root, keyspace, Some(Arc::clone(run))))
+    }
+
+    fn cursor_in(self: &Arc<Self>, root: &Arc<Root>, keyspace: u32, run: Option<Arc<Run>>) -> TreeCursor {
+        let tree = run.as_ref().map_or_else(|| root.tree(keyspace), |run| Some(run.root.ptr));
         TreeCursor {
             store: Arc::clone(self),
-            walker: Walker::new(root.tree(keyspace), keyspace),
+            walker: Walker::new(tree, keyspace),
             root: Arc::clone(root),
+            run,
             keyspace,
             is_placed: false,
             row: None,
@@ -306,6 +355,34 @@ impl TreeStore {
             keys: None,
         }
     }
+}
+
+/// What there is of a key below the deltas.
+pub(super) enum Found {
+    Row(Arc<Block>, usize),
+    /// A row that a run adds to.
+    Added(Arc<Block>, usize, i64),
+    /// What runs add to no row.
+    Number(i64),
+}
+
+impl Found {
+    /// A tree's row, and what runs add to it.
+    pub(super) fn of(row: Option<(Arc<Block>, usize)>, added: Option<i64>) -> Option<Found> {
+        match (row, added) {
+            (Some((leaf, index)), None) => Some(Found::Row(leaf, index)),
+            (Some((leaf, index)), Some(more)) => Some(Found::Added(leaf, index, more)),
+            (None, Some(number)) => Some(Found::Number(number)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// What a run has of a key.
+pub(crate) enum RunRow {
+    Value(Slice),
+    Removed,
+    Added(i64),
 }
 
 /// The keys of one leaf, whole, so that key slices share one allocation.
@@ -360,6 +437,8 @@ pub struct TreeCursor {
     store: Arc<TreeStore>,
     root: Arc<Root>,
     walker: Walker,
+    /// What it steps through, if that is not the tree.
+    run: Option<Arc<Run>>,
     keyspace: u32,
     is_placed: bool,
     /// The row that was stepped over last, in the walker's leaf.
@@ -396,7 +475,10 @@ impl TreeCursor {
     }
 
     fn place(&mut self, go: impl FnOnce(&mut Walker, &TreeStore, Option<&Top>) -> Result<()>) -> Result<()> {
-        let top = self.root.trees.get(&self.keyspace).map(|tree| &tree.top);
+        let top = match &self.run {
+            Some(run) => Some(&run.top),
+            None => self.root.trees.get(&self.keyspace).map(|tree| &tree.top),
+        };
         go(&mut self.walker, &self.store, top)?;
         self.is_placed = true;
         self.row = None;
@@ -522,6 +604,22 @@ impl TreeCursor {
             (Some(row), Some(leaf)) => self.store.value_of(leaf, row, self.keyspace),
             _ => Err(Error::BadInput("the cursor has not stepped over a row".to_owned())),
         }
+    }
+
+    /// Steps over the next row of a run, or back over the one before.
+    ///
+    /// # Errors
+    /// As [`seek`](Self::seek).
+    pub(crate) fn step_in_run(&mut self, forward: bool) -> Result<Option<(Slice, RunRow)>> {
+        let Some(index) = self.step(forward)? else { return Ok(None) };
+        let Some(leaf) = self.walker.leaf() else { return Ok(None) };
+        let flawed = |flaw| self.store.corruption(leaf.ptr().offset, flaw);
+        let row = match leaf.payload(index).map_err(flawed)? {
+            Payload::Removed => RunRow::Removed,
+            Payload::Added(more) => RunRow::Added(more),
+            _ => return Ok(self.row_slices(forward)?.map(|(key, value)| (key, RunRow::Value(value)))),
+        };
+        Ok(self.key_slice().map(|key| (key, row)))
     }
 
     /// The root that this cursor reads.

@@ -1,0 +1,383 @@
+//! Runs: what checkpoints brought to a keyspace whose tree they left as it is.
+//!
+//! Where changes are thinly spread over a tree far larger than they are, folding rewrites nearly all of it for them. So a
+//! checkpoint may *spill* them: they become a tree of their own, with rows that say "removed" and "added to", beside the
+//! keyspace's. Reads ask the newest run first and the tree last; a later fold takes all runs in, with the changes of that
+//! time, and pays for the tree once. The cost rule is in `cost`, the decision in `docs/design/0010`.
+//!
+//! - R1: a run hides what lies below it: older runs, then the tree.
+//! - R2: what deltas have cleared is cleared in the tree and in every run by the checkpoint that brings it; no run clears anything.
+//! - R3: a row leaves the runs in the superblock that brings it into the tree, so nothing is added twice.
+
+use super::ahead::Ahead;
+use super::block::{Block, EXTENT_PAYLOAD_BYTES, Payload};
+use super::changes::Change;
+use super::codec::leaf_bytes;
+use super::filter::Filter;
+use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
+use super::walk::Top;
+use super::{Error, Result, TREE_ROOT_BYTES, TreeRoot, TreeStore};
+use crate::cover::Span;
+use crate::number::{flawed, number_of, number_value};
+use crate::record::Compression;
+use seawall_wal::Slice;
+use std::collections::{BTreeMap, VecDeque};
+use std::iter::Peekable;
+use std::sync::{Arc, OnceLock};
+
+/// By keyspace, the newest first.
+pub(super) type Runs = BTreeMap<u32, Vec<Arc<Run>>>;
+
+/// A tree of changes beside a keyspace's tree. Shared by all roots that have it.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Higher ones are newer; unique within a keyspace.
+    pub(super) number: u32,
+    pub(super) root: TreeRoot,
+    pub(super) top: Top,
+    filter_at: Ptr,
+    filter: OnceLock<Filter>,
+}
+
+/// Bytes of an encoded run.
+const RUN_BYTES: usize = TREE_ROOT_BYTES + PTR_BYTES;
+
+impl Run {
+    pub(super) fn new(number: u32, root: TreeRoot, filter_at: Ptr) -> Arc<Run> {
+        Arc::new(Run { number, root, top: Top::default(), filter_at, filter: OnceLock::new() })
+    }
+
+    /// The same run with fewer rows. Its filter has keys too many, which is no harm.
+    pub(super) fn with(&self, root: TreeRoot) -> Arc<Run> {
+        Run::new(self.number, root, self.filter_at)
+    }
+
+    /// What the tree of roots has of it.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        [&self.root.encode()[..], &self.filter_at.encode()].concat()
+    }
+
+    //= docs/format/data.md#tree-of-roots
+    pub(super) fn decode(number: u32, row: &[u8]) -> Result<Arc<Run>, Flaw> {
+        let (root, filter) = row.split_at_checked(TREE_ROOT_BYTES).ok_or("a run's root row is cut short")?;
+        let (root, filter_at) = (TreeRoot::decode(root)?, Ptr::decode(filter)?);
+        if row.len() != RUN_BYTES || filter_at.kind != BlockKind::Filter {
+            return Err("a run's root row leads to no filter".to_owned());
+        }
+        Ok(Run::new(number, root, filter_at))
+    }
+
+    /// Where its filter is.
+    pub(super) fn filter_at(&self) -> &Ptr {
+        &self.filter_at
+    }
+
+    /// Whether it may have the key. The filter is read when it is first asked.
+    pub(super) fn may_have(&self, store: &TreeStore, key: &[u8]) -> Result<bool> {
+        let filter = match self.filter.get() {
+            Some(filter) => filter,
+            None => {
+                let filter = Filter::read(store, &self.filter_at)?;
+                // Two threads may read it at once; nobody waits for another's read.
+                self.filter.get_or_init(|| filter)
+            }
+        };
+        Ok(filter.may_have(key))
+    }
+}
+
+/// What the runs of a keyspace say of a key.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// Nothing, or that so much is added to what the tree has.
+    Below(Option<i64>),
+    /// There is no row.
+    Removed,
+    /// The row, in a run's leaf, and what is added to it.
+    Row(Arc<Block>, usize, Option<i64>),
+    /// The number that the row is.
+    Number(i64),
+}
+
+impl TreeStore {
+    /// What the runs say of a key, from the newest on (R1).
+    pub(super) fn ask_runs(&self, runs: &[Arc<Run>], keyspace: u32, key: &[u8]) -> Result<Said> {
+        let mut added: Option<i64> = None;
+        for run in runs {
+            if !run.may_have(self, key)? {
+                continue;
+            }
+            let Some((leaf, index)) = self.find_in((&run.root, &run.top), keyspace, key)? else { continue };
+            if let Some(said) = self.said(leaf, index, &mut added)? {
+                return Ok(said);
+            }
+        }
+        Ok(Said::Below(added))
+    }
+
+    /// What a row of a run comes to, under what was added above it; none if what lies below counts too.
+    pub(super) fn said(
+        &self,
+        leaf: Arc<Block>,
+        index: usize,
+        added: &mut Option<i64>,
+    ) -> Result<Option<Said>> {
+        let payload = leaf.payload(index).map_err(|flaw| self.corruption(leaf.ptr().offset, flaw))?;
+        Ok(match (payload, *added) {
+            (Payload::Added(more), sum) => {
+                *added = Some(sum.unwrap_or(0).wrapping_add(more));
+                None
+            }
+            (Payload::Removed, None) => Some(Said::Removed),
+            (Payload::Removed, Some(sum)) => Some(Said::Number(sum)),
+            (_, sum) => Some(Said::Row(leaf, index, sum)),
+        })
+    }
+
+    /// A value, and what is added to it.
+    pub(super) fn added_to(&self, value: &[u8], more: i64) -> Result<Slice> {
+        let number = number_of(value).ok_or_else(|| flawed(&self.path))?;
+        Ok(number_value(number.wrapping_add(more)))
+    }
+}
+
+/// The leaves of a tree in key order, read from the file with several on their way.
+struct Leaves {
+    store: Arc<TreeStore>,
+    keyspace: u32,
+    /// Inner blocks, and which child comes next.
+    above: Vec<(Arc<Block>, usize)>,
+    /// Found and not yet given.
+    found: VecDeque<Ptr>,
+    ahead: Option<Ahead>,
+}
+
+impl Leaves {
+    /// `share` is by how many the room for what is read ahead is to be divided.
+    fn of(
+        store: &Arc<TreeStore>,
+        keyspace: u32,
+        root: &Ptr,
+        leaf_bytes: usize,
+        share: usize,
+    ) -> Result<Leaves> {
+        let ahead = Ahead::new(store, keyspace, Some(*root), leaf_bytes, share);
+        let (mut above, mut found) = (Vec::new(), VecDeque::new());
+        if root.level == 0 {
+            found.push_back(*root);
+        } else {
+            above.push((store.load(root, keyspace)?, 0));
+        }
+        Ok(Leaves { store: Arc::clone(store), keyspace, above, found, ahead })
+    }
+
+    /// Where the next leaf is that was not found yet. Levels fall by one with each step (`Block::parse`), so this ends.
+    fn find(&mut self) -> Result<Option<Ptr>> {
+        while let Some((block, next)) = self.above.last_mut() {
+            if *next == block.count() {
+                self.above.pop();
+                continue;
+            }
+            let child = self.store.child_of(block, *next)?;
+            *next += 1;
+            if child.level == 0 {
+                return Ok(Some(child));
+            }
+            let block = self.store.load(&child, self.keyspace)?;
+            self.above.push((block, 0));
+        }
+        Ok(None)
+    }
+
+    fn next(&mut self) -> Result<Option<Arc<Block>>> {
+        let wanted = self.ahead.as_ref().map_or(1, Ahead::room);
+        while self.found.len() < wanted
+            && let Some(leaf) = self.find()?
+        {
+            if let Some(ahead) = &mut self.ahead {
+                ahead.expect(&leaf);
+            }
+            self.found.push_back(leaf);
+        }
+        let Some(leaf) = self.found.pop_front() else { return Ok(None) };
+        match self.ahead.as_mut().and_then(|ahead| ahead.take_expected(&leaf)) {
+            Some(block) => block.map(Some),
+            None => self.store.load_once(&leaf, self.keyspace).map(|(block, _)| Some(block)),
+        }
+    }
+}
+
+/// A run's rows in key order.
+struct Rows {
+    leaves: Leaves,
+    leaf: Option<Arc<Block>>,
+    index: usize,
+    /// The key of the row in hand, if there is one.
+    key: Vec<u8>,
+}
+
+impl Rows {
+    fn of(leaves: Leaves) -> Result<Rows> {
+        let mut rows = Rows { leaves, leaf: None, index: 0, key: Vec::new() };
+        rows.turn()?;
+        Ok(rows)
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        (self.leaf, self.index) = (self.leaves.next()?, 0);
+        self.show();
+        Ok(())
+    }
+
+    fn show(&mut self) {
+        if let Some(leaf) = &self.leaf {
+            leaf.key_into(self.index, &mut self.key);
+        }
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        self.leaf.is_some().then_some(&self.key[..])
+    }
+
+    /// The row in hand as a change, with its payload; the next one is in hand then.
+    fn take(&mut self) -> Result<Option<(Change, Payload)>> {
+        let Some(leaf) = self.leaf.clone() else { return Ok(None) };
+        let payload =
+            leaf.payload(self.index).map_err(|flaw| self.leaves.store.corruption(leaf.ptr().offset, flaw))?;
+        let change = match &payload {
+            Payload::Removed => Change::Remove,
+            Payload::Added(more) => Change::Add(*more),
+            Payload::Inline(range) => Change::Put(Slice::within(Arc::<Block>::clone(&leaf), range.clone())),
+            Payload::Child(_) => {
+                return Err(self.leaves.store.corruption(leaf.ptr().offset, "a child where a row belongs"));
+            }
+            Payload::Extent { .. } | Payload::Pieces { .. } => {
+                let (form, bytes) = leaf.raw_payload(self.index);
+                let mut moved = [0; EXTENT_PAYLOAD_BYTES];
+                super::bytes::put(&mut moved, 0, bytes);
+                Change::Moved { form, payload: moved, len: payload.value_bytes() }
+            }
+        };
+        self.index += 1;
+        if self.index < leaf.count() {
+            self.show();
+        } else {
+            self.turn()?;
+        }
+        Ok(Some((change, payload)))
+    }
+}
+
+/// Changes over all runs of a keyspace, as one stream of changes for its tree.
+pub(super) struct Joined<'a, K, I: Iterator<Item = Result<(K, Change)>>> {
+    changes: Peekable<I>,
+    /// Newest first.
+    runs: Vec<Rows>,
+    cleared: &'a [Span],
+    cleared_at: usize,
+    /// Values in extents of their own that something newer hides.
+    hidden: &'a mut Vec<Payload>,
+    store: Arc<TreeStore>,
+}
+
+impl<'a, K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Joined<'a, K, I> {
+    /// Rows of the runs in `cleared`, which is in key order, count as hidden.
+    pub(super) fn new(
+        store: &Arc<TreeStore>,
+        (keyspace, compression): (u32, Compression),
+        runs: &[Arc<Run>],
+        cleared: &'a [Span],
+        changes: I,
+        hidden: &'a mut Vec<Payload>,
+    ) -> Result<Self> {
+        let rows = |run: &Arc<Run>| {
+            let leaf_bytes = leaf_bytes(compression);
+            Rows::of(Leaves::of(store, keyspace, &run.root.ptr, leaf_bytes, runs.len())?)
+        };
+        let runs = runs.iter().map(rows).collect::<Result<Vec<Rows>>>()?;
+        let changes = changes.peekable();
+        Ok(Joined { changes, runs, cleared, cleared_at: 0, hidden, store: Arc::clone(store) })
+    }
+
+    fn is_cleared(&mut self, key: &[u8]) -> bool {
+        let ends_before = |span: &Span| span.to.as_ref().is_some_and(|to| **to <= *key);
+        while self.cleared.get(self.cleared_at).is_some_and(ends_before) {
+            self.cleared_at += 1;
+        }
+        self.cleared.get(self.cleared_at).is_some_and(|span| span.contains(key))
+    }
+
+    /// The lowest key that any has.
+    fn lowest(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut lowest: Option<&[u8]> = self.runs.iter().filter_map(Rows::key).min();
+        match self.changes.peek() {
+            Some(Ok((key, _))) if lowest.is_none_or(|lowest| key.as_ref() < lowest) => {
+                lowest = Some(key.as_ref());
+            }
+            Some(Err(_)) => {
+                return match self.changes.next() {
+                    Some(Err(error)) => Err(error),
+                    _ => Ok(None),
+                };
+            }
+            _ => {}
+        }
+        Ok(lowest.map(<[u8]>::to_vec))
+    }
+
+    /// What the tree is told of a key; nothing if all that there was is cleared.
+    fn change(&mut self, key: &[u8]) -> Result<Option<Change>> {
+        let mut change = None;
+        if let Some(newest) =
+            self.changes.next_if(|next| next.as_ref().is_ok_and(|(at, _)| at.as_ref() == key))
+        {
+            change = Some(newest?.1);
+        }
+        let is_cleared = self.is_cleared(key);
+        for run in &mut self.runs {
+            if run.key() != Some(key) {
+                continue;
+            }
+            let Some((row, payload)) = run.take()? else { continue };
+            change = match change {
+                None if !is_cleared => Some(row),
+                Some(Change::Add(sum)) if !is_cleared => Some(match row {
+                    Change::Add(more) => Change::Add(sum.wrapping_add(more)),
+                    Change::Remove => Change::Put(number_value(sum)),
+                    Change::Put(value) => Change::Put(self.store.added_to(&value, sum)?),
+                    Change::Moved { .. } | Change::PutLarge(_) => return Err(flawed(&self.store.path)),
+                }),
+                newer => {
+                    if payload.is_apart() {
+                        self.hidden.push(payload);
+                    }
+                    newer
+                }
+            };
+        }
+        Ok(change)
+    }
+
+    fn step(&mut self) -> Result<Option<(Vec<u8>, Change)>> {
+        while let Some(key) = self.lowest()? {
+            if let Some(change) = self.change(&key)? {
+                return Ok(Some((key, change)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Iterator for Joined<'_, K, I> {
+    type Item = Result<(Vec<u8>, Change)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().transpose()
+    }
+}
+
+/// The number of a new run.
+pub(super) fn next_number(runs: &[Arc<Run>]) -> Result<u32> {
+    let newest = runs.first().map_or(0, |run| run.number);
+    newest.checked_add(1).ok_or_else(|| Error::BadInput("no number is left for a run".to_owned()))
+}
