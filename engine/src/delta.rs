@@ -20,8 +20,8 @@ use crate::record::{Effect, WriteSet};
 use crate::sync::{AtomicU8, AtomicU64, Mutex, Ordering as Atomic};
 use crate::tree::LargeValue;
 use removals::Removals;
-pub(crate) use rows::Gathered;
 use rows::{Edge, Kind, Place, Row, Rows};
+pub(crate) use rows::{Gathered, Sampled};
 use seawall_wal::{Lsn, Slice};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -301,6 +301,13 @@ impl Delta {
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// Rows of a keyspace from up to so many places that lie evenly among its versions, and how many rows it has, about.
+    pub(crate) fn sample(&self, keyspace: u32, places: usize) -> Sampled {
+        let rows = self.rows.sample(keyspace, places);
+        let added = self.adds().map(|adds| adds.sample(keyspace, places)).unwrap_or_default();
+        if added.rows > rows.rows { added } else { rows }
     }
 
     /// Appends to `out` up to `rows_max` rows of a keyspace that lie between the bounds, in order, each in its

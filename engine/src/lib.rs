@@ -57,6 +57,8 @@ pub use life::image::{Image, ImageInfo, ImagePiece, ImageWriter};
 pub use life::rewind::{Rewinding, Rewound, rewind, rewinding};
 pub use life::slots::{SlotOptions, SlotState, SlotStatus};
 pub use memory::MemoryStats;
+#[doc(hidden)]
+pub use options::Spilling;
 pub use options::{DbBuilder, Isolation, OnPrepared, ReadMode, TxOptions};
 pub use read::cursor::Cursor;
 pub use read::scan::Scan;

@@ -13,5 +13,6 @@ mod redone;
 pub(crate) mod rewind;
 pub(crate) mod rewindable;
 pub(crate) mod slots;
+mod spill;
 pub(crate) mod throttle;
 pub(crate) mod verify;

@@ -20,6 +20,8 @@ pub enum Group {
     Compression,
     /// Blocks read where they lie in a mapping of the file.
     Mapping,
+    /// Runs beside the trees.
+    Runs,
     /// A store and those that follow it: `tests/shipping.rs`, `tests/slots.rs` and `tests/rewind.rs` notice them.
     Shipping,
 }
@@ -152,6 +154,14 @@ mutations! {
     UnpackUnverified, "unpack-unverified", Compression, Noticed::Torture(3_000);
     /// Extents are used again while a reader has a part of them, mapped.
     ReuseMapped, "reuse-mapped", Mapping, Noticed::Torture(3_000);
+    /// A checkpoint leaves the run that it wrote out of the tree of roots.
+    SpillUnlisted, "spill-unlisted", Runs, Noticed::Torture(3_000);
+    /// What was cleared stays in the tree and in the runs when the rows become a run.
+    SpillUncleared, "spill-uncleared", Runs, Noticed::Torture(3_000);
+    /// Reads look below a run that says that a row is removed.
+    RunRemovalIgnored, "run-removal-ignored", Runs, Noticed::Torture(3_000);
+    /// Runs that were folded stay beside the tree, their blocks freed.
+    RunKept, "run-kept", Runs, Noticed::Torture(3_000);
     /// A replica shows what the primary has not shown.
     ShowUnshipped, "show-unshipped", Shipping, REPLICAS;
     /// A store that was fenced off goes on.

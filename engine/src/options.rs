@@ -177,6 +177,7 @@ pub struct DbBuilder {
     replay_bytes: Option<u64>,
     deltas_bytes: Option<u64>,
     stream: (usize, usize),
+    spilling: Spilling,
     on_stage: Option<StageHook>,
 }
 
@@ -184,6 +185,17 @@ pub struct DbBuilder {
 /// data file, and saves a sync of the data file: at this length the second write takes about as long as a sync does
 /// (64 µs at 4 GB/s, against 43 µs for a flush, on the machine of `docs/benchmarks.md`).
 const STREAM_BYTES_MIN: usize = 256 << 10;
+
+/// When a checkpoint writes its changes beside a tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Spilling {
+    /// Where that is cheaper, and the tree larger than the cache.
+    #[default]
+    Weighed,
+    /// As long as there are fewer runs.
+    Below(u32),
+}
 
 /// Told the name of each stage of a checkpoint as it is passed.
 pub(crate) type StageHook = Arc<dyn Fn(&'static str) + Send + Sync>;
@@ -226,6 +238,7 @@ pub(crate) struct Options {
     pub(crate) background: bool,
     pub(crate) mutation: Option<Mutation>,
     pub(crate) log_mutation: Option<seawall_wal::mutation::Mutation>,
+    pub(crate) spilling: Spilling,
     pub(crate) on_stage: Option<StageHook>,
 }
 
@@ -277,6 +290,7 @@ impl DbBuilder {
             replay_bytes: None,
             deltas_bytes: None,
             stream: (STREAM_BYTES_MIN, PIECE_BYTES_MAX),
+            spilling: Spilling::default(),
             on_stage: None,
         }
     }
@@ -598,6 +612,13 @@ impl DbBuilder {
         self
     }
 
+    /// When a checkpoint writes its changes beside a tree.
+    #[doc(hidden)]
+    pub fn spilling(mut self, when: Spilling) -> Self {
+        self.spilling = when;
+        self
+    }
+
     /// Calls `hook` with the name of each stage of a checkpoint as it is passed.
     #[doc(hidden)]
     pub fn on_stage(mut self, hook: Arc<dyn Fn(&'static str) + Send + Sync>) -> Self {
@@ -644,6 +665,7 @@ impl DbBuilder {
             deltas_bytes_max: self.deltas_bytes,
             stream_bytes_min: self.stream.0,
             piece_bytes: self.stream.1,
+            spilling: self.spilling,
             log_bytes_max: self.log_bytes_max.max(self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN)),
             segment_bytes: self.segment_bytes,
             checkpoint_interval: self.checkpoint_interval,

@@ -87,6 +87,10 @@ pub struct Stats {
     pub checkpoints: u64,
     /// Bytes that they wrote.
     pub checkpoint_bytes: u64,
+    /// Runs beside the keyspaces' trees: changes that checkpoints did not write into them yet.
+    pub runs: u64,
+    /// Bytes of their keys and values.
+    pub run_bytes: u64,
     /// Everything below is in the data file.
     pub checkpoint_lsn: Lsn,
     /// Everything below is visible.

@@ -26,6 +26,7 @@ mod bytes;
 mod cache;
 mod changes;
 mod codec;
+pub(crate) mod cost;
 mod file;
 mod filter;
 mod fold;
@@ -59,8 +60,10 @@ pub use stream::LargeValue;
 pub(crate) use stream::{Located, PIECE_BYTES_MAX};
 pub use superblock::{FORMAT_VERSION, Superblock};
 pub use verify::TreeReport;
+pub(crate) use walk::RunRow;
 pub use walk::TreeCursor;
 
+use crate::mutation::Mutation;
 use crate::sync::Mutex;
 use crate::{Error, Result};
 use cache::Cache;
@@ -69,8 +72,8 @@ use seawall_wal::{Disk, DiskFile, Lsn};
 use space::Space;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
@@ -111,6 +114,7 @@ pub struct TreeStore {
     is_punching_early: AtomicBool,
     is_stream_unsynced: AtomicBool,
     is_unpacked_unverified: AtomicBool,
+    run_mistake: OnceLock<Mutation>,
     warning: Option<String>,
     totals: Totals,
     memory: Memory,
@@ -211,6 +215,17 @@ impl Root {
     /// The runs of a keyspace, the newest first.
     fn runs(&self, keyspace: u32) -> &[Arc<run::Run>] {
         self.runs.get(&keyspace).map_or(&[], Vec::as_slice)
+    }
+
+    /// The keyspaces that have runs, ascending.
+    pub(crate) fn keyspaces_with_runs(&self) -> impl Iterator<Item = u32> + '_ {
+        self.runs.keys().copied()
+    }
+
+    /// Runs of all keyspaces, and bytes of their rows.
+    pub(crate) fn runs_size(&self) -> (u64, u64) {
+        let all = || self.runs.values().flatten();
+        (all().count() as u64, all().map(|run| run.root.payload_bytes).sum())
     }
 
     /// Rows of the tree of roots.
@@ -378,6 +393,15 @@ impl TreeStore {
     /// What is known of free and dead space takes so much, about.
     pub(crate) fn space_map_bytes(&self) -> u64 {
         self.memory.space_map.load(Ordering::Relaxed)
+    }
+
+    /// A test's deliberate mistake with runs.
+    pub(crate) fn err_in_runs(&self, mutation: Mutation) {
+        let _ = self.run_mistake.set(mutation);
+    }
+
+    fn errs_in_runs(&self, mutation: Mutation) -> bool {
+        self.run_mistake.get() == Some(&mutation)
     }
 
     /// A test's deliberate mistake: streamed values are not synced.

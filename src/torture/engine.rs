@@ -11,7 +11,7 @@ use super::{MutantDisk, SeedReport};
 use compare::{Compared, PIECE_BYTES, STREAMED_MIN, contents};
 use model::History;
 use seawall_engine::mutation::{Mutation, Noticed};
-use seawall_engine::{Db, Error, ReadMode};
+use seawall_engine::{Db, Error, ReadMode, Spilling};
 use seawall_wal::disk::sim::{CHANGED_UNDER_VIEW, Fault, Op};
 use seawall_wal::runtime::{Rng, SimRuntime};
 use seawall_wal::{Lsn, SimDisk, WalReader};
@@ -72,6 +72,10 @@ pub fn required() -> Vec<String> {
         "keyspace made in a transaction",
         "keyspace dropped in a transaction",
         "recovery folded",
+        "recovery wrote a run",
+        "opened with runs",
+        "runs beside trees",
+        "runs folded",
         "compressed leaf",
         "keyspace compressed",
         "folded under memory pressure",
@@ -141,6 +145,7 @@ struct Torture {
     /// Small enough, at times, for writers to be slowed and folds to press.
     deltas_bytes: Option<u64>,
     read_mode: ReadMode,
+    spilling: Spilling,
     was_created: bool,
     held: Held,
     traced: usize,
@@ -186,6 +191,7 @@ pub fn run(seed: u64, mutation: Option<&str>) -> Result<SeedReport, String> {
         memory_budget: 1 << 20,
         deltas_bytes: None,
         read_mode: ReadMode::Cached,
+        spilling: Spilling::Weighed,
         was_created: false,
         held: Held::default(),
         traced: 0,
@@ -273,6 +279,7 @@ impl Torture {
             .replay_bytes(self.replay_bytes)
             .deltas_bytes(self.deltas_bytes)
             .read_mode(self.read_mode)
+            .spilling(self.spilling)
             .disk(disk)
             .runtime(self.runtime.clone())
             .background(self.threads)
@@ -288,6 +295,10 @@ impl Torture {
             self.replay_bytes = self.rng.chance(1, 3).then_some(20_000);
             self.deltas_bytes = (self.threads && self.rng.chance(2, 3))
                 .then(|| if self.rng.chance(1, 2) { 10_000 } else { 40_000 });
+            self.spilling = match self.rng.below(5) {
+                0 | 1 => Spilling::Weighed,
+                most => Spilling::Below(most as u32),
+            };
             self.read_mode = if self.rng.chance(1, 3) { ReadMode::Mapped } else { ReadMode::Cached };
             match self.builder().open() {
                 Ok(db) => {
@@ -295,6 +306,11 @@ impl Torture {
                     let has_folded = db.stats().checkpoint_bytes > 0;
                     if has_folded {
                         self.report.hit("engine: recovery folded");
+                    }
+                    match (db.stats().runs, has_folded && self.spilling != Spilling::Weighed) {
+                        (0, _) => {}
+                        (_, true) => self.report.hit("engine: recovery wrote a run"),
+                        (_, false) => self.report.hit("engine: opened with runs"),
                     }
                     if db.stats().read_mode == ReadMode::Mapped {
                         self.report.hit("engine: opened mapped");

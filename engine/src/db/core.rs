@@ -340,6 +340,8 @@ impl Core {
 
     pub(super) fn stats(&self) -> Stats {
         let (log, tree) = (self.log.stats(), self.store.stats());
+        let root = Arc::clone(&self.reads.view().root);
+        let (runs, run_bytes) = root.runs_size();
         let log_bytes = self.log.log_bytes();
         let (prepared, prepared_bytes) = self.sequencer.prepared_size();
         let (is_mapped, read_mode_reason) = self.store.mapped_state();
@@ -376,7 +378,9 @@ impl Core {
             commits_slowed: self.fold.throttle.slowed.load(Ordering::Relaxed),
             checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
             checkpoint_bytes: tree.fold_bytes,
-            checkpoint_lsn: self.reads.view().root.superblock.checkpoint_lsn,
+            runs,
+            run_bytes,
+            checkpoint_lsn: root.superblock.checkpoint_lsn,
             visible_lsn: self.reads.visible(),
             events_dropped: self.options.events.dropped(),
             is_replica: self.is_replica(),

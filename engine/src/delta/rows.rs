@@ -14,7 +14,7 @@
 //! Invariant E4: a version stands in the last leaf whose bound is not above it; the first leaf's bound is below all.
 
 use super::version::Version;
-use crate::number::number_value;
+use crate::number::{NUMBER_BYTES, number_value};
 use crate::record::WriteSet;
 use crate::sync::{AtomicU64, Ordering as Atomic, RwLock};
 use crate::tree::LargeValue;
@@ -123,6 +123,16 @@ impl Row {
 
     pub(super) fn number(&self) -> i64 {
         (u64::from(self.value_at) | u64::from(self.value_bytes) << 32) as i64
+    }
+
+    /// What it takes in a leaf, about: a long value stands elsewhere.
+    fn stored_bytes(&self) -> u64 {
+        let value = match self.kind {
+            Kind::Put => u64::from(self.value_bytes),
+            Kind::PutLarge | Kind::Removed => 0,
+            Kind::Number | Kind::Add | Kind::Sum => NUMBER_BYTES as u64,
+        };
+        u64::from(self.key_bytes) + value + 8
     }
 
     /// Something of the key and of the value: where a row begins and ends in its payload.
@@ -343,6 +353,17 @@ impl Gathered {
     }
 }
 
+/// Some rows of a delta, and what all would be.
+#[derive(Debug, Default)]
+pub(crate) struct Sampled {
+    /// Keys that stand side by side, ascending.
+    pub(crate) parts: Vec<Vec<Slice>>,
+    /// All rows of the keyspace, about.
+    pub(crate) rows: u64,
+    /// What they take in leaves, in bytes, about.
+    pub(crate) bytes: u64,
+}
+
 /// The ordered map.
 #[derive(Debug)]
 pub(super) struct Rows {
@@ -514,6 +535,33 @@ impl Rows {
             next = there.checked_add(1);
         }
         found
+    }
+
+    /// Rows of a keyspace in leaves that lie evenly among those that it has.
+    pub(super) fn sample(&self, keyspace: u32, leaves_max: usize) -> Sampled {
+        let index = self.index.read();
+        let first = index.find(&Place::new(keyspace, b"", u64::MAX));
+        let leaves = index.find(&Place::end_of(keyspace)) + 1 - first;
+        let wanted = leaves.min(leaves_max.max(1));
+        let mut sampled = Sampled::default();
+        for place in 0..wanted {
+            let Some(leaf) = index.leaves.get(first + place * leaves / wanted) else { break };
+            let leaf = leaf.read();
+            let (mut part, mut before): (Vec<Slice>, Option<&Row>) = (Vec::new(), None);
+            for (rank, row) in leaf.ranks.iter().zip(&leaf.rows) {
+                let is_new = before.is_none_or(|before| before.key() != row.key());
+                if keyspace_of(*rank) == keyspace && is_new {
+                    sampled.bytes += row.stored_bytes();
+                    part.push(row.key_slice());
+                    before = Some(row);
+                }
+            }
+            sampled.rows += part.len() as u64;
+            sampled.parts.push(part);
+        }
+        let all = |sum: u64| sum * leaves as u64 / wanted.max(1) as u64;
+        (sampled.rows, sampled.bytes) = (all(sampled.rows), all(sampled.bytes));
+        sampled
     }
 
     /// Whether a version with this LSN or a higher one stands between the places. In portions of leaves, so that nobody

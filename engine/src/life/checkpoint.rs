@@ -17,19 +17,21 @@ use crate::delta::{Delta, Version};
 use crate::invariants;
 use crate::life::pace::Pace;
 use crate::life::slots::Loss;
+use crate::life::spill;
 use crate::life::throttle::Throttle;
 use crate::mutation::Mutation;
-use crate::options::StageHook;
+use crate::options::{Spilling, StageHook};
 use crate::read::scan::Merge;
 use crate::read::view::{DeltaBytes, Reads};
-use crate::record::BRANCHES;
+use crate::record::{BRANCHES, CATALOGUE};
 use crate::stats::{Checkpoint, Event};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
+use crate::tree::cost::Plan;
 use crate::tree::{Change, Superblock};
 use crate::{Error, Result};
 use seawall_wal::latch::{Latch, LatchGuard};
 use seawall_wal::{Lsn, Runtime};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,7 +233,7 @@ impl Core {
         let superblock = &view.root.superblock;
         let is_covered = superblock.checkpoint_lsn.max(superblock.applied_lsn) >= end;
         let has_deltas = view.frozen.iter().any(|delta| delta.end() <= end);
-        if is_covered && !has_deltas {
+        if is_covered && !has_deltas && view.root.runs_size().0 == 0 {
             self.release_log(replay)?;
             return Ok(Checkpoint { lsn: end, path, bytes: 0 });
         }
@@ -248,7 +250,7 @@ impl Core {
         let mut turns = self.fold.pace.turns();
         let versions =
             view.frozen.iter().filter(|delta| delta.end() <= end).map(|delta| delta.versions()).sum();
-        self.fold.throttle.begin(&*self.runtime, versions);
+        let mut on_plan = |is_spill| self.fold.throttle.begin(&*self.runtime, versions, is_spill);
         let mut on_change = || {
             self.fold.throttle.merged(1);
             turns.step();
@@ -256,6 +258,8 @@ impl Core {
         let mut how = Folding {
             on_stage: self.options.on_stage.clone(),
             on_change: &mut on_change,
+            on_plan: &mut on_plan,
+            spilling: self.options.spilling,
             repeats: &|covered| self.may_repeat(covered),
         };
         let folded = fold_below(&self.reads, end, &mut how, |superblock| {
@@ -330,8 +334,9 @@ impl Core {
         let has_rows = self.reads.delta_bytes() > 0;
         let checkpoint = self.reads.deltas().folded;
         let log_bytes = self.reads.visible().0.saturating_sub(checkpoint.0);
-        // An idle store's log does not stay for ever, and an idle store is left alone.
-        let is_idle = !has_rows && log_bytes < self.options.segment_bytes;
+        // An idle store's log does not stay for ever, nor do its runs, and an idle store is left alone.
+        let has_runs = self.reads.view().root.runs_size().0 > 0;
+        let is_idle = !has_rows && !has_runs && log_bytes < self.options.segment_bytes;
         let since = self.runtime.now().saturating_sub(self.fold.last.lock().at);
         self.wants_fold() || (since >= self.options.checkpoint_interval && !is_idle)
     }
@@ -378,12 +383,15 @@ pub(crate) struct Folding<'a> {
     pub(crate) on_stage: Option<StageHook>,
     /// Called before each change.
     pub(crate) on_change: &'a mut dyn FnMut(),
+    /// Called before the first, told whether only runs are written.
+    pub(crate) on_plan: &'a mut dyn FnMut(bool),
     /// Whether the superblock that covers so much of the log is to be repeated in the other slot.
     pub(crate) repeats: &'a dyn Fn(Lsn) -> bool,
+    pub(crate) spilling: Spilling,
 }
 
-/// Writes the newest versions in the frozen deltas that end at or below `end` into the tree, and publishes that with
-/// what `set` says. The deltas leave the view.
+/// Writes the newest versions in the frozen deltas that end at or below `end` into the trees, or into runs beside them,
+/// and publishes that with what `set` says. The deltas leave the view. Without any deltas, all runs go into their trees.
 pub(crate) fn fold_below(
     reads: &Arc<Reads>,
     end: Lsn,
@@ -394,7 +402,15 @@ pub(crate) fn fold_below(
     let deltas: Vec<_> = view.frozen.iter().filter(|delta| delta.end() <= end).map(Arc::clone).collect();
     let dropped: BTreeSet<u32> = deltas.iter().flat_map(|delta| delta.dropped().into_keys()).collect();
     let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
-    let keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
+    let mut keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
+    if deltas.is_empty() {
+        keyspaces.extend(view.root.keyspaces_with_runs());
+    }
+    let mut plans = BTreeMap::new();
+    for keyspace in keyspaces.iter().filter(|keyspace| !dropped.contains(keyspace)) {
+        plans.insert(*keyspace, spill::plan(reads, &view.root, &deltas, *keyspace, how.spilling)?);
+    }
+    (how.on_plan)(plans.iter().any(|(keyspace, plan)| *keyspace != CATALOGUE && *plan == Plan::Spill));
     let compressions = reads.compressions(&view.root, &deltas, end, keyspaces.iter().copied())?;
     let mut fold = reads.store.begin_fold(&view.root)?;
     if let Some(hook) = how.on_stage.take() {
@@ -422,7 +438,10 @@ pub(crate) fn fold_below(
             cleared.clear();
         }
         let compression = compressions.get(&keyspace).copied().unwrap_or_default();
-        fold.apply_over(keyspace, compression, cleared, changes)?;
+        match plans.get(&keyspace) {
+            Some(Plan::Spill) => fold.spill(keyspace, compression, cleared, changes)?,
+            _ => fold.apply_over(keyspace, compression, cleared, changes)?,
+        }
     }
     invariants::checkpoint_is_covered(end, reads.visible());
     let root = fold.finish(set)?;

@@ -84,6 +84,10 @@ impl Core {
         if bytes == 0 || bytes > FOLD_ON_CLOSE_BYTES_MAX {
             return Ok(());
         }
+        // Taking runs in may rewrite the tree.
+        if self.reads.view().root.runs_size().0 > 0 {
+            return Ok(());
+        }
         match self.checkpoint_alone() {
             // The log has it all.
             Ok(_) | Err(Error::NoSpace | Error::Unacknowledged { .. }) => Ok(()),

@@ -379,6 +379,9 @@ pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
     if options.has(Mutation::UnpackUnverified) {
         files.store.unpack_unverified();
     }
+    if let Some(mutation) = options.mutation {
+        files.store.err_in_runs(mutation);
+    }
     let core = Arc::new(Core {
         following: Following::new(&runtime, replayed.in_doubt),
         patience: Patience::new(Arc::clone(&runtime), Arc::clone(&sequencer)),
@@ -675,7 +678,13 @@ impl Replay<'_> {
             let floor = self.slots.rewind_floor().unwrap_or(newer.covered);
             self.options.events.tell(Event::RewindGivenUp { floor, checkpoint: newer.covered });
         }
-        let mut how = Folding { on_stage: None, on_change: &mut || {}, repeats: &|_| !is_followed };
+        let mut how = Folding {
+            on_stage: None,
+            on_change: &mut || {},
+            on_plan: &mut |_| {},
+            repeats: &|_| !is_followed,
+            spilling: self.options.spilling,
+        };
         crate::life::checkpoint::fold_below(self.reads, end, &mut how, |superblock| {
             superblock.checkpoint_lsn = replay;
             superblock.applied_lsn = end;

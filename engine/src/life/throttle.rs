@@ -16,7 +16,7 @@ use crate::db::Core;
 use crate::read::view::DeltaBytes;
 use crate::record::WriteSet;
 use crate::stats::Event;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::{Error, Result};
 use seawall_wal::Runtime;
 use std::time::Duration;
@@ -45,14 +45,22 @@ pub(crate) struct Throttle {
     /// Rows for each 1024 versions, in the fold before; and the µs that it took for as many.
     rows_per_1024: AtomicU64,
     us_per_1024: AtomicU64,
+    /// The latter of the last checkpoint that did otherwise: wrote runs, or folded.
+    us_per_1024_else: AtomicU64,
+    /// Whether the one in hand, or the one before, writes runs alone.
+    is_spill: AtomicBool,
     next: Mutex<Duration>,
     /// Commits that waited for their slot.
     pub(crate) slowed: AtomicU64,
 }
 
 impl Throttle {
-    /// A fold of so many versions begins.
-    pub(crate) fn begin(&self, runtime: &dyn Runtime, versions: u64) {
+    /// A fold of so many versions begins, which only writes runs or does not.
+    pub(crate) fn begin(&self, runtime: &dyn Runtime, versions: u64, is_spill: bool) {
+        if self.is_spill.swap(is_spill, Ordering::Relaxed) != is_spill {
+            let other = self.us_per_1024_else.load(Ordering::Relaxed);
+            self.us_per_1024_else.store(self.us_per_1024.swap(other, Ordering::Relaxed), Ordering::Relaxed);
+        }
         self.merged.store(0, Ordering::Relaxed);
         self.versions.store(versions, Ordering::Relaxed);
         self.begun.store((runtime.now().as_micros() as u64).max(1), Ordering::Release);
@@ -249,7 +257,7 @@ mod tests {
         let throttle = Throttle::default();
         assert!(throttle.progress(runtime.now()).is_none());
         for (merged, expected) in [(50, 0.05), (50, 0.5)] {
-            throttle.begin(&*runtime, 1000);
+            throttle.begin(&*runtime, 1000, false);
             throttle.merged(merged);
             let (done, _) = throttle.progress(runtime.now()).unwrap_or_default();
             assert!((done / MERGE_SHARE - expected).abs() < 0.01, "{done}");

@@ -14,7 +14,7 @@ use crate::keyspace::Life;
 use crate::read::track::{Edge, ReadLog, Track, ended};
 use crate::read::view::{Found, Reads, Snapshot};
 use crate::sync::{AtomicBool, Ordering as Atomic};
-use crate::tree::TreeCursor;
+use crate::tree::{RunRow, TreeCursor};
 use crate::{Error, Result};
 use seawall_wal::{Lsn, Slice};
 use std::borrow::Borrow;
@@ -156,13 +156,15 @@ fn step_over(rest: &mut OwnedRange, span: &Span, is_reverse: bool) -> bool {
     }
 }
 
-/// The tree, below all.
+/// The tree, below all, or a run above it.
 struct Below {
     cursor: TreeCursor,
     range: OwnedRange,
     is_reverse: bool,
     is_positioned: bool,
     has_ended: bool,
+    /// It is one of the runs between.
+    is_run: bool,
 }
 
 impl Below {
@@ -207,6 +209,14 @@ impl Below {
             }
             // Only now: a seek that failed has to be made again.
             self.is_positioned = true;
+        }
+        if self.is_run {
+            let row = self.cursor.step_in_run(!self.is_reverse)?;
+            return Ok(row.filter(|(key, _)| !self.is_outside(key)).map(|(key, row)| match row {
+                RunRow::Value(value) => (key, Version::Value(value)),
+                RunRow::Removed => (key, Version::Removed),
+                RunRow::Added(more) => (key, Version::Add(more)),
+            }));
         }
         let row = if self.is_reverse { self.cursor.prev()? } else { self.cursor.next()? };
         Ok(row.filter(|(key, _)| !self.is_outside(key)).map(|(key, value)| (key, Version::Value(value))))
@@ -300,10 +310,11 @@ impl Merge {
         for delta in view.deltas().filter(|delta| !delta.is_empty()) {
             merge.add_delta(delta, keyspace, snapshot.lsn(), range);
         }
-        let cursor = snapshot.reads().store.cursor(&view.root, keyspace);
-        let below =
-            Below { cursor, range: range.clone(), is_reverse, is_positioned: false, has_ended: false };
-        merge.add(Source::Below(Box::new(below)));
+        let store = &snapshot.reads().store;
+        for cursor in store.run_cursors(&view.root, keyspace) {
+            merge.add_below(cursor, range, true);
+        }
+        merge.add_below(store.cursor(&view.root, keyspace), range, false);
         Ok(merge)
     }
 
@@ -344,6 +355,13 @@ impl Merge {
             has_more: true,
         };
         self.add(Source::Chunked(Box::new(chunked)));
+    }
+
+    fn add_below(&mut self, cursor: TreeCursor, range: &OwnedRange, is_run: bool) {
+        let is_reverse = self.is_reverse;
+        let (range, is_positioned, has_ended) = (range.clone(), false, false);
+        let below = Below { cursor, range, is_reverse, is_positioned, has_ended, is_run };
+        self.add(Source::Below(Box::new(below)));
     }
 
     fn add(&mut self, source: Source) {

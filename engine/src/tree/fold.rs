@@ -23,6 +23,7 @@ use super::superblock::{FEATURE_RUNS, SLOT_BYTES, Superblock};
 use super::write::{Writer, Written};
 use super::{Error, Latest, ROOTS_KEYSPACE, Reach, Result, Root, TreeRoot, TreeStore};
 use crate::cover::Span;
+use crate::mutation::Mutation;
 use crate::record::Compression;
 use seawall_wal::Slice;
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,12 +141,10 @@ impl Fold {
         self.guarded(|fold| {
             fold.comes_to(keyspace)?;
             let mut changes = changes.peekable();
-            if changes.peek().is_none() && cleared.is_empty() {
-                return Ok(());
-            }
             let runs = fold.runs.remove(&keyspace).unwrap_or_default();
             if runs.is_empty() {
-                return fold.merge(keyspace, compression, cleared, changes);
+                let is_idle = changes.peek().is_none() && cleared.is_empty();
+                return if is_idle { Ok(()) } else { fold.merge(keyspace, compression, cleared, changes) };
             }
             let (mut hidden, spans) = (Vec::new(), cleared.clone());
             let of = (keyspace, compression);
@@ -157,6 +156,10 @@ impl Fold {
             for run in &runs {
                 // Its values have moved, or were hidden.
                 fold.kill_run(keyspace, run, false)?;
+            }
+            if fold.store.errs_in_runs(Mutation::RunKept) {
+                fold.runs.insert(keyspace, runs);
+                fold.changed.retain(|(_, number)| number.is_none());
             }
             Ok(())
         })
@@ -176,7 +179,7 @@ impl Fold {
     ) -> Result<()> {
         self.guarded(|fold| {
             fold.comes_to(keyspace)?;
-            if !cleared.is_empty() {
+            if !cleared.is_empty() && !fold.store.errs_in_runs(Mutation::SpillUncleared) {
                 let none = || std::iter::empty::<Result<(K, Change)>>();
                 fold.merge(keyspace, compression, cleared.clone(), none())?;
                 fold.clear_runs(keyspace, compression, &cleared)?;
@@ -190,6 +193,9 @@ impl Fold {
             let runs = fold.runs.entry(keyspace).or_default();
             let number = next_number(runs)?;
             runs.insert(0, Run::new(number, root, filter));
+            if fold.store.errs_in_runs(Mutation::SpillUnlisted) {
+                runs.remove(0);
+            }
             fold.changed.insert((keyspace, Some(number)));
             Ok(())
         })

@@ -17,8 +17,8 @@ use seawall_wal::disk::BlockArena;
 use seawall_wal::{AlignedBuf, Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// What an encoding of some length would hide: the two slots and nothing else.
 pub(super) const SLOTS_BYTES: usize = 2 * SLOT_BYTES;
@@ -123,6 +123,7 @@ impl TreeStore {
             is_punching_early: AtomicBool::new(false),
             is_stream_unsynced: AtomicBool::new(false),
             is_unpacked_unverified: AtomicBool::new(false),
+            run_mistake: OnceLock::new(),
             warning,
             totals: Totals::default(),
             memory: Memory::default(),

@@ -18,6 +18,7 @@ use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
 use super::walk::Top;
 use super::{Error, Result, TREE_ROOT_BYTES, TreeRoot, TreeStore};
 use crate::cover::Span;
+use crate::mutation::Mutation;
 use crate::number::{flawed, number_of, number_value};
 use crate::record::Compression;
 use seawall_wal::Slice;
@@ -128,6 +129,7 @@ impl TreeStore {
                 *added = Some(sum.unwrap_or(0).wrapping_add(more));
                 None
             }
+            (Payload::Removed, None) if self.errs_in_runs(Mutation::RunRemovalIgnored) => None,
             (Payload::Removed, None) => Some(Said::Removed),
             (Payload::Removed, Some(sum)) => Some(Said::Number(sum)),
             (_, sum) => Some(Said::Row(leaf, index, sum)),

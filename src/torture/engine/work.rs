@@ -213,6 +213,11 @@ impl Torture {
                     self.report.hit("engine: free space used again");
                 }
                 self.report.hit("engine: checkpoint");
+                match (before.runs, db.stats().runs) {
+                    (0, 0) => {}
+                    (_, 0) => self.report.hit("engine: runs folded"),
+                    _ => self.report.hit("engine: runs beside trees"),
+                }
                 if !self.history().branches.is_empty() {
                     self.report.hit("engine: in doubt at a checkpoint");
                 }
