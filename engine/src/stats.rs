@@ -185,6 +185,8 @@ impl Stats {
             ("delta_bytes", "Memory of deltas.", self.delta_bytes),
             ("delta_pinned_bytes", "Memory of deltas held by old snapshots.", self.delta_pinned_bytes),
             ("cache_bytes", "Memory of the block cache.", self.cache_bytes),
+            ("runs", "Runs beside the keyspaces' trees.", self.runs),
+            ("run_bytes", "Bytes of the rows in runs.", self.run_bytes),
             ("data_live_bytes", "Bytes of the data file in use.", self.live_bytes),
             ("data_free_bytes", "Bytes of the data file free.", self.free_bytes),
             ("data_dead_bytes", "Bytes of the data file held by snapshots.", self.dead_bytes),
@@ -311,8 +313,12 @@ pub struct Progress {
 pub struct VerifyReport {
     /// Blocks of the data file that were read and checked.
     pub blocks: u64,
-    /// Rows in them.
+    /// Rows in the trees of all keyspaces.
     pub rows: u64,
+    /// Runs beside the trees.
+    pub runs: u64,
+    /// Rows in the runs, removals included; they may be in the trees too.
+    pub run_rows: u64,
     /// Bytes of the leaves that hold them; those of compressed leaves as they were before.
     pub leaf_bytes: u64,
     /// Bytes that those leaves take in the file.

@@ -33,6 +33,8 @@ pub(crate) fn run(ui: &Ui, args: VerifyArgs) -> Outcome {
         ("store", json!(args.db.display().to_string())),
         ("blocks", json!(report.blocks)),
         ("rows", json!(report.rows)),
+        ("runs", json!(report.runs)),
+        ("run_rows", json!(report.run_rows)),
         ("leaf_bytes", json!(report.leaf_bytes)),
         ("leaf_bytes_stored", json!(report.leaf_bytes_stored)),
         ("leaves_compressed", json!(report.leaves_compressed)),

@@ -7,7 +7,7 @@ use crate::stats::{Progress, VerifyReport};
 use seawall_wal::Kind;
 
 impl Core {
-    /// The tree as of now, block by block, then what recovery would replay of the log, record by record. What is damaged is reported, and only
+    /// The tree as of now, block by block, then the streamed values beside it, and what recovery would replay of the log, record by record. What is damaged is reported, and only
     /// what keeps from reading on is an error.
     pub(crate) fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport> {
         let view = self.reads.view();
@@ -15,6 +15,8 @@ impl Core {
         let mut report = VerifyReport {
             blocks: tree.blocks,
             rows: tree.rows,
+            runs: tree.runs,
+            run_rows: tree.run_rows,
             leaf_bytes: tree.leaf_bytes,
             leaf_bytes_stored: tree.leaf_bytes_stored,
             leaves_compressed: tree.leaves_compressed,
@@ -28,6 +30,14 @@ impl Core {
             report.notes.push(format!(
                 "{warning}; a checkpoint was cut short there, or it is damaged: the next one writes over it"
             ));
+        }
+        // Streamed values that no tree has yet.
+        for value in view.deltas().flat_map(|delta| delta.large()) {
+            for piece in value.pieces() {
+                if let Err(error) = self.store.read_verified(&piece) {
+                    report.problems.push(format!("a value in the log: {error}"));
+                }
+            }
         }
         // What lies before the checkpoint is needed by nobody. No checkpoint now: it would move under the reader.
         let _alone = self.lock_out_checkpoints();

@@ -31,7 +31,7 @@ impl TreeStore {
     }
 
     /// The bytes that a pointer names, their checksum verified.
-    pub(super) fn read_verified(&self, ptr: &Ptr) -> Result<Vec<u8>> {
+    pub(crate) fn read_verified(&self, ptr: &Ptr) -> Result<Vec<u8>> {
         self.check_ptr(ptr)?;
         let mut bytes = vec![0; ptr.bytes as usize];
         self.read_into(&mut bytes, ptr)?;
