@@ -39,6 +39,11 @@ impl Span {
         (!is_empty).then_some(span)
     }
 
+    /// All keys.
+    pub(crate) fn all() -> Span {
+        Span { from: Arc::default(), to: None }
+    }
+
     /// As bounds whose keys are no longer than a key may be.
     pub(crate) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         let from = match &*self.from {

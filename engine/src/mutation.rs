@@ -160,6 +160,8 @@ mutations! {
     SpillUncleared, "spill-uncleared", Runs, Noticed::Torture(3_000);
     /// Reads look below a run that says that a row is removed.
     RunRemovalIgnored, "run-removal-ignored", Runs, Noticed::Torture(3_000);
+    /// What a stretch of the tree takes in stays in the runs.
+    RollUncleared, "roll-uncleared", Runs, Noticed::Torture(3_000);
     /// Runs that were folded stay beside the tree, their blocks freed.
     RunKept, "run-kept", Runs, Noticed::Torture(3_000);
     /// A replica shows what the primary has not shown.

@@ -195,6 +195,8 @@ pub enum Spilling {
     Weighed,
     /// As long as there are fewer runs.
     Below(u32),
+    /// Always, rolling one in so many parts of the tree each time.
+    Rolling(u32),
 }
 
 /// Told the name of each stage of a checkpoint as it is passed.

@@ -217,6 +217,10 @@ impl Root {
         self.runs.get(&keyspace).map_or(&[], Vec::as_slice)
     }
 
+    pub(crate) fn has_runs(&self, keyspace: u32) -> bool {
+        self.runs.contains_key(&keyspace)
+    }
+
     /// The keyspaces that have runs, ascending.
     pub(crate) fn keyspaces_with_runs(&self) -> impl Iterator<Item = u32> + '_ {
         self.runs.keys().copied()

@@ -295,9 +295,10 @@ impl Torture {
             self.replay_bytes = self.rng.chance(1, 3).then_some(20_000);
             self.deltas_bytes = (self.threads && self.rng.chance(2, 3))
                 .then(|| if self.rng.chance(1, 2) { 10_000 } else { 40_000 });
-            self.spilling = match self.rng.below(5) {
-                0 | 1 => Spilling::Weighed,
-                most => Spilling::Below(most as u32),
+            self.spilling = match (self.rng.below(6), 1 + self.rng.below(4) as u32) {
+                (0 | 1, _) => Spilling::Weighed,
+                (2 | 3, most) => Spilling::Below(most),
+                (_, part) => Spilling::Rolling(part),
             };
             self.read_mode = if self.rng.chance(1, 3) { ReadMode::Mapped } else { ReadMode::Cached };
             match self.builder().open() {

@@ -23,7 +23,7 @@ use crate::mutation::Mutation;
 use crate::options::{Spilling, StageHook};
 use crate::read::scan::Merge;
 use crate::read::view::{DeltaBytes, Reads};
-use crate::record::{BRANCHES, CATALOGUE};
+use crate::record::BRANCHES;
 use crate::stats::{Checkpoint, Event};
 use crate::sync::{AtomicBool, AtomicU32, Mutex, Ordering};
 use crate::tree::cost::Plan;
@@ -31,6 +31,7 @@ use crate::tree::{Change, Superblock};
 use crate::{Error, Result};
 use seawall_wal::latch::{Latch, LatchGuard};
 use seawall_wal::{Lsn, Runtime};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -247,17 +248,18 @@ impl Core {
             true => (self.log.barrier()?, self.log.barrier()?),
             false => (replay, end),
         };
-        let mut turns = self.fold.pace.turns();
+        let turns = RefCell::new(self.fold.pace.turns());
         let versions =
             view.frozen.iter().filter(|delta| delta.end() <= end).map(|delta| delta.versions()).sum();
         let mut on_plan = |is_spill| self.fold.throttle.begin(&*self.runtime, versions, is_spill);
         let mut on_change = || {
             self.fold.throttle.merged(1);
-            turns.step();
+            turns.borrow_mut().step();
         };
         let mut how = Folding {
             on_stage: self.options.on_stage.clone(),
             on_change: &mut on_change,
+            on_row: &mut || turns.borrow_mut().step(),
             on_plan: &mut on_plan,
             spilling: self.options.spilling,
             repeats: &|covered| self.may_repeat(covered),
@@ -335,10 +337,14 @@ impl Core {
         let checkpoint = self.reads.deltas().folded;
         let log_bytes = self.reads.visible().0.saturating_sub(checkpoint.0);
         // An idle store's log does not stay for ever, nor do its runs, and an idle store is left alone.
-        let has_runs = self.reads.view().root.runs_size().0 > 0;
-        let is_idle = !has_rows && !has_runs && log_bytes < self.options.segment_bytes;
+        let is_idle = !has_rows && !self.has_idle_runs() && log_bytes < self.options.segment_bytes;
         let since = self.runtime.now().saturating_sub(self.fold.last.lock().at);
         self.wants_fold() || (since >= self.options.checkpoint_interval && !is_idle)
+    }
+
+    /// Whether nothing has come since the checkpoint that there are runs of.
+    fn has_idle_runs(&self) -> bool {
+        self.reads.delta_bytes() == 0 && self.reads.view().root.runs_size().0 > 0
     }
 
     /// The thread `seawall-fold`.
@@ -361,7 +367,8 @@ impl Core {
                 let is_full = matches!(made, Err(Error::NoSpace | Error::Unacknowledged { .. }));
                 let is_postponed = self.fold.is_postponed.load(Ordering::Acquire);
                 let has_ended = !is_full && !is_postponed;
-                if has_ended && !self.fold.is_requested.load(Ordering::Acquire) && self.wants_fold() {
+                let is_requested = self.fold.is_requested.load(Ordering::Acquire);
+                if has_ended && !is_requested && (self.wants_fold() || self.has_idle_runs()) {
                     continue;
                 }
                 if is_postponed {
@@ -383,6 +390,8 @@ pub(crate) struct Folding<'a> {
     pub(crate) on_stage: Option<StageHook>,
     /// Called before each change.
     pub(crate) on_change: &'a mut dyn FnMut(),
+    /// Called after each row that a run gives up.
+    pub(crate) on_row: &'a mut dyn FnMut(),
     /// Called before the first, told whether only runs are written.
     pub(crate) on_plan: &'a mut dyn FnMut(bool),
     /// Whether the superblock that covers so much of the log is to be repeated in the other slot.
@@ -391,7 +400,7 @@ pub(crate) struct Folding<'a> {
 }
 
 /// Writes the newest versions in the frozen deltas that end at or below `end` into the trees, or into runs beside them,
-/// and publishes that with what `set` says. The deltas leave the view. Without any deltas, all runs go into their trees.
+/// and publishes that with what `set` says. The deltas leave the view. Without any deltas, runs go into their trees.
 pub(crate) fn fold_below(
     reads: &Arc<Reads>,
     end: Lsn,
@@ -406,11 +415,11 @@ pub(crate) fn fold_below(
     if deltas.is_empty() {
         keyspaces.extend(view.root.keyspaces_with_runs());
     }
-    let mut plans = BTreeMap::new();
+    let (mut plans, mut rolled) = (BTreeMap::new(), BTreeMap::new());
     for keyspace in keyspaces.iter().filter(|keyspace| !dropped.contains(keyspace)) {
         plans.insert(*keyspace, spill::plan(reads, &view.root, &deltas, *keyspace, how.spilling)?);
     }
-    (how.on_plan)(plans.iter().any(|(keyspace, plan)| *keyspace != CATALOGUE && *plan == Plan::Spill));
+    (how.on_plan)(plans.values().any(|plan| *plan != Plan::Fold));
     let compressions = reads.compressions(&view.root, &deltas, end, keyspaces.iter().copied())?;
     let mut fold = reads.store.begin_fold(&view.root)?;
     if let Some(hook) = how.on_stage.take() {
@@ -438,10 +447,17 @@ pub(crate) fn fold_below(
             cleared.clear();
         }
         let compression = compressions.get(&keyspace).copied().unwrap_or_default();
-        match plans.get(&keyspace) {
-            Some(Plan::Spill) => fold.spill(keyspace, compression, cleared, changes)?,
-            _ => fold.apply_over(keyspace, compression, cleared, changes)?,
+        let Some(Plan::Spill { part }) = plans.get(&keyspace) else {
+            fold.apply_over(keyspace, compression, cleared, changes)?;
+            continue;
+        };
+        // What is cleared has to be taken out of the same trees.
+        if cleared.is_empty() && *part < u32::MAX && view.root.has_runs(keyspace) {
+            let stretch = reads.next_stretch(&view.root, keyspace, *part)?;
+            fold.roll(keyspace, compression, &stretch, how.on_row)?;
+            rolled.insert(keyspace, stretch);
         }
+        fold.spill(keyspace, compression, cleared, changes)?;
     }
     invariants::checkpoint_is_covered(end, reads.visible());
     let root = fold.finish(set)?;
@@ -450,6 +466,7 @@ pub(crate) fn fold_below(
     let repeats = (how.repeats)(superblock.checkpoint_lsn.max(superblock.applied_lsn));
     let root = if repeats { reads.store.repeat(&root)? } else { root };
     reads.folded(end, root);
+    rolled.iter().for_each(|(keyspace, stretch)| reads.rolled(*keyspace, stretch));
     Ok(())
 }
 

@@ -681,6 +681,7 @@ impl Replay<'_> {
         let mut how = Folding {
             on_stage: None,
             on_change: &mut || {},
+            on_row: &mut || {},
             on_plan: &mut |_| {},
             repeats: &|_| !is_followed,
             spilling: self.options.spilling,

@@ -5,6 +5,7 @@
 //! folded, whatever it costs.
 
 use crate::Result;
+use crate::cover::Span;
 use crate::delta::Delta;
 use crate::options::Spilling;
 use crate::read::view::Reads;
@@ -15,6 +16,27 @@ use std::sync::Arc;
 
 /// Places in a delta that are looked at, each about a hundred neighbouring rows.
 const PLACES: usize = 64;
+
+/// An idle store's runs come into the tree in so many parts: each is free for the next.
+const IDLE_PARTS: u32 = 16;
+
+impl Reads {
+    /// The next stretch of a keyspace's tree that takes in what runs have of it: one in so many parts, from where the one
+    /// before ended.
+    ///
+    /// # Errors
+    /// `Corruption` and `Io`: inner blocks of the tree are read.
+    pub(crate) fn next_stretch(&self, root: &Root, keyspace: u32, part: u32) -> Result<Span> {
+        let from = self.rolled.lock().get(&keyspace).cloned().unwrap_or_default();
+        let to = self.store.stretch(root, keyspace, &from, part)?;
+        Ok(Span { from, to: to.map(Arc::from) })
+    }
+
+    /// The stretch is published; at the end all begins anew.
+    pub(crate) fn rolled(&self, keyspace: u32, stretch: &Span) {
+        self.rolled.lock().insert(keyspace, stretch.to.clone().unwrap_or_default());
+    }
+}
 
 /// What to do with the changes that these deltas have for a keyspace.
 ///
@@ -28,12 +50,17 @@ pub(crate) fn plan(
     spilling: Spilling,
 ) -> Result<Plan> {
     // Opening reads both with plain cursors, and they have few rows.
-    if keyspace == CATALOGUE || keyspace == BRANCHES || deltas.is_empty() {
+    if keyspace == CATALOGUE || keyspace == BRANCHES {
         return Ok(Plan::Fold);
     }
     let (runs, runs_bytes) = TreeStore::runs_of(root, keyspace);
-    if let Spilling::Below(runs_max) = spilling {
-        return Ok(if runs < runs_max { Plan::Spill } else { Plan::Fold });
+    match spilling {
+        Spilling::Below(most) if runs < most => return Ok(Plan::Spill { part: u32::MAX }),
+        Spilling::Below(_) => return Ok(Plan::Fold),
+        Spilling::Rolling(part) if runs < 3 * part => return Ok(Plan::Spill { part }),
+        Spilling::Rolling(_) => return Ok(Plan::Fold),
+        Spilling::Weighed if deltas.is_empty() => return Ok(Plan::Spill { part: IDLE_PARTS }),
+        Spilling::Weighed => {}
     }
     let store = &reads.store;
     // Its rows alone fit, whatever their leaves take.

@@ -49,6 +49,8 @@ pub(crate) struct Reads {
     runtime: Arc<dyn Runtime>,
     /// By keyspace, once a checkpoint had to know.
     pub(crate) known_compressions: Mutex<BTreeMap<u32, Compression>>,
+    /// By keyspace, where the stretch of its tree ends that took in its runs last.
+    pub(crate) rolled: Mutex<BTreeMap<u32, Arc<[u8]>>>,
     /// A test's deliberate mistake.
     mutation: OnceLock<Mutation>,
 }
@@ -75,6 +77,7 @@ impl Reads {
             pinned_bytes: Arc::new(AtomicU64::new(0)),
             runtime,
             known_compressions: Mutex::default(),
+            rolled: Mutex::default(),
             mutation: OnceLock::new(),
         }
     }

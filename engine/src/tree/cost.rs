@@ -5,8 +5,10 @@
 
 use super::{Ptr, Result, Root, TreeStore};
 
-/// Runs that are merged at once, at most: each is one more place to look for a row.
-const RUNS_MAX: u32 = 8;
+/// Checkpoints that a leaf waits to be rewritten for, at most: each has a run, one more place to look for a row.
+const CYCLE_MAX: u32 = 8;
+/// Where ranges are cleared all the time, stretches cannot be rolled: with more runs all are folded.
+const RUNS_MAX: u32 = 3 * CYCLE_MAX;
 /// The share of the tree's bytes that runs may take.
 const RUNS_SHARE: u64 = 4;
 /// A run must save a quarter of what the fold would write: it makes reads dearer.
@@ -56,32 +58,32 @@ pub(crate) struct Prospect {
 pub(crate) enum Plan {
     /// They go into the tree, and all runs with them.
     Fold,
-    /// They become a run.
-    Spill,
+    /// They become a run, and this part of the tree takes in what older runs have of it: one in so many.
+    Spill { part: u32 },
 }
 
 impl Prospect {
-    /// Runs are kept up to a bound, and begun only if filling it is cheaper than folding each time.
+    /// Runs are begun only if that is cheaper than folding each time, and go on within bounds.
     pub(crate) fn plan(&self) -> Plan {
-        let has_room =
-            self.runs + 1 < self.merged_at() && self.runs_bytes + self.run <= self.tree / RUNS_SHARE;
+        let part = self.cycle();
+        let has_room = self.runs < RUNS_MAX && self.runs_bytes + self.run <= self.tree / RUNS_SHARE;
         let is_worth_it = self.runs > 0 || self.bytes_spilled() <= WORTH * self.fold as f64;
-        if has_room && is_worth_it { Plan::Spill } else { Plan::Fold }
+        if part > 1 && has_room && is_worth_it { Plan::Spill { part } } else { Plan::Fold }
     }
 
-    /// How many deltas such as this one come into the tree at once, the last without having been a run.
-    fn merged_at(&self) -> u32 {
+    /// How many deltas such as this one a leaf waits for.
+    fn cycle(&self) -> u32 {
         let share = self.tree / RUNS_SHARE / self.run.max(1);
-        RUNS_MAX.min(u32::try_from(share).unwrap_or(u32::MAX))
+        CYCLE_MAX.min(u32::try_from(share).unwrap_or(u32::MAX))
     }
 
-    /// Bytes written for each delta if all are such as this one and become runs: itself, and its share in rewriting the leaves
-    /// that any of them touches.
+    /// Bytes written for each delta if all are such as this one and become runs: itself, and its part of the tree's leaves,
+    /// but for those that none has touched.
     fn bytes_spilled(&self) -> f64 {
-        let deltas = f64::from(self.merged_at().max(1));
+        let deltas = f64::from(self.cycle().max(1));
         let tree = self.tree.max(1) as f64;
         let untouched = (1.0 - self.fold as f64 / tree).clamp(0.0, 1.0);
-        self.run as f64 * (deltas - 1.0) / deltas + tree * (1.0 - untouched.powf(deltas)) / deltas
+        self.run as f64 + tree * (1.0 - untouched.powf(deltas)) / deltas
     }
 }
 

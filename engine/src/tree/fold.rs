@@ -16,7 +16,7 @@ use super::freemap;
 use super::merge::{Making, Old, merge};
 use super::pack::{Packed, Packer};
 use super::ptr::{BlockKind, GRID, Ptr};
-use super::run::{Joined, Run, Runs, next_number};
+use super::run::{Joined, Run, Runs, Taken, next_number};
 use super::space::{Dead, Extent};
 use super::stream::LargeValue;
 use super::superblock::{FEATURE_RUNS, SLOT_BYTES, Superblock};
@@ -146,13 +146,7 @@ impl Fold {
                 let is_idle = changes.peek().is_none() && cleared.is_empty();
                 return if is_idle { Ok(()) } else { fold.merge(keyspace, compression, cleared, changes) };
             }
-            let (mut hidden, spans) = (Vec::new(), cleared.clone());
-            let of = (keyspace, compression);
-            let joined = Joined::new(&Arc::clone(&fold.store), of, &runs, &spans, changes, &mut hidden)?;
-            fold.merge(keyspace, compression, cleared, joined)?;
-            for value in hidden {
-                fold.kill_value(&value)?;
-            }
+            fold.take_in(keyspace, compression, (&runs, &Span::all()), cleared, changes, &mut || {})?;
             for run in &runs {
                 // Its values have moved, or were hidden.
                 fold.kill_run(keyspace, run, false)?;
@@ -161,6 +155,62 @@ impl Fold {
                 fold.runs.insert(keyspace, runs);
                 fold.changed.retain(|(_, number)| number.is_none());
             }
+            Ok(())
+        })
+    }
+
+    /// Merges changes into the tree, with what runs have within a span: so much for each of these.
+    fn take_in<K: AsRef<[u8]>>(
+        &mut self,
+        keyspace: u32,
+        compression: Compression,
+        runs: (&[Arc<Run>], &Span),
+        cleared: Vec<Span>,
+        changes: impl Iterator<Item = Result<(K, Change)>>,
+        on_row: &mut dyn FnMut(),
+    ) -> Result<Vec<Held>> {
+        let (mut taken, spans) = (Taken::default(), cleared.clone());
+        let of = (keyspace, compression);
+        let joined = Joined::new(&Arc::clone(&self.store), of, runs, &spans, changes, &mut taken)?;
+        self.merge(keyspace, compression, cleared, joined.inspect(|_| on_row()))?;
+        taken.hidden.iter().try_for_each(|value| self.kill_value(value))?;
+        Ok(taken.held)
+    }
+
+    /// Takes what the runs of a keyspace have within a span into its tree, and out of them (R3, R4). Before
+    /// [`spill`](Self::spill), which then clears nothing.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub(crate) fn roll(
+        &mut self,
+        keyspace: u32,
+        compression: Compression,
+        span: &Span,
+        on_row: &mut dyn FnMut(),
+    ) -> Result<()> {
+        self.guarded(|fold| {
+            let Some(runs) = fold.runs.get(&keyspace).cloned() else { return Ok(()) };
+            let none = std::iter::empty::<Result<(Slice, Change)>>();
+            let held = fold.take_in(keyspace, compression, (&runs, span), Vec::new(), none, on_row)?;
+            if fold.store.errs_in_runs(Mutation::RollUncleared) {
+                return Ok(());
+            }
+            let mut left = Vec::new();
+            for (run, held) in runs.iter().zip(held) {
+                let cleared = vec![span.clone()];
+                let root = fold.without(keyspace, compression, run, (cleared, true))?;
+                left.extend(root.map(|root| {
+                    run.with(TreeRoot {
+                        ptr: root.ptr,
+                        rows: run.root.rows.saturating_sub(held.rows),
+                        payload_bytes: run.root.payload_bytes.saturating_sub(held.payload_bytes),
+                        extents: run.root.extents.saturating_sub(held.extents),
+                        is_bound: run.root.is_bound,
+                    })
+                }));
+            }
+            fold.leave_runs(keyspace, left);
             Ok(())
         })
     }
@@ -185,7 +235,7 @@ impl Fold {
                 fold.clear_runs(keyspace, compression, &cleared)?;
             }
             let mut changes = Changes::new(changes)?;
-            let old = Old { tree: None, cleared: Vec::new(), compression };
+            let old = Old { tree: None, cleared: Vec::new(), keeps_values: false, compression };
             let (Some(root), keys) = merge(fold, keyspace, Making::Run, old, &mut changes)? else {
                 return Ok(());
             };
@@ -218,7 +268,8 @@ impl Fold {
         changes: impl Iterator<Item = Result<(K, Change)>>,
     ) -> Result<()> {
         let mut changes = Changes::new(changes)?;
-        let old = Old { tree: self.trees.get(&keyspace).copied(), cleared, compression };
+        let tree = self.trees.get(&keyspace).copied();
+        let old = Old { tree, cleared, keeps_values: false, compression };
         self.changed.insert((keyspace, None));
         match merge(self, keyspace, Making::Tree, old, &mut changes)?.0 {
             Some(tree) => self.trees.insert(keyspace, tree),
@@ -231,18 +282,36 @@ impl Fold {
     fn clear_runs(&mut self, keyspace: u32, compression: Compression, cleared: &[Span]) -> Result<()> {
         let mut left = Vec::new();
         for run in self.runs.remove(&keyspace).unwrap_or_default() {
-            self.changed.insert((keyspace, Some(run.number)));
-            let old = Old { tree: Some(run.root), cleared: cleared.to_vec(), compression };
-            let mut none = Changes::new(std::iter::empty::<Result<(Slice, Change)>>())?;
-            match merge(self, keyspace, Making::Run, old, &mut none)?.0 {
-                Some(root) => left.push(run.with(root)),
-                None => self.kill(run.filter_at()),
-            }
+            let root = self.without(keyspace, compression, &run, (cleared.to_vec(), false))?;
+            left.extend(root.map(|root| run.with(root)));
         }
-        if !left.is_empty() {
-            self.runs.insert(keyspace, left);
-        }
+        self.leave_runs(keyspace, left);
         Ok(())
+    }
+
+    /// A run without some spans, whose values in extents of their own go too or are kept; none if nothing is left.
+    fn without(
+        &mut self,
+        keyspace: u32,
+        compression: Compression,
+        run: &Run,
+        (cleared, keeps_values): (Vec<Span>, bool),
+    ) -> Result<Option<TreeRoot>> {
+        self.changed.insert((keyspace, Some(run.number)));
+        let old = Old { tree: Some(run.root), cleared, keeps_values, compression };
+        let mut none = Changes::new(std::iter::empty::<Result<(Slice, Change)>>())?;
+        let (left, _) = merge(self, keyspace, Making::Run, old, &mut none)?;
+        if left.is_none() {
+            self.kill(run.filter_at());
+        }
+        Ok(left)
+    }
+
+    fn leave_runs(&mut self, keyspace: u32, runs: Vec<Arc<Run>>) {
+        match runs.is_empty() {
+            true => self.runs.remove(&keyspace),
+            false => self.runs.insert(keyspace, runs),
+        };
     }
 
     fn write_filter(&mut self, keys: &FilterKeys) -> Result<Ptr> {
@@ -518,7 +587,8 @@ impl Fold {
             .collect();
         let rows = self.base.roots_count();
         let tree = old.map(|ptr| TreeRoot { ptr, rows, payload_bytes: 0, is_bound: false, extents: 0 });
-        let old = Old { tree, cleared: Vec::new(), compression: Compression::None };
+        let (cleared, compression) = (Vec::new(), Compression::None);
+        let old = Old { tree, cleared, keeps_values: false, compression };
         let mut changes = Changes::new(changes.into_iter())?;
         let (roots, _) = merge(self, ROOTS_KEYSPACE, Making::Tree, old, &mut changes)?;
         Ok(roots.map(|tree| tree.ptr))

@@ -42,6 +42,9 @@ pub(super) struct Old {
     pub(super) tree: Option<TreeRoot>,
     /// In key order, none touching another: no old row in them stays.
     pub(super) cleared: Vec<Span>,
+    /// Values of the rows there, in extents of their own, stay: another tree has them. What those rows come to is not counted
+    /// then.
+    pub(super) keeps_values: bool,
     pub(super) compression: Compression,
 }
 
@@ -56,7 +59,7 @@ pub(super) fn merge(
     old: Old,
     feed: &mut dyn Feed,
 ) -> Result<(Option<TreeRoot>, FilterKeys)> {
-    let Old { tree, cleared, compression } = old;
+    let Old { tree, cleared, keeps_values, compression } = old;
     let ahead = Ahead::new(fold.store(), keyspace, tree.map(|tree| tree.ptr), leaf_bytes(compression), 1);
     let mut merge = Merge {
         making,
@@ -65,6 +68,7 @@ pub(super) fn merge(
         feed,
         ahead,
         cleared,
+        keeps_values,
         cleared_at: 0,
         keyspace,
         compression,
@@ -103,6 +107,7 @@ struct Merge<'a> {
     ahead: Option<Ahead>,
     /// In key order, none touching another.
     cleared: Vec<Span>,
+    keeps_values: bool,
     /// The first of them that does not end before the place in hand.
     cleared_at: usize,
     keyspace: u32,
@@ -194,7 +199,7 @@ impl Merge<'_> {
 
     /// Frees a subtree of which no row is left, and puts what the changes have in its place.
     fn clear(&mut self, bound: &[u8], ptr: &Ptr, upper: Option<&[u8]>) -> Result<()> {
-        match self.fold.kill_below(self.keyspace, ptr, self.extents > 0)? {
+        match self.fold.kill_below(self.keyspace, ptr, self.extents > 0 && !self.keeps_values)? {
             Some(held) => {
                 self.rows = self.rows.saturating_sub(held.rows);
                 self.payload_bytes = self.payload_bytes.saturating_sub(held.payload_bytes);
@@ -340,7 +345,9 @@ impl Merge<'_> {
         self.payload_bytes = self.payload_bytes.saturating_sub(key.len() as u64 + payload.value_bytes());
         if payload.is_apart() {
             self.extents = self.extents.saturating_sub(1);
-            self.fold.kill_value(&payload)?;
+            if !self.keeps_values {
+                self.fold.kill_value(&payload)?;
+            }
         }
         Ok(())
     }

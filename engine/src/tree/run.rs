@@ -2,21 +2,25 @@
 //!
 //! Where changes are thinly spread over a tree far larger than they are, folding rewrites nearly all of it for them. So a
 //! checkpoint may *spill* them: they become a tree of their own, with rows that say "removed" and "added to", beside the
-//! keyspace's. Reads ask the newest run first and the tree last; a later fold takes all runs in, with the changes of that
-//! time, and pays for the tree once. The cost rule is in `cost`, the decision in `docs/design/0010`.
+//! keyspace's. Reads ask the newest run first and the tree last. With each new run a stretch of the tree takes in what all
+//! older runs have of it, and then the next stretch, round and round: each leaf is rewritten once for many checkpoints
+//! (O'Neil, Cheng, Gawlick, O'Neil: "The Log-Structured Merge-Tree", 1996, whose *rolling merge* this is). The cost rule is
+//! in `cost`, the decision in `docs/design/0010`.
 //!
 //! - R1: a run hides what lies below it: older runs, then the tree.
 //! - R2: what deltas have cleared is cleared in the tree and in every run by the checkpoint that brings it; no run clears anything.
 //! - R3: a row leaves the runs in the superblock that brings it into the tree, so nothing is added twice.
+//! - R4: a stretch takes in what *all* runs have of it, so no run is ever newer than what the tree has from a younger one.
 
 use super::ahead::Ahead;
 use super::block::{Block, EXTENT_PAYLOAD_BYTES, Payload};
 use super::changes::Change;
 use super::codec::leaf_bytes;
 use super::filter::Filter;
+use super::fold::Held;
 use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
 use super::walk::Top;
-use super::{Error, Result, TREE_ROOT_BYTES, TreeRoot, TreeStore};
+use super::{Error, Result, Root, TREE_ROOT_BYTES, TreeRoot, TreeStore};
 use crate::cover::Span;
 use crate::mutation::Mutation;
 use crate::number::{flawed, number_of, number_value};
@@ -151,34 +155,62 @@ struct Leaves {
     above: Vec<(Arc<Block>, usize)>,
     /// Found and not yet given.
     found: VecDeque<Ptr>,
+    /// Where to end.
+    to: Option<Arc<[u8]>>,
     ahead: Option<Ahead>,
 }
 
 impl Leaves {
-    /// `share` is by how many the room for what is read ahead is to be divided.
+    /// Those that may have keys of the span; `share` is by how many the room for what is read ahead is to be divided.
     fn of(
         store: &Arc<TreeStore>,
         keyspace: u32,
         root: &Ptr,
-        leaf_bytes: usize,
-        share: usize,
+        span: &Span,
+        (leaf_bytes, share): (usize, usize),
     ) -> Result<Leaves> {
         let ahead = Ahead::new(store, keyspace, Some(*root), leaf_bytes, share);
-        let (mut above, mut found) = (Vec::new(), VecDeque::new());
-        if root.level == 0 {
-            found.push_back(*root);
-        } else {
-            above.push((store.load(root, keyspace)?, 0));
+        let (mut above, mut ptr) = (Vec::new(), *root);
+        while ptr.level > 0 {
+            let block = store.load(&ptr, keyspace)?;
+            let index = block.child_index(&span.from);
+            ptr = store.child_of(&block, index)?;
+            above.push((block, index + 1));
         }
-        Ok(Leaves { store: Arc::clone(store), keyspace, above, found, ahead })
+        let mut leaves = Leaves {
+            store: Arc::clone(store),
+            keyspace,
+            above,
+            found: VecDeque::new(),
+            to: span.to.clone(),
+            ahead,
+        };
+        leaves.expect(ptr);
+        Ok(leaves)
+    }
+
+    fn expect(&mut self, leaf: Ptr) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.expect(&leaf);
+        }
+        self.found.push_back(leaf);
     }
 
     /// Where the next leaf is that was not found yet. Levels fall by one with each step (`Block::parse`), so this ends.
     fn find(&mut self) -> Result<Option<Ptr>> {
+        let mut separator = Vec::new();
         while let Some((block, next)) = self.above.last_mut() {
             if *next == block.count() {
                 self.above.pop();
                 continue;
+            }
+            // A first child begins where its block does, which was looked at above.
+            if let Some(to) = self.to.as_deref().filter(|_| *next > 0) {
+                block.key_into(*next, &mut separator);
+                if *separator >= *to {
+                    self.above.clear();
+                    break;
+                }
             }
             let child = self.store.child_of(block, *next)?;
             *next += 1;
@@ -196,10 +228,7 @@ impl Leaves {
         while self.found.len() < wanted
             && let Some(leaf) = self.find()?
         {
-            if let Some(ahead) = &mut self.ahead {
-                ahead.expect(&leaf);
-            }
-            self.found.push_back(leaf);
+            self.expect(leaf);
         }
         let Some(leaf) = self.found.pop_front() else { return Ok(None) };
         match self.ahead.as_mut().and_then(|ahead| ahead.take_expected(&leaf)) {
@@ -209,7 +238,7 @@ impl Leaves {
     }
 }
 
-/// A run's rows in key order.
+/// A run's rows of a span, in key order.
 struct Rows {
     leaves: Leaves,
     leaf: Option<Arc<Block>>,
@@ -219,22 +248,32 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(leaves: Leaves) -> Result<Rows> {
+    fn of(leaves: Leaves, from: &[u8]) -> Result<Rows> {
         let mut rows = Rows { leaves, leaf: None, index: 0, key: Vec::new() };
         rows.turn()?;
+        if let Some(leaf) = &rows.leaf {
+            rows.index = leaf.search(from).unwrap_or_else(|index| index);
+            rows.show()?;
+        }
         Ok(rows)
     }
 
     fn turn(&mut self) -> Result<()> {
         (self.leaf, self.index) = (self.leaves.next()?, 0);
-        self.show();
-        Ok(())
+        self.show()
     }
 
-    fn show(&mut self) {
-        if let Some(leaf) = &self.leaf {
-            leaf.key_into(self.index, &mut self.key);
+    /// Takes the row at the index in hand; from the next leaf, behind the last.
+    fn show(&mut self) -> Result<()> {
+        let Some(leaf) = &self.leaf else { return Ok(()) };
+        if self.index == leaf.count() {
+            return self.turn();
         }
+        leaf.key_into(self.index, &mut self.key);
+        if self.leaves.to.as_deref().is_some_and(|to| *self.key >= *to) {
+            self.leaf = None;
+        }
+        Ok(())
     }
 
     fn key(&self) -> Option<&[u8]> {
@@ -261,11 +300,7 @@ impl Rows {
             }
         };
         self.index += 1;
-        if self.index < leaf.count() {
-            self.show();
-        } else {
-            self.turn()?;
-        }
+        self.show()?;
         Ok(Some((change, payload)))
     }
 }
@@ -277,28 +312,37 @@ pub(super) struct Joined<'a, K, I: Iterator<Item = Result<(K, Change)>>> {
     runs: Vec<Rows>,
     cleared: &'a [Span],
     cleared_at: usize,
-    /// Values in extents of their own that something newer hides.
-    hidden: &'a mut Vec<Payload>,
+    taken: &'a mut Taken,
     store: Arc<TreeStore>,
 }
 
+/// What was taken out of runs.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Values in extents of their own that something newer hides.
+    pub(super) hidden: Vec<Payload>,
+    /// Of each run, in their order.
+    pub(super) held: Vec<Held>,
+}
+
 impl<'a, K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Joined<'a, K, I> {
-    /// Rows of the runs in `cleared`, which is in key order, count as hidden.
+    /// Of the runs' rows those in `within` count; of these, those in `cleared`, which is in key order, as hidden.
     pub(super) fn new(
         store: &Arc<TreeStore>,
         (keyspace, compression): (u32, Compression),
-        runs: &[Arc<Run>],
+        (runs, within): (&[Arc<Run>], &Span),
         cleared: &'a [Span],
         changes: I,
-        hidden: &'a mut Vec<Payload>,
+        taken: &'a mut Taken,
     ) -> Result<Self> {
+        taken.held = vec![Held::default(); runs.len()];
+        let room = (leaf_bytes(compression), runs.len());
         let rows = |run: &Arc<Run>| {
-            let leaf_bytes = leaf_bytes(compression);
-            Rows::of(Leaves::of(store, keyspace, &run.root.ptr, leaf_bytes, runs.len())?)
+            Rows::of(Leaves::of(store, keyspace, &run.root.ptr, within, room)?, &within.from)
         };
         let runs = runs.iter().map(rows).collect::<Result<Vec<Rows>>>()?;
         let changes = changes.peekable();
-        Ok(Joined { changes, runs, cleared, cleared_at: 0, hidden, store: Arc::clone(store) })
+        Ok(Joined { changes, runs, cleared, cleared_at: 0, taken, store: Arc::clone(store) })
     }
 
     fn is_cleared(&mut self, key: &[u8]) -> bool {
@@ -336,11 +380,14 @@ impl<'a, K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Joined<'a, K, 
             change = Some(newest?.1);
         }
         let is_cleared = self.is_cleared(key);
-        for run in &mut self.runs {
+        for (run, held) in self.runs.iter_mut().zip(&mut self.taken.held) {
             if run.key() != Some(key) {
                 continue;
             }
             let Some((row, payload)) = run.take()? else { continue };
+            held.rows += 1;
+            held.payload_bytes += key.len() as u64 + payload.value_bytes();
+            held.extents += u64::from(payload.is_apart());
             change = match change {
                 None if !is_cleared => Some(row),
                 Some(Change::Add(sum)) if !is_cleared => Some(match row {
@@ -351,7 +398,7 @@ impl<'a, K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Joined<'a, K, 
                 }),
                 newer => {
                     if payload.is_apart() {
-                        self.hidden.push(payload);
+                        self.taken.hidden.push(payload);
                     }
                     newer
                 }
@@ -375,6 +422,60 @@ impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Iterator for Joine
 
     fn next(&mut self) -> Option<Self::Item> {
         self.step().transpose()
+    }
+}
+
+impl TreeStore {
+    /// Where the part of a keyspace's tree ends, one of so many, that begins with the leaf that `from` is in; none if the tree
+    /// ends there. How many leaves there are is told by the blocks on the way to that one.
+    pub(crate) fn stretch(
+        &self,
+        root: &Root,
+        keyspace: u32,
+        from: &[u8],
+        part: u32,
+    ) -> Result<Option<Vec<u8>>> {
+        let Some(tree) = root.trees.get(&keyspace) else { return Ok(None) };
+        let mut above: Vec<(Arc<Block>, usize)> = Vec::new();
+        let mut ptr = tree.root.ptr;
+        while ptr.level > 0 {
+            let block = self.load(&ptr, keyspace)?;
+            let index = block.child_index(from);
+            ptr = self.child_of(&block, index)?;
+            above.push((block, index));
+        }
+        let leaves =
+            above.iter().fold(1u64, |leaves, (block, _)| leaves.saturating_mul(block.count() as u64));
+        let mut left = leaves.div_ceil(u64::from(part.max(1)));
+        while let Some((block, index)) = above.last_mut() {
+            if block.level() == 1 {
+                let here = (block.count() - *index) as u64;
+                if here > left {
+                    let mut end = Vec::new();
+                    block.key_into(*index + left as usize, &mut end);
+                    return Ok(Some(end));
+                }
+                left -= here;
+                *index = block.count();
+            }
+            if *index + 1 >= block.count() {
+                above.pop();
+                continue;
+            }
+            *index += 1;
+            if left == 0 {
+                let mut end = Vec::new();
+                block.key_into(*index, &mut end);
+                return Ok(Some(end));
+            }
+            let mut child = self.child_of(block, *index)?;
+            while child.level > 0 {
+                let block = self.load(&child, keyspace)?;
+                child = self.child_of(&block, 0)?;
+                above.push((block, 0));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -101,6 +101,9 @@ fn changes_that_are_spilled_and_folded_follow_the_model() {
                 if rng.one_in(4) {
                     fold.apply_over(keyspace, layout, cleared, changes).unwrap();
                 } else {
+                    if cleared.is_empty() && rng.one_in(2) {
+                        fold.roll(keyspace, layout, &span(&mut rng), &mut || ()).unwrap();
+                    }
                     fold.spill(keyspace, layout, cleared, changes).unwrap();
                 }
             }
@@ -152,6 +155,30 @@ fn earlier_builds_refuse_a_store_with_runs_and_later_ones_take_it() {
     assert_eq!(root.superblock.rows, 101, "a bound");
     assert!(store.get(&root, 1, &key(7)).unwrap().is_none());
     assert!(store.get(&root, 1, &key(8)).unwrap().is_some());
+}
+
+/// All stretches together are the tree, each once.
+#[test]
+fn stretches_go_round_the_tree() {
+    let file = new_file();
+    let (store, mut root) = open(&file);
+    assert_eq!(store.stretch(&root, 1, b"", 4).unwrap(), None, "there is no tree");
+    for (rows, part) in [(1, 3), (100, 2), (5000, 8), (60_000, 16), (60_000, 1)] {
+        root = fold(&store, &root, &put(rows as u32, (0..rows).map(|n| (key(n), vec![1; 100])))).unwrap();
+        let (mut ends, mut from) = (Vec::new(), Vec::new());
+        while let Some(end) = store.stretch(&root, rows as u32, &from, part).unwrap() {
+            assert!(end > from, "{rows} rows, {part} parts");
+            ends.push(end.clone());
+            from = end;
+        }
+        let leaves = verified(&store, &root).leaf_bytes / 4096;
+        let wanted = if leaves < 10 { ends.len() } else { part as usize - 1 };
+        assert!(
+            ends.len().abs_diff(wanted) <= part as usize / 4,
+            "{rows} rows: {} ends, {part} parts",
+            ends.len()
+        );
+    }
 }
 
 /// A damaged filter is told, and never taken for "not there".
