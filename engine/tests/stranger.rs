@@ -19,7 +19,8 @@ mod reader;
 use log::Files;
 use reader::Rows;
 use seawall_engine::{
-    Compression, Db, DbBuilder, Durability, Error, Keyspace, KeyspaceOptions, Readable, Result, WriteBatch,
+    Compression, Db, DbBuilder, Durability, Error, Keyspace, KeyspaceOptions, Readable, Result, Spilling,
+    WriteBatch,
 };
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::Damage;
@@ -116,8 +117,9 @@ fn options(rng: &mut Rng) -> KeyspaceOptions {
 fn store(seed: u64) -> Arc<SimDisk> {
     let mut rng = Rng::new(seed);
     let mut disk = SimDisk::new(seed);
+    let spilling = [Spilling::Weighed, Spilling::Below(3), Spilling::Rolling(2)][seed as usize % 3];
     for _ in 0..1 + rng.below(3) {
-        let db = builder(&disk).open().unwrap();
+        let db = builder(&disk).spilling(spilling).open().unwrap();
         for _ in 0..rng.below(30) {
             let names = ["rows", "others", "a third"];
             let name = names[rng.below(3) as usize];
@@ -152,7 +154,7 @@ fn store(seed: u64) -> Arc<SimDisk> {
                 tx.insert_from(&keyspace, key(&mut rng), streamed.len() as u64, &streamed[..]).unwrap();
                 tx.commit().unwrap();
             }
-            if rng.chance(1, 8) {
+            if rng.chance(1, 5) {
                 db.checkpoint().unwrap();
             }
             if rng.chance(1, 20) {
@@ -177,12 +179,13 @@ fn a_new_store_is_read_alike() {
 
 #[test]
 fn stores_of_every_shape_are_read_alike() {
-    let mut rows = 0;
+    let (mut rows, mut with_runs) = (0, 0);
     for seed in 0..60 {
         let disk = store(seed);
+        with_runs += usize::from(builder(&disk.crash_copy()).open().unwrap().stats().runs > 0);
         rows += same(&disk, &format!("seed {seed}")).values().map(Rows::len).sum::<usize>();
     }
-    assert!(rows > 5000, "{rows} rows");
+    assert!(rows > 5000 && with_runs > 20, "{rows} rows, {with_runs} stores with runs");
 }
 
 #[test]

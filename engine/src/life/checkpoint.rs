@@ -66,6 +66,9 @@ struct Last {
 /// How long the thread leaves replicas the time to come along.
 const POSTPONED_PAUSE: Duration = Duration::from_millis(20);
 
+/// A store that has not been written to for so long takes its runs in.
+const IDLE_RUNS_PAUSE: Duration = Duration::from_secs(1);
+
 /// How long the thread leaves a full disk alone, or replicas that are away.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
 
@@ -337,9 +340,16 @@ impl Core {
         let checkpoint = self.reads.deltas().folded;
         let log_bytes = self.reads.visible().0.saturating_sub(checkpoint.0);
         // An idle store's log does not stay for ever, nor do its runs, and an idle store is left alone.
-        let is_idle = !has_rows && !self.has_idle_runs() && log_bytes < self.options.segment_bytes;
+        let is_idle = !has_rows && log_bytes < self.options.segment_bytes;
         let since = self.runtime.now().saturating_sub(self.fold.last.lock().at);
-        self.wants_fold() || (since >= self.options.checkpoint_interval && !is_idle)
+        self.wants_fold()
+            || (since >= self.options.checkpoint_interval && !is_idle)
+            || (since >= self.idle_runs_pause() && self.has_idle_runs())
+    }
+
+    /// How long after the last checkpoint runs stay.
+    fn idle_runs_pause(&self) -> Duration {
+        self.options.checkpoint_interval.min(IDLE_RUNS_PAUSE)
     }
 
     /// Whether nothing has come since the checkpoint that there are runs of.
@@ -360,7 +370,9 @@ impl Core {
             }
             self.tell_of_old_branches();
             self.release_for_others();
-            let mut pause = self.options.checkpoint_interval.max(Duration::from_millis(1));
+            let has_runs = self.reads.view().root.runs_size().0 > 0;
+            let pause = if has_runs { self.idle_runs_pause() } else { self.options.checkpoint_interval };
+            let mut pause = pause.max(Duration::from_millis(1));
             let is_requested = self.fold.is_requested.swap(false, Ordering::AcqRel);
             if self.sequencer.check().is_ok() && (is_requested || self.is_due()) {
                 let made = self.checkpoint_in_turns();

@@ -76,7 +76,7 @@ impl Pointer {
             && pointer.offset >= 8192
             && pointer.bytes > 0
             && pointer.bytes.is_multiple_of(GRID)
-            && (1..=4).contains(&pointer.kind)
+            && (1..=5).contains(&pointer.kind)
             && (1..=32).contains(&pointer.level) == is_inner
             && (is_inner || pointer.level == 0)
             && raw[26..] == [0; 6];
@@ -93,6 +93,7 @@ struct Superblock {
     applied: u64,
     file_bytes: u64,
     rows: u64,
+    has_runs: bool,
     roots: Option<Pointer>,
     free_map: Option<Pointer>,
 }
@@ -110,7 +111,7 @@ fn slot(file: &[u8], index: u64) -> Slot {
         return Slot::None;
     }
     let version = u32_at(block, 8).unwrap();
-    if version > 1 || u64_at(block, 24).unwrap() != 0 {
+    if version > 1 || u64_at(block, 24).unwrap() > 1 {
         return Slot::Newer(version);
     }
     let parse = || -> Result<Superblock> {
@@ -121,6 +122,7 @@ fn slot(file: &[u8], index: u64) -> Slot {
             applied: u64_at(block, 136)?,
             file_bytes: u64_at(block, 104)?,
             rows: u64_at(block, 112)?,
+            has_runs: u64_at(block, 24)? == 1,
             roots: Pointer::read(block, 192)?,
             free_map: Pointer::read(block, 224)?,
         };
@@ -151,6 +153,32 @@ struct Tree<'a> {
     file_bytes: u64,
     /// Every block in use: offset and bytes.
     used: Vec<(u64, u64)>,
+}
+
+/// What a row of a tree or a run says.
+enum Row {
+    Value(Vec<u8>),
+    Removed,
+    Added(i64),
+}
+
+type Entries = BTreeMap<Vec<u8>, Row>;
+
+/// A step of SplitMix64.
+fn mix(state: u64) -> u64 {
+    let mut mixed = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// Whether a filter has a key.
+fn filter_has(filter: &[u8], key: &[u8]) -> bool {
+    let first = mix(u64::from(crc32(&[key])));
+    let (lines, second) = (filter.len() as u64 / 64, mix(first));
+    let line = ((first >> 32) * lines) >> 32;
+    let is_set = |bit: u64| filter[(line * 64 + bit / 8) as usize] & (1 << (bit % 8)) != 0;
+    (0..7).all(|probe| is_set((second >> (9 * probe)) % 512))
 }
 
 /// The block format of LZ4: a token, literals, then a match that copies from what is there already.
@@ -231,7 +259,7 @@ impl<'a> Tree<'a> {
         birth_max: u64,
         keyspace: u32,
         (low, high): (&[u8], Option<&[u8]>),
-        rows: &mut Rows,
+        rows: &mut Entries,
     ) -> Result<()> {
         let stored = self.block(pointer, birth_max)?;
         let (mut used, method, plain) = Tree::header(stored, pointer, keyspace)?;
@@ -261,6 +289,8 @@ impl<'a> Tree<'a> {
                     0..=0x7FFF => form,
                     0x8001 | 0x8002 => 40,
                     0x8003 => 32,
+                    0x8004 => 0,
+                    0x8005 => 8,
                     _ => return damage("an entry of an unknown form"),
                 };
             demand(entries.last().is_none_or(|(last, ..)| *last < key), "keys do not ascend")?;
@@ -282,8 +312,12 @@ impl<'a> Tree<'a> {
                     demand(pointer.kind == 1, "a row in an inner block")?;
                     let is_inside = key.as_slice() >= low && high.is_none_or(|high| key.as_slice() < high);
                     demand(is_inside, "a key outside its parent's bounds")?;
-                    let value = self.value(block, *form, *payload, pointer.birth)?;
-                    rows.insert(key.clone(), value);
+                    let row = match form {
+                        0x8004 => Row::Removed,
+                        0x8005 => Row::Added(i64::from_le_bytes(field(block, *payload)?)),
+                        _ => Row::Value(self.value(block, *form, *payload, pointer.birth)?),
+                    };
+                    rows.insert(key.clone(), row);
                 }
             }
         }
@@ -343,6 +377,29 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// What a run makes of the rows below it, or a tree of none.
+fn lay_over(rows: &mut Rows, entries: Entries, is_run: bool) -> Result<()> {
+    for (key, row) in entries {
+        match row {
+            Row::Value(value) => drop(rows.insert(key, value)),
+            _ if !is_run => return damage("a run's row in a tree"),
+            Row::Removed => drop(rows.remove(&key)),
+            Row::Added(more) => add(rows, key, more)?,
+        }
+    }
+    Ok(())
+}
+
+fn add(rows: &mut Rows, key: Vec<u8>, more: i64) -> Result<()> {
+    let number = match rows.get(&key) {
+        Some(value) if value.len() != 8 => return damage("an add to what is no number"),
+        Some(value) => i64::from_le_bytes(field(value, 0)?),
+        None => 0,
+    };
+    rows.insert(key, number.wrapping_add(more).to_le_bytes().to_vec());
+    Ok(())
+}
+
 /// Replays one transaction over the rows of all keyspaces.
 fn apply(payload: &[u8], file: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<()> {
     let head: [u8; 4] = field(payload, 0)?;
@@ -379,12 +436,7 @@ fn apply(payload: &[u8], file: &[u8], all: &mut BTreeMap<u32, Rows>) -> Result<(
         if op == 6 {
             let delta = i64::from_le_bytes(field(payload, at)?);
             at += 8;
-            let number = match rows.get(&key) {
-                Some(value) if value.len() != 8 => return damage("an add to what is no number"),
-                Some(value) => i64::from_le_bytes(field(value, 0)?),
-                None => 0,
-            };
-            rows.insert(key, number.wrapping_add(delta).to_le_bytes().to_vec());
+            add(rows, key, delta)?;
             continue;
         }
         match op {
@@ -429,24 +481,38 @@ pub fn read(data: &[u8], log_files: &Files) -> Result<BTreeMap<String, Rows>> {
     let superblock = superblock(data)?;
     demand(data.len() as u64 >= superblock.file_bytes, "the data file is short")?;
     let mut tree = Tree { file: data, file_bytes: superblock.file_bytes, used: Vec::new() };
-    let mut roots = Rows::new();
+    let (mut roots, mut entries) = (Rows::new(), Entries::new());
     if let Some(pointer) = &superblock.roots {
-        tree.rows(pointer, superblock.generation, ROOTS, (b"", None), &mut roots)?;
+        tree.rows(pointer, superblock.generation, ROOTS, (b"", None), &mut entries)?;
     }
+    lay_over(&mut roots, entries, false)?;
     let mut all: BTreeMap<u32, Rows> = BTreeMap::new();
     let mut count = 0;
-    for (id, value) in &roots {
-        let id = u32::from_be_bytes(field(id, 0)?);
-        demand(value.len() == 56, "a root's row")?;
+    let mut has_runs = false;
+    // A keyspace's tree comes first, then its runs, from the oldest on.
+    for (key, value) in &roots {
+        let id = u32::from_be_bytes(field(key, 0)?);
+        let is_run = key.len() == 8;
+        demand(key.len() == if is_run { 8 } else { 4 }, "a root's key")?;
+        demand(value.len() == if is_run { 88 } else { 56 }, "a root's row")?;
         let Some(pointer) = Pointer::read(value, 0)? else { return damage("a root without a pointer") };
-        let rows = all.entry(id).or_default();
-        tree.rows(&pointer, superblock.generation, id, (b"", None), rows)?;
+        let mut entries = Entries::new();
+        tree.rows(&pointer, superblock.generation, id, (b"", None), &mut entries)?;
+        if is_run {
+            has_runs = true;
+            let Some(filter) = Pointer::read(value, 56)? else { return damage("a run without a filter") };
+            demand(filter.kind == 5, "a filter's pointer")?;
+            let filter = tree.block(&filter, superblock.generation)?;
+            demand(entries.keys().all(|key| filter_has(filter, key)), "a key that its filter lacks")?;
+        }
         let recorded = u64_at(value, 32)?;
         let (bound, recorded) = (recorded >> 63 == 1, recorded & !(1 << 63));
-        let rows = rows.len() as u64;
-        demand(rows == recorded || bound && rows < recorded, "a keyspace's number of rows")?;
+        let found = entries.len() as u64;
+        demand(found == recorded || bound && found < recorded, "a keyspace's number of rows")?;
         count += recorded;
+        lay_over(all.entry(id).or_default(), entries, is_run)?;
     }
+    demand(has_runs == superblock.has_runs, "runs, or none, against what the superblock says")?;
     demand(count == superblock.rows, "the number of rows")?;
     if let Some(pointer) = &superblock.free_map {
         tree.free_map(pointer, superblock.generation)?;
