@@ -76,7 +76,7 @@ fn place(hash: u32, bytes: usize) -> (usize, impl Iterator<Item = usize>) {
     let first = mix(u64::from(hash));
     let second = mix(first);
     let lines = (bytes / LINE_BYTES) as u64;
-    let line = ((first >> 32) * lines >> 32) as usize;
+    let line = (((first >> 32) * lines) >> 32) as usize;
     (line * LINE_BYTES, (0..PROBES).map(move |probe| (second >> (9 * probe) & 511) as usize))
 }
 
