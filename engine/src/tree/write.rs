@@ -26,8 +26,8 @@ const DEPTH: usize = 8;
 /// Bytes of buffers in flight, at most, unless a single one is larger.
 const IN_FLIGHT_BYTES_MAX: usize = 8 * RUN_BYTES;
 
-/// The file grows by an eighth of itself, within these bounds, in bytes.
-const GROWTH: Range<u64> = 1 << 20..64 << 20;
+/// The file grows by a 32nd of itself, within these bounds, in bytes.
+const GROWTH: Range<u64> = 1 << 20..16 << 20;
 
 /// A block as it was written.
 #[derive(Clone, Copy, Debug)]
@@ -303,7 +303,7 @@ impl TreeStore {
 
     /// By how much the file grows at a time.
     pub(super) fn growth(&self) -> u64 {
-        (self.end.load(Ordering::Acquire) / 8).clamp(GROWTH.start, GROWTH.end).next_multiple_of(GRID)
+        (self.end.load(Ordering::Acquire) / 32).clamp(GROWTH.start, GROWTH.end).next_multiple_of(GRID)
     }
 
     /// Makes the file longer by at least `bytes`, really allocated. Several may at once: each claims its part first.

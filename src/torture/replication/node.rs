@@ -3,7 +3,7 @@
 use super::Violation;
 use bytes::Bytes;
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions, SlotState, SlotStatus};
+use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions, SlotState, SlotStatus, Spilling};
 use seawall_replication::ack::{Level, Policy, Reached, Table};
 use seawall_replication::message::{Compression, Message, Name, Piece};
 use seawall_replication::mutation::Mutation;
@@ -150,6 +150,11 @@ impl Node {
             .disk(self.disk.clone())
             .runtime(self.runtime.clone())
             .background(false)
+            .spilling(match self.id % 3 {
+                0 => Spilling::Rolling(2),
+                1 => Spilling::Below(2),
+                _ => Spilling::Weighed,
+            })
             .ack_timeout(Duration::from_millis(1))
             .mutation(self.mistake.engine)
             .log_mutation(self.mistake.log)

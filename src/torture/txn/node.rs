@@ -2,7 +2,7 @@
 
 use super::Violation;
 use seawall_engine::mutation::Mutation as EngineMutation;
-use seawall_engine::{Db, Error, Keyspace};
+use seawall_engine::{Db, Error, Keyspace, Spilling};
 use seawall_txn::mutation::{Mutation, Unsynced};
 use seawall_txn::{DecisionLog, Host, NodeId, Participant, Store, Timing};
 use seawall_wal::{SimDisk, SimRuntime};
@@ -68,6 +68,7 @@ impl Node {
             .disk(self.disk.clone())
             .runtime(self.runtime.clone())
             .background(false)
+            .spilling(if self.id.0.is_multiple_of(2) { Spilling::Rolling(2) } else { Spilling::Weighed })
             .mutation(self.mistake.engine)
             .open()?;
         let rows = db.keyspace("rows")?;
