@@ -69,6 +69,9 @@ const POSTPONED_PAUSE: Duration = Duration::from_millis(20);
 /// A store that has not been written to for so long takes its runs in.
 const IDLE_RUNS_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a row of a run that comes into its tree costs, whose leaf is read and written anew, beside one that goes into a run.
+const ROLLED_ROW_WORTH: u64 = 4;
+
 /// How long the thread leaves a full disk alone, or replicas that are away.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
 
@@ -262,7 +265,10 @@ impl Core {
         let mut how = Folding {
             on_stage: self.options.on_stage.clone(),
             on_change: &mut on_change,
-            on_row: &mut || turns.borrow_mut().step(),
+            on_row: &mut || {
+                self.fold.throttle.merged(ROLLED_ROW_WORTH);
+                turns.borrow_mut().step();
+            },
             on_plan: &mut on_plan,
             spilling: self.options.spilling,
             repeats: &|covered| self.may_repeat(covered),

@@ -42,31 +42,35 @@ pub(crate) struct Throttle {
     versions: AtomicU64,
     /// Rows that it has merged.
     merged: AtomicU64,
-    /// Rows for each 1024 versions, in the fold before; and the µs that it took for as many.
-    rows_per_1024: AtomicU64,
-    us_per_1024: AtomicU64,
-    /// The latter of the last checkpoint that did otherwise: wrote runs, or folded.
-    us_per_1024_else: AtomicU64,
-    /// Whether the one in hand, or the one before, writes runs alone.
+    /// Whether it writes runs.
     is_spill: AtomicBool,
+    /// What the last one of its kind took: of those that fold, and of those that write runs.
+    before: [Before; 2],
     next: Mutex<Duration>,
     /// Commits that waited for their slot.
     pub(crate) slowed: AtomicU64,
 }
 
+/// What a fold took for each 1024 versions.
+#[derive(Default)]
+struct Before {
+    rows: AtomicU64,
+    us: AtomicU64,
+}
+
+/// Rows that a fold merges for each version, at most: it may take in rows of several runs.
+const ROWS_PER_VERSION_MAX: u64 = 256;
+
 impl Throttle {
-    /// A fold of so many versions begins, which only writes runs or does not.
+    /// A fold of so many versions begins, which writes runs or does not.
     pub(crate) fn begin(&self, runtime: &dyn Runtime, versions: u64, is_spill: bool) {
-        if self.is_spill.swap(is_spill, Ordering::Relaxed) != is_spill {
-            let other = self.us_per_1024_else.load(Ordering::Relaxed);
-            self.us_per_1024_else.store(self.us_per_1024.swap(other, Ordering::Relaxed), Ordering::Relaxed);
-        }
+        self.is_spill.store(is_spill, Ordering::Relaxed);
         self.merged.store(0, Ordering::Relaxed);
         self.versions.store(versions, Ordering::Relaxed);
         self.begun.store((runtime.now().as_micros() as u64).max(1), Ordering::Release);
     }
 
-    /// So many rows more are merged. By the folding thread alone.
+    /// So many rows more are merged, or work that is worth as many is done. By the folding thread alone.
     pub(crate) fn merged(&self, rows: u64) {
         self.merged.store(self.merged.load(Ordering::Relaxed) + rows, Ordering::Relaxed);
     }
@@ -75,17 +79,23 @@ impl Throttle {
     pub(crate) fn end(&self, runtime: &dyn Runtime, is_whole: bool) {
         let (versions, merged) = (self.versions.load(Ordering::Relaxed), self.merged.load(Ordering::Relaxed));
         if is_whole && versions > 0 {
-            self.rows_per_1024.store((merged * 1024 / versions).clamp(1, 1024), Ordering::Relaxed);
+            let rows = (merged * 1024 / versions).clamp(1, 1024 * ROWS_PER_VERSION_MAX);
+            self.before().rows.store(rows, Ordering::Relaxed);
             let took = (runtime.now().as_micros() as u64).saturating_sub(self.begun.load(Ordering::Relaxed));
-            self.us_per_1024.store(took.saturating_mul(1024) / versions, Ordering::Relaxed);
+            self.before().us.store(took.saturating_mul(1024) / versions, Ordering::Relaxed);
         }
         self.begun.store(0, Ordering::Release);
+    }
+
+    fn before(&self) -> &Before {
+        let [folds, spills] = &self.before;
+        if self.is_spill.load(Ordering::Relaxed) { spills } else { folds }
     }
 
     /// The share of the fold in hand that is done, and the seconds that the rest will take.
     fn progress(&self, now: Duration) -> Option<(f64, f64)> {
         let begun = Some(self.begun.load(Ordering::Acquire)).filter(|begun| *begun > 0)?;
-        let share = match self.rows_per_1024.load(Ordering::Relaxed) {
+        let share = match self.before().rows.load(Ordering::Relaxed) {
             0 => 1.0,
             rows => rows as f64 / 1024.0,
         };
@@ -94,7 +104,7 @@ impl Throttle {
             (self.merged.load(Ordering::Relaxed) as f64 / (versions * share).max(1.0)).min(1.0) * MERGE_SHARE;
         let took = now.saturating_sub(Duration::from_micros(begun)).as_secs_f64().max(0.001);
         // A fold that has just begun says little of itself: the one before says more.
-        let before = versions / 1024.0 * self.us_per_1024.load(Ordering::Relaxed) as f64 / 1e6;
+        let before = versions / 1024.0 * self.before().us.load(Ordering::Relaxed) as f64 / 1e6;
         let (trust, by_itself) = ((done * 4.0).min(1.0), took / done.max(0.001));
         let whole = if before > 0.0 { by_itself * trust + before * (1.0 - trust) } else { by_itself };
         Some((done, whole * (1.0 - done)))

@@ -41,7 +41,8 @@ pub(super) struct Run {
     pub(super) root: TreeRoot,
     pub(super) top: Top,
     filter_at: Ptr,
-    filter: OnceLock<Filter>,
+    /// Shared with what the run was before some of its rows came into the tree.
+    filter: Arc<OnceLock<Filter>>,
 }
 
 /// Bytes of an encoded run.
@@ -49,12 +50,13 @@ const RUN_BYTES: usize = TREE_ROOT_BYTES + PTR_BYTES;
 
 impl Run {
     pub(super) fn new(number: u32, root: TreeRoot, filter_at: Ptr) -> Arc<Run> {
-        Arc::new(Run { number, root, top: Top::default(), filter_at, filter: OnceLock::new() })
+        Arc::new(Run { number, root, top: Top::default(), filter_at, filter: Arc::default() })
     }
 
     /// The same run with fewer rows. Its filter has keys too many, which is no harm.
     pub(super) fn with(&self, root: TreeRoot) -> Arc<Run> {
-        Run::new(self.number, root, self.filter_at)
+        let (number, filter_at, filter) = (self.number, self.filter_at, Arc::clone(&self.filter));
+        Arc::new(Run { number, root, top: Top::default(), filter_at, filter })
     }
 
     /// What the tree of roots has of it.
