@@ -6,9 +6,9 @@
 use super::{Ptr, Result, Root, TreeStore};
 
 /// Checkpoints that a leaf waits to be rewritten for, at most: each has a run, one more place to look for a row.
-const CYCLE_MAX: u32 = 8;
+const CYCLE_MAX: u32 = 16;
 /// Where ranges are cleared all the time, stretches cannot be rolled: with more runs all are folded.
-const RUNS_MAX: u32 = 3 * CYCLE_MAX;
+const RUNS_MAX: u32 = 2 * CYCLE_MAX;
 /// The share of the tree's bytes that runs may take.
 const RUNS_SHARE: u64 = 4;
 /// A run must save a quarter of what the fold would write: it makes reads dearer.

@@ -13,8 +13,8 @@ use super::{Result, TreeStore};
 use crate::memory::Charge;
 use seawall_wal::disk::BLOCK_BYTES;
 
-/// Bits for each key: about one in a hundred absent keys is not told from a present one.
-const BITS_PER_KEY: usize = 10;
+/// Bits for each key: about one in two hundred absent keys is not told from a present one.
+const BITS_PER_KEY: usize = 12;
 const LINE_BYTES: usize = 64;
 /// Bits that are set for a key.
 const PROBES: u32 = 7;
@@ -107,7 +107,7 @@ mod tests {
             let filter = filter(0..count);
             assert!((0..count).all(|key| filter.may_have(&key.to_be_bytes())), "{count}");
             let wrong = (0..10_000_u32).filter(|key| filter.may_have(&(1 << 30 | key).to_be_bytes())).count();
-            assert!(wrong < 300, "{wrong} of 10,000 that are not among {count}");
+            assert!(wrong < 150, "{wrong} of 10,000 that are not among {count}");
         }
         let none = filter(0..0);
         assert_eq!(none.bytes.len(), BLOCK_BYTES);
