@@ -1,7 +1,7 @@
 //! A pass: what has come is seen to, and what follows is handed to the stores, until nothing is left to be done at once.
 
 use super::inbox::{Come, Round, Start, Verb, What, no_log, reply};
-use super::{Call, Host, Told, Word};
+use super::{Call, Host, Told, Word, guarded};
 use crate::id::NodeId;
 use crate::message::{Body, Decision, Message, Role};
 use crate::participant::Participant;
@@ -16,8 +16,10 @@ impl Host {
         // What is handed to stores meanwhile is written when these are dropped.
         let mut held: Option<Vec<HeldTickets>> = None;
         let (mut answers, mut come) = std::mem::take(&mut self.taken);
+        let mut is_first = true;
         loop {
-            self.inbox.take(&mut answers, &mut come);
+            // What clients leave meanwhile is the next pass's: they may leave more for as long as this one goes on.
+            self.inbox.take(&mut answers, std::mem::take(&mut is_first).then_some(&mut come));
             let mut is_quiet = answers.is_empty() && come.is_empty() && self.local.is_empty();
             for answered in answers.drain(..) {
                 self.answered(now, answered);
@@ -129,7 +131,8 @@ impl Host {
         }
     }
 
-    /// What there is for each store that is ready: verbs, those that nobody waits for first, then one write for all records.
+    /// What there is for each store that is ready: verbs, those that nobody waits for first, then one write for all records. One
+    /// that panics has not answered, and is taken out.
     fn hand_over(&mut self, now: u64) {
         let inbox = &self.inbox;
         for (&node, member) in &mut self.members {
@@ -148,7 +151,7 @@ impl Host {
                 for call in first.into_iter().chain(then) {
                     let verb = |verb| reply(inbox, whom, What::Verb(call.key, call.token, verb));
                     let (txn, record) = (call.key.txn, &call.record);
-                    match &record.entry {
+                    guarded(|| match &record.entry {
                         Entry::Prepared { .. } => store.prepare(txn, record, verb(Verb::Prepare)),
                         Entry::Finished { decision, retained } if call.is_prepared => {
                             if *retained && let Some(log) = &member.log {
@@ -165,7 +168,7 @@ impl Host {
                         }
                         Entry::Committing { .. } => store.commit_merged(txn, record, verb(Verb::Finish)),
                         _ => store.commit_one_phase(txn, record, verb(Verb::Finish)),
-                    }
+                    });
                 }
             }
             if !member.records.is_empty() {
@@ -178,10 +181,10 @@ impl Host {
                     records.push(record);
                 }
                 let reply = reply(inbox, whom, What::Records(asked));
-                match &member.log {
+                guarded(|| match &member.log {
                     Some(log) => log.append(&records, forced, reply),
                     None => no_log(reply),
-                }
+                });
             }
             if let Some(round) = &round {
                 round.is_handed_over();
