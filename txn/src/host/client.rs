@@ -1,7 +1,9 @@
 //! Whoever waits for a transaction's outcome, and what it is told.
 
+use super::present::Absent;
 use crate::error::{Error, Result};
-use crate::id::{NodeId, TxnId};
+use crate::id::TxnId;
+use crate::message::Decision;
 use parking_lot::Mutex;
 use seawall_wal::Runtime;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,9 +43,20 @@ pub(crate) enum Word {
     /// Not known soon.
     Unknown,
     /// A node was gone by then: nothing happened.
-    NotStarted(NodeId),
+    NotStarted(Absent),
+    /// Its coordinator has stopped, for a later incarnation is at work, and knows.
+    Fenced(Absent),
     /// The coordinator was closed first.
     Closed,
+}
+
+impl Word {
+    pub(super) fn of(decision: Decision, cause: Option<Error>) -> Word {
+        match decision {
+            Decision::Commit => Word::Committed,
+            Decision::Abort => Word::Aborted(cause),
+        }
+    }
 }
 
 impl State {
@@ -52,7 +65,7 @@ impl State {
         Some(match self.told.as_mut()? {
             Word::Committed => Ok(txn),
             Word::Aborted(cause) => Err(Error::Aborted { txn, cause: cause.take().map(Box::new) }),
-            Word::NotStarted(node) => Err(Error::NodeMissing(*node)),
+            Word::NotStarted(absent) | Word::Fenced(absent) => Err((*absent).into()),
             Word::Unknown | Word::Closed => Err(Error::Closed),
         })
     }
@@ -62,8 +75,9 @@ impl State {
         self.told.is_some()
     }
 
+    /// Whether the outcome will not be known soon, or not here.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.is_unknown
+        self.is_unknown && matches!(self.told, None | Some(Word::Fenced(_)))
     }
 
     /// Somebody is about to sleep, having seen that nothing is told.
@@ -112,6 +126,7 @@ impl Client {
             // It is no outcome, and whoever asks hears so by himself.
             Word::Closed => done = state.on_done.take().map(|on_done| (on_done, Err(Error::Closed))),
             word => {
+                state.is_unknown |= matches!(word, Word::Fenced(_));
                 state.told = Some(word);
                 if let Some(on_done) = state.on_done.take()
                     && let Some(result) = state.result(txn)

@@ -66,6 +66,7 @@ impl Host {
         let missing = here.clone().find(|node| !self.has_branches(*node));
         let missing = missing.or_else(|| (!self.has(txn.coordinator)).then_some(txn.coordinator));
         if let Some(missing) = missing {
+            let missing = self.present.read().absent(missing);
             for participant in foreign.iter().filter_map(|node| self.members.get(node)?.participant.as_ref())
             {
                 participant.abandon(txn);
