@@ -11,8 +11,8 @@
 
 use seawall_engine::{Db, Keyspace};
 use seawall_txn::{
-    Answer, Body, Coordinator, CoordinatorBuilder, Decision, Entry, Error, Group, Host, Message, NodeId,
-    Participant, Pending, Protocol, Record, Reply, Store, Timing, Transport, TxnId,
+    Answer, Body, Coordinator, CoordinatorBuilder, Decision, DecisionLog, Entry, Error, Group, Host, Message,
+    NodeId, Participant, Pending, Protocol, Record, Reply, Role, Stage, Store, Timing, Transport, TxnId,
 };
 use seawall_wal::SimDisk;
 use seawall_wal::disk::sim::Fault;
@@ -458,4 +458,89 @@ fn time_goes_on_though_nobody_is_to_wait_before_asking_again() {
     slow.holds(1);
     slow.answer(pending.txn());
     soon("it is told", move || pending.wait()).unwrap();
+}
+
+/// An outcome that has its place and is not visible yet: the branch has ended, and is not found as one that nobody sees to.
+#[test]
+fn a_branch_that_is_about_to_end_is_not_found() {
+    let node = node(2);
+    let txn = TxnId { coordinator: NodeId(1), epoch: 1, sequence: 1 };
+    let group = Arc::new(Group { participants: vec![NodeId(2), NodeId(3)], acceptors: vec![] });
+    let record = Record { txn, entry: Entry::Prepared { protocol: Protocol::TwoPhase, group } };
+    let mut branch = node.db.begin();
+    branch.insert(&node.rows, "a", "1").unwrap();
+    node.store.join(txn, branch);
+    let answer = |ask: &dyn Fn(Reply)| {
+        let (sender, receiver) = channel();
+        ask(Box::new(move |answer| drop(sender.send(answer))));
+        receiver
+    };
+    let prepared = answer(&|reply| node.store.prepare(txn, &record, reply));
+    assert!(matches!(prepared.recv_timeout(SOON).unwrap(), Answer::Durable(_)));
+    assert_eq!(node.store.recover().unwrap().len(), 1);
+    // Behind something that is to be forced and is held back, it is not visible.
+    let held = node.db.hold_tickets();
+    let mut batch = seawall_engine::WriteBatch::new();
+    batch.insert(&node.rows, "before", "1");
+    let before = node.db.write_pipelined(batch).unwrap();
+    let committed = answer(&|reply| Participant::commit(&*node.store, txn, false, reply));
+    assert!(committed.try_recv().is_err(), "it is not visible yet");
+    let found = node.store.recover().unwrap();
+    drop(held);
+    before.wait().unwrap();
+    assert!(matches!(committed.recv_timeout(SOON).unwrap(), Answer::Written(_)));
+    assert!(found.is_empty(), "{found:?}");
+    assert!(node.store.recover().unwrap().is_empty());
+    // Nothing is kept of it, by which a repetition would be taken for somebody else's work.
+    let again = answer(&|reply| Participant::commit(&*node.store, txn, false, reply)).recv_timeout(SOON);
+    assert!(matches!(again, Ok(Answer::Written(_))), "{again:?}");
+    let other = answer(&|reply| node.store.rollback(txn, reply)).recv_timeout(SOON);
+    assert!(matches!(other, Ok(Answer::Written(_))), "{other:?}");
+}
+
+/// Keeps what is sent, and lets the coordinator's thread wait while a vote is.
+#[derive(Default)]
+struct Gate {
+    sent: Mutex<Vec<Message>>,
+    is_open: AtomicBool,
+}
+
+impl Transport for Gate {
+    fn send(&self, message: Message) {
+        let is_vote = matches!(message.body, Body::Vote(_));
+        self.sent.lock().unwrap().push(message);
+        while is_vote && !self.is_open.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Three-phase commit, and the second phase and the outcome come to a participant at once: what it keeps is the outcome.
+#[test]
+fn a_second_phase_is_not_written_over_an_outcome() {
+    let node = node(2);
+    let gate = Arc::new(Gate::default());
+    let coordinator = builder(&node).transport(gate.clone()).open().unwrap();
+    let txn = TxnId { coordinator: NodeId(1), epoch: 1, sequence: 1 };
+    let mut branch = node.db.begin();
+    branch.insert(&node.rows, "a", "1").unwrap();
+    coordinator.join(&node.store, txn, branch).unwrap();
+    let group = Arc::new(Group { participants: vec![NodeId(2), NodeId(3)], acceptors: vec![] });
+    let deliver =
+        |from, body| coordinator.deliver(Message { txn, from: NodeId(from), to: NodeId(2), epoch: 1, body });
+    let has_sent = |is_it: &dyn Fn(&Body) -> bool| {
+        eventually("it is sent", || gate.sent.lock().unwrap().iter().any(|message| is_it(&message.body)));
+    };
+    deliver(1, Body::Prepare { protocol: Protocol::ThreePhase, group });
+    has_sent(&|body| matches!(body, Body::Vote(_)));
+    deliver(1, Body::PreCommit(Role::Coordinator));
+    let stage = Stage::Ended(Decision::Commit);
+    deliver(3, Body::Answer { to: Role::Participant, of: Role::Participant, stage, operational: true });
+    gate.is_open.store(true, Ordering::SeqCst);
+    has_sent(&|body| matches!(body, Body::Finished(Decision::Commit)));
+    // It is told to all who ask, after a crash too, until the coordinator knows.
+    coordinator.close();
+    let (_, kept) = node.store.start().unwrap();
+    let kept = kept.get(txn, Role::Participant);
+    assert!(matches!(kept, Some(Entry::Finished { decision: Decision::Commit, .. })), "{kept:?}");
 }

@@ -10,6 +10,9 @@ use crate::record::{Entry, Record};
 use crate::site::Key;
 use seawall_engine::HeldTickets;
 
+/// No machine's record: none waits for it.
+const NOBODY: Token = Token(0);
+
 impl Host {
     /// Until nothing is left to be done at once.
     pub(super) fn run(&mut self, now: u64) {
@@ -114,6 +117,13 @@ impl Host {
                     // Behind the branch's end: records are handed over after verbs.
                     let entry = Entry::End(Role::Participant);
                     member.records.push((key, token, Record { txn, entry }, false));
+                }
+                let is_second_phase = |(of, _, record, _): &(Key, Token, Record, bool)| {
+                    *of == key && matches!(record.entry, Entry::PreCommitted { .. })
+                };
+                if is_prepared && *retained && member.records.iter().any(is_second_phase) {
+                    // That is the same row, and is handed over after the verb with which the outcome is written.
+                    member.records.push((key, NOBODY, record.clone(), false));
                 }
                 member.calls.push(call(record, is_prepared));
             }
