@@ -391,6 +391,21 @@ fn a_participant_that_never_answers_is_taken_out() {
     }
 }
 
+#[test]
+fn everybody_who_has_left_a_call_back_is_called() {
+    let nodes = nodes(1..=1);
+    let coordinator = builder(&nodes[0]).open().unwrap();
+    let slow = Slow::attach(&coordinator);
+    let [over, open] = [(); 2].map(|()| begin_foreign(&coordinator));
+    slow.holds(2);
+    let told = [heard(&over), heard(&over)];
+    let closed = [heard(&open), heard(&open)];
+    slow.answer(over.txn());
+    assert!(told.iter().all(|told| matches!(told.recv_timeout(SOON), Ok(Ok(_)))));
+    coordinator.close();
+    assert!(closed.iter().all(|told| matches!(told.recv_timeout(SOON), Ok(Err(Error::Closed)))));
+}
+
 /// Cannot send.
 struct NoTransport;
 

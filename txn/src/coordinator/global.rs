@@ -206,7 +206,7 @@ impl Pending {
             drop(state);
             f(result);
         } else {
-            state.on_done = Some(Box::new(f));
+            state.on_done.push(Box::new(f));
         }
     }
 

@@ -24,7 +24,8 @@ pub(crate) struct Client {
 pub(crate) struct State {
     told: Option<Word>,
     is_unknown: bool,
-    pub(crate) on_done: Option<OnDone>,
+    /// Of each clone of the handle.
+    pub(crate) on_done: Vec<OnDone>,
     /// How many sleep, or are about to, and will [look](Client::wakes) when they wake.
     sleeping: u32,
     /// Whom it is to wake when it wakes.
@@ -120,25 +121,26 @@ impl Client {
     /// True if it sleeps, and must be woken.
     fn tell(&self, txn: TxnId, word: Word) -> bool {
         let mut state = self.state.lock();
-        let mut done = None;
+        let mut done = Vec::new();
         match word {
             Word::Unknown => state.is_unknown = true,
             // It is no outcome, and whoever asks hears so by himself.
-            Word::Closed => done = state.on_done.take().map(|on_done| (on_done, Err(Error::Closed))),
+            Word::Closed => {
+                let waiting = std::mem::take(&mut state.on_done);
+                done.extend(waiting.into_iter().map(|on_done| (on_done, Err(Error::Closed))));
+            }
             word => {
                 state.is_unknown |= matches!(word, Word::Fenced(_));
                 state.told = Some(word);
-                if let Some(on_done) = state.on_done.take()
-                    && let Some(result) = state.result(txn)
-                {
-                    done = Some((on_done, result));
+                for on_done in std::mem::take(&mut state.on_done) {
+                    done.extend(state.result(txn).map(|result| (on_done, result)));
                 }
             }
         }
         self.word.fetch_add(1, Ordering::SeqCst);
         let sleeps = state.sleeping > 0;
         drop(state);
-        if let Some((on_done, result)) = done {
+        for (on_done, result) in done {
             guarded(|| on_done(result));
         }
         sleeps
