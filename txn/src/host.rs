@@ -96,12 +96,22 @@ pub struct Host {
     present: Arc<RwLock<Present>>,
     swept: u64,
     attachments: u64,
+    /// Of nodes with a log: the last incarnation here.
+    epochs: BTreeMap<NodeId, u64>,
+    /// Nodes that are attached, and of which there was an incarnation elsewhere since the last one here.
+    elsewhere: BTreeSet<NodeId>,
 }
 
 impl Host {
     /// Without any nodes. `timing` is all nodes'.
     pub fn new(timing: Timing) -> Host {
         Host::with_inbox(timing, Arc::default())
+    }
+
+    /// With rounds, as a coordinator has it: what a store has not answered holds back what comes after. To be asked often.
+    #[doc(hidden)]
+    pub fn with_rounds(timing: Timing) -> Host {
+        Host::with_inbox(timing, Arc::new(Inbox::new(Box::new(|| {}))))
     }
 
     pub(crate) fn with_inbox(timing: Timing, inbox: Arc<Inbox>) -> Host {
@@ -120,6 +130,8 @@ impl Host {
             present: Arc::default(),
             swept: 0,
             attachments: 0,
+            epochs: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
         }
     }
 
@@ -149,6 +161,11 @@ impl Host {
             Some(log) => log.start()?,
             None => (epoch_without_log, Durable::default()),
         };
+        if log.is_some()
+            && self.epochs.insert(node, epoch).is_some_and(|last| last.checked_add(1) != Some(epoch))
+        {
+            self.elsewhere.insert(node);
+        }
         let found = match &participant {
             Some(store) => store.recover()?,
             None => Vec::new(),
@@ -197,14 +214,16 @@ impl Host {
         member.site = site;
         self.members.insert(node, member);
         self.present.write().comes(node);
-        self.resolve_tracked(node, &durable);
+        self.resolve_tracked(now, node, &durable);
         self.carry_out(node, actions);
         self.run(now);
     }
 
     /// Clients that still wait for transactions of a coordinator that failed and is back: what it has not decided, it aborts.
-    /// With Paxos Commit the acceptors know, and who is in doubt asks them; a sole participant elsewhere says itself.
-    fn resolve_tracked(&mut self, node: NodeId, durable: &Durable) {
+    /// With Paxos Commit the acceptors know, and are asked; a sole participant elsewhere says itself. Nothing is presumed if an
+    /// incarnation was at work elsewhere meanwhile: it may have seen to the end of what is not known any more.
+    fn resolve_tracked(&mut self, now: u64, node: NodeId, durable: &Durable) {
+        let was_elsewhere = self.elsewhere.remove(&node);
         let waiting: Vec<(TxnId, Option<Plan>)> = self
             .tracked
             .iter()
@@ -219,7 +238,16 @@ impl Host {
                 (Some(Entry::Committing { .. }), _) => Some(Decision::Commit),
                 (Some(_), _) => None,
                 (None, Some(Entry::Finished { decision, .. })) => Some(*decision),
-                (None, _) if is_elsewhere || plan.protocol == Protocol::PaxosCommit => None,
+                (None, _) if was_elsewhere => {
+                    let epoch = self.epochs.get(&node).map(|epoch| epoch.saturating_sub(1));
+                    self.without_coordinator(txn, epoch);
+                    None
+                }
+                (None, _) if is_elsewhere => None,
+                (None, _) if plan.protocol == Protocol::PaxosCommit && participants.len() > 1 => {
+                    self.step(now, node, Key { txn, role: Role::Coordinator }, Input::Lead(plan.group));
+                    None
+                }
                 (None, _) => Some(Decision::Abort),
             };
             if let Some(decision) = decision {

@@ -83,9 +83,13 @@ struct Slow {
 
 impl Slow {
     fn attach(coordinator: &Coordinator) -> Arc<Slow> {
+        Slow::attach_as(coordinator, FOREIGN)
+    }
+
+    fn attach_as(coordinator: &Coordinator, node: NodeId) -> Arc<Slow> {
         let slow = Arc::new(Slow::default());
         let participant: Arc<dyn Participant> = slow.clone();
-        coordinator.attach_foreign(FOREIGN, &participant).unwrap();
+        coordinator.attach_foreign(node, &participant).unwrap();
         slow
     }
 
@@ -95,11 +99,15 @@ impl Slow {
     }
 
     fn answer(&self, txn: TxnId) {
+        self.answer_with(txn, Answer::Durable(0));
+    }
+
+    fn answer_with(&self, txn: TxnId, answer: Answer) {
         let mut asked = self.asked.lock().unwrap();
         let at = asked.iter().position(|(of, _)| *of == txn).unwrap();
         let (_, reply) = asked.remove(at);
         drop(asked);
-        reply(Answer::Durable(0));
+        reply(answer);
     }
 }
 
@@ -232,6 +240,79 @@ fn who_waits_for_a_coordinator_that_is_detached_is_told_that_it_is_not_known() {
     slow.answer(handle.txn());
     let told = soon("the handle", move || handle.wait());
     assert!(matches!(told, Err(Error::Aborted { .. })), "{told:?}");
+}
+
+/// Nobody is in doubt, so nobody leads: the coordinator does when it is back.
+#[test]
+fn who_waits_for_paxos_commit_is_told_when_the_coordinator_is_back() {
+    let nodes = nodes(1..=4);
+    let coordinator = builder(&nodes[0]).acceptors([2, 3, 4].map(NodeId)).open().unwrap();
+    nodes[1..].iter().for_each(|node| coordinator.attach(&node.store).unwrap());
+    let slow = [8, 9].map(|node| Slow::attach_as(&coordinator, NodeId(node)));
+    let mut global = coordinator.begin();
+    for node in [8, 9] {
+        global.enlist(NodeId(node)).unwrap();
+    }
+    let pending = global.commit_pipelined().unwrap();
+    slow.iter().for_each(|slow| slow.holds(1));
+    coordinator.detach(NodeId(1));
+    for slow in &slow {
+        slow.answer_with(pending.txn(), Answer::Refused(Error::BadInput("no".into())));
+    }
+    // It is seen to before the coordinator is there to hear of it.
+    eventually("both have given up", || slow.iter().all(|slow| !slow.abandoned.lock().unwrap().is_empty()));
+    coordinator.attach(&nodes[0].store).unwrap();
+    let told = soon("the handle", move || pending.wait());
+    assert!(matches!(told, Err(Error::Aborted { .. })), "{told:?}");
+    eventually("all is forgotten", || coordinator.is_idle());
+}
+
+/// The decision was written, told to all, and forgotten by an incarnation elsewhere. That nothing is known of it says nothing.
+#[test]
+fn nothing_is_presumed_of_what_another_incarnation_has_ended() {
+    let nodes = nodes(1..=1);
+    let coordinator = builder(&nodes[0]).open().unwrap();
+    let slow = Slow::attach(&coordinator);
+    let mut global = coordinator.begin();
+    global.branch(&nodes[0].store).unwrap().insert(&nodes[0].rows, "a", "1").unwrap();
+    global.enlist(FOREIGN).unwrap();
+    let pending = global.commit_pipelined().unwrap();
+    // In these the coordinator's thread waits.
+    let gates = [(); 2].map(|()| {
+        let other = begin_foreign(&coordinator);
+        let (txn, (reached, is_reached), (opens, is_open)) = (other.txn(), channel(), channel());
+        other.on_done(move |_| {
+            reached.send(()).unwrap();
+            is_open.recv().unwrap();
+        });
+        (txn, is_reached, opens)
+    });
+    slow.holds(3);
+    // The decision is on its way when the node leaves: handed over, and its answer not looked at.
+    slow.answer(gates[0].0);
+    gates[0].1.recv_timeout(SOON).unwrap();
+    slow.answer(pending.txn());
+    slow.answer(gates[1].0);
+    gates[0].2.send(()).unwrap();
+    gates[1].1.recv_timeout(SOON).unwrap();
+    coordinator.detach(NodeId(1));
+    gates[1].2.send(()).unwrap();
+    let store = Store::new(NodeId(1), &nodes[0].db).unwrap();
+    let elsewhere = builder(&Node { store, ..node(7) }).open().unwrap();
+    let other = Slow::attach(&elsewhere);
+    eventually("it has told all, and forgotten", || elsewhere.is_idle());
+    drop(other);
+    elsewhere.close();
+    assert!(nodes[0].rows.get("a").unwrap().is_some(), "it is committed");
+    coordinator.attach(&nodes[0].store).unwrap();
+    // On a slow machine the answer may have come in the same pass after all.
+    let is_known = slow.asked.lock().unwrap().iter().any(|(txn, _)| *txn == pending.txn());
+    if is_known {
+        slow.answer(pending.txn());
+    }
+    let told = soon("the handle", move || pending.wait());
+    let is_fenced = matches!(told, Err(Error::Fenced { node: NodeId(1), epoch: 2 }));
+    assert!(is_known == told.is_ok() && is_known != is_fenced, "{told:?}");
 }
 
 /// A detached node's open branches are rolled back: nobody will see to them.
