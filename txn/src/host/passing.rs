@@ -10,6 +10,8 @@ use crate::record::{Entry, Record};
 use crate::site::Key;
 use seawall_engine::HeldTickets;
 
+/// When a pass has seen to so much of what clients leave, the rest is the next one's.
+const COME_MAX: usize = 1024;
 /// No machine's record: none waits for it.
 const NOBODY: Token = Token(0);
 
@@ -19,10 +21,11 @@ impl Host {
         // What is handed to stores meanwhile is written when these are dropped.
         let mut held: Option<Vec<HeldTickets>> = None;
         let (mut answers, mut come) = std::mem::take(&mut self.taken);
-        let mut is_first = true;
+        let mut room = COME_MAX;
         loop {
-            // What clients leave meanwhile is the next pass's: they may leave more for as long as this one goes on.
-            self.inbox.take(&mut answers, std::mem::take(&mut is_first).then_some(&mut come));
+            // They may leave more for as long as this goes on.
+            self.inbox.take(&mut answers, (room > 0).then_some(&mut come));
+            room = room.saturating_sub(come.len());
             let mut is_quiet = answers.is_empty() && come.is_empty() && self.local.is_empty();
             for answered in answers.drain(..) {
                 self.answered(now, answered);
