@@ -12,7 +12,7 @@
 
 use crate::decision::DecisionLog;
 use crate::error::{Error, Result};
-use crate::host::{Client, Come, Host, Inbox, Notice, Word, guarded};
+use crate::host::{Absent, Client, Come, Host, Inbox, Notice, Present, Word, guarded};
 use crate::id::{Group, NodeId, TxnId};
 use crate::message::{Message, Protocol};
 use crate::mutation::Mutation;
@@ -24,8 +24,9 @@ use seawall_engine::Transaction;
 use seawall_wal::Runtime;
 use seawall_wal::runtime::{OsRuntime, Thread};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 mod global;
@@ -37,7 +38,8 @@ const RETRIES_MAX: u32 = 20;
 /// So long what clients leave lies there at most while stores are awaited, in microseconds.
 const LOOK_US: u64 = 1_000;
 
-/// Takes messages to nodes of other processes. They may be lost, repeated and reordered; it must not block.
+/// Takes messages to nodes of other processes. They may be lost, repeated and reordered; it must not block. If it panics, the
+/// message is lost.
 pub trait Transport: Send + Sync {
     /// Sends it, perhaps.
     fn send(&self, message: Message);
@@ -102,7 +104,7 @@ struct Shared {
     host: Mutex<Host>,
     inbox: Arc<Inbox>,
     /// The nodes of the host.
-    present: Arc<RwLock<BTreeSet<NodeId>>>,
+    present: Arc<RwLock<Present>>,
     foreign: Mutex<BTreeMap<NodeId, Arc<dyn Participant>>>,
     runtime: Arc<dyn Runtime>,
     bell: Arc<Bell>,
@@ -110,6 +112,17 @@ struct Shared {
     listener: Option<Listener>,
     is_closed: AtomicBool,
     thread: Mutex<Option<Box<dyn Thread>>>,
+    thread_id: OnceLock<ThreadId>,
+}
+
+/// The thread's end, by a panic too: nobody is to wait for what will not come.
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.0.let_go();
+    }
 }
 
 /// Wakes the thread.
@@ -210,6 +223,7 @@ impl CoordinatorBuilder {
             listener: self.listener,
             is_closed: AtomicBool::new(false),
             thread: Mutex::new(None),
+            thread_id: OnceLock::new(),
         });
         let face = Arc::new(Face(Arc::clone(&shared)));
         let coordinator = Coordinator { shared: Arc::clone(&shared), _face: face };
@@ -251,12 +265,13 @@ impl Coordinator {
     /// is seen to from here on.
     ///
     /// # Errors
-    /// What the store says; `BadInput` if a store of that name is attached, or if the store has another name.
+    /// What the store says; `BadInput` if a store of that name is attached, or if the store has another name; `Closed`.
     pub fn attach(&self, store: &Arc<Store>) -> Result<()> {
         let log: Arc<dyn DecisionLog> = Arc::clone(store) as _;
         let participant: Arc<dyn Participant> = Arc::clone(store) as _;
         let now = self.shared.now();
         let mut host = self.shared.host.lock();
+        self.shared.check()?;
         let epoch = host.attach(now, store.node(), Some(log), Some(participant), 0)?;
         if store.node() == self.shared.me {
             self.shared.epoch.store(epoch, Ordering::SeqCst);
@@ -269,12 +284,13 @@ impl Coordinator {
     /// A participant that is no seawall store.
     ///
     /// # Errors
-    /// What it says to [`recover`](Participant::recover): if it cannot be reached, this is to be called again.
+    /// What it says to [`recover`](Participant::recover): if it cannot be reached, this is to be called again. `Closed`.
     pub fn attach_foreign(&self, node: NodeId, participant: &Arc<dyn Participant>) -> Result<()> {
         let found = participant.recover()?;
         let now = self.shared.now();
         let epoch = self.shared.epoch.load(Ordering::SeqCst);
         let mut host = self.shared.host.lock();
+        self.shared.check()?;
         host.attach_found(now, node, Arc::clone(participant), found, epoch)?;
         self.shared.foreign.lock().insert(node, Arc::clone(participant));
         self.shared.dispatch(host);
@@ -288,6 +304,8 @@ impl Coordinator {
         host.detach(node);
         self.shared.foreign.lock().remove(&node);
         self.shared.dispatch(host);
+        // Coordinators here need not wait for its votes.
+        self.shared.bell.ring();
     }
 
     /// Begins a transaction. Nothing is sent or written before it commits.
@@ -330,10 +348,11 @@ impl Coordinator {
     /// coordinator asks for a vote, and given up if that takes ten times [`Timing::deadline_us`].
     ///
     /// # Errors
-    /// `NodeMissing` if the store is not attached; `BadInput` if it has a branch of that transaction.
+    /// `NodeMissing` if the store is not attached, `Fenced` if a later incarnation of it is why; `BadInput` if it has a branch of
+    /// that transaction.
     pub fn join(&self, store: &Arc<Store>, txn: TxnId, branch: Transaction) -> Result<()> {
-        if !self.shared.has(store.node()) {
-            return Err(Error::NodeMissing(store.node()));
+        if let Some(absent) = self.shared.lacks(store.node()) {
+            return Err(absent.into());
         }
         if !store.join_new(txn, branch) {
             return Err(Error::BadInput(format!("{} has a branch of {txn} already", store.node())));
@@ -353,7 +372,8 @@ impl Coordinator {
     }
 
     /// Ends the thread. What is prepared stays so; whoever still waits for a handle gets `Closed`, and whoever waits in
-    /// [`Global::commit`] is told that the outcome is unknown. So does dropping the last clone.
+    /// [`Global::commit`] is told that the outcome is unknown. So does dropping the last clone. Called by what that thread itself
+    /// tells of something, it returns at once, and the thread ends when it is through.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -375,8 +395,9 @@ impl Shared {
         self.runtime.wait(&word, 0, Some(time));
     }
 
-    fn has(&self, node: NodeId) -> bool {
-        self.present.read().contains(&node)
+    /// None if the node is here.
+    fn lacks(&self, node: NodeId) -> Option<Absent> {
+        self.present.read().lacks(node)
     }
 
     /// For the next pass, unless there is none any more.
@@ -406,8 +427,15 @@ impl Shared {
         }
     }
 
+    /// Asked under the host's lock, a node that is attached then is let go as well.
+    fn check(&self) -> Result<()> {
+        if self.is_closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    }
+
     /// The thread.
     fn serve(&self) {
+        let _ = self.thread_id.set(thread::current().id());
+        let _end = End(self);
         loop {
             let seen = self.bell.word.load(Ordering::SeqCst);
             let now = self.now();
@@ -439,7 +467,7 @@ impl Shared {
         drop(host);
         Client::tell_all(told, &self.runtime);
         if let Some(transport) = &self.transport {
-            messages.into_iter().for_each(|message| transport.send(message));
+            messages.into_iter().for_each(|message| guarded(|| transport.send(message)));
         }
         for notice in notices {
             // Of what nobody here waits for, an outcome is no news.
@@ -454,10 +482,19 @@ impl Shared {
             return;
         }
         self.bell.ring();
+        if self.thread_id.get() == Some(&thread::current().id()) {
+            // Called back by the thread itself: it lets go when it ends.
+            return;
+        }
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             thread.join();
         }
+        self.let_go();
+    }
+
+    /// Nothing more will be done, and whoever waits is told so.
+    fn let_go(&self) {
         self.drop_come();
         let mut host = self.host.lock();
         let clients = host.take_clients();

@@ -55,7 +55,8 @@ pub enum Error {
         /// What.
         what: String,
     },
-    /// A later incarnation of this node is at work: this one has stopped.
+    /// A later incarnation of this node is at work: this one has stopped. Of a transaction that was handed over before, this says
+    /// nothing.
     Fenced {
         /// Which node.
         node: NodeId,

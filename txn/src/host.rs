@@ -37,6 +37,7 @@ mod inbox;
 mod member;
 mod notice;
 mod passing;
+mod present;
 mod resolver;
 mod timers;
 
@@ -45,6 +46,7 @@ use inbox::{Answered, Place, Said, Verb, What, no_log, reply};
 pub(crate) use inbox::{Come, Inbox, Start};
 use member::{Call, Lazy, Member};
 pub use notice::Notice;
+pub(crate) use present::{Absent, Present};
 use timers::Timers;
 
 /// So long records wait for something forced to ride with, in microseconds.
@@ -91,15 +93,25 @@ pub struct Host {
     notices: Vec<Notice>,
     told: Vec<Told>,
     /// The nodes here, for whoever does not want to wait for a pass.
-    present: Arc<RwLock<BTreeSet<NodeId>>>,
+    present: Arc<RwLock<Present>>,
     swept: u64,
     attachments: u64,
+    /// Of nodes with a log: the last incarnation here.
+    epochs: BTreeMap<NodeId, u64>,
+    /// Nodes that are attached, and of which there was an incarnation elsewhere since the last one here.
+    elsewhere: BTreeSet<NodeId>,
 }
 
 impl Host {
     /// Without any nodes. `timing` is all nodes'.
     pub fn new(timing: Timing) -> Host {
         Host::with_inbox(timing, Arc::default())
+    }
+
+    /// With rounds, as a coordinator has it: what a store has not answered holds back what comes after. To be asked often.
+    #[doc(hidden)]
+    pub fn with_rounds(timing: Timing) -> Host {
+        Host::with_inbox(timing, Arc::new(Inbox::new(Box::new(|| {}))))
     }
 
     pub(crate) fn with_inbox(timing: Timing, inbox: Arc<Inbox>) -> Host {
@@ -118,6 +130,8 @@ impl Host {
             present: Arc::default(),
             swept: 0,
             attachments: 0,
+            epochs: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
         }
     }
 
@@ -147,6 +161,11 @@ impl Host {
             Some(log) => log.start()?,
             None => (epoch_without_log, Durable::default()),
         };
+        if log.is_some()
+            && self.epochs.insert(node, epoch).is_some_and(|last| last.checked_add(1) != Some(epoch))
+        {
+            self.elsewhere.insert(node);
+        }
         let found = match &participant {
             Some(store) => store.recover()?,
             None => Vec::new(),
@@ -194,15 +213,17 @@ impl Host {
         let (site, actions) = Site::recover(context, &durable, now);
         member.site = site;
         self.members.insert(node, member);
-        self.present.write().insert(node);
-        self.resolve_tracked(node, &durable);
+        self.present.write().comes(node);
+        self.resolve_tracked(now, node, &durable);
         self.carry_out(node, actions);
         self.run(now);
     }
 
     /// Clients that still wait for transactions of a coordinator that failed and is back: what it has not decided, it aborts.
-    /// With Paxos Commit the acceptors know, and who is in doubt asks them; a sole participant elsewhere says itself.
-    fn resolve_tracked(&mut self, node: NodeId, durable: &Durable) {
+    /// With Paxos Commit the acceptors know, and are asked; a sole participant elsewhere says itself. Nothing is presumed if an
+    /// incarnation was at work elsewhere meanwhile: it may have seen to the end of what is not known any more.
+    fn resolve_tracked(&mut self, now: u64, node: NodeId, durable: &Durable) {
+        let was_elsewhere = self.elsewhere.remove(&node);
         let waiting: Vec<(TxnId, Option<Plan>)> = self
             .tracked
             .iter()
@@ -217,7 +238,16 @@ impl Host {
                 (Some(Entry::Committing { .. }), _) => Some(Decision::Commit),
                 (Some(_), _) => None,
                 (None, Some(Entry::Finished { decision, .. })) => Some(*decision),
-                (None, _) if is_elsewhere || plan.protocol == Protocol::PaxosCommit => None,
+                (None, _) if was_elsewhere => {
+                    let epoch = self.epochs.get(&node).map(|epoch| epoch.saturating_sub(1));
+                    self.without_coordinator(txn, epoch);
+                    None
+                }
+                (None, _) if is_elsewhere => None,
+                (None, _) if plan.protocol == Protocol::PaxosCommit && participants.len() > 1 => {
+                    self.step(now, node, Key { txn, role: Role::Coordinator }, Input::Lead(plan.group));
+                    None
+                }
                 (None, _) => Some(Decision::Abort),
             };
             if let Some(decision) = decision {
@@ -228,11 +258,51 @@ impl Host {
 
     /// A node leaves, as by a crash: what it has not written down is forgotten.
     pub fn detach(&mut self, node: NodeId) {
-        self.members.remove(&node);
-        self.present.write().remove(&node);
+        self.leave(node, None);
+    }
+
+    /// `fenced` by a later incarnation, of that epoch.
+    fn leave(&mut self, node: NodeId, fenced: Option<u64>) {
+        let member = self.members.remove(&node);
+        self.present.write().leaves(node, fenced);
         self.timers.forget(node);
-        let open: Vec<TxnId> = self.tracked.keys().copied().collect();
-        open.into_iter().for_each(|txn| self.shows(node, txn));
+        if let Some(member) = member {
+            self.let_go(node, &member);
+        }
+        for txn in self.tracked.keys().copied().collect::<Vec<_>>() {
+            self.shows(node, txn);
+            if txn.coordinator == node {
+                self.without_coordinator(txn, fenced);
+            }
+        }
+    }
+
+    /// What a node that leaves had not voted for: nobody will see to its open branches, and nobody need wait for its votes. They
+    /// are no "no": what it was about to prepare may be prepared after all, and it says so when it is back.
+    fn let_go(&mut self, node: NodeId, member: &Member) {
+        let queued = member.calls.iter().filter(|call| call.is_open()).map(|call| call.key.txn);
+        let open: BTreeSet<TxnId> = member.site.open_branches().chain(queued).collect();
+        if let Some(participant) = &member.participant {
+            open.iter().for_each(|txn| guarded(|| participant.abandon(*txn)));
+        }
+        for txn in member.site.before_vote().filter(|txn| txn.coordinator != node) {
+            self.knows_nothing(node, member.epoch, txn);
+        }
+    }
+
+    /// A client's transaction whose coordinator has left. One that was fenced does not come back as what it was.
+    fn without_coordinator(&mut self, txn: TxnId, fenced: Option<u64>) {
+        if !self.tracked.contains_key(&txn) {
+            return;
+        }
+        let Some(epoch) = fenced else { return self.unknown(txn) };
+        let Some(tracked) = self.tracked.remove(&txn) else { return };
+        if let Some(client) = tracked.client {
+            let absent = Absent::fenced(txn.coordinator, epoch);
+            let word =
+                tracked.decided.map_or(Word::Fenced(absent), |decision| Word::of(decision, tracked.cause));
+            self.told.push((client, txn, word));
+        }
     }
 
     /// Whether the node is here.
@@ -241,7 +311,7 @@ impl Host {
     }
 
     /// The nodes here, at any time.
-    pub(crate) fn present(&self) -> Arc<RwLock<BTreeSet<NodeId>>> {
+    pub(crate) fn present(&self) -> Arc<RwLock<Present>> {
         Arc::clone(&self.present)
     }
 
@@ -255,6 +325,12 @@ impl Host {
         self.members.values().all(|member| member.site.is_idle() && !member.has_something())
             && self.local.is_empty()
             && self.inbox.is_empty()
+    }
+
+    /// Of how many transactions something is known here, beside what the machines know.
+    #[doc(hidden)]
+    pub fn tracked(&self) -> usize {
+        self.tracked.len()
     }
 
     /// A branch has begun at a node here; its participant holds it.
@@ -416,7 +492,7 @@ impl Host {
                     self.notices.push(Notice::Damage { txn, participant, done });
                 }
                 Effect::Fenced { epoch } => {
-                    self.detach(node);
+                    self.leave(node, Some(epoch));
                     self.notices.push(Notice::Fenced { node, epoch });
                     return;
                 }
@@ -459,16 +535,18 @@ impl Host {
     }
 
     fn settle(&mut self, txn: TxnId) {
-        let Some(tracked) = self.tracked.get(&txn) else { return };
-        let Some(decision) = tracked.decided.filter(|_| tracked.open.is_empty()) else { return };
+        let Some(tracked) = self.tracked.get(&txn).filter(|tracked| tracked.open.is_empty()) else { return };
+        let Some(decision) = tracked.decided else {
+            if tracked.plan.is_none() && tracked.client.is_none() {
+                // Nobody here coordinates it, and nothing of it is left.
+                self.tracked.remove(&txn);
+            }
+            return;
+        };
         let Some(tracked) = self.tracked.remove(&txn) else { return };
         match tracked.client {
             Some(client) => {
-                let word = match decision {
-                    Decision::Commit => Word::Committed,
-                    Decision::Abort => Word::Aborted(tracked.cause),
-                };
-                self.told.push((client, txn, word));
+                self.told.push((client, txn, Word::of(decision, tracked.cause)));
             }
             None => self.notices.push(Notice::Settled { txn }),
         }
@@ -485,7 +563,6 @@ impl Host {
         let Answered { node, attachment, said } = answered;
         let member = self.members.get_mut(&node).filter(|member| member.attachment == attachment);
         let Some(member) = member else { return };
-        let epoch = member.epoch;
         let (what, answer) = match said {
             Said::Answer(what, answer) => (what, answer),
             Said::Found(found) => return self.found(now, node, found),
@@ -559,13 +636,7 @@ impl Host {
                 }
             }
             Answer::Away(error) => self.away(now, node, &keys, verb, error),
-            Answer::Lost(error) => {
-                if verb == Some(Verb::Prepare) {
-                    // Its coordinator need not wait. That is no "no": it may be prepared after all, and say so when it is back.
-                    keys.iter().for_each(|(key, _)| self.knows_nothing(node, epoch, key.txn));
-                }
-                self.down(node, error);
-            }
+            Answer::Lost(error) => self.down(node, error),
         }
     }
 
@@ -593,10 +664,7 @@ impl Host {
     }
 
     fn down(&mut self, node: NodeId, error: Error) {
-        let waiting: Vec<TxnId> =
-            self.tracked.keys().copied().filter(|txn| txn.coordinator == node).collect();
         self.detach(node);
-        waiting.into_iter().for_each(|txn| self.unknown(txn));
         self.notices.push(Notice::Down { node, error });
     }
 }

@@ -29,7 +29,7 @@ pub enum Answer {
     Lost(Error),
 }
 
-/// Takes the answer, once, from any thread. It does not block.
+/// Takes the answer, once, from any thread. It does not block. Dropped without one, that is [`Answer::Lost`].
 pub type Reply = Box<dyn FnOnce(Answer) + Send>;
 
 /// Takes what [`Participant::recover_later`] has found, once, from any thread. It does not block.

@@ -243,6 +243,8 @@ impl Out {
     pub(crate) fn retry(&mut self, attempt: &mut u32, rank: u64) {
         let timing = self.ctx.timing;
         let delay = (timing.retry_us << (*attempt).min(32)).saturating_mul(2 + rank) / 2;
+        // What is due at once, again and again, would leave time for nothing else.
+        let delay = delay.max(1);
         *attempt = (*attempt + 1).min(timing.retry_doublings_max);
         self.push(Effect::SetTimer { timer: Timer::Retry, at: self.now.saturating_add(delay) });
     }

@@ -131,6 +131,23 @@ impl Site {
         self.machines.contains_key(&key)
     }
 
+    /// Transactions whose branch here nobody has been asked to prepare or commit.
+    pub(crate) fn open_branches(&self) -> impl Iterator<Item = TxnId> {
+        self.participants().filter(|(_, participant)| participant.is_open()).map(|(txn, _)| txn)
+    }
+
+    /// Transactions whose participant here has not voted yet.
+    pub(crate) fn before_vote(&self) -> impl Iterator<Item = TxnId> {
+        self.participants().filter(|(_, participant)| participant.is_before_vote()).map(|(txn, _)| txn)
+    }
+
+    fn participants(&self) -> impl Iterator<Item = (TxnId, &Participant)> {
+        self.machines.iter().filter_map(|(key, machine)| match &**machine {
+            Machine::Participant(participant) => Some((key.txn, participant)),
+            _ => None,
+        })
+    }
+
     /// Takes up again a branch that was found, and that no machine here knows.
     pub fn resume(&mut self, now: u64, key: Key, entry: Entry) -> Actions {
         if key.role != Role::Participant || self.has(key) {

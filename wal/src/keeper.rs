@@ -2,6 +2,8 @@
 //! first wanted) sees to it that commits without a waiter are written. Neither is needed for correctness: whoever
 //! waits leads, whoever needs a segment makes one.
 
+#[cfg(seawall_shuttle)]
+use crate::commit::explored::Misorder;
 use crate::error::Result;
 use crate::log::Inner;
 use crate::runtime::{Runtime, Thread};
@@ -67,7 +69,7 @@ impl Signals {
         // The thread says that it sleeps, then looks for work; here it is the other way round.
         let drives = &self.0.drives;
         if !self.0.has_keeper.load(Ordering::Acquire)
-            || self.is_held()
+            || self.is_held(inner)
             || drives.load(Ordering::SeqCst)
             || drives.swap(true, Ordering::SeqCst)
         {
@@ -85,6 +87,14 @@ impl Signals {
 
     /// What was placed since [`hold`](Self::hold) is seen to.
     pub(crate) fn release(&self, inner: &Arc<Inner>) {
+        #[cfg(seawall_shuttle)]
+        if inner.committer.errs(Misorder::LetGoLate) {
+            let is_owed = self.0.is_owed.swap(false, Ordering::SeqCst);
+            if self.0.holds.fetch_sub(1, Ordering::SeqCst) == 1 && is_owed {
+                self.want(inner);
+            }
+            return;
+        }
         if self.0.holds.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.is_owed.swap(false, Ordering::SeqCst) {
             self.want(inner);
         }
@@ -92,10 +102,15 @@ impl Signals {
 
     /// Whether what is there to be driven is left to the one who releases. That one lets go, then looks whether something is
     /// owed; here it is the other way round.
-    fn is_held(&self) -> bool {
+    #[cfg_attr(not(seawall_shuttle), allow(unused_variables, reason = "it says which mistake is to be made"))]
+    fn is_held(&self, inner: &Inner) -> bool {
         let is_held = || self.0.holds.load(Ordering::SeqCst) > 0;
         is_held() && {
             self.0.is_owed.store(true, Ordering::SeqCst);
+            #[cfg(seawall_shuttle)]
+            if inner.committer.errs(Misorder::OweBlindly) {
+                return true;
+            }
             is_held()
         }
     }
@@ -123,7 +138,7 @@ impl Signals {
                 return;
             }
             // A failed log has told whoever asked.
-            let drive = || !self.is_held() && matches!(inner.committer.drive(), Ok(true));
+            let drive = || !self.is_held(inner) && matches!(inner.committer.drive(), Ok(true));
             while drive() {}
             self.0.drives.store(false, Ordering::SeqCst);
             if !drive() {
@@ -186,6 +201,14 @@ impl Keeper {
             .spawn("seawall-spare", body)
             .map_err(|source| crate::Error::io("start a thread for", &inner.dir, None, source))?;
         Ok(Keeper { signals, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Without the thread that writes what lies in an idle log: it would make good what the one for tickets forgets.
+    #[cfg(all(test, seawall_shuttle))]
+    pub(crate) fn of_tickets_alone(inner: &Inner) -> Keeper {
+        let signals = inner.signals().clone();
+        signals.0.has_keeper.store(true, Ordering::Release);
+        Keeper { signals, thread: Mutex::new(None) }
     }
 
     /// Ends the threads. From within the ticket thread (a callback dropped the last handle) it is left to end by

@@ -24,6 +24,8 @@ pub(super) struct Node {
     pub(super) up: Option<Up>,
     runtime: Arc<SimRuntime>,
     mistake: Mistake,
+    /// As a coordinator of threads works, or the host alone.
+    has_rounds: bool,
 }
 
 pub(super) struct Up {
@@ -43,7 +45,8 @@ fn timing() -> Timing {
 impl Node {
     pub(super) fn new(id: u64, seed: u64, runtime: &Arc<SimRuntime>, mistake: Mistake) -> Node {
         let disk = SimDisk::new(seed);
-        Node { id: NodeId(id), disk, up: None, runtime: Arc::clone(runtime), mistake }
+        let has_rounds = seed.is_multiple_of(2);
+        Node { id: NodeId(id), disk, up: None, runtime: Arc::clone(runtime), mistake, has_rounds }
     }
 
     /// The process starts: opens the store, and takes up what is there. False if a fault is in the way; then it is down.
@@ -73,7 +76,7 @@ impl Node {
             .open()?;
         let rows = db.keyspace("rows")?;
         let store = Store::with_unsynced(self.id, &db, self.mistake.unsynced)?;
-        let mut host = Host::new(timing());
+        let mut host = if self.has_rounds { Host::with_rounds(timing()) } else { Host::new(timing()) };
         host.set_mutation(self.mistake.machine);
         let log: Arc<dyn DecisionLog> = Arc::clone(&store) as _;
         let participant: Arc<dyn Participant> = Arc::clone(&store) as _;

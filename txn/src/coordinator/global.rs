@@ -51,8 +51,8 @@ impl Global {
     /// a node, of another process too, where a branch was joined to it.
     ///
     /// # Errors
-    /// `NodeMissing` if no such participant is attached, and there is no transport that could reach it. `BadInput` if it would be
-    /// one of more than [`Group::PARTICIPANTS_MAX`].
+    /// `NodeMissing`, or `Fenced`, if no such participant is attached, and there is no transport that could reach it. `BadInput`
+    /// if it would be one of more than [`Group::PARTICIPANTS_MAX`].
     pub fn enlist(&mut self, node: NodeId) -> Result<TxnId> {
         if self.branches.len() + self.foreign.len() + self.joined.len() >= Group::PARTICIPANTS_MAX {
             let mut nodes = self.nodes();
@@ -62,11 +62,13 @@ impl Global {
         let found = self.shared.foreign.lock().get(&node).cloned();
         if let Some(participant) = found {
             self.foreign.insert(node, participant);
-        } else if self.shared.transport.is_some() || self.shared.has(node) {
-            self.joined.insert(node);
-        } else {
-            return Err(Error::NodeMissing(node));
+            return Ok(self.txn);
         }
+        let absent = self.shared.lacks(node).filter(|_| self.shared.transport.is_none());
+        if let Some(absent) = absent {
+            return Err(absent.into());
+        }
+        self.joined.insert(node);
         Ok(self.txn)
     }
 
@@ -80,8 +82,8 @@ impl Global {
     /// # Errors
     /// `Aborted`: nothing happened, anywhere; it may be right to run it again. `OutcomeUnknown`: that is not known yet; the
     /// handle inside is to be waited for, and running it again may apply it twice; so it is too if the coordinator is closed
-    /// meanwhile, and then the stores know. `NodeMissing`, `Closed`, `BadInput` for more than [`Group::PARTICIPANTS_MAX`]
-    /// participants: nothing happened.
+    /// meanwhile, and then the stores know, or fenced, and then the later incarnation does. `NodeMissing`, `Fenced`, `Closed`,
+    /// `BadInput` for more than [`Group::PARTICIPANTS_MAX`] participants: nothing happened.
     pub fn commit(self) -> Result<TxnId> {
         let pending = self.commit_pipelined()?;
         pending.wait_known()
@@ -90,7 +92,7 @@ impl Global {
     /// Hands it over and returns at once.
     ///
     /// # Errors
-    /// `NodeMissing`, `Closed`, `BadInput` for too many participants: nothing happened.
+    /// `NodeMissing`, `Fenced`, `Closed`, `BadInput` for too many participants: nothing happened.
     pub fn commit_pipelined(mut self) -> Result<Pending> {
         let (shared, txn) = (Arc::clone(&self.shared), self.txn);
         if shared.is_closed.load(Ordering::SeqCst) {
@@ -104,8 +106,8 @@ impl Global {
             return Ok(pending(Arc::new(Client::committed())));
         }
         let begun_here = || self.branches.keys().chain(self.foreign.keys()).chain([&txn.coordinator]);
-        if let Some(missing) = begun_here().find(|node| !shared.has(**node)) {
-            return Err(Error::NodeMissing(*missing));
+        if let Some(absent) = begun_here().find_map(|node| shared.lacks(*node)) {
+            return Err(absent.into());
         }
         let is_merged = self.branches.contains_key(&txn.coordinator) && nodes.len() > 1;
         let plan = shared.plan(nodes, is_merged);
@@ -170,7 +172,8 @@ impl Pending {
     /// Waits until the outcome is known and visible, however long that takes.
     ///
     /// # Errors
-    /// `Aborted`; `Closed` if the coordinator was closed first: that is no outcome.
+    /// `Aborted`; `Closed` if the coordinator was closed first, `Fenced` if a later incarnation of it was heard of: they are no
+    /// outcomes. `NodeMissing` if a node had gone by then: nothing happened.
     pub fn wait(&self) -> Result<TxnId> {
         loop {
             if let Some(done) = self.wait_timeout(Duration::from_secs(3600))? {
@@ -193,8 +196,8 @@ impl Pending {
         self.client.state.lock().is_over() || self.shared.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Calls `f` once, when it is known, from the thread that brings the news, or at once; it must not block. With `Closed`, if
-    /// the coordinator is closed first: that is no outcome.
+    /// Calls `f` once, when it is known, from the thread that brings the news, or at once; it must not block. With `Closed` or
+    /// `Fenced`, if the coordinator is closed first, or a later incarnation of it is heard of: they are no outcomes.
     /// If it panics in that thread, that is printed, and the coordinator goes on.
     pub fn on_done(self, f: impl FnOnce(Result<TxnId>) + Send + 'static) {
         let mut state = self.client.state.lock();
@@ -203,7 +206,7 @@ impl Pending {
             drop(state);
             f(result);
         } else {
-            state.on_done = Some(Box::new(f));
+            state.on_done.push(Box::new(f));
         }
     }
 
@@ -224,11 +227,11 @@ impl Pending {
             let seen = self.client.word.load(Ordering::SeqCst);
             {
                 let mut state = self.client.state.lock();
-                if let Some(result) = state.result(self.txn) {
-                    return result.map(Some);
-                }
                 if only_while_known && state.is_unknown() {
                     return Ok(None);
+                }
+                if let Some(result) = state.result(self.txn) {
+                    return result.map(Some);
                 }
                 if shared.is_closed.load(Ordering::SeqCst) {
                     return Err(Error::Closed);

@@ -1,7 +1,9 @@
 //! Whoever waits for a transaction's outcome, and what it is told.
 
+use super::present::Absent;
 use crate::error::{Error, Result};
-use crate::id::{NodeId, TxnId};
+use crate::id::TxnId;
+use crate::message::Decision;
 use parking_lot::Mutex;
 use seawall_wal::Runtime;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +24,8 @@ pub(crate) struct Client {
 pub(crate) struct State {
     told: Option<Word>,
     is_unknown: bool,
-    pub(crate) on_done: Option<OnDone>,
+    /// Of each clone of the handle.
+    pub(crate) on_done: Vec<OnDone>,
     /// How many sleep, or are about to, and will [look](Client::wakes) when they wake.
     sleeping: u32,
     /// Whom it is to wake when it wakes.
@@ -41,9 +44,20 @@ pub(crate) enum Word {
     /// Not known soon.
     Unknown,
     /// A node was gone by then: nothing happened.
-    NotStarted(NodeId),
+    NotStarted(Absent),
+    /// Its coordinator has stopped, for a later incarnation is at work, and knows.
+    Fenced(Absent),
     /// The coordinator was closed first.
     Closed,
+}
+
+impl Word {
+    pub(super) fn of(decision: Decision, cause: Option<Error>) -> Word {
+        match decision {
+            Decision::Commit => Word::Committed,
+            Decision::Abort => Word::Aborted(cause),
+        }
+    }
 }
 
 impl State {
@@ -52,7 +66,7 @@ impl State {
         Some(match self.told.as_mut()? {
             Word::Committed => Ok(txn),
             Word::Aborted(cause) => Err(Error::Aborted { txn, cause: cause.take().map(Box::new) }),
-            Word::NotStarted(node) => Err(Error::NodeMissing(*node)),
+            Word::NotStarted(absent) | Word::Fenced(absent) => Err((*absent).into()),
             Word::Unknown | Word::Closed => Err(Error::Closed),
         })
     }
@@ -62,8 +76,9 @@ impl State {
         self.told.is_some()
     }
 
+    /// Whether the outcome will not be known soon, or not here.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.is_unknown
+        self.is_unknown && matches!(self.told, None | Some(Word::Fenced(_)))
     }
 
     /// Somebody is about to sleep, having seen that nothing is told.
@@ -106,24 +121,26 @@ impl Client {
     /// True if it sleeps, and must be woken.
     fn tell(&self, txn: TxnId, word: Word) -> bool {
         let mut state = self.state.lock();
-        let mut done = None;
+        let mut done = Vec::new();
         match word {
             Word::Unknown => state.is_unknown = true,
             // It is no outcome, and whoever asks hears so by himself.
-            Word::Closed => done = state.on_done.take().map(|on_done| (on_done, Err(Error::Closed))),
+            Word::Closed => {
+                let waiting = std::mem::take(&mut state.on_done);
+                done.extend(waiting.into_iter().map(|on_done| (on_done, Err(Error::Closed))));
+            }
             word => {
+                state.is_unknown |= matches!(word, Word::Fenced(_));
                 state.told = Some(word);
-                if let Some(on_done) = state.on_done.take()
-                    && let Some(result) = state.result(txn)
-                {
-                    done = Some((on_done, result));
+                for on_done in std::mem::take(&mut state.on_done) {
+                    done.extend(state.result(txn).map(|result| (on_done, result)));
                 }
             }
         }
         self.word.fetch_add(1, Ordering::SeqCst);
         let sleeps = state.sleeping > 0;
         drop(state);
-        if let Some((on_done, result)) = done {
+        for (on_done, result) in done {
             guarded(|| on_done(result));
         }
         sleeps

@@ -158,11 +158,13 @@ impl Inbox {
         is_awaited
     }
 
-    /// What has come, in exchange for what is empty and has room.
-    pub(super) fn take(&self, answers: &mut Vec<Answered>, come: &mut Vec<Come>) {
+    /// What stores have answered, and what clients have left if it is asked for, in exchange for what is empty and has room.
+    pub(super) fn take(&self, answers: &mut Vec<Answered>, come: Option<&mut Vec<Come>>) {
         let mut waiting = self.waiting.lock();
         std::mem::swap(&mut waiting.answers, answers);
-        std::mem::swap(&mut waiting.come, come);
+        if let Some(come) = come {
+            std::mem::swap(&mut waiting.come, come);
+        }
     }
 
     /// What has come and was not looked at.
@@ -201,17 +203,56 @@ impl Inbox {
 /// Whose answer it is: of which attachment of which node, and which round waits for it.
 pub(super) type Whom<'a> = (NodeId, u64, Option<&'a Arc<Round>>);
 
+/// A question that is on its way. Dropped without an answer, by a panic for one, it is lost: somebody waits.
+struct Question {
+    inbox: Arc<Inbox>,
+    node: NodeId,
+    attachment: u64,
+    /// None if what is prepared was asked for.
+    what: Option<What>,
+    awaited: Option<Awaited>,
+    is_answered: bool,
+}
+
+impl Question {
+    fn said(&mut self, said: Said) {
+        self.is_answered = true;
+        let (node, attachment) = (self.node, self.attachment);
+        self.inbox.put(Answered { node, attachment, said }, self.awaited.take());
+    }
+
+    fn answer(mut self, answer: Answer) {
+        if let Some(what) = self.what.take() {
+            self.said(Said::Answer(what, answer));
+        }
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        let error = Error::Foreign("what it was asked was dropped, and not answered".into());
+        let said = match self.what.take() {
+            Some(what) => Said::Answer(what, Answer::Lost(error)),
+            None => Said::Found(Err(error)),
+        };
+        self.said(said);
+    }
+}
+
 pub(super) fn reply(inbox: &Arc<Inbox>, (node, attachment, round): Whom<'_>, what: What) -> Reply {
     let awaited = round.map(|round| inbox.awaited(round));
     let inbox = Arc::clone(inbox);
-    Box::new(move |answer| {
-        inbox.put(Answered { node, attachment, said: Said::Answer(what, answer) }, awaited);
-    })
+    let question = Question { inbox, node, attachment, what: Some(what), awaited, is_answered: false };
+    Box::new(move |answer| question.answer(answer))
 }
 
 pub(super) fn found(inbox: &Arc<Inbox>, node: NodeId, attachment: u64) -> Found {
     let inbox = Arc::clone(inbox);
-    Box::new(move |found| inbox.put(Answered { node, attachment, said: Said::Found(found) }, None))
+    let mut question = Question { inbox, node, attachment, what: None, awaited: None, is_answered: false };
+    Box::new(move |found| question.said(Said::Found(found)))
 }
 
 pub(super) fn no_log(reply: Reply) {

@@ -51,6 +51,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// The store holds its branch until it is handed over.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_prepared && !matches!(self.record.entry, Entry::Heuristic { .. })
+    }
+
     /// Nothing waits for it to be durable.
     pub(super) fn is_lazy(&self) -> bool {
         self.is_prepared && !self.forced

@@ -1,7 +1,7 @@
 //! A pass: what has come is seen to, and what follows is handed to the stores, until nothing is left to be done at once.
 
 use super::inbox::{Come, Round, Start, Verb, What, no_log, reply};
-use super::{Call, Host, Told, Word};
+use super::{Call, Host, Told, Word, guarded};
 use crate::id::NodeId;
 use crate::message::{Body, Decision, Message, Role};
 use crate::participant::Participant;
@@ -10,14 +10,22 @@ use crate::record::{Entry, Record};
 use crate::site::Key;
 use seawall_engine::HeldTickets;
 
+/// When a pass has seen to so much of what clients leave, the rest is the next one's.
+const COME_MAX: usize = 1024;
+/// No machine's record: none waits for it.
+const NOBODY: Token = Token(0);
+
 impl Host {
     /// Until nothing is left to be done at once.
     pub(super) fn run(&mut self, now: u64) {
         // What is handed to stores meanwhile is written when these are dropped.
         let mut held: Option<Vec<HeldTickets>> = None;
         let (mut answers, mut come) = std::mem::take(&mut self.taken);
+        let mut room = COME_MAX;
         loop {
-            self.inbox.take(&mut answers, &mut come);
+            // They may leave more for as long as this goes on.
+            self.inbox.take(&mut answers, (room > 0).then_some(&mut come));
+            room = room.saturating_sub(come.len());
             let mut is_quiet = answers.is_empty() && come.is_empty() && self.local.is_empty();
             for answered in answers.drain(..) {
                 self.answered(now, answered);
@@ -64,6 +72,7 @@ impl Host {
         let missing = here.clone().find(|node| !self.has_branches(*node));
         let missing = missing.or_else(|| (!self.has(txn.coordinator)).then_some(txn.coordinator));
         if let Some(missing) = missing {
+            let missing = self.present.read().absent(missing);
             for participant in foreign.iter().filter_map(|node| self.members.get(node)?.participant.as_ref())
             {
                 participant.abandon(txn);
@@ -112,6 +121,13 @@ impl Host {
                     let entry = Entry::End(Role::Participant);
                     member.records.push((key, token, Record { txn, entry }, false));
                 }
+                let is_second_phase = |(of, _, record, _): &(Key, Token, Record, bool)| {
+                    *of == key && matches!(record.entry, Entry::PreCommitted { .. })
+                };
+                if is_prepared && *retained && member.records.iter().any(is_second_phase) {
+                    // That is the same row, and is handed over after the verb with which the outcome is written.
+                    member.records.push((key, NOBODY, record.clone(), false));
+                }
                 member.calls.push(call(record, is_prepared));
             }
             Entry::Prepared { .. } | Entry::Heuristic { .. } | Entry::Committing { merged: true, .. } => {
@@ -129,7 +145,8 @@ impl Host {
         }
     }
 
-    /// What there is for each store that is ready: verbs, those that nobody waits for first, then one write for all records.
+    /// What there is for each store that is ready: verbs, those that nobody waits for first, then one write for all records. One
+    /// that panics has not answered, and is taken out.
     fn hand_over(&mut self, now: u64) {
         let inbox = &self.inbox;
         for (&node, member) in &mut self.members {
@@ -148,7 +165,7 @@ impl Host {
                 for call in first.into_iter().chain(then) {
                     let verb = |verb| reply(inbox, whom, What::Verb(call.key, call.token, verb));
                     let (txn, record) = (call.key.txn, &call.record);
-                    match &record.entry {
+                    guarded(|| match &record.entry {
                         Entry::Prepared { .. } => store.prepare(txn, record, verb(Verb::Prepare)),
                         Entry::Finished { decision, retained } if call.is_prepared => {
                             if *retained && let Some(log) = &member.log {
@@ -165,7 +182,7 @@ impl Host {
                         }
                         Entry::Committing { .. } => store.commit_merged(txn, record, verb(Verb::Finish)),
                         _ => store.commit_one_phase(txn, record, verb(Verb::Finish)),
-                    }
+                    });
                 }
             }
             if !member.records.is_empty() {
@@ -178,10 +195,10 @@ impl Host {
                     records.push(record);
                 }
                 let reply = reply(inbox, whom, What::Records(asked));
-                match &member.log {
+                guarded(|| match &member.log {
                     Some(log) => log.append(&records, forced, reply),
                     None => no_log(reply),
-                }
+                });
             }
             if let Some(round) = &round {
                 round.is_handed_over();

@@ -129,6 +129,16 @@ impl Participant {
         matches!(self.state, State::InDoubt(_) | State::Preparing { .. })
     }
 
+    /// Whether its branch is open, and nobody has asked to prepare or commit it alone.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.state, State::Working | State::Merging)
+    }
+
+    /// Whether it will vote.
+    pub(crate) fn is_before_vote(&self) -> bool {
+        matches!(self.state, State::Working | State::Preparing { .. })
+    }
+
     /// Takes an input, and says what is to be done.
     pub fn step(&mut self, now: u64, input: Input) -> Vec<Effect> {
         let mut out = Out::new(self.ctx, self.txn, now);

@@ -35,6 +35,10 @@ pub(crate) enum Misorder {
     RelayForgotten,
     /// A log that closes takes new records until all that it had are durable.
     CloseLate,
+    /// Whoever releases tickets looks whether something is owed, and lets go then.
+    LetGoLate,
+    /// Whoever leaves something to the one who releases tickets does not look again whether there is one.
+    OweBlindly,
     /// Followers are told of a write before the marks are stored.
     TellFollowersFirst,
     /// Whether a follower sleeps is looked up before its word is changed.

@@ -22,6 +22,14 @@ impl Wal {
         self.0.inner.signals().hold();
     }
 
+    /// Does something while the thread for tickets is there, and no other.
+    #[cfg(all(test, seawall_shuttle))]
+    pub(crate) fn with_tickets_alone(&self, body: impl FnOnce()) {
+        let keeper = crate::keeper::Keeper::of_tickets_alone(&self.0.inner);
+        body();
+        keeper.stop(&self.0.inner);
+    }
+
     /// What was placed meanwhile is written. See [`hold_tickets`](Wal::hold_tickets).
     pub fn release_tickets(&self) {
         self.0.inner.signals().release(&self.0.inner);

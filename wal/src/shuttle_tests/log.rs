@@ -50,6 +50,59 @@ fn threads_receipts_and_closing() {
     explore(3_000, a_log_at_work);
 }
 
+/// Tickets are held and let go again while others commit. Nobody waits in the log: its thread sees to it that all of it is
+/// written. The first of those who hold has nothing to place itself.
+fn holding_tickets(holders: u8) {
+    let disk = SimDisk::new(1);
+    let options = Wal::options().segment_bytes(64 << 10).disk(disk).runtime(ShuttleRuntime::new());
+    let wal = options.background(false).open("/log").unwrap();
+    let commit = |wal: &Wal, byte: u8| wal.commit_pipelined([byte; 100]).unwrap();
+    wal.with_tickets_alone(|| {
+        let mut threads = Vec::new();
+        for i in 0..holders {
+            let wal = wal.clone();
+            threads.push(shuttle::thread::spawn(move || {
+                wal.hold_tickets();
+                let ticket = (i > 0).then(|| commit(&wal, 0));
+                wal.release_tickets();
+                if let Some(ticket) = ticket {
+                    shuttle::future::block_on(ticket).unwrap();
+                }
+            }));
+        }
+        shuttle::future::block_on(commit(&wal, 1)).unwrap();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+    wal.close().unwrap();
+}
+
+#[test]
+fn tickets_that_are_held_resolve() {
+    for holders in 1..=3 {
+        explore(3_000, move || holding_tickets(holders));
+    }
+}
+
+fn misheld(misorder: Misorder) {
+    err_by(Some(misorder));
+    let found = find(20_000, || holding_tickets(1));
+    err_by(None);
+    let found = found.expect("a ticket that nobody sees to");
+    assert!(found.contains("deadlock"), "{found}");
+}
+
+#[test]
+fn letting_go_after_looking_is_found() {
+    misheld(Misorder::LetGoLate);
+}
+
+#[test]
+fn owing_without_looking_again_is_found() {
+    misheld(Misorder::OweBlindly);
+}
+
 /// Clones commit while one closes: each commit is refused, or stands below the end that the anchor vouches for.
 fn closing_beside_clones() {
     let disk = SimDisk::new(1);
