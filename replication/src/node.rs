@@ -28,6 +28,7 @@ mod keeping;
 mod leader;
 mod link;
 pub mod local;
+mod stepped;
 
 pub use follower::{Follower, FollowerOptions};
 #[doc(hidden)]

@@ -261,7 +261,7 @@ impl Shared {
             let visible = self.progress().visible;
             if visible > seen {
                 seen = visible;
-                self.tell_all(|session| session.moved());
+                self.tell_all(|session| session.post(Event::Moved));
                 // Nobody passes the next on any sooner.
                 let soon = Duration::from_micros(self.settings().visible_us);
                 self.stop.take(Some(self.options.runtime.now() + soon));
@@ -346,7 +346,7 @@ impl Shared {
         if let Some(on_fence) = &self.options.on_fence {
             on_fence(epoch);
         }
-        self.tell_all(|session| session.fenced(epoch));
+        self.tell_all(|session| session.post(Event::Fenced(epoch)));
         if promised() >= epoch { Kept::Promised } else { Kept::Failed }
     }
 
