@@ -21,7 +21,10 @@ pub(super) struct Inbox<T> {
 
 /// What stands first in a queue.
 pub(super) enum Next<T> {
-    Item { item: T, is_last: bool },
+    Item {
+        item: T,
+        is_last: bool,
+    },
     /// Something that is not wanted, and stays.
     Unwanted,
     Nothing,

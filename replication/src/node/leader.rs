@@ -5,7 +5,7 @@ use super::inbox::Inbox;
 use super::link::{Link, LinkListener};
 use super::{Ear, FollowerStatus, Host, ImageSource, Keeping, Status, Wire};
 use crate::ack::{Level, Policy, Reached, Table};
-use crate::message::{Message, Name};
+use crate::message::{Awaited, Message, Name};
 use crate::ship::primary::{Opened, Own, Progress, Settings};
 use crate::timeline::History;
 use parking_lot::Mutex;
@@ -231,6 +231,12 @@ impl Shared {
             Some(distance) => distance(),
             None => Some(1),
         }
+    }
+
+    /// Which marks commits wait for here.
+    pub(super) fn awaited(&self) -> Awaited {
+        let is_asked = |level| self.shipping.is_asked(level);
+        Awaited { received: is_asked(Ack::Received), applied: is_asked(Ack::Applied) }
     }
 
     /// How far the store is; and about when its newest record was committed: when it was first seen here.

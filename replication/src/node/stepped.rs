@@ -83,7 +83,9 @@ impl<S: Steps> Stepped<S> {
         while let Some(mut held) = self.held.try_lock() {
             let mut rings = true;
             for _ in 0..STEPS_MAX {
-                let Some(machine) = held.machine.as_deref().filter(|machine| !machine.is_over()) else { break };
+                let Some(machine) = held.machine.as_deref().filter(|machine| !machine.is_over()) else {
+                    break;
+                };
                 match self.inbox.take_if(|event| machine.is_quick(event)) {
                     Next::Item { item, is_last } => held.step(Some(item), is_last),
                     Next::Unwanted => break,

@@ -210,6 +210,7 @@ impl Steps for Machine {
         self.look = (self.distance != Some(0)).then(|| self.shared.runtime().now() + LOOK);
         let mut effects = self.machine.step(now, Input::Moved(self.shared.progress()));
         effects.extend(self.machine.step(now, Input::Distance(self.distance)));
+        effects.extend(self.machine.step(now, Input::Awaited(self.shared.awaited())));
         // If it is over, then by itself, or by its log's epoch: not by what is heard.
         let by_itself = self.machine.is_over() || matches!(event, None | Some(Event::Moved));
         let (input, cause) = self.input(event);
