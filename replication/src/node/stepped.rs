@@ -148,3 +148,120 @@ impl<S: Steps> Held<S> {
         is_sooner
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may")]
+
+    use super::*;
+    use seawall_wal::OsRuntime;
+    use std::collections::BTreeMap;
+    use std::sync::mpsc::{Sender, channel};
+    use std::thread::{self, ThreadId};
+
+    const POSTERS: u32 = 4;
+    const EACH: u32 = 5_000;
+    const LONG: Duration = Duration::from_secs(60);
+
+    enum Event {
+        /// By this poster, the so manieth.
+        Quick(u32, u32),
+        Slow(u32, u32),
+        /// From now on time is to be told then.
+        Alarm(Duration),
+        End,
+    }
+
+    #[derive(Default)]
+    struct Machine {
+        seen: BTreeMap<u32, u32>,
+        slow: Vec<ThreadId>,
+        alarm: Option<Duration>,
+        rings: Option<(Arc<dyn Runtime>, Sender<ThreadId>)>,
+        is_over: bool,
+    }
+
+    impl Steps for Machine {
+        type Event = Event;
+
+        fn is_quick(&self, event: &Event) -> bool {
+            matches!(event, Event::Quick(..) | Event::Alarm(_))
+        }
+
+        fn step(&mut self, event: Option<Event>, _: bool) {
+            let mut note = |poster, number| {
+                assert_eq!(self.seen.insert(poster, number), number.checked_sub(1), "in order, each once");
+            };
+            match event {
+                Some(Event::Quick(poster, number)) => note(poster, number),
+                Some(Event::Slow(poster, number)) => {
+                    note(poster, number);
+                    self.slow.push(thread::current().id());
+                }
+                Some(Event::Alarm(at)) => self.alarm = Some(at),
+                Some(Event::End) => self.is_over = true,
+                None => {
+                    if let Some((runtime, rings)) = &self.rings
+                        && self.alarm.take_if(|at| *at <= runtime.now()).is_some()
+                    {
+                        rings.send(thread::current().id()).unwrap();
+                    }
+                }
+            }
+        }
+
+        fn wake_at(&self) -> Option<Duration> {
+            self.alarm
+        }
+
+        fn is_over(&self) -> bool {
+            self.is_over
+        }
+    }
+
+    #[test]
+    fn everything_is_stepped_once_in_order_and_what_is_slow_by_its_own_thread() {
+        let stepped = Stepped::new(&(OsRuntime::new() as _));
+        stepped.begin(Machine::default());
+        let (machine, own) = thread::scope(|scope| {
+            let own = scope.spawn(|| (stepped.run().unwrap(), thread::current().id()));
+            let posters: Vec<_> = (0..POSTERS)
+                .map(|poster| {
+                    let stepped = &stepped;
+                    scope.spawn(move || {
+                        for number in 0..EACH {
+                            stepped.post(match number % 97 {
+                                96 => Event::Slow(poster, number),
+                                _ => Event::Quick(poster, number),
+                            });
+                        }
+                    })
+                })
+                .collect();
+            posters.into_iter().for_each(|poster| poster.join().unwrap());
+            stepped.post(Event::End);
+            own.join().unwrap()
+        });
+        assert_eq!(machine.seen, (0..POSTERS).map(|poster| (poster, EACH - 1)).collect());
+        assert_eq!(machine.slow.len() as u32, POSTERS * (EACH / 97));
+        assert!(machine.slow.iter().all(|thread| *thread == own));
+    }
+
+    /// Its thread sleeps without end, and somebody else's step makes it wake up in time.
+    #[test]
+    fn a_time_that_comes_sooner_is_told() {
+        let runtime: Arc<dyn Runtime> = OsRuntime::new();
+        let stepped = Stepped::new(&runtime);
+        let (rings, rung) = channel();
+        stepped.begin(Machine { rings: Some((Arc::clone(&runtime), rings)), ..Machine::default() });
+        thread::scope(|scope| {
+            let own = scope.spawn(|| stepped.run().is_some());
+            for _ in 0..20 {
+                stepped.post(Event::Alarm(runtime.now() + Duration::from_millis(2)));
+                assert_eq!(rung.recv_timeout(LONG), Ok(own.thread().id()));
+            }
+            stepped.post(Event::End);
+            assert!(own.join().unwrap());
+        });
+    }
+}
