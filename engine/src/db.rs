@@ -605,6 +605,11 @@ impl Db {
         self.core().stats()
     }
 
+    /// What the store has failed by, if it has: writes are refused. [`Stats::poisoned`] alone, for those who ask often.
+    pub fn poisoned(&self) -> Option<String> {
+        self.core().sequencer.failure().map(|cause| cause.to_string())
+    }
+
     /// After `NoSpace`: looks for room, and accepts writes again. Also after the log found no room for what had its place
     /// already, which file systems that copy on write may do and which poisons the store: what could not be written is
     /// written in place, and commits of which `CommitUnknown` was told become visible.

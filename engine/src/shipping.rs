@@ -146,6 +146,12 @@ impl Shipping {
         self.core().sequencer.acked(level, lsn);
     }
 
+    /// Whether a commit has asked for this level since the store was opened. Who ships the log tells replicas: what nobody waits for
+    /// they need not say at once.
+    pub fn is_asked(&self, level: Ack) -> bool {
+        self.core().sequencer.gate.is_asked(level)
+    }
+
     /// The first commit that waits for replicas alone; on a replica, the end of the first record that may not be shown yet.
     pub fn waiting(&self) -> Option<Lsn> {
         self.core().sequencer.held_up()

@@ -16,8 +16,10 @@ use std::fmt;
 pub const VERSION: u16 = 1;
 /// See [`VERSION`].
 pub const VERSION_MIN: u16 = 1;
-/// Features that this program has: bit 0, pieces compressed by LZ4; bit 3, by Zstandard, if it was built with it.
-pub const FEATURES: u64 = Features::LZ4 | if cfg!(feature = "zstd") { Features::ZSTD } else { 0 };
+/// Features that this program has: bit 0, pieces compressed by LZ4; bit 3, by Zstandard, if it was built with it; bit 4, a
+/// primary says what it waits for.
+pub const FEATURES: u64 =
+    Features::LZ4 | Features::AWAITED | if cfg!(feature = "zstd") { Features::ZSTD } else { 0 };
 
 /// The bits of what a side has beyond its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ impl Features {
     pub const ASK: u64 = 4;
     /// It takes pieces that are compressed by Zstandard.
     pub const ZSTD: u64 = 8;
+    /// The primary says which marks commits wait for ([`Awaited`]): others are not said at once.
+    pub const AWAITED: u64 = 16;
 }
 
 /// Epochs are raised by one. One that is so far above all that were heard of is nobody's, and is not promised: there would be none
@@ -300,6 +304,20 @@ pub struct Heartbeat {
     pub now_us: u64,
 }
 
+/// Which marks, beside those of what is durable, commits of the primary wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// Of what is received.
+    pub received: bool,
+    /// Of what is applied.
+    pub applied: bool,
+}
+
+impl Awaited {
+    /// As long as nothing is known.
+    pub const ALL: Awaited = Awaited { received: true, applied: true };
+}
+
 /// A chain of replicas is no longer than this: so much further than its primary is the last of them at most.
 pub const HOPS_MAX: u8 = 8;
 
@@ -331,6 +349,8 @@ pub enum Message {
     /// Of a replica that ships its log on: so many hops away is the primary, at most [`HOPS_MAX`]; none: no way leads to one.
     /// Who says nothing of it is the primary.
     Distance(Option<u8>),
+    /// Of a primary, where both have [`Features::AWAITED`]; before it says so, none are waited for.
+    Awaited(Awaited),
 }
 
 const NO_WAY: u8 = u8::MAX;
@@ -450,6 +470,10 @@ impl Message {
                 out.u8(8);
                 out.u8(hops.unwrap_or(NO_WAY));
             }
+            Message::Awaited(Awaited { received, applied }) => {
+                out.u8(9);
+                out.u8(u8::from(*received) | (u8::from(*applied) << 1));
+            }
         }
     }
 
@@ -486,6 +510,12 @@ impl Message {
                 NO_WAY => Message::Distance(None),
                 hops if hops <= HOPS_MAX => Message::Distance(Some(hops)),
                 _ => return Err(reader.bad("further than a chain is long")),
+            },
+            9 => match reader.u8()? {
+                bits if bits < 4 => {
+                    Message::Awaited(Awaited { received: bits & 1 != 0, applied: bits & 2 != 0 })
+                }
+                _ => return Err(reader.bad("marks that there are none of")),
             },
             _ => return Err(reader.bad("no kind of message")),
         };

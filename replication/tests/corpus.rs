@@ -16,7 +16,7 @@ use bytes::Bytes;
 use replay::replay;
 use seawall_replication::fuzzing;
 use seawall_replication::message::{
-    Compression, Heartbeat, Hello, Marks, Message, Name, Piece, Welcome, Why,
+    Awaited, Compression, Heartbeat, Hello, Marks, Message, Name, Piece, Welcome, Why,
 };
 use seawall_replication::timeline::{History, Tail, Turn};
 use seawall_wal::Lsn;
@@ -88,6 +88,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("bye", Message::Bye),
         ("distance", Message::Distance(Some(2))),
         ("distance-none", Message::Distance(None)),
+        ("awaited", Message::Awaited(Awaited { received: false, applied: true })),
     ]
 }
 

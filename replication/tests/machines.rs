@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
-use seawall_replication::message::{EPOCH_LEAP_MAX, Message, Name, Piece, VERSION, Welcome};
+use seawall_replication::message::{
+    Awaited, EPOCH_LEAP_MAX, Features, Heartbeat, Message, Name, Piece, VERSION, Welcome,
+};
 use seawall_replication::ship::Replica;
 use seawall_replication::ship::replica::{Effect, Input, Own, Settings, State};
 use seawall_replication::timeline::{History, Tail, Turn};
@@ -66,4 +68,43 @@ fn more_than_there_is_room_for_is_a_violation() {
         assert!(accepting << 20 <= window, "{accepting} MiB wait to be taken");
     }
     assert_eq!(accepting << 20, window);
+}
+
+/// What nobody waits for goes with what somebody does; without a word of what that is, everything is said at once.
+#[test]
+fn marks_that_nobody_waits_for_are_said_later() {
+    let heard = |replica: &mut Replica, message| replica.step(2, Input::Message { session: 0, message });
+    let said = |effects: Vec<Effect>| {
+        let marks = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Send(Message::Marks(marks)) => Some(marks),
+            _ => None,
+        });
+        marks.last()
+    };
+    let all = Awaited::ALL;
+    for (features, awaited) in [(Features::AWAITED, None), (Features::AWAITED, Some(all)), (0, None)] {
+        let mut replica = Replica::new(Settings::new(Name::new("one").unwrap()), [7; 16], own(PLACE), 0);
+        replica.step(0, Input::Tick);
+        replica.step(0, Input::Connected { session: 0, own: own(PLACE) });
+        let history = History::default();
+        let welcome = Welcome { version: VERSION, features, history, resume: PLACE, visible: Lsn::ZERO };
+        assert!(said(heard(&mut replica, Message::Welcome(welcome))).is_some(), "the first marks");
+        if let Some(awaited) = awaited {
+            heard(&mut replica, Message::Awaited(awaited));
+        }
+        let is_awaited = features == 0 || awaited.is_some();
+        let piece = Piece::plain(PLACE, PLACE, Bytes::from(vec![0; 4096]));
+        let end = piece.end();
+        assert_eq!(said(heard(&mut replica, Message::Piece(piece))), None);
+        let marks = said(replica.step(3, Input::Accepted { received: end }));
+        assert_eq!(marks.map(|marks| marks.received), is_awaited.then_some(end));
+        let marks = said(replica.step(4, Input::Synced { durable: end }));
+        assert_eq!(marks.map(|marks| (marks.received, marks.durable)), Some((end, end)), "never later");
+        let beat = Heartbeat { visible: end, durable: end, sent: end, time_us: 0, now_us: 0 };
+        heard(&mut replica, Message::Heartbeat(beat));
+        let marks = said(replica.step(5, Input::Applied { applied: end, visible: end }));
+        assert_eq!(marks.map(|marks| marks.applied), is_awaited.then_some(end));
+        let marks = said(replica.step(20_000, Input::Tick));
+        assert_eq!(marks.map(|marks| marks.applied), (!is_awaited).then_some(end), "at last");
+    }
 }

@@ -177,7 +177,7 @@ pub(crate) fn run(ui: &Ui, args: ServeArgs) -> Outcome {
             shipped.keeper.tidy();
             fenced = db.shipping().fenced();
         }
-        if let Some(why) = db.stats().poisoned {
+        if let Some(why) = db.poisoned() {
             let _ = ended.set(format!("the store has failed: {why}"));
         }
     }

@@ -74,6 +74,8 @@ pub(crate) struct Gate {
     is_degraded: AtomicBool,
     /// Something has asked for a level since the store was opened, or is a replica's.
     is_in_use: AtomicBool,
+    /// Which levels that was.
+    asked: [AtomicBool; 3],
     timeout: Duration,
 }
 
@@ -83,6 +85,7 @@ impl Gate {
             marks: [const { AtomicU64::new(0) }; 3],
             is_degraded: AtomicBool::new(false),
             is_in_use: AtomicBool::new(false),
+            asked: [const { AtomicBool::new(false) }; 3],
             timeout,
         }
     }
@@ -102,6 +105,23 @@ impl Gate {
         if !self.is_in_use() {
             self.is_in_use.store(true, Ordering::Release);
         }
+    }
+
+    /// This level is waited for.
+    pub(crate) fn ask(&self, level: Ack) {
+        self.use_it();
+        if let Some(asked) = self.asked_of(level).filter(|asked| !asked.load(Ordering::Acquire)) {
+            asked.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether it ever was, since the store was opened.
+    pub(crate) fn is_asked(&self, level: Ack) -> bool {
+        self.asked_of(level).is_some_and(|asked| asked.load(Ordering::Acquire))
+    }
+
+    fn asked_of(&self, level: Ack) -> Option<&AtomicBool> {
+        self.asked.iter().zip(LEVELS).find(|(_, of)| *of == level).map(|(asked, _)| asked)
     }
 
     /// Replicas have come so far. True if that is further than before.

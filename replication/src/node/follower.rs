@@ -1,7 +1,9 @@
-//! A replica's side: its machine's thread, one for its log, one that applies.
+//! A replica's side: its machine, stepped by whoever brings pieces or the log's word and by a thread of its own; a thread for its
+//! log, and one that applies.
 
 use super::inbox::Inbox;
 use super::link::{Link, LinkListener};
+use super::stepped::{Stepped, Steps};
 use super::{Dialler, Ear, Host, ImageSource, Status, Wire, micros};
 use crate::message::{Marks, Message};
 use crate::ship::Replica;
@@ -66,7 +68,7 @@ pub(super) struct Shared {
     pub(super) shipping: Shipping,
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) dialler: Arc<dyn Dialler>,
-    pub(super) inbox: Arc<Inbox<Event>>,
+    pub(super) machine: Arc<Stepped<Machine>>,
     pub(super) wire: Mutex<Option<(u64, Arc<dyn Wire>)>>,
     known: Mutex<Known>,
     /// What the log or the store said last against something.
@@ -74,7 +76,7 @@ pub(super) struct Shared {
     name: String,
     listener: Option<Arc<dyn LinkListener>>,
     line: Mutex<Line>,
-    /// Changes with each step, for those who wait for a state.
+    /// Changes with each state, for those who wait for one.
     word: AtomicU32,
 }
 
@@ -99,24 +101,36 @@ pub(super) enum Event {
     Close,
 }
 
+/// The machine, and what carries out its effects.
+pub(super) struct Machine {
+    shared: Arc<Shared>,
+    machine: Replica,
+    jobs: Arc<Inbox<Effect>>,
+    to_apply: Arc<Inbox<Lsn>>,
+    /// Marks that wait for what is there already, and since how many steps.
+    unsaid: Option<Message>,
+    held_back: u32,
+    is_over: bool,
+}
+
 /// What comes over the connection of one attempt.
 pub(super) struct Hearing {
     session: u64,
-    inbox: Arc<Inbox<Event>>,
+    machine: Arc<Stepped<Machine>>,
 }
 
 impl Ear for Hearing {
     fn hear(&self, message: Message) {
         let session = self.session;
-        let input = match self.inbox.len() < EVENTS_MAX {
+        let input = match self.machine.len() < EVENTS_MAX {
             true => Input::Message { session, message },
             false => Input::Lost { session },
         };
-        self.inbox.post(Event::Input(Box::new(input)));
+        self.machine.post(Event::Input(Box::new(input)));
     }
 
     fn lost(&self) {
-        self.inbox.post(Event::Input(Box::new(Input::Lost { session: self.session })));
+        self.machine.post(Event::Input(Box::new(Input::Lost { session: self.session })));
     }
 }
 
@@ -134,7 +148,7 @@ impl Follower {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the store is no replica"));
         }
         let runtime = options.runtime;
-        let (inbox, jobs, to_apply) = (Inbox::new(&runtime), Inbox::new(&runtime), Inbox::new(&runtime));
+        let (jobs, to_apply) = (Inbox::new(&runtime), Inbox::new(&runtime));
         let own = own(shipping);
         let now = micros(runtime.now());
         let name = options.settings.name.to_string();
@@ -143,7 +157,7 @@ impl Follower {
             shipping: shipping.clone(),
             runtime: Arc::clone(&runtime),
             dialler,
-            inbox,
+            machine: Stepped::new(&runtime),
             wire: Mutex::default(),
             known: Mutex::new(Known::of(&machine)),
             error: Mutex::default(),
@@ -157,17 +171,28 @@ impl Follower {
             follower.threads.lock().push(runtime.spawn(name, body)?);
             io::Result::Ok(())
         };
+        shared.machine.begin(Machine {
+            shared: Arc::clone(&shared),
+            machine,
+            jobs: Arc::clone(&jobs),
+            to_apply: Arc::clone(&to_apply),
+            unsaid: None,
+            held_back: 0,
+            is_over: false,
+        });
         let worker = LogWorker::new(&shared, &jobs);
         let applier = Applier::new(&shared, &to_apply);
         let started = start("seawall-accept", Box::new(move || worker.run()))
             .and_then(|()| start("seawall-apply", Box::new(move || applier.run())))
             .and_then(|()| {
-                let (jobs, to_apply) = (Arc::clone(&jobs), Arc::clone(&to_apply));
-                start("seawall-follow", Box::new(move || drive(machine, &shared, &jobs, &to_apply)))
+                let (shared, jobs, to_apply) =
+                    (Arc::clone(&shared), Arc::clone(&jobs), Arc::clone(&to_apply));
+                start("seawall-follow", Box::new(move || drive(&shared, &jobs, &to_apply)))
             });
         if started.is_err() {
             jobs.close();
             to_apply.close();
+            shared.machine.close();
         }
         started.map(|()| follower)
     }
@@ -228,15 +253,15 @@ impl Follower {
     /// one is followed or told anything any more.
     pub fn fenced(&self, epoch: u64) {
         let heeded = Arc::new(AtomicU32::new(0));
-        self.shared.inbox.post(Event::Fenced(epoch, Arc::clone(&heeded)));
-        while heeded.load(Ordering::SeqCst) == 0 && !self.shared.inbox.is_closed() {
+        self.shared.machine.post(Event::Fenced(epoch, Arc::clone(&heeded)));
+        while heeded.load(Ordering::SeqCst) == 0 && !self.shared.machine.is_closed() {
             self.shared.runtime.wait(&heeded, 0, Some(LOOK));
         }
     }
 
     /// Stops following: what was accepted is in the log, and nothing more comes when this returns. Then the store may be promoted.
     pub fn stop(&self) {
-        self.shared.inbox.post(Event::Close);
+        self.shared.machine.post(Event::Close);
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             thread.join();
@@ -297,77 +322,121 @@ pub fn own(shipping: &Shipping) -> Own {
     }
 }
 
-/// The machine's thread.
-fn drive(mut machine: Replica, shared: &Shared, jobs: &Inbox<Effect>, to_apply: &Inbox<Lsn>) {
-    let now = || micros(shared.runtime.now());
-    let send = |message: Message| {
-        let wire = shared.wire.lock().as_ref().map(|(_, wire)| Arc::clone(wire));
-        if let Some(wire) = wire {
-            wire.send(message);
+impl Steps for Machine {
+    type Event = Event;
+
+    fn is_quick(&self, event: &Event) -> bool {
+        let Event::Input(input) = event else { return false };
+        match **input {
+            Input::Message { message: Message::Piece(_) | Message::Heartbeat(_), .. }
+            | Input::Accepted { .. }
+            | Input::Synced { .. }
+            | Input::Applied { .. }
+            | Input::Shown { .. } => *self.machine.state() == State::Following,
+            _ => false,
         }
-    };
-    let (mut unsaid, mut held_back) = (None, 0);
-    let mut event = None;
-    loop {
-        let is_closing = matches!(event, Some(Event::Close));
+    }
+
+    fn step(&mut self, event: Option<Event>, is_last: bool) {
+        let shared = Arc::clone(&self.shared);
+        let now = micros(shared.runtime.now());
         let mut heeded = None;
-        let input = match event.take() {
+        let input = match event {
             Some(Event::Input(input)) => *input,
             Some(Event::Fenced(epoch, word)) => {
                 heeded = Some(word);
                 Input::Fenced { epoch }
             }
-            Some(Event::Close) => Input::Close,
+            Some(Event::Close) => {
+                self.is_over = true;
+                Input::Close
+            }
             None => Input::Tick,
         };
         let ending = line::ending(&input);
-        let effects = machine.step(now(), input);
-        shared.follow_line(&machine, &effects, ending, now());
-        for effect in effects {
-            match effect {
-                Effect::Send(marks @ Message::Marks(_)) => unsaid = Some(marks),
-                Effect::Send(message) => {
-                    unsaid.take().into_iter().for_each(&send);
-                    send(message);
-                }
-                Effect::Hang => {
-                    unsaid.take().into_iter().for_each(&send);
-                    let wire = shared.wire.lock().take();
-                    if let Some((_, wire)) = wire {
-                        wire.close();
-                    }
-                }
-                Effect::Show { limit } => {
-                    shared.shipping.set_visible_limit(limit);
-                    let visible = shared.shipping.visible();
-                    shared.inbox.post(Event::Input(Box::new(Input::Shown { visible })));
-                }
-                Effect::Apply { to } => to_apply.post(to),
-                Effect::Violation(_) => {}
-                other => jobs.post(other),
-            }
+        let effects = self.machine.step(now, input);
+        shared.follow_line(&self.machine, &effects, ending, now);
+        effects.into_iter().for_each(|effect| self.carry_out(effect));
+        self.held_back += 1;
+        if self.is_over || self.held_back >= UNSAID_MAX || is_last {
+            self.say();
         }
-        held_back += 1;
-        if is_closing || held_back >= UNSAID_MAX || shared.inbox.len() == 0 {
-            unsaid.take().into_iter().for_each(&send);
-            held_back = 0;
+        let is_new = {
+            let mut known = shared.known.lock();
+            let is_new = known.state != *self.machine.state();
+            *known = Known::of(&self.machine);
+            is_new
+        };
+        if is_new {
+            shared.word.fetch_add(1, Ordering::SeqCst);
+            shared.runtime.wake_all(&shared.word);
         }
-        *shared.known.lock() = Known::of(&machine);
-        shared.word.fetch_add(1, Ordering::SeqCst);
-        shared.runtime.wake_all(&shared.word);
         if let Some(word) = heeded {
             word.store(1, Ordering::SeqCst);
             shared.runtime.wake_all(&word);
         }
-        if is_closing {
-            break;
-        }
-        event = shared.inbox.take(machine.wake_at().map(Duration::from_micros));
     }
+
+    fn wake_at(&self) -> Option<Duration> {
+        self.machine.wake_at().map(Duration::from_micros)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over
+    }
+}
+
+impl Machine {
+    fn send(&self, message: Message) {
+        let wire = self.shared.wire.lock().as_ref().map(|(_, wire)| Arc::clone(wire));
+        if let Some(wire) = wire {
+            wire.send(message);
+        }
+    }
+
+    /// The marks that were held back.
+    fn say(&mut self) {
+        self.held_back = 0;
+        if let Some(marks) = self.unsaid.take() {
+            self.send(marks);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(marks @ Message::Marks(_)) => self.unsaid = Some(marks),
+            Effect::Send(message) => {
+                self.say();
+                self.send(message);
+            }
+            Effect::Hang => {
+                self.say();
+                let wire = self.shared.wire.lock().take();
+                if let Some((_, wire)) = wire {
+                    wire.close();
+                }
+            }
+            Effect::Show { limit } => {
+                let shipping = &self.shared.shipping;
+                shipping.set_visible_limit(limit);
+                let visible = shipping.visible();
+                self.shared.machine.post(Event::Input(Box::new(Input::Shown { visible })));
+            }
+            Effect::Apply { to } => self.to_apply.post(to),
+            Effect::Violation(_) => {}
+            other => self.jobs.post(other),
+        }
+    }
+}
+
+/// The machine's thread.
+fn drive(shared: &Shared, jobs: &Inbox<Effect>, to_apply: &Inbox<Lsn>) {
+    let over = shared.machine.run();
     // What was handed to the log is done before this ends: nothing is half accepted when the store is promoted.
     jobs.finish();
     to_apply.finish();
     // A dead address would hold that up.
     shared.dialler.give_up();
-    shared.inbox.close();
+    shared.machine.close();
+    drop(over);
 }

@@ -19,6 +19,17 @@ pub(super) struct Inbox<T> {
     is_ending: AtomicBool,
 }
 
+/// What stands first in a queue.
+pub(super) enum Next<T> {
+    Item {
+        item: T,
+        is_last: bool,
+    },
+    /// Something that is not wanted, and stays.
+    Unwanted,
+    Nothing,
+}
+
 impl<T> Inbox<T> {
     pub(super) fn new(runtime: &Arc<dyn Runtime>) -> Arc<Inbox<T>> {
         Arc::new(Inbox {
@@ -34,6 +45,43 @@ impl<T> Inbox<T> {
     pub(super) fn post(&self, item: T) {
         self.queue.lock().push_back(item);
         self.ring();
+    }
+
+    /// As `post`, and nobody is woken. Dropped where it is closed.
+    pub(super) fn put(&self, item: T) {
+        let mut queue = self.queue.lock();
+        // Behind the lock: closing sets this before it empties the queue.
+        if !self.is_closed() {
+            queue.push_back(item);
+        }
+    }
+
+    /// The first, if there is one and it is wanted.
+    pub(super) fn take_if(&self, is_wanted: impl FnOnce(&T) -> bool) -> Next<T> {
+        let mut queue = self.queue.lock();
+        match queue.pop_front() {
+            None => Next::Nothing,
+            Some(item) if is_wanted(&item) => Next::Item { item, is_last: queue.is_empty() },
+            Some(item) => {
+                queue.push_front(item);
+                Next::Unwanted
+            }
+        }
+    }
+
+    /// What `sleep` is told: taken before one looks whether there is anything to do.
+    pub(super) fn word(&self) -> u32 {
+        self.word.load(Ordering::SeqCst)
+    }
+
+    /// Until somebody rings who has not before `word` was taken, something is there, or the time is over.
+    pub(super) fn sleep(&self, word: u32, until: Option<Duration>) {
+        let left = until.map(|until| until.saturating_sub(self.runtime.now()));
+        if self.len() == 0 && left != Some(Duration::ZERO) {
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            self.runtime.wait(&self.word, word, left);
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// Nothing more is taken, and what waits is dropped.
@@ -58,7 +106,7 @@ impl<T> Inbox<T> {
         self.is_closed.load(Ordering::SeqCst)
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         // A sleeper counts itself before it looks at the word a last time: one of the two sees the other.
         self.word.fetch_add(1, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
@@ -80,13 +128,10 @@ impl<T> Inbox<T> {
             if self.is_ending() {
                 return None;
             }
-            let left = until.map(|until| until.saturating_sub(self.runtime.now()));
-            if left == Some(Duration::ZERO) {
+            if until.is_some_and(|until| until <= self.runtime.now()) {
                 return None;
             }
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
-            self.runtime.wait(&self.word, word, left);
-            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            self.sleep(word, until);
         }
     }
 

@@ -5,7 +5,7 @@ use super::inbox::Inbox;
 use super::link::{Link, LinkListener};
 use super::{Ear, FollowerStatus, Host, ImageSource, Keeping, Status, Wire};
 use crate::ack::{Level, Policy, Reached, Table};
-use crate::message::{Message, Name};
+use crate::message::{Awaited, Message, Name};
 use crate::ship::primary::{Opened, Own, Progress, Settings};
 use crate::timeline::History;
 use parking_lot::Mutex;
@@ -233,6 +233,12 @@ impl Shared {
         }
     }
 
+    /// Which marks commits wait for here.
+    pub(super) fn awaited(&self) -> Awaited {
+        let is_asked = |level| self.shipping.is_asked(level);
+        Awaited { received: is_asked(Ack::Received), applied: is_asked(Ack::Applied) }
+    }
+
     /// How far the store is; and about when its newest record was committed: when it was first seen here.
     pub(super) fn progress(&self) -> Progress {
         let now_us = self.options.runtime.wall_clock_us();
@@ -261,7 +267,7 @@ impl Shared {
             let visible = self.progress().visible;
             if visible > seen {
                 seen = visible;
-                self.tell_all(|session| session.moved());
+                self.tell_all(|session| session.post(Event::Moved));
                 // Nobody passes the next on any sooner.
                 let soon = Duration::from_micros(self.settings().visible_us);
                 self.stop.take(Some(self.options.runtime.now() + soon));
@@ -346,7 +352,7 @@ impl Shared {
         if let Some(on_fence) = &self.options.on_fence {
             on_fence(epoch);
         }
-        self.tell_all(|session| session.fenced(epoch));
+        self.tell_all(|session| session.post(Event::Fenced(epoch)));
         if promised() >= epoch { Kept::Promised } else { Kept::Failed }
     }
 

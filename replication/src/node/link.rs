@@ -153,7 +153,8 @@ pub enum LinkEvent {
 /// options.listener = Some(std::sync::Arc::new(Log));
 /// ```
 pub trait LinkListener: Send + Sync {
-    /// Something happened to the link of this replica.
+    /// Something happened to the link of this replica. Told in the thread that has met it, which may be one of the network's: what
+    /// takes long is for another thread.
     fn event(&self, name: &str, direction: Direction, event: &LinkEvent);
 }
 

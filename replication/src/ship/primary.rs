@@ -15,8 +15,8 @@
 
 use crate::invariants::{self, PrimaryView};
 use crate::message::{
-    Compression, EPOCH_LEAP_MAX, FEATURES, Features, Heartbeat, Hello, Marks, Message, Name, Piece, StoreId,
-    VERSION, VERSION_MIN, Welcome, Why,
+    Awaited, Compression, EPOCH_LEAP_MAX, FEATURES, Features, Heartbeat, Hello, Marks, Message, Name, Piece,
+    StoreId, VERSION, VERSION_MIN, Welcome, Why,
 };
 use crate::mutation::Mutation;
 use crate::timeline::{History, Relation, Tail};
@@ -127,6 +127,8 @@ pub enum Input {
     Moved(Progress),
     /// So far is the primary from here; none: no way leads to one. None is said: this is the primary.
     Distance(Option<u8>),
+    /// Commits wait for these marks.
+    Awaited(Awaited),
     /// A higher epoch was heard of, by another session or by a person.
     Fenced {
         /// That epoch.
@@ -200,6 +202,8 @@ struct Shipping {
     /// What was told of the primary.
     told: Lsn,
     compression: Compression,
+    /// Whether the replica is told what is waited for.
+    tells_awaited: bool,
 }
 
 /// A session. See the module.
@@ -210,6 +214,7 @@ pub struct Primary {
     state: State,
     progress: Progress,
     distance: Option<u8>,
+    awaited: Awaited,
     heard_at: u64,
     beat_at: u64,
 }
@@ -223,6 +228,7 @@ impl Primary {
             state: State::Listening,
             progress: Progress::default(),
             distance: Some(0),
+            awaited: Awaited::default(),
             heard_at: now,
             beat_at: now,
         }
@@ -277,6 +283,7 @@ impl Primary {
             Input::Ended => self.end(true, &mut out),
             Input::Moved(progress) => self.moved(progress, &mut out),
             Input::Distance(hops) => self.way(hops, &mut out),
+            Input::Awaited(awaited) => self.awaits(awaited, &mut out),
             Input::Fenced { epoch } if epoch > self.own.history.epoch() => {
                 out.push(Effect::Send(Message::Refuse(Why::NotServing)));
                 self.end(false, &mut out);
@@ -340,7 +347,11 @@ impl Primary {
                 self.fence(epoch, false, out);
             }
             Message::Refuse(_) | Message::Bye => self.end(false, out),
-            Message::Welcome(_) | Message::Piece(_) | Message::Heartbeat(_) | Message::Distance(_) => {
+            Message::Welcome(_)
+            | Message::Piece(_)
+            | Message::Heartbeat(_)
+            | Message::Distance(_)
+            | Message::Awaited(_) => {
                 self.violation("a primary's word from a replica", out);
             }
         }
@@ -401,6 +412,10 @@ impl Primary {
         if self.distance != Some(0) {
             out.push(Effect::Send(Message::Distance(self.distance)));
         }
+        let tells_awaited = features & Features::AWAITED != 0;
+        if tells_awaited && self.awaited != Awaited::default() {
+            out.push(Effect::Send(Message::Awaited(self.awaited)));
+        }
         self.state = State::Shipping(Box::new(Shipping {
             queue: VecDeque::new(),
             queued: 0,
@@ -411,6 +426,7 @@ impl Primary {
             marks: Marks::default(),
             told: visible,
             compression: self.settings.compression.taken_by(features),
+            tells_awaited,
         }));
         (self.heard_at, self.beat_at) = (self.heard_at.max(now), now);
     }
@@ -472,6 +488,13 @@ impl Primary {
         let is_new = std::mem::replace(&mut self.distance, hops) != hops;
         if is_new && matches!(self.state, State::Shipping(_)) {
             out.push(Effect::Send(Message::Distance(hops)));
+        }
+    }
+
+    fn awaits(&mut self, awaited: Awaited, out: &mut Vec<Effect>) {
+        let is_new = std::mem::replace(&mut self.awaited, awaited) != awaited;
+        if is_new && matches!(&self.state, State::Shipping(to) if to.tells_awaited) {
+            out.push(Effect::Send(Message::Awaited(awaited)));
         }
     }
 

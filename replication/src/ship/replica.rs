@@ -27,8 +27,8 @@
 
 use crate::invariants::{self, ReplicaView};
 use crate::message::{
-    EPOCH_LEAP_MAX, FEATURES, Heartbeat, Hello, Marks, Message, Piece, StoreId, VERSION, VERSION_MIN,
-    Welcome, Why,
+    Awaited, EPOCH_LEAP_MAX, FEATURES, Features, Heartbeat, Hello, Marks, Message, Piece, StoreId, VERSION,
+    VERSION_MIN, Welcome, Why,
 };
 use crate::mutation::Mutation;
 use crate::timeline::{Relation, Tail};
@@ -46,8 +46,9 @@ use way::{Leaves, Way};
 
 pub use said::{Effect, Input, Own, Rejected, Settings, State};
 
-/// That readers here see more, and nothing else, is said after at most this, in microseconds: no commit waits for it.
-const VISIBLE_SAID_US: u64 = 10_000;
+/// What nobody waits for is said after at most this, in microseconds: that readers here see more, and mostly what is received, or
+/// applied.
+const UNAWAITED_SAID_US: u64 = 10_000;
 
 /// A replica. See the module.
 #[derive(Clone, Debug)]
@@ -78,6 +79,8 @@ pub struct Replica {
     taken: Lsn,
     marks: Marks,
     said: Option<Marks>,
+    /// Which marks somebody waits for at the primary.
+    awaited: Awaited,
     is_syncing: bool,
     /// Whether pieces were handed to the log that no sync stands behind.
     is_dirty: bool,
@@ -119,6 +122,7 @@ impl Replica {
             taken: own.tail.place,
             marks: Marks::default(),
             said: None,
+            awaited: Awaited::ALL,
             is_syncing: false,
             is_dirty: false,
             is_applying: false,
@@ -373,6 +377,8 @@ impl Replica {
             }
             // Overtook the welcome: it comes again.
             Message::Distance(_) => {}
+            // Where it overtakes the welcome marks are said later than they could be, and no other harm is done.
+            Message::Awaited(awaited) => self.awaited = awaited,
             // Overtook the welcome, or was sent in spite of R3: it comes again.
             Message::Piece(_) | Message::Heartbeat(_) => {}
             Message::Bye => self.leave(now, None, out),
@@ -412,6 +418,10 @@ impl Replica {
         }
         let is_new = epoch > self.own.promised || welcome.history != self.own.history;
         self.following = epoch;
+        self.awaited = match welcome.features & Features::AWAITED {
+            0 => Awaited::ALL,
+            _ => Awaited::default(),
+        };
         self.way.begin();
         if is_new {
             out.push(Effect::Promise { history: welcome.history.clone() });
@@ -611,12 +621,21 @@ impl Replica {
     /// How long after it has last said its marks it says them again.
     fn says_after_us(&self) -> u64 {
         match self.said {
+            None => 0,
             Some(said) if said == self.marks => self.settings.heartbeat_us,
-            Some(said) if said == (Marks { visible: said.visible, ..self.marks }) => {
-                self.settings.heartbeat_us.min(VISIBLE_SAID_US)
-            }
-            _ => 0,
+            Some(said) if self.is_awaited(said) => 0,
+            Some(_) => self.settings.heartbeat_us.min(UNAWAITED_SAID_US),
         }
+    }
+
+    /// Whether anybody waits for what has come since that was said: a commit, or whoever sends, for room.
+    fn is_awaited(&self, said: Marks) -> bool {
+        let Marks { received, durable, applied, taken, credit, .. } = self.marks;
+        let is_received = (received, taken) != (said.received, said.taken);
+        let is_room = taken.0.saturating_sub(said.taken.0) >= u64::from(credit) / 4;
+        durable != said.durable
+            || is_received && (self.awaited.received || is_room)
+            || applied != said.applied && self.awaited.applied
     }
 
     /// What can go on, goes on; and what is new is said.

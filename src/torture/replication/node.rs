@@ -5,7 +5,7 @@ use bytes::Bytes;
 use seawall_engine::mutation::Mutation as EngineMutation;
 use seawall_engine::{Ack, Db, Error, Keyspace, Lsn, Shipping, SlotOptions, SlotState, SlotStatus, Spilling};
 use seawall_replication::ack::{Level, Policy, Reached, Table};
-use seawall_replication::message::{Compression, Message, Name, Piece};
+use seawall_replication::message::{Awaited, Compression, Message, Name, Piece};
 use seawall_replication::mutation::Mutation;
 use seawall_replication::node::{Keeper, Keeping, accept, open_log, own};
 use seawall_replication::ship::primary::{self, Progress};
@@ -268,6 +268,9 @@ impl Up {
         let progress = self.progress(runtime);
         let Some(mut link) = self.links.remove(&connection) else { return Ok(()) };
         let mut effects = link.machine.step(now, primary::Input::Moved(progress));
+        let is_asked = |level| self.db.shipping().is_asked(level);
+        let awaited = Awaited { received: is_asked(Ack::Received), applied: is_asked(Ack::Applied) };
+        effects.extend(link.machine.step(now, primary::Input::Awaited(awaited)));
         effects.extend(link.machine.step(now, input));
         let mut queue: std::collections::VecDeque<primary::Effect> = effects.into();
         while let Some(effect) = queue.pop_front() {

@@ -19,7 +19,7 @@ impl Sequencer {
     /// It takes its place, and is to come so far.
     pub(super) fn ask_gate(&self, place: &mut Place, ack: Ack) {
         if ack != Ack::Local {
-            self.gate.use_it();
+            self.gate.ask(ack);
             place.ack = ack;
         }
     }
@@ -53,7 +53,7 @@ impl Sequencer {
     /// What recovery has found beyond the checkpoint, up to a record's end, is shown when replicas are known to have come so
     /// far.
     pub(crate) fn recovered(&self, from: Lsn, last: Lsn, ack: Ack) {
-        self.gate.use_it();
+        self.gate.ask(ack);
         let place = Place::recovered(from, last, ack);
         self.state.lock().pending.push_back(Arc::new(Pending::recovered(place, last)));
     }

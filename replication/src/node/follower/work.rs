@@ -33,7 +33,7 @@ impl LogWorker {
                         Ok(()) => Input::Promised,
                         // A higher one, by another's word, in between.
                         Err(Error::Fenced { epoch }) => {
-                            self.shared.inbox.post(Event::Input(Box::new(Input::Fenced { epoch })));
+                            self.shared.machine.post(Event::Input(Box::new(Input::Fenced { epoch })));
                             Input::Promised
                         }
                         Err(error) => self.failed(&error),
@@ -43,12 +43,12 @@ impl LogWorker {
                 Effect::Sync => self.sync(),
                 _ => continue,
             };
-            self.shared.inbox.post(Event::Input(Box::new(input)));
+            self.shared.machine.post(Event::Input(Box::new(input)));
         }
     }
 
     fn dial(&self, session: u64, elsewhere: bool) -> Input {
-        let ear = Arc::new(Hearing { session, inbox: Arc::clone(&self.shared.inbox) });
+        let ear = Arc::new(Hearing { session, machine: Arc::clone(&self.shared.machine) });
         match self.shared.dialler.dial(ear, elsewhere) {
             Ok(wire) => {
                 let old = self.shared.wire.lock().replace((session, wire));
@@ -136,7 +136,7 @@ impl Applier {
                     }
                 }
             };
-            self.shared.inbox.post(Event::Input(Box::new(input)));
+            self.shared.machine.post(Event::Input(Box::new(input)));
         }
     }
 }

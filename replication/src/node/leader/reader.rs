@@ -1,6 +1,7 @@
 //! One session's thread for what blocks: opening the log at a place, and reading it on.
 
 use super::super::inbox::Inbox;
+use super::session::Session;
 use super::{Event, Shared};
 use crate::message::{Name, Piece};
 use crate::ship::primary::Opened;
@@ -24,17 +25,17 @@ pub(super) enum Job {
 pub(super) struct Reader {
     shared: Arc<Shared>,
     jobs: Arc<Inbox<Job>>,
-    inbox: Arc<Inbox<Event>>,
+    session: Arc<Session>,
     shipper: Option<Shipper>,
     slot: Option<Name>,
 }
 
 impl Reader {
-    pub(super) fn new(shared: &Arc<Shared>, jobs: &Arc<Inbox<Job>>, inbox: &Arc<Inbox<Event>>) -> Reader {
+    pub(super) fn new(shared: &Arc<Shared>, jobs: &Arc<Inbox<Job>>, session: &Arc<Session>) -> Reader {
         Reader {
             shared: Arc::clone(shared),
             jobs: Arc::clone(jobs),
-            inbox: Arc::clone(inbox),
+            session: Arc::clone(session),
             shipper: None,
             slot: None,
         }
@@ -45,7 +46,7 @@ impl Reader {
             match job {
                 Job::Open { slot, tail } => {
                     let opened = self.open(slot, tail);
-                    self.inbox.post(Event::Opened(opened));
+                    self.session.post(Event::Opened(opened));
                 }
                 Job::Read { from, bytes_max } => self.read(from, bytes_max),
                 Job::Advance { durable } => self.advance(durable),
@@ -94,7 +95,7 @@ impl Reader {
                 Ok(Shipped::TimedOut) => break,
                 Ok(Shipped::Ended) | Err(_) => {
                     if pieces.is_empty() {
-                        self.inbox.post(Event::Ended);
+                        self.session.post(Event::Ended);
                         return;
                     }
                     break;
@@ -104,7 +105,7 @@ impl Reader {
                 break;
             }
         }
-        self.inbox.post(Event::Pieces(pieces));
+        self.session.post(Event::Pieces(pieces));
     }
 
     /// One that has lost its slot holds the log no longer by being connected: it comes back, and is told.
@@ -113,7 +114,7 @@ impl Reader {
             && !keeping.advance_slot(slot.as_str(), durable)
         {
             self.shipper = None;
-            self.inbox.post(Event::Ended);
+            self.session.post(Event::Ended);
         }
     }
 }
@@ -145,6 +146,6 @@ pub fn open_log(wal: &Wal, tail: Tail) -> (Opened, Option<Shipper>) {
 impl Drop for Reader {
     fn drop(&mut self) {
         // Nothing must leave a session waiting for an answer.
-        self.inbox.post(Event::Ended);
+        self.session.post(Event::Ended);
     }
 }

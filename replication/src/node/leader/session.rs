@@ -1,6 +1,7 @@
-//! One session: the machine's thread.
+//! One session: its machine, stepped by whoever brings marks or pieces, and by a thread of its own.
 
 use super::super::inbox::Inbox;
+use super::super::stepped::{Stepped, Steps};
 use super::super::{Ear, Wire};
 use super::reader::{Job, Reader};
 use super::{Event, Kept, Shared};
@@ -21,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) struct Session {
     id: u64,
-    inbox: Arc<Inbox<Event>>,
+    machine: Arc<Stepped<Machine>>,
     jobs: Arc<Inbox<Job>>,
     wire: Arc<dyn Wire>,
     /// What the other side's certificate bears.
@@ -37,21 +38,36 @@ struct Greeted {
     is_linked: bool,
 }
 
+/// The machine, and what is kept between its steps.
+struct Machine {
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+    machine: Primary,
+    greeted: Option<Greeted>,
+    /// How far the primary is, and when that is to be looked at again.
+    distance: Option<u8>,
+    look: Option<Duration>,
+    /// What the session has ended by.
+    why: Option<String>,
+    /// It ends without another word.
+    is_cut: bool,
+}
+
 struct Hearing {
-    inbox: Arc<Inbox<Event>>,
+    machine: Arc<Stepped<Machine>>,
 }
 
 impl Ear for Hearing {
     fn hear(&self, message: Message) {
-        if self.inbox.len() < EVENTS_MAX {
-            self.inbox.post(Event::Message(message));
+        if self.machine.len() < EVENTS_MAX {
+            self.machine.post(Event::Message(message));
         } else {
-            self.inbox.post(Event::Close);
+            self.machine.post(Event::Close);
         }
     }
 
     fn lost(&self) {
-        self.inbox.post(Event::Lost);
+        self.machine.post(Event::Lost);
     }
 }
 
@@ -62,8 +78,8 @@ impl Session {
         names: Option<Vec<String>>,
         wire: Arc<dyn Wire>,
     ) -> Arc<Session> {
-        let (inbox, jobs) = (Inbox::new(shared.runtime()), Inbox::new(shared.runtime()));
-        Arc::new(Session { id, inbox, jobs, wire, names, named: Mutex::default() })
+        let (machine, jobs) = (Stepped::new(shared.runtime()), Inbox::new(shared.runtime()));
+        Arc::new(Session { id, machine, jobs, wire, names, named: Mutex::default() })
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -71,7 +87,7 @@ impl Session {
     }
 
     pub(super) fn ear(&self) -> Arc<dyn Ear> {
-        Arc::new(Hearing { inbox: Arc::clone(&self.inbox) })
+        Arc::new(Hearing { machine: Arc::clone(&self.machine) })
     }
 
     /// Who follows, once that is known, and how far.
@@ -79,117 +95,48 @@ impl Session {
         self.named.lock().clone()
     }
 
-    pub(super) fn moved(&self) {
-        self.inbox.post(Event::Moved);
-    }
-
-    pub(super) fn fenced(&self, epoch: u64) {
-        self.inbox.post(Event::Fenced(epoch));
+    pub(super) fn post(&self, event: Event) {
+        self.machine.post(event);
     }
 
     pub(super) fn close(&self) {
-        self.inbox.post(Event::Close);
+        self.machine.post(Event::Close);
     }
 
     /// Its two threads, which end by themselves.
     pub(super) fn start(self: &Arc<Session>, shared: &Arc<Shared>) -> io::Result<()> {
-        let reader = Reader::new(shared, &self.jobs, &self.inbox);
-        shared.crew().spawn("seawall-read", move || reader.run())?;
-        let (session, of) = (Arc::clone(self), Arc::clone(shared));
-        let spawned = shared.crew().spawn("seawall-lead", move || session.run(&of));
+        self.machine.begin(Machine {
+            session: Arc::clone(self),
+            shared: Arc::clone(shared),
+            machine: Primary::new(shared.settings(), shared.own(), shared.now()),
+            greeted: None,
+            distance: shared.distance(),
+            look: None,
+            why: None,
+            is_cut: false,
+        });
+        let reader = Reader::new(shared, &self.jobs, self);
+        let spawned = shared.crew().spawn("seawall-read", move || reader.run()).and_then(|()| {
+            let (session, of) = (Arc::clone(self), Arc::clone(shared));
+            shared.crew().spawn("seawall-lead", move || session.run(&of))
+        });
         if spawned.is_err() {
             self.jobs.close();
+            self.machine.close();
         }
         spawned
     }
 
-    fn run(&self, shared: &Arc<Shared>) {
-        let now = || shared.now();
-        let mut machine = Primary::new(shared.settings(), shared.own(), now());
-        let (mut greeted, mut why) = (None, None);
-        let mut distance = shared.distance();
-        'session: while !machine.is_over() {
-            let look = (distance != Some(0)).then(|| shared.runtime().now() + LOOK);
-            let wakes = machine.wake_at().map(Duration::from_micros);
-            let event = self.inbox.take([wakes, look].into_iter().flatten().min());
-            let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
-            distance = shared.distance();
-            let mut effects = machine.step(now(), Input::Moved(shared.progress()));
-            effects.extend(machine.step(now(), Input::Distance(distance)));
-            // If it is over, then by itself, or by its log's epoch: not by what is heard.
-            let by_itself = machine.is_over() || matches!(event, None | Some(Event::Moved));
-            let (input, cause) = self.input(event, &mut greeted);
-            effects.extend(machine.step(now(), input));
-            if machine.is_over() {
-                let said = said_of_end(&effects);
-                why = match by_itself {
-                    true => said.or_else(|| Some(silence(shared))),
-                    false => cause.or(said),
-                };
-            }
-            let bytes = effects.iter().map(shipped_bytes).sum();
-            for effect in effects {
-                if let Effect::Acked(marks) = &effect {
-                    self.heard(shared, greeted.as_mut(), marks.taken);
-                }
-                if !self.carry_out(shared, effect) {
-                    why = Some("another was promised what it asks for, or nothing could be".to_owned());
-                    break 'session;
-                }
-            }
-            if is_alive {
-                self.tell_slot();
-            }
-            if let (Some(of), Some(view)) = (greeted.as_ref().filter(|of| of.is_linked), machine.view()) {
-                shared.link_moves(self.id, &of.name, &view, machine.heard_at(), bytes);
-            }
-        }
+    fn run(&self, shared: &Shared) {
+        let over = self.machine.run();
         self.jobs.close();
         self.wire.close();
-        self.inbox.close();
+        self.machine.close();
         shared.ended(self.id);
-        match greeted {
-            Some(of) if of.is_linked => shared.link_ends(self.id, &of.name, why),
-            Some(of) => shared.link_refused(&of.name, of.has_slot, why),
-            None => {}
-        }
-    }
-
-    /// What the machine is told; and what an end that comes of it is put down to, if it is none in good order.
-    fn input(&self, event: Option<Event>, greeted: &mut Option<Greeted>) -> (Input, Option<String>) {
-        match event {
-            None | Some(Event::Moved) => (Input::Tick, None),
-            Some(Event::Message(message)) => {
-                if !self.may_say(&message) {
-                    let why = "it calls itself, or its slot, by a name that is not in its certificate";
-                    return (Input::Close, Some(why.to_owned()));
-                }
-                if let (Message::Hello(hello), None) = (&message, &greeted) {
-                    let (name, has_slot) = (hello.name.clone(), hello.slot.is_some());
-                    *greeted = Some(Greeted { name, has_slot, is_linked: false });
-                }
-                let why = match &message {
-                    Message::Refuse(why) => Some(format!("it refused: {why}")),
-                    _ => None,
-                };
-                (Input::Message(message), why)
-            }
-            Some(Event::Lost) => (Input::Lost, Some("the connection was lost".to_owned())),
-            Some(Event::Fenced(epoch)) => {
-                (Input::Fenced { epoch }, Some(format!("another primary was heard of, in epoch {epoch}")))
-            }
-            Some(Event::Opened(opened)) => (Input::Opened(opened), None),
-            Some(Event::Pieces(pieces)) => (Input::Pieces(pieces), None),
-            Some(Event::Ended) => (Input::Ended, Some("the log could not be read on".to_owned())),
-            Some(Event::Close) => (Input::Close, None),
-        }
-    }
-
-    /// Marks came, and are believed.
-    fn heard(&self, shared: &Shared, greeted: Option<&mut Greeted>, taken: Lsn) {
-        if let Some(of) = greeted.filter(|of| !of.is_linked) {
-            of.is_linked = true;
-            shared.link_begins(self.id, &of.name, taken);
+        let Some(Machine { greeted: Some(of), why, .. }) = over.map(|over| *over) else { return };
+        match of.is_linked {
+            true => shared.link_ends(self.id, &of.name, why),
+            false => shared.link_refused(&of.name, of.has_slot, why),
         }
     }
 
@@ -244,6 +191,103 @@ impl Session {
             Effect::Violation(_) | Effect::Close => {}
         }
         true
+    }
+}
+
+impl Steps for Machine {
+    type Event = Event;
+
+    /// The first marks tell a listener that the link is there.
+    fn is_quick(&self, event: &Event) -> bool {
+        let is_linked = self.greeted.as_ref().is_some_and(|of| of.is_linked);
+        is_linked && matches!(event, Event::Message(Message::Marks(_)) | Event::Pieces(_) | Event::Moved)
+    }
+
+    fn step(&mut self, event: Option<Event>, _: bool) {
+        let now = self.shared.now();
+        let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
+        self.distance = self.shared.distance();
+        self.look = (self.distance != Some(0)).then(|| self.shared.runtime().now() + LOOK);
+        let mut effects = self.machine.step(now, Input::Moved(self.shared.progress()));
+        effects.extend(self.machine.step(now, Input::Distance(self.distance)));
+        effects.extend(self.machine.step(now, Input::Awaited(self.shared.awaited())));
+        // If it is over, then by itself, or by its log's epoch: not by what is heard.
+        let by_itself = self.machine.is_over() || matches!(event, None | Some(Event::Moved));
+        let (input, cause) = self.input(event);
+        effects.extend(self.machine.step(now, input));
+        if self.machine.is_over() {
+            let said = said_of_end(&effects);
+            self.why = match by_itself {
+                true => said.or_else(|| Some(silence(&self.shared))),
+                false => cause.or(said),
+            };
+        }
+        let bytes = effects.iter().map(shipped_bytes).sum();
+        for effect in effects {
+            if let Effect::Acked(marks) = &effect {
+                self.heard(marks.taken);
+            }
+            if !self.session.carry_out(&self.shared, effect) {
+                self.why = Some("another was promised what it asks for, or nothing could be".to_owned());
+                self.is_cut = true;
+                return;
+            }
+        }
+        if is_alive {
+            self.session.tell_slot();
+        }
+        let linked = self.greeted.as_ref().filter(|of| of.is_linked);
+        if let (Some(of), Some(view)) = (linked, self.machine.view()) {
+            self.shared.link_moves(self.session.id, &of.name, &view, self.machine.heard_at(), bytes);
+        }
+    }
+
+    fn wake_at(&self) -> Option<Duration> {
+        [self.machine.wake_at().map(Duration::from_micros), self.look].into_iter().flatten().min()
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_cut || self.machine.is_over()
+    }
+}
+
+impl Machine {
+    /// What the machine is told; and what an end that comes of it is put down to, if it is none in good order.
+    fn input(&mut self, event: Option<Event>) -> (Input, Option<String>) {
+        match event {
+            None | Some(Event::Moved) => (Input::Tick, None),
+            Some(Event::Message(message)) => {
+                if !self.session.may_say(&message) {
+                    let why = "it calls itself, or its slot, by a name that is not in its certificate";
+                    return (Input::Close, Some(why.to_owned()));
+                }
+                if let (Message::Hello(hello), None) = (&message, &self.greeted) {
+                    let (name, has_slot) = (hello.name.clone(), hello.slot.is_some());
+                    self.greeted = Some(Greeted { name, has_slot, is_linked: false });
+                }
+                let why = match &message {
+                    Message::Refuse(why) => Some(format!("it refused: {why}")),
+                    _ => None,
+                };
+                (Input::Message(message), why)
+            }
+            Some(Event::Lost) => (Input::Lost, Some("the connection was lost".to_owned())),
+            Some(Event::Fenced(epoch)) => {
+                (Input::Fenced { epoch }, Some(format!("another primary was heard of, in epoch {epoch}")))
+            }
+            Some(Event::Opened(opened)) => (Input::Opened(opened), None),
+            Some(Event::Pieces(pieces)) => (Input::Pieces(pieces), None),
+            Some(Event::Ended) => (Input::Ended, Some("the log could not be read on".to_owned())),
+            Some(Event::Close) => (Input::Close, None),
+        }
+    }
+
+    /// Marks came, and are believed.
+    fn heard(&mut self, taken: Lsn) {
+        if let Some(of) = self.greeted.as_mut().filter(|of| !of.is_linked) {
+            of.is_linked = true;
+            self.shared.link_begins(self.session.id, &of.name, taken);
+        }
     }
 }
 
