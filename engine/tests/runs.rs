@@ -10,9 +10,11 @@
 
 use seawall_engine::{Db, DbBuilder, Durability, Keyspace, Readable, WriteBatch};
 use seawall_wal::SimDisk;
+use seawall_wal::disk::Disk;
 use seawall_wal::runtime::Rng;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,4 +205,58 @@ fn an_idle_store_takes_its_runs_in() {
         assert!(waited < 1200, "{:?}", db.stats());
     }
     check(&db, &keyspace, &rows, "at rest");
+}
+
+/// A checkpoint that brings nothing but a range removed is no reason to take all runs in.
+#[test]
+fn a_range_removed_alone_folds_nothing_else() {
+    let disk = SimDisk::new(5);
+    let db = builder(&disk).open().unwrap();
+    let (keyspace, mut rows) = loaded(&db);
+    let mut rng = Rng::new(5);
+    while db.stats().runs < 3 {
+        change(&db, &keyspace, &mut rng, &mut rows, 1500);
+        db.checkpoint().unwrap();
+    }
+    let mut batch = WriteBatch::new();
+    let (from, to) = (key(4000), key(4010));
+    batch.remove_range(&keyspace, (Bound::Included(from.clone()), Bound::Excluded(to.clone())));
+    rows.retain(|key, _| !(from <= *key && *key < to));
+    db.write_with(batch, Durability::Written).unwrap();
+    let made = db.checkpoint().unwrap();
+    assert!(db.stats().runs >= 3, "all runs were folded");
+    assert!(made.bytes < 1 << 20, "{} bytes for a range of ten rows", made.bytes);
+    check(&db, &keyspace, &rows, "without the range");
+}
+
+/// Taking runs in is no duty: where the disk has no room for it, a checkpoint of a store at rest has nothing to do.
+#[test]
+fn a_full_disk_leaves_the_runs_of_a_store_at_rest() {
+    let disk = SimDisk::new(6);
+    let db = builder(&disk).open().unwrap();
+    let (keyspace, mut rows) = loaded(&db);
+    let mut rng = Rng::new(6);
+    while db.stats().runs < 3 {
+        change(&db, &keyspace, &mut rng, &mut rows, 1500);
+        db.checkpoint().unwrap();
+    }
+    // What is replaced stays.
+    let old = db.snapshot();
+    let capacity = 1 << 30;
+    disk.set_capacity(capacity);
+    let used = capacity - disk.free_bytes(Path::new("/")).unwrap();
+    disk.set_capacity(used);
+    let mut made = 1;
+    for _ in 0..60 {
+        made = db.checkpoint().unwrap().bytes;
+    }
+    assert_eq!(made, 0, "there was room");
+    assert!(db.stats().runs > 0);
+    check(&db, &keyspace, &rows, "full");
+    drop(old);
+    disk.set_capacity(capacity);
+    while db.stats().runs > 0 {
+        assert!(db.checkpoint().unwrap().bytes > 0);
+    }
+    check(&db, &keyspace, &rows, "taken in");
 }

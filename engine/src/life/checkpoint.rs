@@ -51,6 +51,8 @@ pub(crate) struct FoldState {
     is_room_wanted: AtomicBool,
     /// The last one waits for those who follow.
     is_postponed: AtomicBool,
+    /// There was no room on the disk to take runs in while the store was at rest.
+    has_put_off_runs: AtomicBool,
     /// Changes when a checkpoint ends.
     ended: AtomicU32,
     last: Mutex<Last>,
@@ -87,6 +89,7 @@ impl FoldState {
             is_stopping: AtomicBool::new(false),
             is_room_wanted: AtomicBool::new(false),
             is_postponed: AtomicBool::new(false),
+            has_put_off_runs: AtomicBool::new(false),
             ended: AtomicU32::new(0),
             last: Mutex::new(Last { at: runtime.now(), was_full: false }),
             has_told_failure: AtomicBool::new(false),
@@ -240,9 +243,12 @@ impl Core {
         let superblock = &view.root.superblock;
         let is_covered = superblock.checkpoint_lsn.max(superblock.applied_lsn) >= end;
         let has_deltas = view.frozen.iter().any(|delta| delta.end() <= end);
-        if is_covered && !has_deltas && view.root.runs_size().0 == 0 {
+        let is_at_rest = is_covered && !has_deltas;
+        if is_at_rest {
             self.release_log(replay)?;
-            return Ok(Checkpoint { lsn: end, path, bytes: 0 });
+            if view.root.runs_size().0 == 0 {
+                return Ok(Checkpoint { lsn: end, path, bytes: 0 });
+            }
         }
         let before = self.store.stats().fold_bytes;
         let is_pressed = view.frozen.iter().any(|delta| delta.bytes() >= self.deltas_max() / 2);
@@ -280,6 +286,12 @@ impl Core {
             superblock.visible_time_us = superblock.visible_time_us.max(now_us);
         });
         self.fold.throttle.end(&*self.runtime, folded.is_ok());
+        // To take runs in is no duty, and nobody has to make room for it.
+        let is_put_off = is_at_rest && matches!(folded, Err(Error::NoSpace));
+        self.fold.has_put_off_runs.store(is_put_off, Ordering::Release);
+        if is_put_off {
+            return Ok(Checkpoint { lsn: end, path, bytes: 0 });
+        }
         folded?;
         // What snapshots do not hold goes.
         drop(view);
@@ -345,22 +357,30 @@ impl Core {
         let has_rows = self.reads.delta_bytes() > 0;
         let checkpoint = self.reads.deltas().folded;
         let log_bytes = self.reads.visible().0.saturating_sub(checkpoint.0);
-        // An idle store's log does not stay for ever, nor do its runs, and an idle store is left alone.
+        // An idle store's log does not stay for ever, and an idle store is left alone.
         let is_idle = !has_rows && log_bytes < self.options.segment_bytes;
         let since = self.runtime.now().saturating_sub(self.fold.last.lock().at);
-        self.wants_fold()
-            || (since >= self.options.checkpoint_interval && !is_idle)
-            || (since >= self.idle_runs_pause() && self.has_idle_runs())
+        self.wants_fold() || (since >= self.options.checkpoint_interval && !is_idle)
     }
 
     /// How long after the last checkpoint runs stay.
     fn idle_runs_pause(&self) -> Duration {
-        self.options.checkpoint_interval.min(IDLE_RUNS_PAUSE)
+        let interval = self.options.checkpoint_interval;
+        match self.fold.has_put_off_runs.load(Ordering::Acquire) {
+            true => interval,
+            false => interval.min(IDLE_RUNS_PAUSE),
+        }
     }
 
     /// Whether nothing has come since the checkpoint that there are runs of.
     fn has_idle_runs(&self) -> bool {
         self.reads.delta_bytes() == 0 && self.reads.view().root.runs_size().0 > 0
+    }
+
+    /// Whether runs have stayed for long enough.
+    fn takes_idle_runs_in(&self) -> bool {
+        let since = self.runtime.now().saturating_sub(self.fold.last.lock().at);
+        since >= self.idle_runs_pause() && self.has_idle_runs()
     }
 
     /// The thread `seawall-fold`.
@@ -379,23 +399,21 @@ impl Core {
             let has_runs = self.reads.view().root.runs_size().0 > 0;
             let pause = if has_runs { self.idle_runs_pause() } else { self.options.checkpoint_interval };
             let mut pause = pause.max(Duration::from_millis(1));
-            let is_requested = self.fold.is_requested.swap(false, Ordering::AcqRel);
-            if self.sequencer.check().is_ok() && (is_requested || self.is_due()) {
+            let is_wanted = self.fold.is_requested.swap(false, Ordering::AcqRel) || self.is_due();
+            if self.sequencer.check().is_ok() && (is_wanted || self.takes_idle_runs_in()) {
                 let made = self.checkpoint_in_turns();
                 let is_full = matches!(made, Err(Error::NoSpace | Error::Unacknowledged { .. }));
                 let is_postponed = self.fold.is_postponed.load(Ordering::Acquire);
-                let has_ended = !is_full && !is_postponed;
+                let is_put_off = self.fold.has_put_off_runs.load(Ordering::Acquire);
+                let has_ended = !is_full && !is_postponed && !is_put_off;
                 let is_requested = self.fold.is_requested.load(Ordering::Acquire);
                 if has_ended && !is_requested && (self.wants_fold() || self.has_idle_runs()) {
                     continue;
                 }
-                if is_postponed {
+                // What nobody wants waits until it is due again.
+                if is_wanted && (is_postponed || is_full) {
                     self.fold.is_requested.store(true, Ordering::Release);
-                    pause = POSTPONED_PAUSE;
-                }
-                if is_full {
-                    self.fold.is_requested.store(true, Ordering::Release);
-                    pause = FULL_DISK_PAUSE;
+                    pause = if is_full { FULL_DISK_PAUSE } else { POSTPONED_PAUSE };
                 }
             }
             self.runtime.wait(&self.fold.wake, seen, Some(pause));

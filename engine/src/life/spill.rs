@@ -77,6 +77,10 @@ pub(crate) fn plan(
         rows += sampled.rows;
         run += sampled.bytes;
     }
+    if rows == 0 {
+        // Ranges are removed and nothing else: that is no reason to fold what waits beside a large tree.
+        store.sample(root, keyspace, [b""].iter(), &mut sample)?;
+    }
     let tree = sample.tree_bytes();
     if tree <= store.stats().cache_bytes_max {
         return Ok(Plan::Fold);

@@ -58,8 +58,8 @@ impl Ahead {
     ) -> Option<Ahead> {
         let root = root.filter(|root| root.level > 0)?;
         let reader = store.readers.take(&*store.disk);
-        let room = store.memory.buffers_max.load(Ordering::Relaxed) as usize / 4;
-        let leaves_max = room / leaf_bytes.max(1) / share.max(1);
+        let leaves = |bytes: usize| bytes / leaf_bytes.max(1) / share.max(1);
+        let leaves_max = leaves(store.memory.buffers_max.load(Ordering::Relaxed) as usize / 4);
         Some(Ahead {
             store: Arc::clone(store),
             keyspace,
@@ -70,8 +70,7 @@ impl Ahead {
             unsent: VecDeque::new(),
             arrived: BTreeMap::new(),
             flying: BTreeMap::new(),
-            leaves_max: leaves_max
-                .clamp((LEAVES_MAX * TARGET_BYTES / leaf_bytes.max(1) / 16).max(2), LEAVES_MAX),
+            leaves_max: leaves_max.clamp(leaves(LEAVES_MAX * TARGET_BYTES / 16).max(2), LEAVES_MAX),
             leaf_bytes,
             charge: Charge::none(&store.memory.fold_buffers),
         })

@@ -8,7 +8,7 @@ use super::pack::Packer;
 use super::ptr::{BlockKind, FIRST_BLOCK, GRID, PTR_BYTES, Ptr};
 use super::space::{Dead, Extent, Space};
 use super::superblock::{SLOT_BYTES, Slot, Superblock};
-use super::{ROOTS_KEYSPACE, TreeRoot};
+use super::{ROOTS_KEYSPACE, TREE_ROOT_BYTES, TreeRoot};
 use crate::record::Compression;
 use seawall_wal::fuzzing::Input;
 use std::collections::BTreeMap;
@@ -293,12 +293,14 @@ fn children(block: &[u8], ptr: &Ptr, keyspace: u32) -> Vec<(Ptr, u32)> {
             Ok(Payload::Extent { ptr, .. } | Payload::Pieces { ptr, .. }) => found.push((ptr, keyspace)),
             Ok(Payload::Inline(_)) if keyspace == ROOTS_KEYSPACE => {
                 block.key_into(index, &mut key);
-                let id = <[u8; 4]>::try_from(&*key).map(u32::from_be_bytes);
-                if let (Ok(id), Ok(root)) = (id, TreeRoot::decode(block.raw_payload(index).1))
-                    && id != ROOTS_KEYSPACE
+                let row = block.raw_payload(index).1;
+                let (root, filter) = row.split_at_checked(TREE_ROOT_BYTES).unwrap_or_default();
+                if let (Some(id), Ok(root)) = (key.first_chunk::<4>(), TreeRoot::decode(root))
+                    && *id != ROOTS_KEYSPACE.to_be_bytes()
                 {
-                    found.push((root.ptr, id));
+                    found.push((root.ptr, u32::from_be_bytes(*id)));
                 }
+                found.extend(Ptr::decode(filter).map(|filter| (filter, ROOTS_KEYSPACE)));
             }
             _ => {}
         }

@@ -72,12 +72,12 @@ impl Reader {
         }
     }
 
-    /// Takes a buffer back.
     /// Bytes of the buffers that wait for their next use.
     pub(super) fn spare_bytes(&self) -> usize {
         self.spare.iter().map(|buf| buf.len()).sum()
     }
 
+    /// Takes a buffer back.
     pub(super) fn keep(&mut self, buf: AlignedBuf) {
         if buf.len() <= BUF_BYTES_MAX && self.spare.len() < DEPTH {
             self.spare.push(buf);

@@ -12,6 +12,7 @@ use super::{
     Error, Latest, Memory, ROOTS_KEYSPACE, Reach, Result, Root, Totals, TreeRoot, TreeStore, freemap,
 };
 use crate::ReadMode;
+use crate::record::{BRANCHES, CATALOGUE};
 use crate::sync::Mutex;
 use seawall_wal::disk::BlockArena;
 use seawall_wal::{AlignedBuf, Disk, DiskFile};
@@ -174,6 +175,9 @@ impl TreeStore {
                     let tree = TreeRoot::decode(payload).map_err(flawed)?;
                     trees.insert(id, tree);
                     self.fits(&tree.ptr, superblock)
+                }
+                Some(_) if id == CATALOGUE || id == BRANCHES => {
+                    return Err(flawed(format!("keyspace {id:#x} has a run, and may have none")));
                 }
                 Some(number) => {
                     let run = Run::decode(number, payload).map_err(flawed)?;

@@ -53,7 +53,7 @@ impl Run {
         Arc::new(Run { number, root, top: Top::default(), filter_at, filter: Arc::default() })
     }
 
-    /// The same run with fewer rows. Its filter has keys too many, which is no harm.
+    /// The same run with fewer rows. Its filter, if it was read, stays; it has keys too many, which is no harm.
     pub(super) fn with(&self, root: TreeRoot) -> Arc<Run> {
         let (number, filter_at, filter) = (self.number, self.filter_at, Arc::clone(&self.filter));
         Arc::new(Run { number, root, top: Top::default(), filter_at, filter })
@@ -429,7 +429,7 @@ impl<K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Iterator for Joine
 
 impl TreeStore {
     /// Where the part of a keyspace's tree ends, one of so many, that begins with the leaf that `from` is in; none if the tree
-    /// ends there. How many leaves there are is told by the blocks on the way to that one.
+    /// ends there. How many leaves there are, about, is told by the blocks on the way to that one.
     pub(crate) fn stretch(
         &self,
         root: &Root,
@@ -437,7 +437,7 @@ impl TreeStore {
         from: &[u8],
         part: u32,
     ) -> Result<Option<Vec<u8>>> {
-        let Some(tree) = root.trees.get(&keyspace) else { return Ok(None) };
+        let Some(tree) = root.trees.get(&keyspace).filter(|_| part > 1) else { return Ok(None) };
         let mut above: Vec<(Arc<Block>, usize)> = Vec::new();
         let mut ptr = tree.root.ptr;
         while ptr.level > 0 {
@@ -448,7 +448,7 @@ impl TreeStore {
         }
         let leaves =
             above.iter().fold(1u64, |leaves, (block, _)| leaves.saturating_mul(block.count() as u64));
-        let mut left = leaves.div_ceil(u64::from(part.max(1)));
+        let mut left = leaves.div_ceil(u64::from(part));
         while let Some((block, index)) = above.last_mut() {
             if block.level() == 1 {
                 let here = (block.count() - *index) as u64;

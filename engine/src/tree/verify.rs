@@ -92,8 +92,8 @@ struct Verifier<'a> {
     rows: u64,
     payload_bytes: u64,
     extents: u64,
-    /// In a run: what must have all of its keys.
-    run: Option<Filter>,
+    /// In a run: what must have all of its keys, if it could be read.
+    run: Option<Option<Filter>>,
     report: TreeReport,
 }
 
@@ -121,12 +121,11 @@ impl Verifier<'_> {
 
     fn run(&mut self, keyspace: u32, run: &Run) {
         self.count(run.filter_at());
-        match Filter::read(self.store, run.filter_at()) {
-            Ok(filter) => self.run = Some(filter),
-            Err(error) => {
-                self.problem(format!("keyspace {keyspace}: the filter of run {}: {error}", run.number))
-            }
+        let filter = Filter::read(self.store, run.filter_at());
+        if let Err(error) = &filter {
+            self.problem(format!("keyspace {keyspace}: the filter of run {}: {error}", run.number));
         }
+        self.run = Some(filter.ok());
         self.report.run_rows += self.keyspace(keyspace, &run.root);
         self.report.runs += 1;
         self.run = None;
@@ -228,7 +227,7 @@ impl Verifier<'_> {
             self.rows += 1;
             self.payload_bytes +=
                 (leaf.prefix().len() + leaf.suffix(index).len()) as u64 + payload.value_bytes();
-            if let Some(filter) = &self.run {
+            if let Some(Some(filter)) = &self.run {
                 leaf.key_into(index, &mut key);
                 if !filter.may_have(&key) {
                     let at = leaf.ptr().offset;

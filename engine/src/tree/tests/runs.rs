@@ -201,3 +201,149 @@ fn a_damaged_filter_is_an_error() {
     let report = store.verify(&root, &mut |_, _| ()).unwrap();
     assert!(report.problems.iter().any(|problem| problem.contains("filter")), "{:?}", report.problems);
 }
+
+/// One keyspace's tree and three runs beside it, with values in extents of their own.
+fn with_runs(file: &Arc<MemFile>) -> (BTreeMap<Vec<u8>, Vec<u8>>, Rng) {
+    let (store, root) = open(file);
+    let mut root =
+        fold(&store, &root, &put(1, (0..ROWS).map(|n| (key(n), number_value(7).to_vec())))).unwrap();
+    let mut rows: BTreeMap<_, _> = (0..ROWS).map(|n| (key(n), number_value(7).to_vec())).collect();
+    let mut rng = Rng(11);
+    for _ in 0..3 {
+        let step = Step { cleared: Vec::new(), ..full_step(&mut rng, &mut rows) };
+        root = spilled(&store, &root, &step, None).unwrap();
+    }
+    assert_eq!(verified(&store, &root).runs, 3);
+    (rows, rng)
+}
+
+/// A step with many changes and no range cleared.
+fn full_step(rng: &mut Rng, rows: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> Step {
+    loop {
+        let mut after = rows.clone();
+        let step = step(rng, &mut after);
+        if step.cleared.is_empty() && step.changes.len() > 100 {
+            *rows = after;
+            return step;
+        }
+    }
+}
+
+fn spilled(store: &Arc<TreeStore>, root: &Arc<Root>, step: &Step, roll: Option<&Span>) -> Result<Arc<Root>> {
+    let mut fold = store.begin_fold(root)?;
+    if let Some(span) = roll {
+        fold.roll(1, Compression::None, span, &mut || ())?;
+    }
+    let changes = step.changes.clone().into_iter().map(Ok);
+    fold.spill(1, Compression::None, step.cleared.clone(), changes)?;
+    fold.finish(|superblock| superblock.next_keyspace += 1)
+}
+
+fn is_there(store: &Arc<TreeStore>, root: &Arc<Root>, rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> bool {
+    (0..ROWS)
+        .map(key)
+        .all(|key| store.get(root, 1, &key).unwrap().as_deref() == rows.get(&key).map(|value| &value[..]))
+}
+
+#[test]
+fn a_fold_that_rolls_and_spills_is_all_or_nothing() {
+    let mut outcomes = [0; 3];
+    for call in 1.. {
+        let file = new_file();
+        let (before, mut rng) = with_runs(&file);
+        let mut after = before.clone();
+        let step = match call % 3 {
+            0 => loop {
+                let mut rows = before.clone();
+                let step = step(&mut rng, &mut rows);
+                if !step.cleared.is_empty() {
+                    after = rows;
+                    break step;
+                }
+            },
+            _ => full_step(&mut rng, &mut after),
+        };
+        let span = span(&mut rng);
+        let roll = step.cleared.is_empty().then_some(&span);
+        let (store, root) = open(&file);
+        let is_cut = call % 2 == 0;
+        file.fail_at(file.changes() + 1 + call / 6, std::io::ErrorKind::Other, is_cut);
+        let result = spilled(&store, &root, &step, roll);
+        assert!(is_there(&store, &root, &before), "call {call}: an older root");
+        drop((store, root));
+        let is_done = result.is_ok();
+        let file = if is_cut { Arc::new(file.power_cut(&mut rng)) } else { file };
+        file.mend();
+        let (store, root) = open(&file);
+        verified(&store, &root);
+        let (is_old, is_new) = (is_there(&store, &root, &before), is_there(&store, &root, &after));
+        assert!(is_new || is_old && !is_done, "call {call}: neither the old state nor the new one");
+        outcomes[if is_done { 2 } else { usize::from(is_new) }] += 1;
+        // It is made again, and then all comes into the tree.
+        let root = match is_new {
+            true => root,
+            false => spilled(&store, &root, &step, roll).unwrap(),
+        };
+        assert!(is_there(&store, &root, &after), "call {call}: made again");
+        let mut last = store.begin_fold(&root).unwrap();
+        let none = std::iter::empty::<Result<(Vec<u8>, Change)>>();
+        last.apply_over(1, Compression::None, Vec::new(), none).unwrap();
+        let root = last.finish(|_| ()).unwrap();
+        assert_eq!(verified(&store, &root).runs, 0);
+        assert!(contents(&store, &root).unwrap() == Model::from([(1, after)]), "call {call}: folded");
+        if is_done && call > 40 {
+            break;
+        }
+    }
+    assert!(outcomes[0] > 20, "{outcomes:?}");
+}
+
+#[test]
+fn a_full_disk_takes_no_run_in_and_loses_none() {
+    let file = new_file();
+    let (mut rows, mut rng) = with_runs(&file);
+    let (store, mut root) = open(&file);
+    file.set_capacity(Some(file.size()));
+    // What is replaced stays.
+    let mut older: Vec<Arc<Root>> = Vec::new();
+    for round in 0.. {
+        assert!(round < 500, "the file never fills");
+        let mut after = rows.clone();
+        let step = full_step(&mut rng, &mut after);
+        let (live, roll) = (store.stats().live_bytes, Some(span(&mut rng)));
+        match spilled(&store, &root, &step, roll.as_ref()) {
+            Ok(next) => {
+                older.push(std::mem::replace(&mut root, next));
+                rows = after;
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::NoSpace), "{error:?}");
+                assert!(is_there(&store, &root, &rows) && store.stats().live_bytes == live);
+                verified(&store, &root);
+                file.set_capacity(None);
+                let root = spilled(&store, &root, &step, roll.as_ref()).unwrap();
+                verified(&store, &root);
+                assert!(is_there(&store, &root, &after));
+                break;
+            }
+        }
+    }
+}
+
+/// What a stretch leaves in a run keeps its filter, which is not read again.
+#[test]
+fn a_filter_stays_with_its_run() {
+    use seawall_wal::DiskFile;
+    let file = new_file();
+    let (store, root) = open(&file);
+    let root = fold(&store, &root, &put(1, (0..ROWS).map(|n| (key(n), vec![1; 50])))).unwrap();
+    let changes = (0..ROWS).step_by(3).map(|n| (key(n), Change::Remove)).collect();
+    let root = spilled(&store, &root, &Step { cleared: Vec::new(), changes }, None).unwrap();
+    assert!(store.get(&root, 1, &key(300)).unwrap().is_none());
+    let roll = Span::new(Bound::Unbounded, Bound::Excluded(&key(100))).unwrap();
+    let root = spilled(&store, &root, &Step::default(), Some(&roll)).unwrap();
+    let filter = *root.runs(1)[0].filter_at();
+    file.write_at(&vec![0; filter.bytes as usize], filter.offset).unwrap();
+    assert!(store.get(&root, 1, &key(300)).unwrap().is_none());
+    assert!(store.get(&root, 1, &key(301)).unwrap().is_some());
+}
