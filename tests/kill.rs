@@ -6,7 +6,7 @@
 //! first *n* commits, in both keyspaces alike, with *n* at least every acknowledgement and at most every announcement.
 //!
 //! A kill leaves everything that the kernel was given where it is. So this shows that a process can die anywhere; that
-//! the device was told to keep it, only a cut of the power can show, and the simulated disk does that.
+//! the device was told to keep it, only a cut of the power can show: the simulated disk does that, and `tests/power.rs`.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -20,6 +20,7 @@
 #[path = "kill/bank.rs"]
 mod bank;
 #[path = "kill/process.rs"]
+#[allow(dead_code, reason = "tests/power.rs looks at more of it")]
 mod process;
 #[path = "kill/writers.rs"]
 mod writers;
@@ -52,7 +53,7 @@ struct Tally {
 #[test]
 fn writers() {
     if let Some(role) = process::role() {
-        writers::run(&role);
+        writers::run(&role, bank::builder(&role.store));
     }
 }
 

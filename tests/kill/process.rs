@@ -6,12 +6,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const ROLE: &str = "SEAWALL_KILL_ROLE";
 const STORE: &str = "SEAWALL_KILL_STORE";
+/// A step that the process leaves out, if any.
+pub(crate) const OMISSION: &str = "SEAWALL_KILL_OMISSION";
 /// Commits flow if one was acknowledged within this time.
 const FLOWING: Duration = Duration::from_millis(20);
 /// After so long without an acknowledgement, none will come.
@@ -30,12 +32,21 @@ pub(crate) fn role() -> Option<Role> {
     Some(Role { name, store: std::env::var_os(STORE)?.into() })
 }
 
+/// That a commit is on the device, said when the clock that its reader was given stood there.
+#[derive(Debug)]
+pub(crate) struct Synced {
+    pub(crate) clock: usize,
+    pub(crate) writer: usize,
+    pub(crate) sequence: u64,
+}
+
 /// What a process had reported when it died.
 #[derive(Debug, Default)]
 pub(crate) struct Death {
     pub(crate) announced: [u64; WRITERS],
     pub(crate) acknowledged: [u64; WRITERS],
     pub(crate) acknowledgements: u64,
+    pub(crate) synced: Vec<Synced>,
     /// A commit that a thread was waiting for had begun, and not returned.
     pub(crate) has_commit_in_flight: bool,
     pub(crate) is_in_checkpoint: bool,
@@ -67,10 +78,21 @@ pub(crate) struct Child {
 impl Child {
     /// Starts this program again, to do one thing.
     pub(crate) fn start(store: &Path, role: &str) -> Child {
+        Child::start_beside(store, role, None, Arc::default())
+    }
+
+    /// The same, without a step of that name, and beside something whose clock its reports are read by.
+    pub(crate) fn start_beside(
+        store: &Path,
+        role: &str,
+        omission: Option<&str>,
+        clock: Arc<AtomicUsize>,
+    ) -> Child {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["writers", "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(STORE, store)
+            .env(OMISSION, omission.unwrap_or_default())
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -80,7 +102,7 @@ impl Child {
         let pipe = BufReader::with_capacity(256 << 10, process.stderr.take().unwrap());
         let (acknowledged, opened) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (counter, stage) = (Arc::clone(&acknowledged), Arc::clone(&opened));
-        let reader = std::thread::spawn(move || read(pipe, &counter, &stage));
+        let reader = std::thread::spawn(move || read(pipe, &counter, &stage, &clock));
         Child { process, reader: Some(reader), acknowledged, opened }
     }
 
@@ -145,7 +167,7 @@ impl Drop for Child {
 }
 
 /// Reads reports to the end of the pipe, which is the process's end.
-fn read(pipe: impl BufRead, counter: &AtomicU64, opened: &AtomicU64) -> Death {
+fn read(pipe: impl BufRead, counter: &AtomicU64, opened: &AtomicU64, clock: &AtomicUsize) -> Death {
     let mut death = Death::default();
     let mut waiting = [0; WRITERS];
     let mut first_lsn = None;
@@ -163,7 +185,11 @@ fn read(pipe: impl BufRead, counter: &AtomicU64, opened: &AtomicU64) -> Death {
                     waiting[writer as usize] = sequence;
                 }
             }
-            ("A", &[writer, sequence]) => {
+            ("A" | "W", &[writer, sequence]) => {
+                if kind == "A" {
+                    let clock = clock.load(Ordering::SeqCst);
+                    death.synced.push(Synced { clock, writer: writer as usize, sequence });
+                }
                 death.acknowledged[writer as usize] = sequence;
                 death.acknowledgements += 1;
                 counter.fetch_add(1, Ordering::Relaxed);

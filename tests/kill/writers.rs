@@ -5,13 +5,14 @@
 //! |---|---|
 //! | `O`, `R` | the store is about to be opened; it is open |
 //! | `B w n`, `P w n` | writer `w` begins commit `n`, and waits for it; begins it, and does not wait |
-//! | `A w n` | commit `n` of writer `w` returned, or its ticket resolved |
+//! | `A w n` | commit `n` of writer `w` returned, or its ticket resolved: it is on the device |
+//! | `W w n` | it returned, and the kernel has it |
 //! | `C`, `D` | a checkpoint writes; it is done |
 //! | `L lsn` | the log's end |
 
 use super::bank::{self, WRITERS};
 use super::process::Role;
-use seawall::{Db, Durability, Event, EventListener, Keyspace, Result, Ticket, TxOptions};
+use seawall::{Db, DbBuilder, Durability, Event, EventListener, Keyspace, Result, Ticket, TxOptions};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
@@ -41,8 +42,8 @@ impl EventListener for Reports {
     }
 }
 
-/// Works until it is killed.
-pub(crate) fn run(role: &Role) {
+/// Works until it is killed, on what `builder` opens.
+pub(crate) fn run(role: &Role, builder: DbBuilder) {
     let pipe = File::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap());
     let reports = Arc::new(Reports(pipe));
     let stages = Arc::clone(&reports);
@@ -52,7 +53,7 @@ pub(crate) fn run(role: &Role) {
         }
     };
     reports.say("O");
-    let builder = bank::builder(&role.store).events(reports.clone()).on_stage(Arc::new(on_stage));
+    let builder = builder.events(reports.clone()).on_stage(Arc::new(on_stage));
     let db = builder.open().unwrap();
     let keyspaces = bank::keyspaces(&db).unwrap();
     let last = bank::last_sequences(&db, &keyspaces[0]).unwrap();
@@ -99,8 +100,10 @@ impl Writer {
             self.db
                 .transact_with(options, |tx| bank::write(tx, &self.keyspaces, self.writer, sequence))
                 .unwrap_or_else(|error| panic!("writer {}, commit {sequence}: {error}", self.writer));
-            if is_waited_for {
-                self.say('A', sequence);
+            match durability {
+                Durability::Synced => self.say('A', sequence),
+                Durability::Written => self.say('W', sequence),
+                _ => {}
             }
         }
     }

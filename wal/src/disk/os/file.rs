@@ -39,6 +39,8 @@ pub(in crate::disk) struct OsFile {
     direct_works: AtomicBool,
     /// A direct read comes from the device, not from some other memory.
     reads_device: bool,
+    /// Space may be reserved without being written.
+    reserves: bool,
     pub(in crate::disk) method: Method,
     /// Whoever made the disk has chosen how it writes.
     is_method_fixed: bool,
@@ -125,6 +127,7 @@ impl OsFile {
             direct_works: AtomicBool::new(direct.is_some()),
             reads_device: direct.is_some() && file_system.honours_dsync && sys::has_true_direct_io(&fd),
             direct,
+            reserves: file_system.reserves,
             method: Method::new(method.max(best)),
             is_method_fixed: false,
             sync: SyncState::default(),
@@ -239,7 +242,7 @@ impl DiskFile for OsFile {
             return Ok(());
         }
         // In one piece on the device, and a full disk is met before anything was written.
-        match retry_on_intr(|| sys::reserve(&self.buffered, offset, bytes)).map_err(io::Error::from) {
+        match self.reserve_unwritten(offset, bytes) {
             Err(error) if !is_refusal(&error) => return Err(error),
             _ => {}
         }
@@ -258,7 +261,7 @@ impl DiskFile for OsFile {
         if bytes == 0 {
             return Ok(());
         }
-        match retry_on_intr(|| sys::reserve(&self.buffered, offset, bytes)).map_err(io::Error::from) {
+        match self.reserve_unwritten(offset, bytes) {
             Err(error) if is_refusal(&error) => self.allocate(offset, bytes),
             result => result,
         }
@@ -294,6 +297,14 @@ impl DiskFile for OsFile {
 }
 
 impl OsFile {
+    /// Refused, like a call that the system does not know, where files are not to have such space.
+    fn reserve_unwritten(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        if !self.reserves {
+            return Err(rustix::io::Errno::OPNOTSUPP.into());
+        }
+        Ok(retry_on_intr(|| sys::reserve(&self.buffered, offset, bytes))?)
+    }
+
     /// Writes some of `zeros`, past the page cache where that is possible: a segment's worth of zeros would drive
     /// out what is wanted there, and a neighbour's sync would have to wait for all of it.
     fn write_zeros(&self, zeros: &[u8], offset: u64) -> io::Result<usize> {

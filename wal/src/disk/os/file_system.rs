@@ -11,10 +11,17 @@ pub(super) struct FileSystem {
     pub copy_on_write: bool,
     /// `RWF_DSYNC`, once accepted, syncs. False also where it is not known.
     pub honours_dsync: bool,
+    /// Space may be reserved without being written.
+    pub reserves: bool,
 }
 
-const PLAIN: FileSystem =
-    FileSystem { name: "unknown", network: false, copy_on_write: false, honours_dsync: false };
+const PLAIN: FileSystem = FileSystem {
+    name: "unknown",
+    network: false,
+    copy_on_write: false,
+    honours_dsync: false,
+    reserves: true,
+};
 const NETWORK: FileSystem = FileSystem { network: true, ..PLAIN };
 const COPYING: FileSystem = FileSystem { copy_on_write: true, ..PLAIN };
 const SYNCING: FileSystem = FileSystem { honours_dsync: true, ..PLAIN };
@@ -27,7 +34,9 @@ const TABLE: [(u32, FileSystem); 30] = [
     (0x0000_EF53, FileSystem { name: "ext4", ..SYNCING }),
     (0x5846_5342, FileSystem { name: "xfs", ..SYNCING }),
     (0xF2F5_2010, FileSystem { name: "f2fs", ..SYNCING }),
-    (0x9123_683E, FileSystem { name: "btrfs", honours_dsync: true, ..COPYING }),
+    // Where reserved space is written past the page cache and synced, its journal may tell the same extent twice, and after a
+    // power cut the file system refuses to be mounted (Linux 6.18; `tests/power.rs` has met it).
+    (0x9123_683E, FileSystem { name: "btrfs", honours_dsync: true, reserves: false, ..COPYING }),
     (0x0102_1994, FileSystem { name: "tmpfs", ..SYNCING }),
     (0x8584_58F6, FileSystem { name: "ramfs", ..SYNCING }),
     // Overlayfs hands the flag to the file system above, which is a local one.
