@@ -21,6 +21,11 @@ pub(crate) fn keyspaces(db: &Db) -> Result<[Keyspace; 2]> {
     Ok([db.keyspace(KEYSPACES[0])?, db.keyspace(KEYSPACES[1])?])
 }
 
+/// Whether a commit's values go into the store as streams, into extents of their own.
+fn is_streamed(sequence: u64) -> bool {
+    sequence % 211 == 7
+}
+
 fn key(writer: usize, sequence: u64) -> Vec<u8> {
     format!("{writer}/{sequence:012}").into_bytes()
 }
@@ -28,6 +33,7 @@ fn key(writer: usize, sequence: u64) -> Vec<u8> {
 /// Every byte follows from where it stands: a row cannot pass for another, nor a part of one for the whole.
 fn value(side: usize, writer: usize, sequence: u64) -> Vec<u8> {
     let len = match sequence % 23 {
+        _ if is_streamed(sequence) => 300_000,
         0 => 9_000,
         short @ 1..9 => 20 * short,
         _ => 700,
@@ -49,9 +55,14 @@ pub(crate) fn write(
     sequence: u64,
 ) -> Result<()> {
     for (side, keyspace) in keyspaces.iter().enumerate() {
-        transaction.insert(keyspace, key(writer, sequence), value(side, writer, sequence))?;
+        let (key, value) = (key(writer, sequence), value(side, writer, sequence));
+        if is_streamed(sequence) {
+            transaction.insert_from(keyspace, key, value.len() as u64, &value[..])?;
+        } else {
+            transaction.insert(keyspace, key, value)?;
+        }
         if let Some(old) = sequence.checked_sub(KEPT).filter(|old| *old > 0) {
-            transaction.remove(keyspace, key(writer, old))?;
+            transaction.remove(keyspace, self::key(writer, old))?;
         }
     }
     Ok(())
