@@ -1,7 +1,7 @@
 //! A primary and its replicas in different processes: gRPC over mutually authenticated TLS.
 //!
 //! ```text
-//! Follower ─ Remote (Dialler) ─ Follow ═══TLS═══► Server ─ Host ─ Leader
+//! Follower ─ Remote (Dialler) ─ Pipe ════TLS════► Server ─ Host ─ Leader      (`direct.rs`; without TLS, gRPC's Follow)
 //! copy of a store ─ Remote::image ◄══ ImagePart ══ Server ─ ImageSource
 //! operator ─ Remote::status ◄══════ StatusReply ══ Server
 //! ```
@@ -25,6 +25,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+mod direct;
+mod door;
 mod image;
 mod remote;
 mod serving;
@@ -75,12 +77,14 @@ pub struct ServerOptions {
     pub image_bytes_per_s: Option<u64>,
     /// Images that are given away at a time; more are refused.
     pub images_max: usize,
+    /// Whether those that can follow straight over TLS, where there are certificates; all others do by gRPC.
+    pub direct: bool,
 }
 
 impl ServerOptions {
     /// As usual.
     pub fn new(listen: SocketAddr, security: Security, roles: Roles) -> ServerOptions {
-        ServerOptions { listen, security, roles, image_bytes_per_s: None, images_max: 2 }
+        ServerOptions { listen, security, roles, image_bytes_per_s: None, images_max: 2, direct: true }
     }
 }
 

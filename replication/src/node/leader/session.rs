@@ -204,6 +204,8 @@ impl Steps for Machine {
     }
 
     fn step(&mut self, event: Option<Event>, _: bool) {
+        let shared = Arc::clone(&self.shared);
+        let _at_work = shared.crew().visit();
         let now = self.shared.now();
         let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
         self.distance = self.shared.distance();
