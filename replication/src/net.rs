@@ -96,6 +96,8 @@ pub struct Server {
     runtime: Option<tokio::runtime::Runtime>,
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    acceptor: Option<door::Acceptor>,
+    direct: bool,
 }
 
 impl Server {
@@ -110,9 +112,22 @@ impl Server {
         let listener = runtime.block_on(TcpListener::bind(options.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
+        let direct = options.direct;
         let server = serving::server(options, host, stopped)?;
+        let acceptor = server.acceptor();
         runtime.spawn(server.run(listener));
-        Ok(Server { runtime: Some(runtime), address, stop })
+        Ok(Server { runtime: Some(runtime), address, stop, acceptor, direct })
+    }
+
+    /// Who comes from now on is shown these credentials, and held against them; connections that there are stay.
+    ///
+    /// # Errors
+    /// `InvalidInput` for credentials that are none, or where there were none: all stays as it is.
+    pub fn renew(&self, credentials: &Credentials) -> io::Result<()> {
+        let acceptor = self.acceptor.as_ref().ok_or_else(|| invalid("this is plain text"))?;
+        tls::check(&Security::MutualTls(credentials.clone()), None)?;
+        *acceptor.lock() = tls::acceptor(credentials, self.direct)?;
+        Ok(())
     }
 
     /// Where it listens.

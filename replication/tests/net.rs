@@ -138,6 +138,31 @@ fn an_older_node_is_followed_all_the_same() {
     assert_eq!(one.rows(), primary.rows());
 }
 
+/// Another authority from now on: connections that there are stay, and new ones are of its kind alone.
+#[test]
+fn certificates_are_renewed_without_an_end_of_what_goes_on() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let primary = Store::primary(1, Ack::Durable);
+    let (one, two) = (replica_of(&primary, 2), replica_of(&primary, 3));
+    let server = serve(&old, Arc::new(leader(&primary, Some("ANY 1 (one, two)"))));
+    let to = remote(old.issue("one.test"), server.address());
+    let first = Follower::run(&one.db.shipping(), to.clone(), options("one")).unwrap();
+    assert!(first.wait_state(|state| *state == State::Following, LONG), "{first:?}");
+    let begun = first.link().sessions;
+    let empty = Credentials { certificate: vec![], key: vec![], authority: vec![] };
+    assert!(server.renew(&empty).is_err() && to.renew(empty).is_err());
+    server.renew(&new.issue("primary.test")).unwrap();
+    primary.write(0..100);
+    assert_eq!(first.link().sessions, begun, "it goes on");
+    let next = remote(old.issue("two.test"), server.address());
+    let second = Follower::run(&two.db.shipping(), next.clone(), options("two")).unwrap();
+    assert!(!second.wait_state(|state| *state == State::Following, Duration::from_millis(300)));
+    next.renew(new.issue("two.test")).unwrap();
+    assert!(second.wait_state(|state| *state == State::Following, LONG), "{second:?}");
+    let operator = remote(new.issue("operator.test"), server.address());
+    assert_eq!(operator.status().unwrap().followers.len(), 2);
+}
+
 #[test]
 fn who_may_not_is_refused() {
     [true, false].into_iter().for_each(refuses_who_may_not);

@@ -8,7 +8,9 @@
 use super::direct::{Answer, PROTOCOL, Pipe};
 use super::serving::{NOBODY, Part, Serving};
 use super::tls::{self, CONNECT_MAX};
+use parking_lot::Mutex;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -22,10 +24,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A connection that speaks gRPC.
 pub(super) type Caller = io::Result<TlsStream<TcpStream>>;
 
+/// What the next one is held against.
+pub(super) type Acceptor = Arc<Mutex<TlsAcceptor>>;
+
 /// Takes whoever comes, until everything stops.
 pub(super) async fn open(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    acceptor: Acceptor,
     serving: Serving,
     callers: mpsc::Sender<Caller>,
     mut stop: watch::Receiver<bool>,
@@ -41,7 +46,8 @@ pub(super) async fn open(
             },
             _ = stop.changed() => return,
         };
-        let (acceptor, serving, callers) = (acceptor.clone(), serving.clone(), callers.clone());
+        let acceptor = acceptor.lock().clone();
+        let (serving, callers) = (serving.clone(), callers.clone());
         // Of one connection alone: what it does wrong is its own.
         tokio::spawn(async move {
             let _ = socket.set_nodelay(true);

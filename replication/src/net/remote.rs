@@ -6,7 +6,7 @@ use super::serving::{Line as Stream, listen};
 use super::tls::CONNECT_MAX;
 use super::wire::replication_client::ReplicationClient;
 use super::wire::{ImageRequest, Parcel, StatusReply, StatusRequest};
-use super::{Security, cause, invalid, runtime, tls};
+use super::{Credentials, Security, cause, invalid, runtime, tls};
 use crate::message::Message;
 use crate::node::{Dialler, Ear, Wire};
 use bytes::Bytes;
@@ -47,12 +47,18 @@ pub struct RemoteOptions {
 /// A primary elsewhere: for a [`Follower`](crate::node::Follower) to dial, and for others to ask.
 pub struct Remote {
     runtime: Option<tokio::runtime::Runtime>,
-    endpoints: Vec<Endpoint>,
-    /// The same, straight over TLS.
-    direct: Vec<Direct>,
+    options: RemoteOptions,
+    ways: Mutex<Arc<Ways>>,
     next: Mutex<usize>,
     given_up: Notify,
     is_secure: bool,
+}
+
+/// Each address in both ways.
+struct Ways {
+    endpoints: Vec<Endpoint>,
+    /// None without certificates.
+    direct: Vec<Direct>,
 }
 
 /// Where somebody listens, and what is shown there.
@@ -100,12 +106,8 @@ impl Direct {
     }
 }
 
-impl Remote {
-    /// Connects to nobody yet.
-    ///
-    /// # Errors
-    /// `InvalidInput` for addresses and credentials that are none; what the system says.
-    pub fn new(options: &RemoteOptions) -> io::Result<Remote> {
+impl Ways {
+    fn new(options: &RemoteOptions) -> io::Result<Ways> {
         tls::install_provider();
         tls::check(&options.security, None)?;
         if options.addresses.is_empty() {
@@ -128,9 +130,35 @@ impl Remote {
             }
             Security::PlainText { .. } => Vec::new(),
         };
+        Ok(Ways { endpoints, direct })
+    }
+}
+
+impl Remote {
+    /// Connects to nobody yet.
+    ///
+    /// # Errors
+    /// `InvalidInput` for addresses and credentials that are none; what the system says.
+    pub fn new(options: &RemoteOptions) -> io::Result<Remote> {
+        let ways = Mutex::new(Arc::new(Ways::new(options)?));
         let runtime = Some(runtime(1)?);
         let is_secure = matches!(options.security, Security::MutualTls(_));
-        Ok(Remote { runtime, endpoints, direct, next: Mutex::new(0), given_up: Notify::new(), is_secure })
+        let options = options.clone();
+        Ok(Remote { runtime, options, ways, next: Mutex::new(0), given_up: Notify::new(), is_secure })
+    }
+
+    /// Connections that are made from now on show these credentials, and are held against them; those that there are stay.
+    ///
+    /// # Errors
+    /// `InvalidInput` for credentials that are none, or where there were none: all stays as it is.
+    pub fn renew(&self, credentials: Credentials) -> io::Result<()> {
+        if !self.is_secure {
+            return Err(invalid("this is plain text"));
+        }
+        let security = Security::MutualTls(credentials);
+        let ways = Ways::new(&RemoteOptions { security, ..self.options.clone() })?;
+        *self.ways.lock() = Arc::new(ways);
+        Ok(())
     }
 
     fn runtime(&self) -> io::Result<&tokio::runtime::Runtime> {
@@ -138,8 +166,9 @@ impl Remote {
     }
 
     async fn client(&self) -> io::Result<ReplicationClient<Channel>> {
+        let ways = self.ways.lock().clone();
         let connect = self.reach(|place| {
-            let endpoint = self.endpoints.get(place).cloned();
+            let endpoint = ways.endpoints.get(place).cloned();
             async move {
                 let endpoint = endpoint.ok_or_else(|| invalid("no address"))?;
                 endpoint.connect().await.map_err(|error| unreachable(&error))
@@ -157,7 +186,7 @@ impl Remote {
         T: Send + 'static,
         F: Future<Output = io::Result<T>> + Send + 'static,
     {
-        let (first, count) = (*self.next.lock(), self.endpoints.len());
+        let (first, count) = (*self.next.lock(), self.options.addresses.len());
         let mut places = (0..).map(|after: usize| first.wrapping_add(after) % count);
         let (mut attempts, mut trying) = (JoinSet::new(), BTreeSet::new());
         let (mut left, mut waits) = (count, false);
@@ -189,11 +218,12 @@ impl Remote {
     }
 
     async fn dial_directly(&self) -> io::Result<Met> {
-        within(self.reach(|place| {
-            let direct = self.direct.get(place).cloned();
+        let ways = self.ways.lock().clone();
+        let reach = self.reach(|place| {
+            let direct = ways.direct.get(place).cloned();
             async move { direct.ok_or_else(|| invalid("no address"))?.follow().await }
-        }))
-        .await
+        });
+        within(reach).await
     }
 
     /// Who gets no answer at all may have come to one who wants a certificate, or another one. The alert that says so may be lost
@@ -339,8 +369,6 @@ impl Drop for Remote {
 
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let addresses: Vec<String> =
-            self.endpoints.iter().map(|endpoint| endpoint.uri().to_string()).collect();
-        f.debug_struct("Remote").field("addresses", &addresses).finish_non_exhaustive()
+        f.debug_struct("Remote").field("addresses", &self.options.addresses).finish_non_exhaustive()
     }
 }

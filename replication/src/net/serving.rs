@@ -6,11 +6,11 @@ use super::{Security, ServerOptions, door, image, tls};
 use crate::message::Message;
 use crate::node::{Direction, Ear, Host, Link, Wire, micros};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
@@ -29,11 +29,16 @@ const CALLERS: usize = 16;
 pub(super) struct Server {
     router: Router,
     /// Without one, nobody is asked who they are.
-    acceptor: Option<TlsAcceptor>,
+    acceptor: Option<door::Acceptor>,
     serving: Serving,
 }
 
 impl Server {
+    /// What whoever comes is held against.
+    pub(super) fn acceptor(&self) -> Option<door::Acceptor> {
+        self.acceptor.clone()
+    }
+
     /// Until everything stops.
     pub(super) async fn run(self, listener: TcpListener) {
         let mut stop = self.serving.stop();
@@ -69,7 +74,9 @@ pub(super) fn server(
         .http2_keepalive_interval(Some(tls::KEEP_ALIVE))
         .http2_keepalive_timeout(Some(tls::KEEP_ALIVE));
     let acceptor = match &options.security {
-        Security::MutualTls(credentials) => Some(tls::acceptor(credentials, options.direct)?),
+        Security::MutualTls(credentials) => {
+            Some(Arc::new(Mutex::new(tls::acceptor(credentials, options.direct)?)))
+        }
         Security::PlainText { .. } => None,
     };
     let images = Arc::new(Semaphore::new(options.images_max.min(Semaphore::MAX_PERMITS)));

@@ -251,11 +251,13 @@ impl Shared {
         Progress { visible: self.shipping.visible(), durable, time_us: state.newest.1, now_us, epoch }
     }
 
-    /// The store moves: every session is told, until it is over.
+    /// The store moves: every session is told, until it is over. Behind the last move once more, for what a session had told too
+    /// little before: none of them wakes its own thread for that ([`LATE`](session::LATE)).
     fn notify(&self) {
-        let mut seen = Lsn::ZERO;
+        let (mut seen, mut is_echo) = (Lsn::ZERO, false);
         while !self.stop.is_closed() {
-            match self.shipping.wait_visible(seen.plus(1), IDLE) {
+            let patience = if is_echo { Duration::ZERO } else { IDLE };
+            match self.shipping.wait_visible(seen.plus(1), patience) {
                 Ok(_) => {}
                 // Fenced, or failed: nothing moves any more, and sessions are told by others.
                 Err(_) => {
@@ -264,13 +266,17 @@ impl Shared {
             }
             // Whoever is away lags by what becomes durable meanwhile.
             let visible = self.progress().visible;
-            if visible > seen {
-                seen = visible;
+            let has_moved = visible > seen;
+            if has_moved || is_echo {
+                seen = seen.max(visible);
                 self.tell_all(|session| session.post(Event::Moved));
+            }
+            if has_moved {
                 // Nobody passes the next on any sooner.
                 let soon = Duration::from_micros(self.settings().visible_us);
                 self.stop.take(Some(self.options.runtime.now() + soon));
             }
+            is_echo = has_moved;
         }
     }
 
