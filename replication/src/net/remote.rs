@@ -72,7 +72,7 @@ struct Direct {
 /// A connection that was made.
 enum Line {
     Direct(Arc<Pipe>),
-    Grpc(Arc<Stream>, Streaming<Parcel>),
+    Grpc(Arc<Stream>, Box<Streaming<Parcel>>),
 }
 
 /// What an attempt at an address has come to.
@@ -322,7 +322,8 @@ impl Dialler for Remote {
                 let (sender, receiver) = mpsc::unbounded_channel();
                 let line = Stream::new(move |parcel| sender.send(parcel).is_ok());
                 let stream = client.follow(UnboundedReceiverStream::new(receiver)).await;
-                Ok(Line::Grpc(line, stream.map_err(|said| self.met(said))?.into_inner()))
+                let stream = stream.map_err(|said| self.met(said))?.into_inner();
+                Ok(Line::Grpc(line, Box::new(stream)))
             };
             within(call).await
         };
