@@ -96,12 +96,30 @@ pub fn load<T>(
     look: impl Fn() -> T,
     commit: impl Fn(usize, u64) -> bool + Sync,
 ) -> (Load, T, T) {
+    load_at(threads, seconds, None, look, commit)
+}
+
+/// As [`load`], and all threads together commit no more often than so many times a second, each evenly. Who falls behind does not
+/// catch up.
+pub fn load_at<T>(
+    threads: usize,
+    seconds: f64,
+    rate_max: Option<f64>,
+    look: impl Fn() -> T,
+    commit: impl Fn(usize, u64) -> bool + Sync,
+) -> (Load, T, T) {
+    let pause = rate_max.map(|rate| Duration::from_secs_f64(threads as f64 / rate.max(1.0)));
     let (next, is_over, is_measured) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
     let (barrier, given_up) = (Barrier::new(threads + 1), AtomicU64::new(0));
     let work = |thread: usize| {
         let mut took = Vec::new();
         barrier.wait();
+        let mut due = Instant::now() + pause.unwrap_or_default().mul_f64(thread as f64 / threads as f64);
         while !is_over.load(Ordering::Relaxed) {
+            if let Some(pause) = pause {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                due = (due + pause).max(Instant::now());
+            }
             let counts = is_measured.load(Ordering::Relaxed);
             let begin = Instant::now();
             if !commit(thread, next.fetch_add(1, Ordering::Relaxed)) {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench -p seawall-benches --features net,postgres --bench shipping \
-//!     [-- --seconds 2 --reps 3 --mib 2048 --only 'bulk;async;durable;postgres;failover']
+//!     [-- --seconds 2 --reps 3 --mib 2048 --only 'bulk;async;paced;durable;postgres;failover']
 //! ```
 //!
 //! Every replica is a process of its own, and all of them share one disk and the processors. The ways run one after the other, again
@@ -146,6 +146,21 @@ fn print_asked(figures: &Figures) {
             ),
         );
     }
+    for committers in [1, 8, 64] {
+        let of = |kind: &str, what: &str| format!("{} paced, {kind}, {what}", people(committers));
+        let (alone, with) = (|what| of("nobody follows", what), |what| of("one follows", what));
+        let rate = figures.ratio(&with("commits/s"), &alone("commits/s"));
+        let p50 = figures.ratio(&with("p50 µs"), &alone("p50 µs"));
+        let p99 = figures.ratio(&with("p99 µs"), &alone("p99 µs"));
+        let idle = figures.median(&with("idle %"));
+        line(
+            &format!("The same of {} at half of their rate: p50", people(committers)),
+            rate.zip(p50).zip(p99).zip(idle).map(|(((rate, p50), p99), idle)| {
+                let text = format!("{p50:.2} × (p99 {p99:.2} ×, rate {rate:.2} ×); {idle:.0} % idle");
+                (text, p50 < 1.05 && rate > 0.95)
+            }),
+        );
+    }
     let added = figures.difference("1 committer, ANY 1 of 2, p50 µs", "1 committer, local, p50 µs");
     let sync = figures.median("a replica's sync, 1 at once, µs");
     line(
@@ -233,12 +248,15 @@ fn commits_of_all(reps: usize, seconds: f64, wants: &dyn Fn(&str) -> bool, figur
     let measure = |committers, kinds: Kinds, figures: &mut Figures| {
         for (kind, followers, ack) in kinds {
             let name = format!("{}, {kind}", people(committers));
-            commits::measure(&name, followers, ack, committers, seconds, figures);
+            commits::measure(&name, (followers, ack), committers, None, seconds, figures);
         }
     };
     for _ in 0..reps {
         if wants("async") {
             [1, 8, 64].into_iter().for_each(|committers| measure(committers, FOLLOWED, figures));
+        }
+        if wants("paced") {
+            [1, 8, 64].into_iter().for_each(|committers| paced(committers, seconds, figures));
         }
         for committers in [1, 64] {
             if wants("durable") {
@@ -253,6 +271,23 @@ fn commits_of_all(reps: usize, seconds: f64, wants: &dyn Fn(&str) -> bool, figur
                 }
             }
         }
+    }
+}
+
+/// Half of what as many committers do without pause and alone: processors are left.
+fn paced(committers: usize, seconds: f64, figures: &mut Figures) {
+    let alone = (Followers::Nobody, Ack::Local);
+    let most = commits::measure(
+        &format!("{}, without pause", people(committers)),
+        alone,
+        committers,
+        None,
+        seconds / 2.0,
+        figures,
+    );
+    for (kind, followers, ack) in FOLLOWED {
+        let name = format!("{} paced, {kind}", people(committers));
+        commits::measure(&name, (followers, ack), committers, Some(most / 2.0), seconds, figures);
     }
 }
 

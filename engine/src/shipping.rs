@@ -167,6 +167,8 @@ impl Shipping {
     /// it.
     pub fn fence(&self, epoch: u64) -> Result<()> {
         let core = self.core();
+        // Before the log is asked for its epoch: that of a primary stays as it is.
+        let was_replica = core.is_replica();
         let timeline = core.wal.timeline();
         if epoch <= timeline.epoch {
             return Err(Error::BadInput(format!(
@@ -174,14 +176,18 @@ impl Shipping {
                 timeline.epoch
             )));
         }
-        core.fence(epoch);
+        if !was_replica {
+            core.fence(epoch);
+        }
         let kept = match core.wal.promise(epoch, &timeline.history) {
             // Another's word has come in between.
             Err(seawall_wal::Error::Fenced { .. }) => Ok(()),
             kept => kept,
         };
-        // It may have been promoted meanwhile.
-        core.fence(epoch);
+        // A replica may have been promoted meanwhile: in this epoch or a later one it is fenced off by others alone.
+        if was_replica && core.wal.timeline().epoch < epoch {
+            core.fence(epoch);
+        }
         Ok(kept?)
     }
 

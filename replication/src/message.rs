@@ -237,10 +237,18 @@ impl Piece {
     /// # Errors
     /// If they do not unpack to their length.
     pub fn unpacked(&self) -> Result<Bytes> {
+        self.clone().into_unpacked()
+    }
+
+    /// The log's bytes. Those that are not compressed are not copied.
+    ///
+    /// # Errors
+    /// If they do not unpack to their length.
+    pub fn into_unpacked(self) -> Result<Bytes> {
         let bad = Malformed { at: 0, what: "a piece that does not unpack to its length" };
         let length = self.length as usize;
         match self.compression {
-            Compression::None if self.bytes.len() == length => Ok(self.bytes.clone()),
+            Compression::None if self.bytes.len() == length => Ok(self.bytes),
             Compression::None => Err(bad),
             Compression::Lz4 => {
                 // What one byte of LZ4 can stand for: no more is allocated for less.

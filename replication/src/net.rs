@@ -1,7 +1,7 @@
 //! A primary and its replicas in different processes: gRPC over mutually authenticated TLS.
 //!
 //! ```text
-//! Follower ─ Remote (Dialler) ─ Follow ═══TLS═══► Server ─ Host ─ Leader
+//! Follower ─ Remote (Dialler) ─ Pipe ════TLS════► Server ─ Host ─ Leader      (`direct.rs`; without TLS, gRPC's Follow)
 //! copy of a store ─ Remote::image ◄══ ImagePart ══ Server ─ ImageSource
 //! operator ─ Remote::status ◄══════ StatusReply ══ Server
 //! ```
@@ -25,6 +25,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+mod direct;
+mod door;
 mod image;
 mod remote;
 mod serving;
@@ -75,12 +77,14 @@ pub struct ServerOptions {
     pub image_bytes_per_s: Option<u64>,
     /// Images that are given away at a time; more are refused.
     pub images_max: usize,
+    /// Whether those that can follow straight over TLS, where there are certificates; all others do by gRPC.
+    pub direct: bool,
 }
 
 impl ServerOptions {
     /// As usual.
     pub fn new(listen: SocketAddr, security: Security, roles: Roles) -> ServerOptions {
-        ServerOptions { listen, security, roles, image_bytes_per_s: None, images_max: 2 }
+        ServerOptions { listen, security, roles, image_bytes_per_s: None, images_max: 2, direct: true }
     }
 }
 
@@ -92,6 +96,8 @@ pub struct Server {
     runtime: Option<tokio::runtime::Runtime>,
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    acceptor: Option<door::Acceptor>,
+    direct: bool,
 }
 
 impl Server {
@@ -106,9 +112,22 @@ impl Server {
         let listener = runtime.block_on(TcpListener::bind(options.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
+        let direct = options.direct;
         let server = serving::server(options, host, stopped)?;
+        let acceptor = server.acceptor();
         runtime.spawn(server.run(listener));
-        Ok(Server { runtime: Some(runtime), address, stop })
+        Ok(Server { runtime: Some(runtime), address, stop, acceptor, direct })
+    }
+
+    /// Who comes from now on is shown these credentials, and held against them; connections that there are stay.
+    ///
+    /// # Errors
+    /// `InvalidInput` for credentials that are none, or where there were none: all stays as it is.
+    pub fn renew(&self, credentials: &Credentials) -> io::Result<()> {
+        let acceptor = self.acceptor.as_ref().ok_or_else(|| invalid("this is plain text"))?;
+        tls::check(&Security::MutualTls(credentials.clone()), None)?;
+        *acceptor.lock() = tls::acceptor(credentials, self.direct)?;
+        Ok(())
     }
 
     /// Where it listens.

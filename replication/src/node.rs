@@ -8,12 +8,13 @@
 //! ```
 //!
 //! A machine's own thread does what is slow, and tells it the time. With pieces, marks and what the log has done it is stepped in the thread
-//! that brings them, if nobody else is at it (`stepped.rs`): a commit that waits for a replica passes through four threads less. Such a
-//! step never blocks: it sends, wakes, or hands over.
+//! that brings them, if nobody else is at it (`stepped.rs`). Such a step never blocks: it sends, wakes, or hands over. Of a replica's log
+//! what is little is written down by whoever brings it ([`Ear::hear_all`]), and the next of it gathers meanwhile. So a commit that waits
+//! for a replica passes through the thread that reads the log, the replica's network thread, and the primary's.
 //!
 //! A transport is two traits: a [`Dialler`] makes a connection, a [`Host`] takes one; each side sends by its [`Wire`], which
 //! never blocks, and is told by its [`Ear`]. [`local`] is one without sockets, for a primary and replicas in one process, and
-//! for tests; the crate's `net` is one by gRPC. Clock and threads are the [`Runtime`](seawall_wal::Runtime)'s.
+//! for tests; the crate's `net` is one over TLS. Clock and threads are the [`Runtime`](seawall_wal::Runtime)'s.
 
 use crate::ack::{Part, Reached};
 use crate::message::Message;
@@ -57,6 +58,11 @@ pub trait Wire: Send + Sync {
 pub trait Ear: Send + Sync {
     /// A message.
     fn hear(&self, message: Message);
+
+    /// What has come at once, in a thread that may be blocked for as long as a device takes for a write.
+    fn hear_all(&self, messages: Vec<Message>) {
+        messages.into_iter().for_each(|message| self.hear(message));
+    }
 
     /// The connection is gone.
     fn lost(&self);

@@ -11,14 +11,16 @@ mod stores;
 use parking_lot::Mutex;
 use seawall_engine::{Ack, SlotOptions};
 use seawall_replication::ack::Part;
-use seawall_replication::message::Name;
+use seawall_replication::message::{Marks, Message, Name};
 use seawall_replication::node::local::Switch;
 use seawall_replication::node::{
-    Direction, Follower, Host, Keeper, Leader, LeaderOptions, Link, LinkEvent, LinkListener, to_prometheus,
+    Direction, Follower, Host, Keeper, Leader, LeaderOptions, Link, LinkEvent, LinkListener, Wire, hello,
+    to_prometheus,
 };
 use seawall_replication::ship::replica::State;
 use seawall_wal::OsRuntime;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use stores::{LONG, Store, leader, options, replica_of};
 
@@ -211,4 +213,54 @@ fn what_a_slot_keeps_for_a_replica_is_said_and_who_is_refused_too() {
         leader.links().iter().all(|link| link.name != "strange")
     };
     until(forgotten, |is_forgotten| *is_forgotten);
+}
+
+/// A replica that is there, and at whose end of the connection something closes the leader when it hears of news.
+struct Closing {
+    leader: Leader,
+    is_welcome: AtomicBool,
+    is_closed: AtomicBool,
+}
+
+impl Wire for Closing {
+    fn send(&self, message: Message) {
+        match message {
+            Message::Welcome(_) => self.is_welcome.store(true, Ordering::SeqCst),
+            Message::Heartbeat(_) => {
+                self.leader.close();
+                self.is_closed.store(true, Ordering::SeqCst);
+            }
+            _ => {}
+        }
+    }
+
+    fn close(&self) {}
+}
+
+/// By the notifier's thread, by the session's, or by whoever brings marks: none of them waits for itself.
+#[test]
+fn a_leader_can_be_closed_in_a_step_of_one_of_its_sessions() {
+    for _ in 0..4 {
+        let primary = Store::primary(1, Ack::Local);
+        let one = replica_of(&primary, 2);
+        let leader = leader(&primary, None);
+        let [is_welcome, is_closed] = [false; 2].map(AtomicBool::new);
+        let wire = Arc::new(Closing { leader: leader.clone(), is_welcome, is_closed });
+        let ear = leader.connected(None, wire.clone()).unwrap();
+        let hello = hello(&one.db.shipping(), Name::new("one").unwrap());
+        let taken = hello.tail.place;
+        ear.hear(Message::Hello(hello));
+        until(|| wire.is_welcome.load(Ordering::SeqCst), |is_welcome| *is_welcome);
+        let marks = Marks { taken, credit: 1 << 20, ..Marks::default() };
+        until(
+            || {
+                ear.hear(Message::Marks(marks));
+                primary.put("a").unwrap();
+                wire.is_closed.load(Ordering::SeqCst)
+            },
+            |is_closed| *is_closed,
+        );
+        leader.close();
+        drop(ear);
+    }
 }

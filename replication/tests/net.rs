@@ -80,12 +80,102 @@ fn replicas_follow_over_tls_and_commits_wait_for_them() {
     assert!(followers.iter().all(|of| of.wait_state(|state| matches!(state, State::Waiting { .. }), LONG)));
 }
 
+/// Little pieces are written down by the network's thread, large ones by the log's; so is what the disk has no room for.
+#[test]
+fn a_disk_that_is_full_for_a_while_holds_up_nothing_else() {
+    let authority = Authority::new();
+    let primary = Store::primary(1, Ack::Durable);
+    let one = replica_of(&primary, 2);
+    let server = serve(&authority, Arc::new(leader(&primary, Some("ANY 1 (one)"))));
+    let to = remote(authority.issue("one.test"), server.address());
+    let follower = Follower::run(&one.db.shipping(), to, options("one")).unwrap();
+    assert!(follower.wait_state(|state| *state == State::Following, LONG), "{follower:?}");
+    let rows = primary.db.open_keyspace("rows").unwrap().unwrap();
+    for round in 0..4 {
+        primary.write(round * 100..round * 100 + 50);
+        one.disk.set_capacity(1);
+        // Until a segment's file is needed that there is no room for.
+        let mut waits = false;
+        for row in 0..200 {
+            let value = vec![b'x'; if row % 3 == 0 { 100_000 } else { 1_000 }];
+            waits = rows.insert(format!("large {row:03}"), value).is_err();
+            if waits {
+                break;
+            }
+        }
+        assert!(waits, "the replica has no room, and acknowledges all the same");
+        assert_eq!(follower.state(), State::Following, "{follower:?}");
+        one.disk.set_capacity(u64::MAX);
+        let visible = || primary.db.shipping().visible();
+        let end = primary.db.shipping().wal().durable_lsn();
+        let started = Instant::now();
+        while visible() < end {
+            assert!(started.elapsed() < LONG, "{follower:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(one.db.shipping().wait_visible(visible(), LONG).unwrap());
+        assert_eq!(one.rows(), primary.rows());
+    }
+    follower.stop();
+    assert!(one.db.shipping().wal().durable_lsn() >= primary.db.shipping().visible());
+}
+
+/// A node from before that way was there is followed by gRPC.
+#[test]
+fn an_older_node_is_followed_all_the_same() {
+    let authority = Authority::new();
+    let primary = Store::primary(1, Ack::Durable);
+    let one = replica_of(&primary, 2);
+    let security = Security::MutualTls(authority.issue("primary.test"));
+    let mut older = ServerOptions::new(loopback(), security, roles());
+    older.direct = false;
+    let server = Server::bind(older, Arc::new(leader(&primary, Some("ANY 1 (one)")))).unwrap();
+    let to = remote(authority.issue("one.test"), server.address());
+    let follower = Follower::run(&one.db.shipping(), to, options("one")).unwrap();
+    assert!(follower.wait_state(|state| *state == State::Following, LONG), "{follower:?}");
+    primary.write(0..100);
+    assert!(one.db.shipping().wait_visible(primary.db.shipping().visible(), LONG).unwrap());
+    assert_eq!(one.rows(), primary.rows());
+}
+
+/// Another authority from now on: connections that there are stay, and new ones are of its kind alone.
+#[test]
+fn certificates_are_renewed_without_an_end_of_what_goes_on() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let primary = Store::primary(1, Ack::Durable);
+    let (one, two) = (replica_of(&primary, 2), replica_of(&primary, 3));
+    let server = serve(&old, Arc::new(leader(&primary, Some("ANY 1 (one, two)"))));
+    let to = remote(old.issue("one.test"), server.address());
+    let first = Follower::run(&one.db.shipping(), to.clone(), options("one")).unwrap();
+    assert!(first.wait_state(|state| *state == State::Following, LONG), "{first:?}");
+    let begun = first.link().sessions;
+    let empty = Credentials { certificate: vec![], key: vec![], authority: vec![] };
+    assert!(server.renew(&empty).is_err() && to.renew(empty).is_err());
+    server.renew(&new.issue("primary.test")).unwrap();
+    primary.write(0..100);
+    assert_eq!(first.link().sessions, begun, "it goes on");
+    let next = remote(old.issue("two.test"), server.address());
+    let second = Follower::run(&two.db.shipping(), next.clone(), options("two")).unwrap();
+    assert!(!second.wait_state(|state| *state == State::Following, Duration::from_millis(300)));
+    next.renew(new.issue("two.test")).unwrap();
+    assert!(second.wait_state(|state| *state == State::Following, LONG), "{second:?}");
+    let operator = remote(new.issue("operator.test"), server.address());
+    assert_eq!(operator.status().unwrap().followers.len(), 2);
+}
+
 #[test]
 fn who_may_not_is_refused() {
+    [true, false].into_iter().for_each(refuses_who_may_not);
+}
+
+fn refuses_who_may_not(direct: bool) {
     let authority = Authority::new();
     let primary = Store::primary(1, Ack::Local);
     let one = replica_of(&primary, 2);
-    let server = serve(&authority, Arc::new(leader(&primary, None)));
+    let mut options_of =
+        ServerOptions::new(loopback(), Security::MutualTls(authority.issue("primary.test")), roles());
+    options_of.direct = direct;
+    let server = Server::bind(options_of, Arc::new(leader(&primary, None))).unwrap();
     let never_follows = |credentials: Credentials, name: &str| {
         let to = remote(credentials, server.address());
         let follower = Follower::run(&one.db.shipping(), to, options(name)).unwrap();

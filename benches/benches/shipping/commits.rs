@@ -3,7 +3,7 @@
 use super::node::Node;
 use super::primary::{Primary, REPLICAS, put};
 use super::{BASE, Figures, SEGMENT_BYTES};
-use seawall_benches::{cpu_seconds, fresh_dir, load, remove};
+use seawall_benches::{cpu_seconds, fresh_dir, load_at, remove};
 use seawall_engine::Ack;
 use seawall_wal::{History, ReplicaStart, Wal, create_replica};
 use std::sync::Barrier;
@@ -31,15 +31,16 @@ struct Look {
     at: Instant,
 }
 
-/// Commits for so long, in fresh stores; figures' names begin with this one.
+/// Commits for so long, in fresh stores, so many times a second at most; figures' names begin with this one. How many there were a
+/// second.
 pub(crate) fn measure(
     name: &str,
-    followers: Followers,
-    ack: Ack,
+    (followers, ack): (Followers, Ack),
     committers: usize,
+    rate_max: Option<f64>,
     seconds: f64,
     found: &mut Figures,
-) {
+) -> f64 {
     let primary = Primary::new(Some("ANY 1 (one, two)"));
     let mut nodes = Vec::new();
     let (kind, count) = match followers {
@@ -69,7 +70,7 @@ pub(crate) fn measure(
         at: Instant::now(),
     };
     let commit = |_, number| put(&primary.db, &primary.rows, ack, number);
-    let (load, before, after) = load(committers, seconds, look, commit);
+    let (load, before, after) = load_at(committers, seconds, rate_max, look, commit);
     let bytes = (after.bytes - before.bytes) as f64;
     let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     let elapsed = (after.at - before.at).as_secs_f64();
@@ -90,6 +91,7 @@ pub(crate) fn measure(
     }
     drop(nodes);
     primary.close();
+    load.rate
 }
 
 /// Processor time of the threads that ship.

@@ -1,24 +1,30 @@
 //! A primary elsewhere.
 
+use super::direct::{Answer, PROTOCOL, Pipe};
 use super::image::{Images, status};
-use super::serving::{Line, listen};
+use super::serving::{Line as Stream, listen};
+use super::tls::CONNECT_MAX;
 use super::wire::replication_client::ReplicationClient;
-use super::wire::{ImageRequest, StatusReply, StatusRequest};
-use super::{Security, cause, invalid, runtime, tls};
+use super::wire::{ImageRequest, Parcel, StatusReply, StatusRequest};
+use super::{Credentials, Security, cause, invalid, runtime, tls};
 use crate::message::Message;
 use crate::node::{Dialler, Ear, Wire};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 
 /// How long a call that is answered at once may take.
 const CALL_MAX: Duration = Duration::from_secs(5);
@@ -41,10 +47,91 @@ pub struct RemoteOptions {
 /// A primary elsewhere: for a [`Follower`](crate::node::Follower) to dial, and for others to ask.
 pub struct Remote {
     runtime: Option<tokio::runtime::Runtime>,
-    endpoints: Vec<Endpoint>,
+    options: RemoteOptions,
+    ways: Mutex<Arc<Ways>>,
     next: Mutex<usize>,
     given_up: Notify,
     is_secure: bool,
+}
+
+/// Each address in both ways.
+struct Ways {
+    endpoints: Vec<Endpoint>,
+    /// None without certificates.
+    direct: Vec<Direct>,
+}
+
+/// Where somebody listens, and what is shown there.
+#[derive(Clone)]
+struct Direct {
+    address: String,
+    name: ServerName<'static>,
+    connector: TlsConnector,
+}
+
+/// A connection that was made.
+enum Line {
+    Direct(Arc<Pipe>),
+    Grpc(Arc<Stream>, Box<Streaming<Parcel>>),
+}
+
+/// What an attempt at an address has come to.
+enum Met {
+    Direct(Arc<Pipe>),
+    /// It knows no way but gRPC: an older node.
+    Older,
+}
+
+impl Direct {
+    async fn follow(self) -> io::Result<Met> {
+        let late = |_| io::Error::new(io::ErrorKind::NotConnected, "no connection came about in time");
+        let failed = |error: io::Error| not_connected(error.to_string());
+        let connect = timeout(CONNECT_MAX, TcpStream::connect(&self.address)).await;
+        let socket = connect.map_err(late)?.map_err(failed)?;
+        socket.set_nodelay(true)?;
+        let connect = timeout(CONNECT_MAX, self.connector.connect(self.name, socket)).await;
+        let mut stream = connect.map_err(late)?.map_err(failed)?;
+        if stream.get_ref().1.alpn_protocol() != Some(PROTOCOL) {
+            return Ok(Met::Older);
+        }
+        match Answer::hear(&mut stream).await {
+            Ok(Answer::Welcome) => {}
+            Ok(Answer::Denied(why)) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
+            Ok(Answer::Away(why)) => return Err(io::Error::new(io::ErrorKind::NotConnected, why)),
+            Err(error) if error.to_string().contains("alert") => return Err(error),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{error}; {NOT_ACCEPTED}"))),
+        }
+        let (socket, tls) = stream.into_inner();
+        Ok(Met::Direct(Pipe::calling(socket, tls.into())))
+    }
+}
+
+impl Ways {
+    fn new(options: &RemoteOptions) -> io::Result<Ways> {
+        tls::install_provider();
+        tls::check(&options.security, None)?;
+        if options.addresses.is_empty() {
+            return Err(invalid("no address"));
+        }
+        let named = |address: &String| {
+            let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+            if options.name.is_empty() { host.to_owned() } else { options.name.clone() }
+        };
+        let endpoint = |address: &String| tls::endpoint(&options.security, address, &named(address));
+        let endpoints = options.addresses.iter().map(endpoint).collect::<io::Result<_>>()?;
+        let direct = match &options.security {
+            Security::MutualTls(credentials) => {
+                let connector = tls::connector(credentials)?;
+                let direct = |address: &String| {
+                    let (name, connector) = (tls::server_name(&named(address))?, connector.clone());
+                    Ok(Direct { address: address.clone(), name, connector })
+                };
+                options.addresses.iter().map(direct).collect::<io::Result<_>>()?
+            }
+            Security::PlainText { .. } => Vec::new(),
+        };
+        Ok(Ways { endpoints, direct })
+    }
 }
 
 impl Remote {
@@ -53,20 +140,25 @@ impl Remote {
     /// # Errors
     /// `InvalidInput` for addresses and credentials that are none; what the system says.
     pub fn new(options: &RemoteOptions) -> io::Result<Remote> {
-        tls::install_provider();
-        tls::check(&options.security, None)?;
-        if options.addresses.is_empty() {
-            return Err(invalid("no address"));
-        }
-        let endpoint = |address: &String| {
-            let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-            let name = if options.name.is_empty() { host } else { &options.name };
-            tls::endpoint(&options.security, address, name)
-        };
-        let endpoints = options.addresses.iter().map(endpoint).collect::<io::Result<_>>()?;
+        let ways = Mutex::new(Arc::new(Ways::new(options)?));
         let runtime = Some(runtime(1)?);
         let is_secure = matches!(options.security, Security::MutualTls(_));
-        Ok(Remote { runtime, endpoints, next: Mutex::new(0), given_up: Notify::new(), is_secure })
+        let options = options.clone();
+        Ok(Remote { runtime, options, ways, next: Mutex::new(0), given_up: Notify::new(), is_secure })
+    }
+
+    /// Connections that are made from now on show these credentials, and are held against them; those that there are stay.
+    ///
+    /// # Errors
+    /// `InvalidInput` for credentials that are none, or where there were none: all stays as it is.
+    pub fn renew(&self, credentials: Credentials) -> io::Result<()> {
+        if !self.is_secure {
+            return Err(invalid("this is plain text"));
+        }
+        let security = Security::MutualTls(credentials);
+        let ways = Ways::new(&RemoteOptions { security, ..self.options.clone() })?;
+        *self.ways.lock() = Arc::new(ways);
+        Ok(())
     }
 
     fn runtime(&self) -> io::Result<&tokio::runtime::Runtime> {
@@ -74,37 +166,48 @@ impl Remote {
     }
 
     async fn client(&self) -> io::Result<ReplicationClient<Channel>> {
-        Ok(ReplicationClient::new(within(self.connect()).await?)
+        let ways = self.ways.lock().clone();
+        let connect = self.reach(|place| {
+            let endpoint = ways.endpoints.get(place).cloned();
+            async move {
+                let endpoint = endpoint.ok_or_else(|| invalid("no address"))?;
+                endpoint.connect().await.map_err(|error| unreachable(&error))
+            }
+        });
+        Ok(ReplicationClient::new(within(connect).await?)
             .max_decoding_message_size(Message::BYTES_MAX + AROUND_BYTES)
             .max_encoding_message_size(Message::HEAD_BYTES_MAX + AROUND_BYTES))
     }
 
     /// To the address whose turn it is. Where that says nothing for a while the next one is tried as well, and so on, and who said
     /// no is asked again, until one answers (as RFC 8305 has it) or all have failed.
-    async fn connect(&self) -> io::Result<Channel> {
-        let (first, count) = (*self.next.lock(), self.endpoints.len());
+    async fn reach<T, F>(&self, attempt: impl Fn(usize) -> F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = io::Result<T>> + Send + 'static,
+    {
+        let (first, count) = (*self.next.lock(), self.options.addresses.len());
         let mut places = (0..).map(|after: usize| first.wrapping_add(after) % count);
         let (mut attempts, mut trying) = (JoinSet::new(), BTreeSet::new());
         let (mut left, mut waits) = (count, false);
         loop {
             let place = places.by_ref().take(count).find(|place| !waits && !trying.contains(place));
-            if let Some((place, endpoint)) = place.and_then(|place| Some((place, self.endpoints.get(place)?)))
-            {
-                let endpoint = endpoint.clone();
-                attempts.spawn(async move { (place, endpoint.connect().await) });
+            if let Some(place) = place {
+                let attempt = attempt(place);
+                attempts.spawn(async move { (place, attempt.await) });
                 trying.insert(place);
                 left = left.saturating_sub(1);
             }
             match timeout(AHEAD, attempts.join_next()).await {
-                Ok(Some(Ok((place, Ok(channel))))) => {
+                Ok(Some(Ok((place, Ok(reached))))) => {
                     *self.next.lock() = place;
-                    return Ok(channel);
+                    return Ok(reached);
                 }
                 Ok(Some(Ok((place, Err(error))))) => {
                     trying.remove(&place);
                     waits = left == 0;
                     if waits && trying.is_empty() {
-                        return Err(unreachable(&error));
+                        return Err(error);
                     }
                 }
                 Ok(Some(Err(error))) => return Err(io::Error::other(error)),
@@ -114,18 +217,27 @@ impl Remote {
         }
     }
 
+    async fn dial_directly(&self) -> io::Result<Met> {
+        let ways = self.ways.lock().clone();
+        let reach = self.reach(|place| {
+            let direct = ways.direct.get(place).cloned();
+            async move { direct.ok_or_else(|| invalid("no address"))?.follow().await }
+        });
+        within(reach).await
+    }
+
     /// Who gets no answer at all may have come to one who wants a certificate, or another one. The alert that says so may be lost
     /// with the connection.
     fn met(&self, said: Status) -> io::Error {
         let is_answer = std::error::Error::source(&said).is_none();
         let error = status(said);
-        let hint = match self.is_secure {
-            true => "perhaps this side's certificate is not accepted there",
-            false => "perhaps certificates are wanted there",
-        };
         if is_answer || error.to_string().contains("alert") {
             return error;
         }
+        let hint = match self.is_secure {
+            true => NOT_ACCEPTED,
+            false => "perhaps certificates are wanted there",
+        };
         io::Error::new(error.kind(), format!("{error}; {hint}"))
     }
 
@@ -173,8 +285,13 @@ impl Remote {
     }
 }
 
+const NOT_ACCEPTED: &str = "perhaps this side's certificate is not accepted there";
+
 fn unreachable(error: &tonic::transport::Error) -> io::Error {
-    let mut what = cause(error).unwrap_or_else(|| error.to_string());
+    not_connected(cause(error).unwrap_or_else(|| error.to_string()))
+}
+
+fn not_connected(mut what: String) -> io::Error {
     if what.contains("InvalidContentType") {
         what += "; who listens there seems to speak plain text";
     }
@@ -195,30 +312,47 @@ impl Dialler for Remote {
             self.move_on();
         }
         let call = async {
-            let mut client = self.client().await?;
-            let (sender, receiver) = mpsc::unbounded_channel();
-            let line = Line::new(move |parcel| sender.send(parcel).is_ok());
-            let stream = client.follow(UnboundedReceiverStream::new(receiver)).await;
-            Ok((line, stream.map_err(|said| self.met(said))?.into_inner()))
+            if self.is_secure
+                && let Met::Direct(pipe) = self.dial_directly().await?
+            {
+                return Ok(Line::Direct(pipe));
+            }
+            let call = async {
+                let mut client = self.client().await?;
+                let (sender, receiver) = mpsc::unbounded_channel();
+                let line = Stream::new(move |parcel| sender.send(parcel).is_ok());
+                let stream = client.follow(UnboundedReceiverStream::new(receiver)).await;
+                let stream = stream.map_err(|said| self.met(said))?.into_inner();
+                Ok(Line::Grpc(line, Box::new(stream)))
+            };
+            within(call).await
         };
         let call = async {
             tokio::select! {
-                done = within(call) => done,
+                done = call => done,
                 () = self.given_up.notified() => Err(io::Error::new(io::ErrorKind::Interrupted, "given up")),
             }
         };
         // Perhaps another one is the primary.
-        let (line, mut parcels) = runtime.block_on(call).inspect_err(|_| self.move_on())?;
-        let (closed, wire) = (line.closed(), Arc::clone(&line));
-        runtime.spawn(async move {
-            tokio::select! {
-                () = listen(&mut parcels, &*ear) => {}
-                () = closed => {}
+        match runtime.block_on(call).inspect_err(|_| self.move_on())? {
+            Line::Direct(pipe) => {
+                let wire = Arc::clone(&pipe);
+                runtime.spawn(async move { pipe.run(&*ear, Message::BYTES_MAX, pending()).await });
+                Ok(wire)
             }
-            ear.lost();
-            line.hang_up();
-        });
-        Ok(wire)
+            Line::Grpc(line, mut parcels) => {
+                let (closed, wire) = (line.closed(), Arc::clone(&line));
+                runtime.spawn(async move {
+                    tokio::select! {
+                        () = listen(&mut parcels, &*ear) => {}
+                        () = closed => {}
+                    }
+                    ear.lost();
+                    line.hang_up();
+                });
+                Ok(wire)
+            }
+        }
     }
 
     fn give_up(&self) {
@@ -236,8 +370,6 @@ impl Drop for Remote {
 
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let addresses: Vec<String> =
-            self.endpoints.iter().map(|endpoint| endpoint.uri().to_string()).collect();
-        f.debug_struct("Remote").field("addresses", &addresses).finish_non_exhaustive()
+        f.debug_struct("Remote").field("addresses", &self.options.addresses).finish_non_exhaustive()
     }
 }

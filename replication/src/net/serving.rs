@@ -2,10 +2,11 @@
 
 use super::wire::replication_server::{Replication, ReplicationServer};
 use super::wire::{self, ImagePart, ImageRequest, Parcel, StatusReply, StatusRequest};
-use super::{Security, ServerOptions, image, invalid, tls};
+use super::{Security, ServerOptions, door, image, tls};
 use crate::message::Message;
 use crate::node::{Direction, Ear, Host, Link, Wire, micros};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -19,21 +20,45 @@ const STREAMS: u32 = 64;
 /// What stands around a message on the wire.
 const AROUND_BYTES: usize = 64;
 
+/// Said to who comes to follow, and is not taken.
+pub(super) const NOBODY: &str = "no log is shipped here, or to as many as may be";
+/// Connections that wait to be served.
+const CALLERS: usize = 16;
+
 /// The services, ready to run.
 pub(super) struct Server {
     router: Router,
-    stop: watch::Receiver<bool>,
+    /// Without one, nobody is asked who they are.
+    acceptor: Option<door::Acceptor>,
+    serving: Serving,
 }
 
 impl Server {
+    /// What whoever comes is held against.
+    pub(super) fn acceptor(&self) -> Option<door::Acceptor> {
+        self.acceptor.clone()
+    }
+
     /// Until everything stops.
-    pub(super) async fn run(mut self, listener: TcpListener) {
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    pub(super) async fn run(self, listener: TcpListener) {
+        let mut stop = self.serving.stop();
         let stopped = async move {
-            let _ = self.stop.changed().await;
+            let _ = stop.changed().await;
         };
         // Of the listening socket alone: a connection's errors are its own.
-        let _ = self.router.serve_with_incoming_shutdown(incoming, stopped).await;
+        match self.acceptor {
+            Some(acceptor) => {
+                let (callers, incoming) = mpsc::channel(CALLERS);
+                let stop = self.serving.stop();
+                tokio::spawn(door::open(listener, acceptor, self.serving, callers, stop));
+                let incoming = ReceiverStream::new(incoming);
+                let _ = self.router.serve_with_incoming_shutdown(incoming, stopped).await;
+            }
+            None => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                let _ = self.router.serve_with_incoming_shutdown(incoming, stopped).await;
+            }
+        }
     }
 }
 
@@ -48,20 +73,23 @@ pub(super) fn server(
         .initial_connection_window_size(tls::WINDOW_BYTES)
         .http2_keepalive_interval(Some(tls::KEEP_ALIVE))
         .http2_keepalive_timeout(Some(tls::KEEP_ALIVE));
-    if let Security::MutualTls(credentials) = &options.security {
-        let tls = tls::server_tls(credentials);
-        builder = builder.tls_config(tls).map_err(|error| invalid(format!("credentials: {error}")))?;
-    }
+    let acceptor = match &options.security {
+        Security::MutualTls(credentials) => {
+            Some(Arc::new(Mutex::new(tls::acceptor(credentials, options.direct)?)))
+        }
+        Security::PlainText { .. } => None,
+    };
     let images = Arc::new(Semaphore::new(options.images_max.min(Semaphore::MAX_PERMITS)));
-    let serving = Serving { options: Arc::new(options), host, images, stop: stop.clone() };
+    let serving = Serving { options: Arc::new(options), host, images, stop };
     // A replica says little: no message of its is as long as a head may be.
-    let service = ReplicationServer::new(serving)
+    let service = ReplicationServer::new(serving.clone())
         .max_decoding_message_size(Message::HEAD_BYTES_MAX + AROUND_BYTES)
         .max_encoding_message_size(Message::BYTES_MAX + AROUND_BYTES);
-    Ok(Server { router: builder.add_service(service), stop })
+    Ok(Server { router: builder.add_service(service), acceptor, serving })
 }
 
-struct Serving {
+#[derive(Clone)]
+pub(super) struct Serving {
     options: Arc<ServerOptions>,
     host: Arc<dyn Host>,
     images: Arc<Semaphore>,
@@ -70,7 +98,7 @@ struct Serving {
 
 /// What a caller wants to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Follow,
     Copy,
     Ask,
@@ -84,7 +112,11 @@ impl Serving {
         }
         let certificates = request.peer_certs();
         let first = certificates.as_ref().and_then(|certificates| certificates.first());
-        let mut names = first.map(|der| tls::names(der)).unwrap_or_default();
+        self.admitted(first.map(|der| tls::names(der)).unwrap_or_default(), part).map(Some)
+    }
+
+    /// Those of these names that may do this.
+    pub(super) fn admitted(&self, mut names: Vec<String>, part: Part) -> Result<Vec<String>, Status> {
         if names.is_empty() {
             return Err(Status::unauthenticated("a certificate with a DNS name is needed"));
         }
@@ -99,8 +131,17 @@ impl Serving {
         if names.is_empty() {
             Err(Status::permission_denied("this certificate's names may not"))
         } else {
-            Ok(Some(names))
+            Ok(names)
         }
+    }
+
+    pub(super) fn host(&self) -> &Arc<dyn Host> {
+        &self.host
+    }
+
+    /// Changes when everything stops.
+    pub(super) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
     }
 }
 
@@ -120,8 +161,7 @@ impl Replication for Serving {
         let line = Line::new(move |parcel| sender.send(Ok(parcel)).is_ok());
         let closed = line.closed();
         let ear = self.host.connected(names, line.clone());
-        let ear =
-            ear.ok_or_else(|| Status::unavailable("no log is shipped here, or to as many as may be"))?;
+        let ear = ear.ok_or_else(|| Status::unavailable(NOBODY))?;
         let mut stop = self.stop.clone();
         tokio::spawn(async move {
             let end = async {

@@ -1,16 +1,27 @@
 //! Certificates: who this is, whom it believes, and what a connection's certificate says.
 
-use super::{Security, invalid};
+use super::{Security, direct, invalid};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// How often a quiet connection is tried, and how long it may stay silent.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long the other side may take for TCP, and for TLS.
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The flow control of HTTP/2 by stream and connection: the protocol's own credit is what limits.
 pub(super) const WINDOW_BYTES: u32 = 32 << 20;
+
+/// HTTP/2, by ALPN.
+const GRPC: &[u8] = b"h2";
 
 /// Bytes of one frame of HTTP/2 that a replica takes: a piece is not cut into more of them than need be.
 const FRAME_BYTES: u32 = 256 << 10;
@@ -67,10 +78,47 @@ fn identity(credentials: &Credentials) -> Identity {
     Identity::from_pem(&credentials.certificate, &credentials.key)
 }
 
-pub(super) fn server_tls(credentials: &Credentials) -> ServerTlsConfig {
-    ServerTlsConfig::new()
-        .identity(identity(credentials))
-        .client_ca_root(Certificate::from_pem(&credentials.authority))
+fn bad(what: impl std::fmt::Display) -> io::Error {
+    invalid(format!("credentials: {what}"))
+}
+
+fn chain(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(bad)
+}
+
+fn authority(credentials: &Credentials) -> io::Result<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(chain(&credentials.authority)?);
+    Ok(Arc::new(roots))
+}
+
+/// Takes connections of both kinds: by ALPN they say which they are.
+pub(super) fn acceptor(credentials: &Credentials, direct: bool) -> io::Result<TlsAcceptor> {
+    let verifier = WebPkiClientVerifier::builder(authority(credentials)?).build().map_err(bad)?;
+    let key = PrivateKeyDer::from_pem_slice(&credentials.key).map_err(bad)?;
+    let mut config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain(&credentials.certificate)?, key)
+        .map_err(bad)?;
+    config.alpn_protocols =
+        direct.then_some(direct::PROTOCOL).into_iter().chain([GRPC]).map(Vec::from).collect();
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Makes connections for following: an older node answers that it knows no other kind than gRPC.
+pub(super) fn connector(credentials: &Credentials) -> io::Result<TlsConnector> {
+    let key = PrivateKeyDer::from_pem_slice(&credentials.key).map_err(bad)?;
+    let mut config = ClientConfig::builder()
+        .with_root_certificates(authority(credentials)?)
+        .with_client_auth_cert(chain(&credentials.certificate)?, key)
+        .map_err(bad)?;
+    config.alpn_protocols = vec![direct::PROTOCOL.to_vec(), GRPC.to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The name that the other side's certificate must bear.
+pub(super) fn server_name(name: &str) -> io::Result<ServerName<'static>> {
+    ServerName::try_from(name.to_owned()).map_err(|error| invalid(format!("`{name}`: {error}")))
 }
 
 pub(super) fn endpoint(security: &Security, address: &str, name: &str) -> io::Result<Endpoint> {
@@ -78,7 +126,7 @@ pub(super) fn endpoint(security: &Security, address: &str, name: &str) -> io::Re
     let scheme = if matches!(security, Security::MutualTls(_)) { "https" } else { "http" };
     let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(bad)?;
     let endpoint = endpoint
-        .connect_timeout(Duration::from_secs(5))
+        .connect_timeout(CONNECT_MAX)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)

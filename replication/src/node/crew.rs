@@ -26,6 +26,12 @@ struct Shift {
     thread: Option<ThreadId>,
 }
 
+/// See [`Crew::visit`].
+pub(super) struct Visit<'a> {
+    crew: &'a Crew,
+    me: ThreadId,
+}
+
 impl Crew {
     pub(super) fn new(runtime: &Arc<dyn Runtime>) -> Arc<Crew> {
         Arc::new(Crew { runtime: Arc::clone(runtime), state: Mutex::default(), word: AtomicU32::new(0) })
@@ -49,7 +55,14 @@ impl Crew {
         self.runtime.spawn(name, Box::new(work)).map(drop)
     }
 
-    /// Waits until all have gone; at once if one of them asks.
+    /// As long as this is kept, this thread does the work of one of them: it does not wait for itself.
+    pub(super) fn visit(&self) -> Visit<'_> {
+        let me = thread::current().id();
+        self.state.lock().at_work.push(me);
+        Visit { crew: self, me }
+    }
+
+    /// Waits until all have gone; at once if one of them asks, or who does the work of one.
     pub(super) fn wait(&self) {
         loop {
             let word = self.word.load(Ordering::SeqCst);
@@ -64,13 +77,27 @@ impl Crew {
     }
 }
 
+impl State {
+    fn leave(&mut self, who: ThreadId) {
+        if let Some(at) = self.at_work.iter().rposition(|thread| *thread == who) {
+            self.at_work.swap_remove(at);
+        }
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.crew.state.lock().leave(self.me);
+    }
+}
+
 impl Drop for Shift {
     fn drop(&mut self) {
         {
             let mut state = self.crew.state.lock();
             state.hired -= 1;
             if let Some(me) = self.thread {
-                state.at_work.retain(|thread| *thread != me);
+                state.leave(me);
             }
         }
         self.crew.word.fetch_add(1, Ordering::SeqCst);

@@ -116,21 +116,30 @@ pub(super) struct Machine {
 /// What comes over the connection of one attempt.
 pub(super) struct Hearing {
     session: u64,
-    machine: Arc<Stepped<Machine>>,
+    log: Arc<LogWorker>,
 }
 
 impl Ear for Hearing {
     fn hear(&self, message: Message) {
-        let session = self.session;
-        let input = match self.machine.len() < EVENTS_MAX {
+        let (session, machine) = (self.session, self.log.machine());
+        let input = match machine.len() < EVENTS_MAX {
             true => Input::Message { session, message },
             false => Input::Lost { session },
         };
-        self.machine.post(Event::Input(Box::new(input)));
+        machine.post(Event::Input(Box::new(input)));
+    }
+
+    fn hear_all(&self, messages: Vec<Message>) {
+        let bytes = |message: &Message| match message {
+            Message::Piece(piece) => piece.length,
+            _ => 0,
+        };
+        let all = messages.iter().map(bytes).fold(0, u32::saturating_add);
+        self.log.bring(all, || messages.into_iter().for_each(|message| self.hear(message)));
     }
 
     fn lost(&self) {
-        self.machine.post(Event::Input(Box::new(Input::Lost { session: self.session })));
+        self.log.machine().post(Event::Input(Box::new(Input::Lost { session: self.session })));
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Inbox<T> {
     word: AtomicU32,
     /// Threads that sleep, or are about to: nobody is woken where there is none.
     sleepers: AtomicU32,
+    /// Somebody looks at it who rings at the end, if need be.
+    is_held: AtomicBool,
     is_closed: AtomicBool,
     /// Nothing more comes: it is closed once it is empty.
     is_ending: AtomicBool,
@@ -37,6 +39,7 @@ impl<T> Inbox<T> {
             queue: Mutex::default(),
             word: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
+            is_held: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
         })
@@ -44,7 +47,22 @@ impl<T> Inbox<T> {
 
     pub(super) fn post(&self, item: T) {
         self.queue.lock().push_back(item);
-        self.ring();
+        // Behind that: who releases it looks at the queue behind saying so.
+        if !self.is_held.load(Ordering::SeqCst) {
+            self.ring();
+        }
+    }
+
+    /// From now on nobody is woken by `post`. For one at a time.
+    pub(super) fn hold(&self) {
+        self.is_held.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn release(&self) {
+        self.is_held.store(false, Ordering::SeqCst);
+        if self.len() > 0 {
+            self.ring();
+        }
     }
 
     /// As `post`, and nobody is woken. Dropped where it is closed.
@@ -67,6 +85,11 @@ impl<T> Inbox<T> {
                 Next::Unwanted
             }
         }
+    }
+
+    /// It was taken, and stands first again.
+    pub(super) fn put_back(&self, item: T) {
+        self.queue.lock().push_front(item);
     }
 
     /// What `sleep` is told: taken before one looks whether there is anything to do.
@@ -138,5 +161,31 @@ impl<T> Inbox<T> {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.queue.lock().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may")]
+
+    use super::*;
+    use seawall_wal::OsRuntime;
+    use std::thread;
+
+    #[test]
+    fn what_is_posted_to_a_held_one_wakes_its_thread_once_it_is_released() {
+        let inbox: Arc<Inbox<u32>> = Inbox::new(&(OsRuntime::new() as _));
+        thread::scope(|scope| {
+            let taker = scope.spawn(|| inbox.take(Some(Duration::from_secs(60))));
+            while inbox.sleepers.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            inbox.hold();
+            inbox.post(7);
+            thread::sleep(Duration::from_millis(30));
+            assert!(!taker.is_finished(), "nobody was to ring");
+            inbox.release();
+            assert_eq!(taker.join().unwrap(), Some(7));
+        });
     }
 }

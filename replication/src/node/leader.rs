@@ -10,7 +10,6 @@ use crate::ship::primary::{Opened, Own, Progress, Settings};
 use crate::timeline::History;
 use parking_lot::Mutex;
 use seawall_engine::{Ack, Shipping};
-use seawall_wal::runtime::Thread;
 use seawall_wal::{Lsn, OsRuntime, Runtime};
 use std::collections::BTreeMap;
 use std::io;
@@ -74,7 +73,6 @@ pub struct Leader(Arc<Running>);
 
 struct Running {
     shared: Arc<Shared>,
-    notifier: Mutex<Option<Box<dyn Thread>>>,
 }
 
 /// What the sessions share.
@@ -88,7 +86,7 @@ pub(super) struct Shared {
     links: Mutex<Links>,
     /// What the notifier sleeps on when it must end.
     stop: Arc<Inbox<()>>,
-    /// The sessions' threads.
+    /// The sessions' threads, and the notifier's.
     crew: Arc<Crew>,
 }
 
@@ -123,8 +121,8 @@ impl Leader {
             options,
         });
         let notified = Arc::clone(&shared);
-        let notifier = runtime.spawn("seawall-ship", Box::new(move || notified.notify()))?;
-        Ok(Leader(Arc::new(Running { shared, notifier: Mutex::new(Some(notifier)) })))
+        shared.crew.spawn("seawall-ship", move || notified.notify())?;
+        Ok(Leader(Arc::new(Running { shared })))
     }
 
     /// Another policy from now on. What was acknowledged stays so.
@@ -165,8 +163,8 @@ impl Leader {
         self.0.shared.acknowledge(reached);
     }
 
-    /// Ends all sessions, and waits until none of their threads uses the store any more (unless it is one of them that calls).
-    /// The store stays as it is.
+    /// Ends all sessions, and waits until none of their threads uses the store any more. Whoever is called by one of them, a
+    /// [`LinkListener`] say, does not wait. The store stays as it is.
     pub fn close(&self) {
         self.0.close();
     }
@@ -182,10 +180,6 @@ impl Running {
         self.shared.stop.close();
         for session in sessions.into_values() {
             session.close();
-        }
-        let notifier = self.notifier.lock().take();
-        if let Some(notifier) = notifier {
-            notifier.join();
         }
         self.shared.crew.wait();
     }
@@ -239,6 +233,11 @@ impl Shared {
         Awaited { received: is_asked(Ack::Received), applied: is_asked(Ack::Applied) }
     }
 
+    /// Whether commits wait for replicas here.
+    pub(super) fn is_waited_for(&self) -> bool {
+        [Ack::Received, Ack::Durable, Ack::Applied].into_iter().any(|level| self.shipping.is_asked(level))
+    }
+
     /// How far the store is; and about when its newest record was committed: when it was first seen here.
     pub(super) fn progress(&self) -> Progress {
         let now_us = self.options.runtime.wall_clock_us();
@@ -252,11 +251,13 @@ impl Shared {
         Progress { visible: self.shipping.visible(), durable, time_us: state.newest.1, now_us, epoch }
     }
 
-    /// The store moves: every session is told, until it is over.
+    /// The store moves: every session is told, until it is over. Behind the last move once more, for what a session had told too
+    /// little before: none of them wakes its own thread for that ([`LATE`](session::LATE)).
     fn notify(&self) {
-        let mut seen = Lsn::ZERO;
+        let (mut seen, mut is_echo) = (Lsn::ZERO, false);
         while !self.stop.is_closed() {
-            match self.shipping.wait_visible(seen.plus(1), IDLE) {
+            let patience = if is_echo { Duration::ZERO } else { IDLE };
+            match self.shipping.wait_visible(seen.plus(1), patience) {
                 Ok(_) => {}
                 // Fenced, or failed: nothing moves any more, and sessions are told by others.
                 Err(_) => {
@@ -265,13 +266,17 @@ impl Shared {
             }
             // Whoever is away lags by what becomes durable meanwhile.
             let visible = self.progress().visible;
-            if visible > seen {
-                seen = visible;
+            let has_moved = visible > seen;
+            if has_moved || is_echo {
+                seen = seen.max(visible);
                 self.tell_all(|session| session.post(Event::Moved));
+            }
+            if has_moved {
                 // Nobody passes the next on any sooner.
                 let soon = Duration::from_micros(self.settings().visible_us);
                 self.stop.take(Some(self.options.runtime.now() + soon));
             }
+            is_echo = has_moved;
         }
     }
 

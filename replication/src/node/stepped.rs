@@ -35,6 +35,12 @@ pub(super) trait Steps: Send {
 pub(super) struct Stepped<S: Steps> {
     inbox: Arc<Inbox<S::Event>>,
     held: Mutex<Held<S>>,
+    /// Called behind the last look at the queue, before the lock is given back.
+    #[cfg(test)]
+    gap: Option<Box<dyn Fn() + Send + Sync>>,
+    /// A mistake to make on purpose: the queue is not looked at once more.
+    #[cfg(test)]
+    looks_once: bool,
 }
 
 struct Held<S> {
@@ -48,7 +54,14 @@ impl<S: Steps> Stepped<S> {
     /// Nothing is taken before there is a machine.
     pub(super) fn new(runtime: &Arc<dyn Runtime>) -> Arc<Stepped<S>> {
         let held = Mutex::new(Held { machine: None, sleeps: Some(Duration::ZERO) });
-        Arc::new(Stepped { inbox: Inbox::new(runtime), held })
+        Arc::new(Stepped {
+            inbox: Inbox::new(runtime),
+            held,
+            #[cfg(test)]
+            gap: None,
+            #[cfg(test)]
+            looks_once: false,
+        })
     }
 
     /// From now on this one is stepped.
@@ -95,9 +108,15 @@ impl<S: Steps> Stepped<S> {
                     }
                 }
             }
+            #[cfg(test)]
+            self.gap.iter().for_each(|gap| gap());
             drop(held);
             if rings {
                 return self.inbox.ring();
+            }
+            #[cfg(test)]
+            if self.looks_once {
+                return;
             }
             // What came before the lock was given back has found it taken.
             if self.inbox.len() == 0 {
@@ -151,11 +170,13 @@ impl<S: Steps> Held<S> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may")]
+    #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may")]
 
     use super::*;
     use seawall_wal::OsRuntime;
     use std::collections::BTreeMap;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Sender, channel};
     use std::thread::{self, ThreadId};
 
@@ -263,5 +284,36 @@ mod tests {
             stepped.post(Event::End);
             assert!(own.join().unwrap());
         });
+    }
+    /// Somebody brings something behind the last look at the queue, and finds the machine taken. Whether it is stepped all the same,
+    /// with its own thread asleep.
+    fn is_seen_in_the_gap(looks_once: bool) -> bool {
+        let runtime: Arc<dyn Runtime> = OsRuntime::new();
+        let late: Arc<OnceLock<Arc<Stepped<Machine>>>> = Arc::default();
+        let (stepped, once) = (Arc::clone(&late), AtomicBool::new(false));
+        let gap = move || {
+            if let Some(stepped) = stepped.get()
+                && !once.swap(true, Ordering::SeqCst)
+            {
+                let stepped = Arc::clone(stepped);
+                thread::spawn(move || stepped.post(Event::Quick(1, 0))).join().unwrap();
+            }
+        };
+        let mut stepped = Stepped::new(&runtime);
+        let own = Arc::get_mut(&mut stepped).unwrap();
+        own.gap = Some(Box::new(gap));
+        own.looks_once = looks_once;
+        stepped.begin(Machine::default());
+        late.set(Arc::clone(&stepped)).ok().unwrap();
+        stepped.post(Event::Quick(0, 0));
+        let seen = stepped.held.lock().machine.as_ref().unwrap().seen.clone();
+        assert_eq!(seen.get(&0), Some(&0));
+        seen.contains_key(&1)
+    }
+
+    #[test]
+    fn what_finds_the_machine_taken_is_stepped_by_whoever_has_it() {
+        assert!(is_seen_in_the_gap(false));
+        assert!(!is_seen_in_the_gap(true), "a holder that does not look again was to be noticed");
     }
 }

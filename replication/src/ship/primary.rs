@@ -254,18 +254,20 @@ impl Primary {
         self.heard_at
     }
 
+    /// Whether something is visible that the replica was not told of.
+    pub fn has_news(&self) -> bool {
+        matches!(&self.state, State::Shipping(to) if self.progress.visible > to.told)
+    }
+
     /// When it wants a [`Input::Tick`].
     pub fn wake_at(&self) -> Option<u64> {
         let silence = self.heard_at.saturating_add(self.settings.timeout_us);
         match &self.state {
             State::Listening => Some(silence),
             State::Opening(_) | State::Over => None,
-            State::Shipping(to) => {
-                let soon = if self.progress.visible > to.told {
-                    self.settings.visible_us
-                } else {
-                    self.settings.heartbeat_us
-                };
+            State::Shipping(_) => {
+                let soon =
+                    if self.has_news() { self.settings.visible_us } else { self.settings.heartbeat_us };
                 Some(silence.min(self.beat_at.saturating_add(soon)))
             }
         }

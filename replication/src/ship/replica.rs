@@ -13,7 +13,7 @@
 //! *Waiting* for the next attempt, longer after each failure. *Promising*: the primary's epoch is new, and the promise to
 //! follow no lower one is being made durable; nothing is said meanwhile, so nothing is sent (R3). *Following*: pieces go to the
 //! log by their places (R6), one sync after the other makes them durable, and only then is that said (R2). What is durable is
-//! applied, at once or when it is old enough ([`Settings::delay_us`]). What may be shown is what the primary shows, as far as
+//! applied, once somebody would see it or waits for it, and when it is old enough ([`Settings::delay_us`]). What may be shown is what the primary shows, as far as
 //! it is durable here (R5).
 //!
 //! The last row is where somebody else must act: cut the log back ([`State::NeedsRewind`]), copy an image
@@ -49,6 +49,9 @@ pub use said::{Effect, Input, Own, Rejected, Settings, State};
 /// What nobody waits for is said after at most this, in microseconds: that readers here see more, and mostly what is received, or
 /// applied.
 const UNAWAITED_SAID_US: u64 = 10_000;
+/// What nobody would see yet, nor waits for, is applied after at most this, in microseconds, or once there are so many bytes of it.
+const UNSEEN_APPLIED_US: u64 = 10_000;
+const UNSEEN_APPLIED_BYTES: u64 = 1 << 20;
 
 /// A replica. See the module.
 #[derive(Clone, Debug)]
@@ -85,6 +88,8 @@ pub struct Replica {
     /// Whether pieces were handed to the log that no sync stands behind.
     is_dirty: bool,
     is_applying: bool,
+    /// Since when there is something to apply that nobody would see.
+    unseen_since: Option<u64>,
     is_promising: bool,
     /// Whether the log has refused a piece as no continuation, and taken none since.
     has_diverged: bool,
@@ -126,6 +131,7 @@ impl Replica {
             is_syncing: false,
             is_dirty: false,
             is_applying: false,
+            unseen_since: None,
             is_promising: false,
             has_diverged: false,
             shipped: Lsn::ZERO,
@@ -198,7 +204,8 @@ impl Replica {
             State::Broken | State::Closed => return None,
             _ => None,
         };
-        [ripe, other].into_iter().flatten().min()
+        let unseen = self.unseen_since.map(|at| at.saturating_add(UNSEEN_APPLIED_US));
+        [ripe, unseen, other].into_iter().flatten().min()
     }
 
     /// Takes an input, and says what follows.
@@ -638,6 +645,17 @@ impl Replica {
             || applied != said.applied && self.awaited.applied
     }
 
+    /// Whether somebody would see it, or waits for it, or it has waited for others of its kind long enough: a thread woken for each
+    /// commit would cost more than they do.
+    fn is_applied_now(&mut self, now: u64, to: Lsn) -> bool {
+        let applied = self.own.applied;
+        let since = *self.unseen_since.get_or_insert(now);
+        self.awaited.applied
+            || self.shipped > applied
+            || to.0.saturating_sub(applied.0) >= UNSEEN_APPLIED_BYTES
+            || now.saturating_sub(since) >= UNSEEN_APPLIED_US
+    }
+
     /// What can go on, goes on; and what is new is said.
     fn work(&mut self, now: u64, out: &mut Vec<Effect>) {
         if matches!(self.state, State::Broken | State::Closed) {
@@ -650,8 +668,10 @@ impl Replica {
         self.update_marks();
         self.show(out);
         let to = self.ages.ripe(now).min(self.marks.durable);
-        if to > self.own.applied && !self.is_applying {
-            self.is_applying = true;
+        if to <= self.own.applied {
+            self.unseen_since = None;
+        } else if !self.is_applying && self.is_applied_now(now, to) {
+            (self.is_applying, self.unseen_since) = (true, None);
             out.push(Effect::Apply { to });
         }
         let is_due = now.saturating_sub(self.said_at) >= self.says_after_us();

@@ -399,7 +399,7 @@ impl Up {
                     queue.extend(following.machine.step(now, input));
                 }
                 replica::Effect::Accept(piece) => {
-                    let (input, _) = accept(&wal, &piece);
+                    let (input, _) = accept(&wal, piece);
                     queue.extend(following.machine.step(now, input));
                 }
                 replica::Effect::Sync => following.syncs = true,

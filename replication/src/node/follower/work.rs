@@ -1,8 +1,11 @@
 //! What blocks: the log, and applying it.
 
-use super::{Event, Hearing, Inbox, Shared, own};
+use super::super::inbox::Next;
+use super::super::stepped::Stepped;
+use super::{Event, Hearing, Inbox, Machine, Shared, own};
 use crate::message::{Message, Piece};
 use crate::ship::replica::{Effect, Input, Rejected};
+use parking_lot::Mutex;
 use seawall_wal::{Error, Lsn, Wal};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -11,44 +14,113 @@ use std::time::Duration;
 /// How long a full disk is left alone.
 const FULL: Duration = Duration::from_millis(100);
 
-/// The log's thread: connections too, for its end must not move while it is told.
+/// Bytes that are written down by whoever brings them; of more, some come while others are written.
+const BROUGHT_MAX: u32 = 64 << 10;
+/// A device that takes longer is written to by the log's thread alone, for a while: who brings something hears others meanwhile.
+const QUICK: Duration = Duration::from_millis(20);
+const WHILE: Duration = Duration::from_secs(1);
+
+/// The log: pieces and syncs, and connections too, for its end must not move while it is told. It has a thread; who brings little
+/// does that thread's work itself, if that is idle.
 pub(super) struct LogWorker {
     shared: Arc<Shared>,
     jobs: Arc<Inbox<Effect>>,
+    /// One job at a time, in their order.
+    at_work: Mutex<AtWork>,
+}
+
+#[derive(Default)]
+struct AtWork {
+    /// Before that the device was slow.
+    slow_until: Duration,
 }
 
 impl LogWorker {
-    pub(super) fn new(shared: &Arc<Shared>, jobs: &Arc<Inbox<Effect>>) -> LogWorker {
-        LogWorker { shared: Arc::clone(shared), jobs: Arc::clone(jobs) }
+    pub(super) fn new(shared: &Arc<Shared>, jobs: &Arc<Inbox<Effect>>) -> Arc<LogWorker> {
+        let (shared, jobs) = (Arc::clone(shared), Arc::clone(jobs));
+        Arc::new(LogWorker { shared, jobs, at_work: Mutex::default() })
     }
 
-    pub(super) fn run(self) {
-        while let Some(job) = self.jobs.take(None) {
-            let input = match job {
-                Effect::Dial { session, .. } if self.jobs.is_ending() => Input::Lost { session },
-                Effect::Dial { session, elsewhere } => self.dial(session, elsewhere),
-                Effect::Promise { history } => {
-                    let log = seawall_wal::History::from(&history);
-                    match self.shared.shipping.wal().promise(history.epoch(), &log) {
-                        Ok(()) => Input::Promised,
-                        // A higher one, by another's word, in between.
-                        Err(Error::Fenced { epoch }) => {
-                            self.shared.machine.post(Event::Input(Box::new(Input::Fenced { epoch })));
-                            Input::Promised
-                        }
-                        Err(error) => self.failed(&error),
-                    }
+    pub(super) fn machine(&self) -> &Stepped<Machine> {
+        &self.shared.machine
+    }
+
+    pub(super) fn run(self: &Arc<Self>) {
+        loop {
+            let word = self.jobs.word();
+            {
+                let _alone = self.at_work.lock();
+                while let Next::Item { item, .. } = self.jobs.take_if(|_| true) {
+                    self.work(item, true);
                 }
-                Effect::Accept(piece) => self.accept(&piece),
-                Effect::Sync => self.sync(),
-                _ => continue,
-            };
-            self.shared.machine.post(Event::Input(Box::new(input)));
+                // Nobody else is at work any more either.
+                if self.jobs.is_ending() && self.jobs.len() == 0 {
+                    break;
+                }
+            }
+            self.jobs.sleep(word, None);
+        }
+        let bye = self.shared.wire.lock().take();
+        if let Some((_, wire)) = bye {
+            wire.send(Message::Bye);
+            wire.close();
         }
     }
 
-    fn dial(&self, session: u64, elsewhere: bool) -> Input {
-        let ear = Arc::new(Hearing { session, machine: Arc::clone(&self.shared.machine) });
+    /// Tells the machine, by `tell`, and does what the log has to do about it in this thread, if that is little and the log's thread
+    /// is idle. Otherwise that does it.
+    pub(super) fn bring(self: &Arc<Self>, bytes: u32, tell: impl FnOnce()) {
+        let alone = if (1..=BROUGHT_MAX).contains(&bytes) { self.at_work.try_lock() } else { None };
+        let now = || self.shared.runtime.now();
+        let Some(mut alone) = alone.filter(|alone| alone.slow_until <= now()) else { return tell() };
+        let begin = now();
+        self.jobs.hold();
+        tell();
+        let is_little = |job: &Effect| matches!(job, Effect::Accept(_) | Effect::Sync);
+        while let Next::Item { item, .. } = self.jobs.take_if(is_little) {
+            if let Some(left) = self.work(item, false) {
+                self.jobs.put_back(left);
+                break;
+            }
+        }
+        let end = now();
+        if end.saturating_sub(begin) > QUICK {
+            alone.slow_until = end + WHILE;
+        }
+        drop(alone);
+        self.jobs.release();
+    }
+
+    /// Does it. It is given back if it has to wait and may not.
+    fn work(self: &Arc<Self>, job: Effect, may_wait: bool) -> Option<Effect> {
+        let input = match job {
+            Effect::Dial { session, .. } if self.jobs.is_ending() => Input::Lost { session },
+            Effect::Dial { session, elsewhere } => self.dial(session, elsewhere),
+            Effect::Promise { history } => {
+                let log = seawall_wal::History::from(&history);
+                match self.shared.shipping.wal().promise(history.epoch(), &log) {
+                    Ok(()) => Input::Promised,
+                    // A higher one, by another's word, in between.
+                    Err(Error::Fenced { epoch }) => {
+                        self.shared.machine.post(Event::Input(Box::new(Input::Fenced { epoch })));
+                        Input::Promised
+                    }
+                    Err(error) => self.failed(&error),
+                }
+            }
+            Effect::Accept(piece) => self.accept(piece),
+            Effect::Sync => match self.sync(may_wait) {
+                Some(input) => input,
+                None => return Some(Effect::Sync),
+            },
+            _ => return None,
+        };
+        self.shared.machine.post(Event::Input(Box::new(input)));
+        None
+    }
+
+    fn dial(self: &Arc<Self>, session: u64, elsewhere: bool) -> Input {
+        let ear = Arc::new(Hearing { session, log: Arc::clone(self) });
         match self.shared.dialler.dial(ear, elsewhere) {
             Ok(wire) => {
                 let old = self.shared.wire.lock().replace((session, wire));
@@ -69,21 +141,24 @@ impl LogWorker {
         Input::Failed
     }
 
-    /// A full disk is waited for: nothing was promised, and nothing is lost.
-    fn sync(&self) -> Input {
+    /// A full disk is waited for, by whom that may: nothing was promised, and nothing is lost.
+    fn sync(&self, may_wait: bool) -> Option<Input> {
         loop {
             match self.shared.shipping.wal().sync_replica() {
-                Ok(durable) => return Input::Synced { durable },
+                Ok(durable) => return Some(Input::Synced { durable }),
                 Err(Error::NoSpace) if !self.jobs.is_ending() => {
                     self.shared.note(&Error::NoSpace);
+                    if !may_wait {
+                        return None;
+                    }
                     self.shared.runtime.wait(&AtomicU32::new(0), 0, Some(FULL));
                 }
-                Err(error) => return self.failed(&error),
+                Err(error) => return Some(self.failed(&error)),
             }
         }
     }
 
-    fn accept(&self, piece: &Piece) -> Input {
+    fn accept(&self, piece: Piece) -> Input {
         let (input, error) = accept(self.shared.shipping.wal(), piece);
         if let Some(error) = error {
             self.shared.note(&error);
@@ -94,16 +169,17 @@ impl LogWorker {
 
 /// Hands a piece to the log: what the machine is told, and what the log said against it.
 #[doc(hidden)]
-pub fn accept(wal: &Wal, piece: &Piece) -> (Input, Option<Error>) {
-    let Ok(bytes) = piece.unpacked() else { return (Input::Rejected(Rejected::Damaged), None) };
-    let error = match wal.accept(&seawall_wal::Piece { at: piece.at, bytes: bytes.into() }) {
+pub fn accept(wal: &Wal, piece: Piece) -> (Input, Option<Error>) {
+    let (at, end) = (piece.at, piece.end());
+    let Ok(bytes) = piece.into_unpacked() else { return (Input::Rejected(Rejected::Damaged), None) };
+    let error = match wal.accept(&seawall_wal::Piece { at, bytes: bytes.into() }) {
         Ok(received) => return (Input::Accepted { received }, None),
         Err(error) => error,
     };
     let tail = wal.tail();
     let input = match error {
         // It is taken: the next sync writes it.
-        Error::NoSpace if tail.place == piece.end() => Input::Accepted { received: tail.whole_end },
+        Error::NoSpace if tail.place == end => Input::Accepted { received: tail.whole_end },
         Error::Diverged { at } => Input::Rejected(Rejected::Diverged { at }),
         Error::BadInput(_) => Input::Rejected(Rejected::Damaged),
         _ => Input::Rejected(Rejected::Failed),
@@ -137,16 +213,6 @@ impl Applier {
                 }
             };
             self.shared.machine.post(Event::Input(Box::new(input)));
-        }
-    }
-}
-
-impl Drop for LogWorker {
-    fn drop(&mut self) {
-        let bye = self.shared.wire.lock().take();
-        if let Some((_, wire)) = bye {
-            wire.send(Message::Bye);
-            wire.close();
         }
     }
 }

@@ -9,10 +9,14 @@ use crate::timeline::Tail;
 use bytes::Bytes;
 use seawall_wal::{Error, Lsn, Shipped, Shipper, Wal};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// How long a read waits for something to become durable.
 const READ: Duration = Duration::from_millis(200);
+/// How often what is new is read at most, where no commit waits for a replica: a piece, and who carries it, for each of them would
+/// cost more than they do.
+const GATHER: Duration = Duration::from_millis(1);
 /// Pieces that one read hands over.
 const PIECES_MAX: usize = 8;
 
@@ -28,6 +32,8 @@ pub(super) struct Reader {
     session: Arc<Session>,
     shipper: Option<Shipper>,
     slot: Option<Name>,
+    /// When the log was last read to its end.
+    read_up_at: Option<Duration>,
 }
 
 impl Reader {
@@ -38,6 +44,7 @@ impl Reader {
             session: Arc::clone(session),
             shipper: None,
             slot: None,
+            read_up_at: None,
         }
     }
 
@@ -71,7 +78,17 @@ impl Reader {
         opened
     }
 
+    /// Lets something gather, where that keeps nobody waiting.
+    fn gather(&mut self) {
+        let runtime = self.shared.runtime();
+        let left = self.read_up_at.take().map(|at| (at + GATHER).saturating_sub(runtime.now()));
+        if let Some(left) = left.filter(|left| *left > Duration::ZERO && !self.shared.is_waited_for()) {
+            runtime.wait(&AtomicU32::new(0), 0, Some(left));
+        }
+    }
+
     fn read(&mut self, from: Lsn, bytes_max: usize) {
+        self.gather();
         let Some(shipper) = &mut self.shipper else { return };
         let mut pieces = Vec::new();
         let mut left = bytes_max;
@@ -92,7 +109,10 @@ impl Reader {
                     after = piece.end();
                     pieces.push(piece);
                 }
-                Ok(Shipped::TimedOut) => break,
+                Ok(Shipped::TimedOut) => {
+                    self.read_up_at = Some(self.shared.runtime().now());
+                    break;
+                }
                 Ok(Shipped::Ended) | Err(_) => {
                     if pieces.is_empty() {
                         self.session.post(Event::Ended);

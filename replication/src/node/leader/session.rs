@@ -20,6 +20,9 @@ const EVENTS_MAX: usize = 16 << 10;
 /// How often a replica that ships on looks how far its primary is.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// News goes on in the notifier's thread: so much later the session's own, which would be woken for each commit, looks after that.
+pub(super) const LATE: Duration = Duration::from_millis(5);
+
 pub(super) struct Session {
     id: u64,
     machine: Arc<Stepped<Machine>>,
@@ -204,6 +207,8 @@ impl Steps for Machine {
     }
 
     fn step(&mut self, event: Option<Event>, _: bool) {
+        let shared = Arc::clone(&self.shared);
+        let _at_work = shared.crew().visit();
         let now = self.shared.now();
         let is_alive = matches!(event, Some(Event::Message(Message::Marks(_))));
         self.distance = self.shared.distance();
@@ -243,7 +248,9 @@ impl Steps for Machine {
     }
 
     fn wake_at(&self) -> Option<Duration> {
-        [self.machine.wake_at().map(Duration::from_micros), self.look].into_iter().flatten().min()
+        let late = if self.machine.has_news() { LATE } else { Duration::ZERO };
+        let own = self.machine.wake_at().map(|at| Duration::from_micros(at) + late);
+        [own, self.look].into_iter().flatten().min()
     }
 
     fn is_over(&self) -> bool {
