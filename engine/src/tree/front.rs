@@ -46,7 +46,8 @@ impl Front {
 
     fn shelf(&self, key: &CacheKey) -> (Option<&OnceLock<Box<[Place]>>>, usize) {
         let number = (key.offset() / GRID) as usize;
-        (self.shelves.get(number / SHELF & (self.shelves.len() - 1)), number % SHELF)
+        let shelf = (number / SHELF) & (self.shelves.len() - 1);
+        (self.shelves.get(shelf), number % SHELF)
     }
 
     fn place(&self, key: &CacheKey) -> Option<&Place> {
