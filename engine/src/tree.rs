@@ -31,6 +31,7 @@ mod file;
 mod filter;
 mod fold;
 mod freemap;
+mod front;
 pub(crate) mod fuzzing;
 mod give_back;
 pub(crate) mod image;

@@ -50,6 +50,8 @@ pub(crate) enum Misorder {
     CutUnseen,
     /// The cache tells blocks apart by their place alone.
     CacheByPlace,
+    /// Who puts a block in front of the cache does not look whether the cache still has it.
+    KeepUnasked,
 }
 
 std::thread_local! {

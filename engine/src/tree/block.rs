@@ -25,7 +25,7 @@ use seawall_wal::disk::BlockBytes;
 use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering as Atomic};
 
 /// The size that blocks are packed to; one grid block. Larger only if a single entry does not fit.
 pub(super) const TARGET_BYTES: usize = seawall_wal::disk::BLOCK_BYTES;
@@ -200,6 +200,8 @@ pub(super) struct Block {
     prefix: Range<usize>,
     slots: usize,
     wide: bool,
+    /// It was used since the cache's hand passed, and the cache knows (F3).
+    is_used: AtomicBool,
     /// What each entry's suffix begins with: a search compares these, which lie side by side, and mostly needs to look
     /// at a single entry.
     heads: Box<[u32]>,
@@ -237,6 +239,7 @@ impl Block {
             prefix: 0..0,
             slots: 0,
             wide: false,
+            is_used: AtomicBool::new(false),
             heads: [].into(),
             charge: None,
         }
@@ -261,8 +264,9 @@ impl Block {
         if count == 0 || slots_end.is_none_or(|end| end > used) {
             return Err(format!("{count} entries do not fit in {used} bytes"));
         }
-        let (prefix, heads) = (HEADER_BYTES..slots, [].into());
-        let mut block = Block { bytes, ptr, keyspace, count, prefix, slots, wide, heads, charge: None };
+        let (prefix, is_used, heads) = (HEADER_BYTES..slots, AtomicBool::new(false), [].into());
+        let mut block =
+            Block { bytes, ptr, keyspace, count, prefix, slots, wide, is_used, heads, charge: None };
         block.check_entries(slots_end.unwrap_or(used), used)?;
         block.heads = (0..count).map(|index| head(block.suffix(index))).collect();
         Ok(block)
@@ -352,6 +356,17 @@ impl Block {
     /// Bytes that the block takes in memory beside its own struct, what makes searching quick included, what is mapped not.
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes.memory_bytes() + size_of_val(&*self.heads)
+    }
+
+    /// Notes a use. True if one was noted already.
+    #[inline]
+    pub(super) fn note_use(&self) -> bool {
+        self.is_used.load(Atomic::Relaxed) || self.is_used.swap(true, Atomic::Relaxed)
+    }
+
+    /// Forgets it. True if one was noted.
+    pub(super) fn wipe_use(&self) -> bool {
+        self.is_used.load(Atomic::Relaxed) && self.is_used.swap(false, Atomic::Relaxed)
     }
 
     /// Counts its memory among that of all blocks, but for one that is mapped.

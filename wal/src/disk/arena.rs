@@ -12,6 +12,8 @@
 #![allow(unsafe_code, reason = "slots are raw addresses; see A1 to A3")]
 
 use super::BLOCK_BYTES;
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
 use memmap2::{MmapMut, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
 use std::fmt::{self, Debug};
@@ -49,13 +51,20 @@ pub struct BlockArena {
 /// All slots of one size.
 #[derive(Default)]
 struct Slots {
-    pieces: Vec<MmapRaw>,
+    pieces: Vec<Piece>,
     /// Bytes of the newest piece that were handed out at least once.
     begun: usize,
     /// Free, with their pages; the last one in is the first one out.
     warm: Vec<Place>,
     /// Free, their pages with the system.
     cold: Vec<Place>,
+}
+
+/// A page of the processor's tables for each page of memory is what a random read mostly waits for: so pieces of the most common
+/// size are made of large pages, but for the first, for small stores. Once pages of one go back, no new large one is made of it.
+struct Piece {
+    memory: MmapRaw,
+    is_large: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,14 +116,17 @@ impl Slots {
             None => self.begin(bytes)?,
         };
         // The addition stays within the piece: places are made in `begin` alone.
-        let at = self.pieces.get(place.piece as usize)?.as_mut_ptr().wrapping_add(place.at as usize);
+        let at = self.pieces.get(place.piece as usize)?.memory.as_mut_ptr().wrapping_add(place.at as usize);
         Some((place, at))
     }
 
     /// A slot that was never handed out.
     fn begin(&mut self, bytes: usize) -> Option<Place> {
         if self.pieces.is_empty() || self.begun + bytes > PIECE_BYTES {
-            self.pieces.push(MmapMut::map_anon(PIECE_BYTES).ok()?.into());
+            let memory: MmapRaw = MmapMut::map_anon(PIECE_BYTES).ok()?.into();
+            let is_large =
+                bytes == BLOCK_BYTES && !self.pieces.is_empty() && ask_for_large_pages(&memory, true);
+            self.pieces.push(Piece { memory, is_large });
             self.begun = 0;
         }
         let place = Place { piece: self.pieces.len() as u32 - 1, at: self.begun as u32 };
@@ -126,14 +138,29 @@ impl Slots {
         if self.warm.len() * bytes < WARM_BYTES {
             return self.warm.push(place);
         }
-        if let Some(piece) = self.pieces.get(place.piece as usize) {
+        if let Some(piece) = self.pieces.get_mut(place.piece as usize) {
+            if std::mem::take(&mut piece.is_large) {
+                ask_for_large_pages(&piece.memory, false);
+            }
             // SAFETY: nobody has the slot (A1), so no reference to its bytes is left; they are zeros when they are next looked
             // at (A3). If the system refuses, the pages stay.
-            let _ =
-                unsafe { piece.unchecked_advise_range(UncheckedAdvice::DontNeed, place.at as usize, bytes) };
+            let _ = unsafe {
+                piece.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, place.at as usize, bytes)
+            };
         }
         self.cold.push(place);
     }
+}
+
+/// Only advice: true if the system takes it.
+#[cfg(target_os = "linux")]
+fn ask_for_large_pages(memory: &MmapRaw, wanted: bool) -> bool {
+    memory.advise(if wanted { Advice::HugePage } else { Advice::NoHugePage }).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_large_pages(_: &MmapRaw, _: bool) -> bool {
+    false
 }
 
 /// A slot that is out.

@@ -66,6 +66,7 @@ fn readers_with(mode: ReadMode, mistake: fn(&TreeStore)) {
         thread.join().unwrap();
     }
     let root = Arc::clone(&*newest.lock());
+    assert_eq!(store.cache.strays(), 0, "a block in front that the cache has given up");
     is_sound(&store, &root);
     let changed = disk.counts().get(CHANGED_UNDER_VIEW).copied().unwrap_or(0);
     assert_eq!(changed, 0, "bytes changed that somebody had a view of");
@@ -93,6 +94,11 @@ fn readers_of_one_mapped_block_are_shown_that_block() {
 fn telling_cached_blocks_apart_by_their_place() {
     // As that, or in what an inner block of another time leads to.
     noticed(Some(Misorder::CacheByPlace), cached, "");
+}
+
+#[test]
+fn keeping_in_front_what_the_cache_has_given_up() {
+    noticed(Some(Misorder::KeepUnasked), cached, "that the cache has given up");
 }
 
 #[test]
