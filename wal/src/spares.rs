@@ -90,7 +90,14 @@ impl Spares {
             filling: Latch::new(runtime.clone()),
             naming: Latch::new(runtime.clone()),
             has_filler: AtomicBool::new(false),
-            state: Mutex::new(State { ready: VecDeque::new(), next, old: Vec::new(), recent: 0, idle_since: None, rests_in: None }),
+            state: Mutex::new(State {
+                ready: VecDeque::new(),
+                next,
+                old: Vec::new(),
+                recent: 0,
+                idle_since: None,
+                rests_in: None,
+            }),
             counters: counters.clone(),
             durable_write,
         }
@@ -295,7 +302,11 @@ impl Spares {
     }
 
     /// A file that is one too many: an old one, or the last of those that are ready.
-    fn surplus(&self, keep: usize, lower: impl Fn(Lsn) -> bool) -> Option<(String, Option<Arc<dyn DiskFile>>)> {
+    fn surplus(
+        &self,
+        keep: usize,
+        lower: impl Fn(Lsn) -> bool,
+    ) -> Option<(String, Option<Arc<dyn DiskFile>>)> {
         let mut state = self.state.lock();
         if state.ready.len() + state.old.len() <= keep {
             return None;

@@ -72,7 +72,8 @@ impl Inner {
 
     /// Whether it keeps files that it will give back if it stays idle.
     pub(crate) fn rests_later(&self) -> bool {
-        !self.is_replica() && self.spares.ready_count() > usize::from(self.is_half_written(self.committer.reserved()))
+        !self.is_replica()
+            && self.spares.ready_count() > usize::from(self.is_half_written(self.committer.reserved()))
     }
 
     /// Who gives out positions is told for which there are files.
