@@ -74,8 +74,10 @@ const IDLE_RUNS_PAUSE: Duration = Duration::from_secs(1);
 /// What a row of a run that comes into its tree costs, whose leaf is read and written anew, beside one that goes into a run.
 const ROLLED_ROW_WORTH: u64 = 4;
 
-/// The share of the budget that must have come free for the allocator to be asked to give it back: that takes a while.
+/// The share of the budget, and the bytes, that must have come free for the allocator to be asked to give them back: that takes
+/// a while.
 const GIVEN_BACK_SHARE: u64 = 16;
+const GIVEN_BACK_BYTES_MIN: u64 = 4 << 20;
 
 /// How long the thread leaves a full disk alone, or replicas that are away.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
@@ -341,7 +343,8 @@ impl Core {
     /// After a checkpoint that has freed so much, and with nothing new in memory: the cache is about to have the room that
     /// the deltas had, and the allocator would keep it too.
     fn give_back_memory(&self, freed: u64) {
-        if freed >= self.memory.budget() / GIVEN_BACK_SHARE && self.reads.delta_bytes() == 0 {
+        let least = (self.memory.budget() / GIVEN_BACK_SHARE).max(GIVEN_BACK_BYTES_MIN);
+        if freed >= least && self.reads.delta_bytes() == 0 {
             self.runtime.give_back_memory();
         }
     }
@@ -491,7 +494,7 @@ pub(crate) fn fold_below(
     let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
     let mut keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
     let changed = keyspaces.clone();
-    if deltas.is_empty() || how.rolling == Rolling::OfAll {
+    if how.rolling == Rolling::OfAll || (deltas.is_empty() && how.rolling != Rolling::Never) {
         keyspaces.extend(view.root.keyspaces_with_runs());
     }
     let (mut plans, mut rolled) = (BTreeMap::new(), BTreeMap::new());

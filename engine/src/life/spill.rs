@@ -21,6 +21,9 @@ const PLACES: usize = 64;
 /// An idle store's runs come into the tree in so many parts: each is free for the next.
 const IDLE_PARTS: u32 = 16;
 
+/// Beside others' changes a stretch of theirs has about so many bytes at most: it is written for each checkpoint.
+const IDLE_STRETCH_BYTES: u64 = 32 << 20;
+
 /// A tree that takes this share of the cache at most counts as being in it.
 const SMALL_SHARE: u64 = 8;
 
@@ -100,7 +103,11 @@ pub(crate) fn plan(
 /// What to do with the runs of a keyspace that nothing is new in, at rest or beside others' changes.
 pub(crate) fn plan_idle(root: &Root, keyspace: u32, spilling: Spilling, is_at_rest: bool) -> Plan {
     match spilling {
-        Spilling::Weighed => Plan::Spill { part: IDLE_PARTS },
+        Spilling::Weighed if is_at_rest => Plan::Spill { part: IDLE_PARTS },
+        Spilling::Weighed => {
+            let parts = root.payload_bytes(keyspace) / IDLE_STRETCH_BYTES;
+            Plan::Spill { part: IDLE_PARTS.max(u32::try_from(parts).unwrap_or(u32::MAX - 1)) }
+        }
         Spilling::Rolling(part) => rolling(part, root.runs_of(keyspace).0),
         Spilling::Below(_) if is_at_rest => Plan::Fold,
         Spilling::Below(_) => Plan::Spill { part: u32::MAX },
