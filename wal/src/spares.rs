@@ -49,8 +49,8 @@ pub(crate) struct Spares {
     geometry: Geometry,
     /// One at a time fills a file ahead of need: held for as long as that takes.
     filling: Latch,
-    /// One at a time gives a file the next segment's name: held across a rename and a sync of the directory. Whoever
-    /// has no file to write to waits for this, and for nothing longer.
+    /// One at a time gives a file the next segment's name, or takes one's away: held across a rename and a sync of the
+    /// directory, and removals by a log at rest. Whoever has no file to write to waits for this, and for nothing longer.
     naming: Latch,
     has_filler: AtomicBool,
     state: Mutex<State>,
@@ -231,7 +231,9 @@ impl Spares {
             let name = segment::file_name(number);
             let keep = {
                 let mut state = self.state.lock();
-                let keep = state.ready.len() + state.old.len() < READY_MAX + state.recent.min(REUSED_MAX);
+                let most =
+                    if state.rests_in.is_some() { 1 } else { READY_MAX + state.recent.min(REUSED_MAX) };
+                let keep = state.ready.len() + state.old.len() < most;
                 if keep {
                     state.old.push(name.clone());
                 }
