@@ -76,6 +76,33 @@ impl Span {
     }
 }
 
+/// Spans in key order, none touching another, asked of keys that ascend.
+#[derive(Debug, Default)]
+pub(crate) struct SpanCursor {
+    spans: Vec<Span>,
+    /// The first of them that does not end before the key asked last.
+    at: usize,
+}
+
+impl SpanCursor {
+    pub(crate) fn new(spans: Vec<Span>) -> SpanCursor {
+        SpanCursor { spans, at: 0 }
+    }
+
+    /// The first span that ends behind the key.
+    pub(crate) fn next_behind(&mut self, key: &[u8]) -> Option<&Span> {
+        let ends_before = |span: &Span| span.to.as_ref().is_some_and(|to| **to <= *key);
+        while self.spans.get(self.at).is_some_and(ends_before) {
+            self.at += 1;
+        }
+        self.spans.get(self.at)
+    }
+
+    pub(crate) fn contains(&mut self, key: &[u8]) -> bool {
+        self.next_behind(key).is_some_and(|span| span.contains(key))
+    }
+}
+
 /// Joins what touches or overlaps; the spans come in the order of their starts.
 pub(crate) fn joined(spans: impl Iterator<Item = Span>) -> Vec<Span> {
     let mut all: Vec<Span> = Vec::new();

@@ -125,8 +125,6 @@ pub struct TxOptions {
 const MEMORY_BUDGET_DEFAULT: usize = 256 << 20;
 const MEMORY_BUDGET_MIN: usize = 1 << 20;
 const LOG_BYTES_DEFAULT: u64 = 512 << 20;
-const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
-const LOG_SEGMENTS_MIN: u64 = 4;
 const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
 pub(crate) const ACK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const PREPARED_MAX_DEFAULT: usize = 1 << 16;
@@ -159,7 +157,7 @@ pub struct DbBuilder {
     isolation: Isolation,
     memory_budget: usize,
     log_bytes_max: u64,
-    segment_bytes: u64,
+    segment_bytes: Option<u64>,
     checkpoint_interval: Duration,
     snapshot_age_max: Duration,
     prepared_max: usize,
@@ -274,7 +272,7 @@ impl DbBuilder {
             isolation: Isolation::default(),
             memory_budget: MEMORY_BUDGET_DEFAULT,
             log_bytes_max: LOG_BYTES_DEFAULT,
-            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            segment_bytes: None,
             checkpoint_interval: CHECKPOINT_INTERVAL_DEFAULT,
             snapshot_age_max: SNAPSHOT_AGE_MAX_DEFAULT,
             prepared_max: PREPARED_MAX_DEFAULT,
@@ -352,52 +350,6 @@ impl DbBuilder {
     /// ```
     pub fn isolation(mut self, default: Isolation) -> Self {
         self.isolation = default;
-        self
-    }
-
-    /// Bytes of memory for everything that the store holds: rows that are not in the data file yet, the block cache,
-    /// transactions, tickets, buffers; [`Stats::memory`](crate::Stats::memory) has the parts. Deltas and cache share what the
-    /// rest leaves: the cache gives way as deltas grow, down to a quarter, and gets it back. Beyond the deltas' share writers are
-    /// slowed; a transaction that would take more than a quarter of the budget, or with all others more than half, gets
-    /// `TooLarge`. At least 1 MiB, below 8 MiB the buffers of a checkpoint may go beyond it. Default: 256 MiB.
-    ///
-    /// ```
-    /// # use seawall_engine::Db;
-    /// # let disk = seawall_wal::SimDisk::new(1);
-    /// let db = Db::builder("/store").disk(disk).memory_budget(1 << 30).open()?;
-    /// # drop(db);
-    /// # Ok::<(), seawall_engine::Error>(())
-    /// ```
-    pub fn memory_budget(mut self, bytes: usize) -> Self {
-        self.memory_budget = bytes;
-        self
-    }
-
-    /// Bytes of log kept between checkpoints: bounds recovery. At least four segments. Default: 512 MiB.
-    ///
-    /// ```
-    /// # use seawall_engine::Db;
-    /// # let disk = seawall_wal::SimDisk::new(1);
-    /// let db = Db::builder("/store").disk(disk).log_bytes_max(2 << 30).open()?;
-    /// # drop(db);
-    /// # Ok::<(), seawall_engine::Error>(())
-    /// ```
-    pub fn log_bytes_max(mut self, bytes: u64) -> Self {
-        self.log_bytes_max = bytes;
-        self
-    }
-
-    /// Bytes of a log file; fixed when the store is created. Default: 64 MiB.
-    ///
-    /// ```
-    /// # use seawall_engine::Db;
-    /// # let disk = seawall_wal::SimDisk::new(1);
-    /// let db = Db::builder("/store").disk(disk).segment_bytes(16 << 20).open()?;
-    /// # drop(db);
-    /// # Ok::<(), seawall_engine::Error>(())
-    /// ```
-    pub fn segment_bytes(mut self, bytes: u64) -> Self {
-        self.segment_bytes = bytes;
         self
     }
 
@@ -647,6 +599,7 @@ impl DbBuilder {
 
     pub(crate) fn options(self) -> Result<Options> {
         let memory_budget = self.memory_budget.max(MEMORY_BUDGET_MIN);
+        let segment_bytes = self.segment_bytes.unwrap_or_else(|| room::segment_bytes(memory_budget as u64));
         let runtime = self.runtime.unwrap_or_else(|| OsRuntime::new());
         let disk = match self.disk {
             Some(disk) => disk,
@@ -668,8 +621,8 @@ impl DbBuilder {
             stream_bytes_min: self.stream.0,
             piece_bytes: self.stream.1,
             spilling: self.spilling,
-            log_bytes_max: self.log_bytes_max.max(self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN)),
-            segment_bytes: self.segment_bytes,
+            log_bytes_max: self.log_bytes_max.max(segment_bytes.saturating_mul(room::LOG_SEGMENTS_MIN)),
+            segment_bytes,
             checkpoint_interval: self.checkpoint_interval,
             snapshot_age_max: self.snapshot_age_max,
             prepared_max: self.prepared_max,
@@ -691,6 +644,7 @@ impl DbBuilder {
 }
 
 mod replication;
+mod room;
 
 impl std::fmt::Debug for DbBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -218,6 +218,17 @@ impl Root {
         self.runs.get(&keyspace).map_or(&[], Vec::as_slice)
     }
 
+    /// How many runs a keyspace has, and bytes of their rows.
+    pub(crate) fn runs_of(&self, keyspace: u32) -> (u32, u64) {
+        let runs = self.runs(keyspace);
+        (runs.len() as u32, runs.iter().map(|run| run.root.payload_bytes).sum())
+    }
+
+    /// Whether a keyspace has as many as there may be.
+    pub(crate) fn has_many_runs(&self) -> bool {
+        self.runs.values().any(|runs| runs.len() >= cost::RUNS_MAX as usize)
+    }
+
     pub(crate) fn has_runs(&self, keyspace: u32) -> bool {
         self.runs.contains_key(&keyspace)
     }
@@ -251,6 +262,12 @@ impl Root {
     /// Bytes of a keyspace's keys and values; at most so many, as with [`rows`](Self::rows).
     pub fn payload_bytes(&self, keyspace: u32) -> u64 {
         self.roots_of(keyspace).map(|root| root.payload_bytes).sum()
+    }
+
+    /// The same of all keyspaces together.
+    pub(crate) fn payload_bytes_of_all(&self) -> u64 {
+        let trees = self.trees.values().map(|tree| tree.root.payload_bytes);
+        trees.chain(self.runs.values().flatten().map(|run| run.root.payload_bytes)).sum()
     }
 
     /// The keyspaces that hold rows, ascending.
@@ -424,6 +441,11 @@ impl TreeStore {
         &self.path
     }
 
+    /// The largest that the cache may become at present.
+    pub(crate) fn cache_bytes_max(&self) -> u64 {
+        self.cache.capacity()
+    }
+
     /// The figures of now.
     pub fn stats(&self) -> TreeStats {
         let latest = *self.latest.lock();
@@ -431,7 +453,7 @@ impl TreeStore {
             generation: latest.generation,
             blocks: latest.blocks,
             cache_bytes: self.cache.bytes(),
-            cache_bytes_max: self.cache.capacity(),
+            cache_bytes_max: self.cache_bytes_max(),
             cache_hits: self.cache.hits(),
             cache_misses: self.cache.misses(),
             folds: self.totals.folds.load(Ordering::Relaxed),

@@ -260,3 +260,87 @@ fn a_full_disk_leaves_the_runs_of_a_store_at_rest() {
     }
     check(&db, &keyspace, &rows, "taken in");
 }
+
+/// What closing finds in memory becomes one more run, and nothing is left to be replayed.
+#[test]
+fn closing_a_store_with_runs_leaves_nothing_to_replay() {
+    let disk = SimDisk::new(7);
+    let db = builder(&disk).open().unwrap();
+    let (keyspace, mut rows) = loaded(&db);
+    let mut rng = Rng::new(7);
+    while db.stats().runs < 3 {
+        change(&db, &keyspace, &mut rng, &mut rows, 1500);
+        db.checkpoint().unwrap();
+    }
+    let before = db.stats().runs;
+    let mut batch = WriteBatch::new();
+    for n in (0..ROWS).step_by(300) {
+        batch.insert(&keyspace, key(n), "last");
+        rows.insert(key(n), b"last".to_vec());
+    }
+    db.write_with(batch, Durability::Written).unwrap();
+    db.close().unwrap();
+    drop(keyspace);
+    let db = builder(&disk).open().unwrap();
+    let stats = db.stats();
+    assert_eq!((stats.runs, stats.memory.deltas_active), (before + 1, 0), "{stats:?}");
+    check(&db, &db.keyspace("rows").unwrap(), &rows, "reopened");
+}
+
+/// Runs of a keyspace that is left alone come into its tree while another one is written to.
+#[test]
+fn an_idle_keyspace_takes_its_runs_in_beside_others() {
+    let disk = SimDisk::new(8);
+    let db = builder(&disk).open().unwrap();
+    let (keyspace, mut rows) = loaded(&db);
+    let mut rng = Rng::new(8);
+    while db.stats().runs < 3 {
+        change(&db, &keyspace, &mut rng, &mut rows, 1500);
+        db.checkpoint().unwrap();
+    }
+    let other = db.keyspace("other").unwrap();
+    for n in 0..20_u8 {
+        other.insert([n], "small").unwrap();
+        db.checkpoint().unwrap();
+    }
+    assert_eq!(db.stats().runs, 0);
+    check(&db, &keyspace, &rows, "taken in");
+}
+
+/// A checkpoint that finds no room for what runs have is made without it.
+#[test]
+fn a_full_disk_has_room_for_what_is_new() {
+    let disk = SimDisk::new(9);
+    let db = builder(&disk).open().unwrap();
+    let (keyspace, mut rows) = loaded(&db);
+    let mut rng = Rng::new(9);
+    while db.stats().runs < 3 {
+        change(&db, &keyspace, &mut rng, &mut rows, 1500);
+        db.checkpoint().unwrap();
+    }
+    let old = db.snapshot();
+    let mut batch = WriteBatch::new();
+    for n in (0..ROWS).step_by(3000) {
+        batch.insert(&keyspace, key(n), "new");
+        rows.insert(key(n), b"new".to_vec());
+    }
+    db.write_with(batch, Durability::Written).unwrap();
+    let runs = db.stats().runs;
+    let capacity = 1 << 30;
+    disk.set_capacity(capacity);
+    let used = capacity - disk.free_bytes(Path::new("/")).unwrap();
+    // Room for a few blocks beside what the file has free.
+    disk.set_capacity(used);
+    let mut ends = BTreeMap::new();
+    for _ in 0..40 {
+        let is_made = db.checkpoint().is_ok();
+        *ends.entry((is_made, db.stats().runs > runs)).or_insert(0) += 1;
+        let mut batch = WriteBatch::new();
+        batch.insert(&keyspace, key(0), "again");
+        rows.insert(key(0), b"again".to_vec());
+        db.write_with(batch, Durability::Written).unwrap();
+    }
+    assert!(ends.keys().any(|(is_made, is_one_more)| *is_made && *is_one_more), "{ends:?}");
+    check(&db, &keyspace, &rows, "full");
+    drop(old);
+}

@@ -9,6 +9,7 @@ use super::{MutantDisk, SeedReport};
 use client::Client;
 use follower::{Follower, Look};
 use model::Model;
+use seawall_wal::disk::Disk;
 use seawall_wal::disk::sim::{Damage, Fault, Op};
 use seawall_wal::mutation::Mutation;
 use seawall_wal::runtime::{Rng, Runtime, SimRuntime, Thread};
@@ -19,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 const DIR: &str = "/store/log";
+/// A log that is left alone for so long rests.
+const RESTING: Duration = Duration::from_secs(1);
 const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// The names of the deliberate mistakes that this layer can make, each of which some seed must notice.
@@ -288,6 +291,7 @@ impl Torture {
                 }
                 1 => pins.extend(wal.pin("torture", wal.first_lsn()).ok()),
                 2 => drop(pins.pop()),
+                3 if self.rng.chance(1, 2) => self.rest(wal, &client)?,
                 3..=5 => client.note(&wal.step().map(|_| ()))?,
                 7 if self.rng.chance(1, 2) => self.cut(wal, &mut client, &mut follower)?,
                 8 | 9 => self.follow(wal, &mut follower)?,
@@ -298,6 +302,18 @@ impl Torture {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// Leaves the log alone for long enough to give files back.
+    fn rest(&mut self, wal: &Wal, client: &Client) -> Result<(), String> {
+        let files = || self.disk.list(Path::new(DIR)).map_or(0, |names| names.len());
+        let before = files();
+        client.note(&wal.step().map(|_| ()))?;
+        self.runtime.advance(RESTING);
+        client.note(&wal.step().map(|_| ()))?;
+        let has_rested = files() < before;
+        self.report.add("log: files given back at rest", u64::from(has_rested));
         Ok(())
     }
 

@@ -293,6 +293,18 @@ impl<S: Sink> Committer<S> {
         state.ready_end = state.ready_end.max(end);
     }
 
+    /// Files are about to exist for positions before `end` only. False, and nothing has changed, if positions behind it are
+    /// given out, or somebody is about to begin a segment.
+    pub(crate) fn lower_ready_end(&self, end: Lsn) -> bool {
+        let mut state = self.state.lock();
+        let is_quiet = !state.in_flight && !state.has_pending() && !state.paused && !state.closed;
+        let is_free = is_quiet && state.failure.is_none() && state.open.next_base() <= end;
+        if is_free {
+            state.ready_end = state.ready_end.min(end);
+        }
+        is_free
+    }
+
     /// What has to happen before `bytes` bytes of records, headers included, can be placed.
     pub(crate) fn room_for(&self, bytes: usize) -> Result<Room> {
         let state = self.state.lock();

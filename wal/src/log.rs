@@ -587,8 +587,8 @@ impl Inner {
                 Room::Ready => return Ok(()),
                 Room::Crowded => self.committer.make_progress()?,
                 Room::NeedsFiles(end) => {
-                    let ready = self.spares.ensure(end)?;
-                    self.committer.set_ready_end(ready);
+                    self.spares.ensure(end)?;
+                    self.publish_ready_end();
                 }
             }
         }

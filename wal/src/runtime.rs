@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::io;
 use std::time::Duration;
 
+mod allocator;
 mod os;
 #[cfg(seawall_shuttle)]
 mod shuttle;
@@ -50,6 +51,10 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// A place where simulation may let another thread go on; nothing otherwise. For the moments between two steps
     /// that have no call of the seams of their own. No lock may be held across this call.
     fn switch_point(&self) {}
+
+    /// Much memory was freed and none of it is wanted soon: the allocator may give back to the system what it keeps. May take
+    /// tens of milliseconds, in which others wait for the allocator.
+    fn give_back_memory(&self) {}
 
     /// Asks the system to run the calling thread after everyone else (nice 19); cannot be taken back.
     fn lower_priority(&self);

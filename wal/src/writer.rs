@@ -230,8 +230,7 @@ impl Writer {
     /// Begins the next segment now, not with its first frame.
     pub(crate) fn begin_next(&self) -> Result<()> {
         let Some(mut live) = self.take_live() else { return Err(Error::Closed) };
-        let next = self.geometry.number(self.spares.ready_end()) - self.spares.ready_count() as u64;
-        let begun = self.rotate(&mut live, next);
+        let begun = self.rotate(&mut live, self.spares.next_number());
         *self.live.lock() = Some(live);
         begun
     }

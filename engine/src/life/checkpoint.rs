@@ -74,6 +74,11 @@ const IDLE_RUNS_PAUSE: Duration = Duration::from_secs(1);
 /// What a row of a run that comes into its tree costs, whose leaf is read and written anew, beside one that goes into a run.
 const ROLLED_ROW_WORTH: u64 = 4;
 
+/// The share of the budget, and the bytes, that must have come free for the allocator to be asked to give them back: that takes
+/// a while.
+const GIVEN_BACK_SHARE: u64 = 16;
+const GIVEN_BACK_BYTES_MIN: u64 = 4 << 20;
+
 /// How long the thread leaves a full disk alone, or replicas that are away.
 const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
 
@@ -133,6 +138,11 @@ impl FoldState {
         self.pace.stop();
         self.wake.fetch_add(1, Ordering::Release);
         runtime.wake_all(&self.wake);
+    }
+
+    /// Whether the thread was told to end: the store is being closed.
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
     /// Waits until a checkpoint ends, or for a while. True if the last one found the disk full.
@@ -244,13 +254,16 @@ impl Core {
         let is_covered = superblock.checkpoint_lsn.max(superblock.applied_lsn) >= end;
         let has_deltas = view.frozen.iter().any(|delta| delta.end() <= end);
         let is_at_rest = is_covered && !has_deltas;
+        // Whoever closes the store waits for what is new alone.
+        let rolling = if self.fold.is_stopping() { Rolling::Never } else { Rolling::OfAll };
         if is_at_rest {
             self.release_log(replay)?;
-            if view.root.runs_size().0 == 0 {
+            if view.root.runs_size().0 == 0 || rolling == Rolling::Never {
                 return Ok(Checkpoint { lsn: end, path, bytes: 0 });
             }
         }
         let before = self.store.stats().fold_bytes;
+        let held = self.reads.memory();
         let is_pressed = view.frozen.iter().any(|delta| delta.bytes() >= self.deltas_max() / 2);
         let (next_keyspace, now_us) = (self.catalogue.next_id(), self.runtime.wall_clock_us());
         if self.options.has(Mutation::ReleaseEarly) {
@@ -278,13 +291,21 @@ impl Core {
             on_plan: &mut on_plan,
             spilling: self.options.spilling,
             repeats: &|covered| self.may_repeat(covered),
+            rolling,
+            has_rolled: false,
         };
-        let folded = fold_below(&self.reads, end, &mut how, |superblock| {
+        let set = |superblock: &mut Superblock| {
             superblock.checkpoint_lsn = replay;
             superblock.applied_lsn = applied;
             superblock.next_keyspace = next_keyspace;
             superblock.visible_time_us = superblock.visible_time_us.max(now_us);
-        });
+        };
+        let mut folded = fold_below(&self.reads, end, &mut how, set);
+        if matches!(folded, Err(Error::NoSpace)) && how.has_rolled && !is_at_rest {
+            // What is new takes less room without what runs have.
+            (how.rolling, how.on_stage) = (Rolling::Never, self.options.on_stage.clone());
+            folded = fold_below(&self.reads, end, &mut how, set);
+        }
         self.fold.throttle.end(&*self.runtime, folded.is_ok());
         // To take runs in is no duty, and nobody has to make room for it.
         let is_put_off = is_at_rest && matches!(folded, Err(Error::NoSpace));
@@ -297,10 +318,12 @@ impl Core {
         drop(view);
         self.sequencer.folded(end, self.memory.retained_max());
         self.share_memory(self.reads.memory());
+        let freed = held.saturating_sub(self.reads.memory());
         self.release_log(replay)?;
         let bytes = self.store.stats().fold_bytes.saturating_sub(before);
         // Writers that press on need as much again for the next one.
         self.store.release_space(if is_pressed { bytes } else { 0 })?;
+        self.give_back_memory(freed);
         Ok(Checkpoint { lsn: end, path, bytes })
     }
 
@@ -314,6 +337,15 @@ impl Core {
         match self.log.release_before(end) {
             Err(Error::NoSpace) => Ok(()),
             released => released,
+        }
+    }
+
+    /// After a checkpoint that has freed so much, and with nothing new in memory: the cache is about to have the room that
+    /// the deltas had, and the allocator would keep it too.
+    fn give_back_memory(&self, freed: u64) {
+        let least = (self.memory.budget() / GIVEN_BACK_SHARE).max(GIVEN_BACK_BYTES_MIN);
+        if freed >= least && self.reads.delta_bytes() == 0 {
+            self.runtime.give_back_memory();
         }
     }
 
@@ -388,7 +420,7 @@ impl Core {
         let _alarm = Alarm(self);
         loop {
             let seen = self.fold.wake.load(Ordering::Acquire);
-            if self.fold.is_stopping.load(Ordering::Acquire) {
+            if self.fold.is_stopping() {
                 return;
             }
             if self.fold.is_tidying_requested.swap(false, Ordering::AcqRel) {
@@ -433,6 +465,19 @@ pub(crate) struct Folding<'a> {
     /// Whether the superblock that covers so much of the log is to be repeated in the other slot.
     pub(crate) repeats: &'a dyn Fn(Lsn) -> bool,
     pub(crate) spilling: Spilling,
+    pub(crate) rolling: Rolling,
+    /// Whether rows of runs came into their trees, or would have.
+    pub(crate) has_rolled: bool,
+}
+
+/// Whose runs a checkpoint takes in a stretch of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rolling {
+    /// No keyspace's: where there are runs, what is new becomes another one.
+    Never,
+    /// Those of keyspaces that something is new in.
+    OfChanged,
+    OfAll,
 }
 
 /// Writes the newest versions in the frozen deltas that end at or below `end` into the trees, or into runs beside them,
@@ -448,12 +493,17 @@ pub(crate) fn fold_below(
     let dropped: BTreeSet<u32> = deltas.iter().flat_map(|delta| delta.dropped().into_keys()).collect();
     let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
     let mut keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
-    if deltas.is_empty() {
+    let changed = keyspaces.clone();
+    if how.rolling == Rolling::OfAll || (deltas.is_empty() && how.rolling != Rolling::Never) {
         keyspaces.extend(view.root.keyspaces_with_runs());
     }
     let (mut plans, mut rolled) = (BTreeMap::new(), BTreeMap::new());
-    for keyspace in keyspaces.iter().filter(|keyspace| !dropped.contains(keyspace)) {
-        plans.insert(*keyspace, spill::plan(reads, &view.root, &deltas, *keyspace, how.spilling)?);
+    for keyspace in keyspaces.iter().copied().filter(|keyspace| !dropped.contains(keyspace)) {
+        let plan = match changed.contains(&keyspace) {
+            true => spill::plan(reads, &view.root, &deltas, keyspace, how)?,
+            false => spill::plan_idle(&view.root, keyspace, how.spilling, deltas.is_empty()),
+        };
+        plans.insert(keyspace, plan);
     }
     (how.on_plan)(plans.values().any(|plan| *plan != Plan::Fold));
     let compressions = reads.compressions(&view.root, &deltas, end, keyspaces.iter().copied())?;
@@ -484,11 +534,13 @@ pub(crate) fn fold_below(
         }
         let compression = compressions.get(&keyspace).copied().unwrap_or_default();
         let Some(Plan::Spill { part }) = plans.get(&keyspace) else {
-            fold.apply_over(keyspace, compression, cleared, changes)?;
+            how.has_rolled |= view.root.has_runs(keyspace);
+            fold.apply_over(keyspace, compression, cleared, changes, how.on_row)?;
             continue;
         };
         // What is cleared has to be taken out of the same trees.
         if cleared.is_empty() && *part < u32::MAX && view.root.has_runs(keyspace) {
+            how.has_rolled = true;
             let stretch = reads.next_stretch(&view.root, keyspace, *part)?;
             fold.roll(keyspace, compression, &stretch, how.on_row)?;
             rolled.insert(keyspace, stretch);
@@ -503,6 +555,7 @@ pub(crate) fn fold_below(
     let root = if repeats { reads.store.repeat(&root)? } else { root };
     reads.folded(end, root);
     rolled.iter().for_each(|(keyspace, stretch)| reads.rolled(*keyspace, stretch));
+    reads.rolled.lock().retain(|keyspace, _| !dropped.contains(keyspace));
     Ok(())
 }
 

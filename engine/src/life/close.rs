@@ -84,8 +84,8 @@ impl Core {
         if bytes == 0 || bytes > FOLD_ON_CLOSE_BYTES_MAX {
             return Ok(());
         }
-        // Taking runs in may rewrite the tree.
-        if self.reads.view().root.runs_size().0 > 0 {
+        // Where there are runs this is one more, unless there are so many that taking them in may rewrite the tree.
+        if self.reads.view().root.has_many_runs() {
             return Ok(());
         }
         match self.checkpoint_alone() {

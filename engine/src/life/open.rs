@@ -25,7 +25,7 @@ use crate::commit::sequencer::Sequencer;
 use crate::db::{Core, Db, Handle};
 use crate::delta::{Delta, Gathered};
 use crate::keyspace::Catalogue;
-use crate::life::checkpoint::{FoldState, Folding};
+use crate::life::checkpoint::{FoldState, Folding, Rolling};
 use crate::life::following::Following;
 use crate::life::image::PROGRESS_NAME;
 use crate::life::redone::{Redone, Replayed};
@@ -685,6 +685,8 @@ impl Replay<'_> {
             on_plan: &mut |_| {},
             repeats: &|_| !is_followed,
             spilling: self.options.spilling,
+            rolling: Rolling::OfChanged,
+            has_rolled: false,
         };
         crate::life::checkpoint::fold_below(self.reads, end, &mut how, |superblock| {
             superblock.checkpoint_lsn = replay;

@@ -7,11 +7,12 @@
 use crate::Result;
 use crate::cover::Span;
 use crate::delta::Delta;
+use crate::life::checkpoint::{Folding, Rolling};
 use crate::options::Spilling;
 use crate::read::view::Reads;
 use crate::record::{BRANCHES, CATALOGUE};
-use crate::tree::cost::{Plan, Prospect, Sample};
-use crate::tree::{Root, TreeStore};
+use crate::tree::Root;
+use crate::tree::cost::{Plan, Prospect, RUNS_MAX, Sample};
 use std::sync::Arc;
 
 /// Places in a delta that are looked at, each about a hundred neighbouring rows.
@@ -19,6 +20,12 @@ const PLACES: usize = 64;
 
 /// An idle store's runs come into the tree in so many parts: each is free for the next.
 const IDLE_PARTS: u32 = 16;
+
+/// Beside others' changes a stretch of theirs has about so many bytes at most: it is written for each checkpoint.
+const IDLE_STRETCH_BYTES: u64 = 32 << 20;
+
+/// A tree that takes this share of the cache at most counts as being in it.
+const SMALL_SHARE: u64 = 8;
 
 impl Reads {
     /// The next stretch of a keyspace's tree that takes in what runs have of it: one in so many parts, from where the one
@@ -47,24 +54,27 @@ pub(crate) fn plan(
     root: &Root,
     deltas: &[Arc<Delta>],
     keyspace: u32,
-    spilling: Spilling,
+    how: &Folding<'_>,
 ) -> Result<Plan> {
     // Opening reads both with plain cursors, and they have few rows.
     if keyspace == CATALOGUE || keyspace == BRANCHES {
         return Ok(Plan::Fold);
     }
-    let (runs, runs_bytes) = TreeStore::runs_of(root, keyspace);
-    match spilling {
+    let (runs, runs_bytes) = root.runs_of(keyspace);
+    if how.rolling == Rolling::Never && (1..RUNS_MAX).contains(&runs) {
+        return Ok(Plan::Spill { part: u32::MAX });
+    }
+    match how.spilling {
         Spilling::Below(most) if runs < most => return Ok(Plan::Spill { part: u32::MAX }),
         Spilling::Below(_) => return Ok(Plan::Fold),
-        Spilling::Rolling(part) if runs < 3 * part => return Ok(Plan::Spill { part }),
-        Spilling::Rolling(_) => return Ok(Plan::Fold),
-        Spilling::Weighed if deltas.is_empty() => return Ok(Plan::Spill { part: IDLE_PARTS }),
+        Spilling::Rolling(part) => return Ok(rolling(part, runs)),
         Spilling::Weighed => {}
     }
     let store = &reads.store;
-    // Its rows alone fit, whatever their leaves take.
-    if root.payload_bytes(keyspace) <= store.stats().cache_bytes_max / 2 {
+    let cache = store.cache_bytes_max();
+    // All rows fit, whatever their leaves take.
+    let (own, all) = (root.payload_bytes(keyspace), root.payload_bytes_of_all());
+    if all <= cache / 2 {
         return Ok(Plan::Fold);
     }
     let mut sample = Sample::default();
@@ -82,8 +92,28 @@ pub(crate) fn plan(
         store.sample(root, keyspace, [b""].iter(), &mut sample)?;
     }
     let tree = sample.tree_bytes();
-    if tree <= store.stats().cache_bytes_max {
+    // Trees share the cache; a small one has its part of it whatever the others are.
+    let with_others = u128::from(tree) * u128::from(all) / u128::from(own.max(1));
+    if with_others <= u128::from(cache) || tree <= cache / SMALL_SHARE {
         return Ok(Plan::Fold);
     }
     Ok(Prospect { tree, fold: sample.fold_bytes(rows).min(tree), run, runs, runs_bytes }.plan())
+}
+
+/// What to do with the runs of a keyspace that nothing is new in, at rest or beside others' changes.
+pub(crate) fn plan_idle(root: &Root, keyspace: u32, spilling: Spilling, is_at_rest: bool) -> Plan {
+    match spilling {
+        Spilling::Weighed if is_at_rest => Plan::Spill { part: IDLE_PARTS },
+        Spilling::Weighed => {
+            let parts = root.payload_bytes(keyspace) / IDLE_STRETCH_BYTES;
+            Plan::Spill { part: IDLE_PARTS.max(u32::try_from(parts).unwrap_or(u32::MAX - 1)) }
+        }
+        Spilling::Rolling(part) => rolling(part, root.runs_of(keyspace).0),
+        Spilling::Below(_) if is_at_rest => Plan::Fold,
+        Spilling::Below(_) => Plan::Spill { part: u32::MAX },
+    }
+}
+
+fn rolling(part: u32, runs: u32) -> Plan {
+    if runs < 3 * part { Plan::Spill { part } } else { Plan::Fold }
 }

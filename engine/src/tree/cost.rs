@@ -8,7 +8,7 @@ use super::{Ptr, Result, Root, TreeStore};
 /// Checkpoints that a leaf waits to be rewritten for, at most: each has a run, one more place to look for a row.
 const CYCLE_MAX: u32 = 16;
 /// Where ranges are cleared all the time, stretches cannot be rolled: with more runs all are folded.
-const RUNS_MAX: u32 = 2 * CYCLE_MAX;
+pub(crate) const RUNS_MAX: u32 = 2 * CYCLE_MAX;
 /// The share of the tree's bytes that runs may take.
 const RUNS_SHARE: u64 = 4;
 /// A run must save a quarter of what the fold would write: it makes reads dearer.
@@ -129,11 +129,5 @@ impl TreeStore {
             ptr = self.child_of(&block, block.child_index(key))?;
         }
         Ok(Some((ptr, leaves)))
-    }
-
-    /// How many runs a keyspace has, and bytes of their rows.
-    pub(crate) fn runs_of(root: &Root, keyspace: u32) -> (u32, u64) {
-        let runs = root.runs(keyspace);
-        (runs.len() as u32, runs.iter().map(|run| run.root.payload_bytes).sum())
     }
 }

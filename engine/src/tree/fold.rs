@@ -126,18 +126,19 @@ impl Fold {
         keyspace: u32,
         changes: impl Iterator<Item = Result<(K, Change)>>,
     ) -> Result<()> {
-        self.apply_over(keyspace, Compression::None, Vec::new(), changes)
+        self.apply_over(keyspace, Compression::None, Vec::new(), changes, &mut || {})
     }
 
     /// As [`apply`](Self::apply), with the rows of all runs that the keyspace has, after all rows of the spans are gone, which come in key order, none touching another. What lies wholly in
     /// one of them is not read, but for the blocks that lead to it. Leaves that are written are compressed so, whatever
-    /// the others are.
+    /// the others are. `on_row` is called after each row that there is to merge if there are runs.
     pub(crate) fn apply_over<K: AsRef<[u8]>>(
         &mut self,
         keyspace: u32,
         compression: Compression,
         cleared: Vec<Span>,
         changes: impl Iterator<Item = Result<(K, Change)>>,
+        on_row: &mut dyn FnMut(),
     ) -> Result<()> {
         self.guarded(|fold| {
             fold.comes_to(keyspace)?;
@@ -147,7 +148,7 @@ impl Fold {
                 let is_idle = changes.peek().is_none() && cleared.is_empty();
                 return if is_idle { Ok(()) } else { fold.merge(keyspace, compression, cleared, changes) };
             }
-            fold.take_in(keyspace, compression, (&runs, &Span::all()), cleared, changes, &mut || {})?;
+            fold.take_in(keyspace, compression, (&runs, &Span::all()), cleared, changes, on_row)?;
             for run in &runs {
                 // Its values have moved, or were hidden.
                 fold.kill_run(keyspace, run, false)?;
@@ -353,14 +354,13 @@ impl Fold {
             padding.fill(0);
         })?;
         self.blocks_written += 1;
-        Ok(Ptr {
-            offset: written.offset,
-            bytes: bytes as u32,
-            checksum: written.checksum,
-            kind: BlockKind::Value,
-            level: 0,
-            birth: self.building,
-        })
+        Ok(self.ptr_to(written, BlockKind::Value))
+    }
+
+    /// The pointer to a block of this fold that is no part of a tree's levels.
+    fn ptr_to(&self, written: Written, kind: BlockKind) -> Ptr {
+        let Written { offset, bytes, checksum } = written;
+        Ptr { offset, bytes, checksum, kind, level: 0, birth: self.building }
     }
 
     /// What the changes may put, or may have replaced already: those that are not put are of no use to anybody but older
@@ -485,8 +485,7 @@ impl Fold {
             return Err(Error::BadInput("the free map outgrew its block".to_owned()));
         }
         self.blocks_written += 1;
-        let Written { offset, bytes, checksum } = written;
-        let ptr = Ptr { offset, bytes, checksum, kind: BlockKind::FreeMap, level: 0, birth };
+        let ptr = self.ptr_to(written, BlockKind::FreeMap);
         Ok(MapWritten { ptr, live_bytes, file_bytes })
     }
 

@@ -23,7 +23,7 @@ use super::fold::{Fold, LeafKind};
 use super::pack::{Ending, Packer, separator};
 use super::ptr::{MAX_LEVEL, Ptr};
 use super::{Error, Result, TreeRoot};
-use crate::cover::Span;
+use crate::cover::{Span, SpanCursor};
 use crate::number::{NUMBER_BYTES, flawed, number_of};
 use crate::record::Compression;
 use std::sync::Arc;
@@ -67,9 +67,8 @@ pub(super) fn merge(
         fold,
         feed,
         ahead,
-        cleared,
+        cleared: SpanCursor::new(cleared),
         keeps_values,
-        cleared_at: 0,
         keyspace,
         compression,
         packers: vec![Packer::of(0, leaf_bytes(compression))],
@@ -105,11 +104,8 @@ struct Merge<'a> {
     keys: FilterKeys,
     feed: &'a mut dyn Feed,
     ahead: Option<Ahead>,
-    /// In key order, none touching another.
-    cleared: Vec<Span>,
+    cleared: SpanCursor,
     keeps_values: bool,
-    /// The first of them that does not end before the place in hand.
-    cleared_at: usize,
     keyspace: u32,
     compression: Compression,
     /// By level.
@@ -173,7 +169,7 @@ impl Merge<'_> {
 
     /// How much is cleared of the keys at or above `bound` and below `upper`.
     fn cleared_in(&mut self, bound: &[u8], upper: Option<&[u8]>) -> Cleared {
-        let Some(span) = self.next_cleared(bound) else { return Cleared::Nothing };
+        let Some(span) = self.cleared.next_behind(bound) else { return Cleared::Nothing };
         let (from, to) = (&*span.from, span.to.as_deref());
         if upper.is_some_and(|upper| from >= upper) {
             Cleared::Nothing
@@ -182,19 +178,6 @@ impl Merge<'_> {
         } else {
             Cleared::Some
         }
-    }
-
-    /// The first cleared span that ends behind the key. Keys are asked for in order.
-    fn next_cleared(&mut self, key: &[u8]) -> Option<&Span> {
-        let ends_before = |span: &Span| span.to.as_ref().is_some_and(|to| **to <= *key);
-        while self.cleared.get(self.cleared_at).is_some_and(ends_before) {
-            self.cleared_at += 1;
-        }
-        self.cleared.get(self.cleared_at)
-    }
-
-    fn is_cleared(&mut self, key: &[u8]) -> bool {
-        self.next_cleared(key).is_some_and(|span| span.contains(key))
     }
 
     /// Frees a subtree of which no row is left, and puts what the changes have in its place.
@@ -245,7 +228,7 @@ impl Merge<'_> {
         for index in 0..leaf.count() {
             leaf.key_into(index, &mut key);
             self.rows_until(Some(&key))?;
-            let is_cleared = self.is_cleared(&key);
+            let is_cleared = self.cleared.contains(&key);
             if self.feed.key() == Some(&key[..]) {
                 let row = (!is_cleared).then_some((leaf, index));
                 self.forget_row(leaf, index, &key)?;

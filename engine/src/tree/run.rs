@@ -21,7 +21,7 @@ use super::fold::Held;
 use super::ptr::{BlockKind, Flaw, PTR_BYTES, Ptr};
 use super::walk::Top;
 use super::{Error, Result, Root, TREE_ROOT_BYTES, TreeRoot, TreeStore};
-use crate::cover::Span;
+use crate::cover::{Span, SpanCursor};
 use crate::mutation::Mutation;
 use crate::number::{flawed, number_of, number_value};
 use crate::record::Compression;
@@ -312,8 +312,7 @@ pub(super) struct Joined<'a, K, I: Iterator<Item = Result<(K, Change)>>> {
     changes: Peekable<I>,
     /// Newest first.
     runs: Vec<Rows>,
-    cleared: &'a [Span],
-    cleared_at: usize,
+    cleared: SpanCursor,
     taken: &'a mut Taken,
     store: Arc<TreeStore>,
 }
@@ -333,7 +332,7 @@ impl<'a, K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Joined<'a, K, 
         store: &Arc<TreeStore>,
         (keyspace, compression): (u32, Compression),
         (runs, within): (&[Arc<Run>], &Span),
-        cleared: &'a [Span],
+        cleared: Vec<Span>,
         changes: I,
         taken: &'a mut Taken,
     ) -> Result<Self> {
@@ -344,15 +343,8 @@ impl<'a, K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Joined<'a, K, 
         };
         let runs = runs.iter().map(rows).collect::<Result<Vec<Rows>>>()?;
         let changes = changes.peekable();
-        Ok(Joined { changes, runs, cleared, cleared_at: 0, taken, store: Arc::clone(store) })
-    }
-
-    fn is_cleared(&mut self, key: &[u8]) -> bool {
-        let ends_before = |span: &Span| span.to.as_ref().is_some_and(|to| **to <= *key);
-        while self.cleared.get(self.cleared_at).is_some_and(ends_before) {
-            self.cleared_at += 1;
-        }
-        self.cleared.get(self.cleared_at).is_some_and(|span| span.contains(key))
+        let cleared = SpanCursor::new(cleared);
+        Ok(Joined { changes, runs, cleared, taken, store: Arc::clone(store) })
     }
 
     /// The lowest key that any has.
@@ -381,7 +373,7 @@ impl<'a, K: AsRef<[u8]>, I: Iterator<Item = Result<(K, Change)>>> Joined<'a, K, 
         {
             change = Some(newest?.1);
         }
-        let is_cleared = self.is_cleared(key);
+        let is_cleared = self.cleared.contains(key);
         for (run, held) in self.runs.iter_mut().zip(&mut self.taken.held) {
             if run.key() != Some(key) {
                 continue;

@@ -71,7 +71,7 @@ fn apply(fold: &mut Fold, changes: &Changes) -> Result<()> {
                 value.as_ref().map_or(Change::Remove, |value| Change::Put(Slice::from(value.clone())));
             Ok((key, change))
         });
-        fold.apply_over(*keyspace, layout(*keyspace, rows.len()), Vec::new(), rows)?;
+        fold.apply_over(*keyspace, layout(*keyspace, rows.len()), Vec::new(), rows, &mut || {})?;
     }
     Ok(())
 }

@@ -67,8 +67,8 @@ impl Inner {
             return Ok(());
         };
         let number = self.spares.next_number();
-        let ready = self.spares.ensure(self.geometry.end(number))?;
-        self.committer.set_ready_end(ready);
+        self.spares.ensure(self.geometry.end(number))?;
+        self.publish_ready_end();
         let written = self.committer.reserved();
         let base = self.geometry.first_frame(number);
         let end = predecessor.cut.map_or(lsn, |cut| cut.at);

@@ -9,10 +9,10 @@ use crate::sync::Ordering;
 impl Inner {
     /// Makes one segment file ahead if one is due; writes or seals what an idle log left. True if it did something.
     pub(crate) fn step(&self, idle: bool) -> Result<bool> {
-        let topped_up =
-            if self.wants_spare() { self.spares.top_up(crate::spares::READY_MAX) } else { Ok(false) };
+        let wanted = self.spares_wanted();
+        let topped_up = if wanted > 0 { self.spares.top_up(wanted) } else { Ok(false) };
         if matches!(topped_up, Ok(true)) {
-            self.committer.set_ready_end(self.spares.ready_end());
+            self.publish_ready_end();
             return Ok(true);
         }
         if self.is_replica() {
@@ -26,6 +26,7 @@ impl Inner {
         topped_up?;
         if idle {
             self.spares.rest()?;
+            self.rest()?;
         }
         Ok(settled)
     }
@@ -46,11 +47,37 @@ impl Inner {
     }
 
     /// Files are made ahead once half a segment was written: a small store stays small.
-    fn wants_spare(&self) -> bool {
+    fn spares_wanted(&self) -> usize {
         let reserved = self.committer.reserved();
         let begun = self.geometry.number(reserved) > crate::segment::FIRST_NUMBER
             && self.counters.rotations.load(std::sync::atomic::Ordering::Relaxed) > 1;
-        let half = self.geometry.offset(reserved) > self.geometry.segment_bytes / 2;
-        (begun || half) && self.spares.ready_count() < crate::spares::READY_MAX
+        let half = self.is_half_written(reserved);
+        if begun || half { self.spares.wanted(reserved, half) } else { 0 }
+    }
+
+    fn is_half_written(&self, reserved: Lsn) -> bool {
+        self.geometry.offset(reserved) > self.geometry.segment_bytes / 2
+    }
+
+    /// Gives files back that a log which has been idle for long can do without.
+    fn rest(&self) -> Result<()> {
+        let reserved = self.committer.reserved();
+        let half = self.is_half_written(reserved);
+        if self.spares.may_rest(reserved, self.runtime.now(), half) {
+            let lower = |end| self.committer.lower_ready_end(end);
+            self.spares.give_back(reserved, usize::from(half), lower)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it keeps files that it will give back if it stays idle.
+    pub(crate) fn rests_later(&self) -> bool {
+        !self.is_replica()
+            && self.spares.ready_count() > usize::from(self.is_half_written(self.committer.reserved()))
+    }
+
+    /// Who gives out positions is told for which there are files.
+    pub(crate) fn publish_ready_end(&self) {
+        self.spares.publish_end(|end| self.committer.set_ready_end(end));
     }
 }

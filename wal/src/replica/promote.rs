@@ -83,8 +83,8 @@ impl Inner {
         let predecessor =
             Predecessor { number: segment.number, salt: segment.salt, end: place, checksum, cut: None };
         let number = self.spares.next_number();
-        let ready = self.spares.ensure(self.geometry.end(number))?;
-        self.committer.set_ready_end(ready);
+        self.spares.ensure(self.geometry.end(number))?;
+        self.publish_ready_end();
         let base = self.geometry.first_frame(number);
         let durable = self.committer.durable();
         let next = Successor { number, predecessor, durable, written: chain.whole_end };

@@ -1,6 +1,6 @@
 //! The operating system's clock, randomness and threads.
 
-use super::{Runtime, Thread};
+use super::{Runtime, Thread, allocator};
 use crate::sync::AtomicU32;
 use std::io;
 use std::sync::Arc;
@@ -51,6 +51,10 @@ impl Runtime for OsRuntime {
 
     fn wake_one(&self, word: &AtomicU32) {
         waiting::wake(word, 1);
+    }
+
+    fn give_back_memory(&self) {
+        allocator::give_back();
     }
 
     fn lower_priority(&self) {

@@ -24,9 +24,9 @@ impl Fold {
         changes: impl Iterator<Item = Result<(K, Change)>>,
         on_row: &mut dyn FnMut(),
     ) -> Result<Vec<Held>> {
-        let (mut taken, spans) = (Taken::default(), cleared.clone());
+        let mut taken = Taken::default();
         let of = (keyspace, compression);
-        let joined = Joined::new(&Arc::clone(&self.store), of, runs, &spans, changes, &mut taken)?;
+        let joined = Joined::new(&Arc::clone(&self.store), of, runs, cleared.clone(), changes, &mut taken)?;
         self.merge(keyspace, compression, cleared, joined.inspect(|_| on_row()))?;
         taken.hidden.iter().try_for_each(|value| self.kill_value(value))?;
         Ok(taken.held)
@@ -150,14 +150,7 @@ impl Fold {
         }
         let written = self.writer.block(bytes, |_, out| keys.encode(out))?;
         self.blocks_written += 1;
-        Ok(Ptr {
-            offset: written.offset,
-            bytes: bytes as u32,
-            checksum: written.checksum,
-            kind: BlockKind::Filter,
-            level: 0,
-            birth: self.building,
-        })
+        Ok(self.ptr_to(written, BlockKind::Filter))
     }
 
     pub(super) fn kill_run(&mut self, keyspace: u32, run: &Run, has_extents: bool) -> Result<()> {

@@ -29,7 +29,7 @@ fn fold_over(
         if keyspace == 1 {
             rows.extend(adds.iter().map(|(key, delta)| (&key[..], Change::Add(*delta))));
         }
-        fold.apply_over(keyspace, layout(keyspace, rows.len()), spans, rows.into_iter().map(Ok))?;
+        fold.apply_over(keyspace, layout(keyspace, rows.len()), spans, rows.into_iter().map(Ok), &mut || {})?;
     }
     fold.finish(|superblock| superblock.next_keyspace += 1)
 }

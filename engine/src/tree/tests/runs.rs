@@ -99,7 +99,7 @@ fn changes_that_are_spilled_and_folded_follow_the_model() {
                 let layout = layout(keyspace, changes.len());
                 let changes = changes.into_iter().map(Ok);
                 if rng.one_in(4) {
-                    fold.apply_over(keyspace, layout, cleared, changes).unwrap();
+                    fold.apply_over(keyspace, layout, cleared, changes, &mut || {}).unwrap();
                 } else {
                     if cleared.is_empty() && rng.one_in(2) {
                         fold.roll(keyspace, layout, &span(&mut rng), &mut || ()).unwrap();
@@ -129,7 +129,7 @@ fn changes_that_are_spilled_and_folded_follow_the_model() {
         let mut fold = store.begin_fold(&root).unwrap();
         for keyspace in 1..=3 {
             let touch = [Ok((key(0), Change::Remove))];
-            fold.apply_over(keyspace, Compression::None, Vec::new(), touch.into_iter()).unwrap();
+            fold.apply_over(keyspace, Compression::None, Vec::new(), touch.into_iter(), &mut || {}).unwrap();
             model.get_mut(&keyspace).map(|rows| rows.remove(&key(0)));
         }
         let root = fold.finish(|_| ()).unwrap();
@@ -287,7 +287,7 @@ fn a_fold_that_rolls_and_spills_is_all_or_nothing() {
         assert!(is_there(&store, &root, &after), "call {call}: made again");
         let mut last = store.begin_fold(&root).unwrap();
         let none = std::iter::empty::<Result<(Vec<u8>, Change)>>();
-        last.apply_over(1, Compression::None, Vec::new(), none).unwrap();
+        last.apply_over(1, Compression::None, Vec::new(), none, &mut || {}).unwrap();
         let root = last.finish(|_| ()).unwrap();
         assert_eq!(verified(&store, &root).runs, 0);
         assert!(contents(&store, &root).unwrap() == Model::from([(1, after)]), "call {call}: folded");
