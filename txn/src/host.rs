@@ -42,6 +42,7 @@ mod resolver;
 mod timers;
 
 pub(crate) use client::{Client, Word, guarded};
+pub use inbox::Backlog;
 use inbox::{Answered, Place, Said, Verb, What, no_log, reply};
 pub(crate) use inbox::{Come, Inbox, Start};
 use member::{Call, Lazy, Member};
