@@ -336,7 +336,7 @@ fn led_by_the_dead() -> Cluster {
     Cluster { heal_one_in: 16, prelude: the_dead_lead, ..Cluster::new(setup) }
 }
 
-/// Fewer things may happen beside it: what goes wrong without a fence is nine steps from there.
+/// Fewer things may happen beside it: what goes wrong without a fence is seven steps from there.
 fn led_by_the_dead_alone() -> Cluster {
     let prelude = |world: &mut World| {
         the_dead_lead(world);
