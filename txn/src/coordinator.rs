@@ -12,7 +12,7 @@
 
 use crate::decision::DecisionLog;
 use crate::error::{Error, Result};
-use crate::host::{Absent, Client, Come, Host, Inbox, Notice, Present, Word, guarded};
+use crate::host::{Absent, Backlog, Client, Come, Host, Inbox, Notice, Present, Start, Word, guarded};
 use crate::id::{Group, NodeId, TxnId};
 use crate::message::{Message, Protocol};
 use crate::mutation::Mutation;
@@ -35,6 +35,8 @@ pub use global::{Global, Pending};
 
 /// Runs again at most so often what another transaction was in the way of.
 const RETRIES_MAX: u32 = 20;
+/// So much waits for the thread at most, if nobody chooses.
+const WAITING_MAX: usize = 16_384;
 /// So long what clients leave lies there at most while stores are awaited, in microseconds.
 const LOOK_US: u64 = 1_000;
 
@@ -93,6 +95,7 @@ pub struct CoordinatorBuilder {
     transport: Option<Arc<dyn Transport>>,
     listener: Option<Listener>,
     mutation: Option<Mutation>,
+    waiting_max: usize,
 }
 
 struct Shared {
@@ -181,6 +184,13 @@ impl CoordinatorBuilder {
         self
     }
 
+    /// So many transactions and messages may wait for the coordinator's thread; what comes beyond that is refused with
+    /// [`Error::Busy`], and messages are dropped, as a network may. 16,384 unless another is chosen; at least 1.
+    pub fn waiting_max(mut self, count: usize) -> Self {
+        self.waiting_max = count.max(1);
+        self
+    }
+
     /// Makes a mistake on purpose.
     #[doc(hidden)]
     pub fn mutation(mut self, mutation: Mutation) -> Self {
@@ -204,7 +214,7 @@ impl CoordinatorBuilder {
             is_waited_for: AtomicBool::new(false),
         });
         let for_answers = Arc::clone(&bell);
-        let inbox = Arc::new(Inbox::new(Box::new(move || for_answers.ring())));
+        let inbox = Arc::new(Inbox::with_limit(Box::new(move || for_answers.ring()), self.waiting_max));
         let mut host = Host::with_inbox(self.timing, Arc::clone(&inbox));
         host.set_mutation(self.mutation);
         let shared = Arc::new(Shared {
@@ -258,6 +268,7 @@ impl Coordinator {
             transport: None,
             listener: None,
             mutation: None,
+            waiting_max: WAITING_MAX,
         }
     }
 
@@ -349,7 +360,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// `NodeMissing` if the store is not attached, `Fenced` if a later incarnation of it is why; `BadInput` if it has a branch of
-    /// that transaction.
+    /// that transaction; `Busy`.
     pub fn join(&self, store: &Arc<Store>, txn: TxnId, branch: Transaction) -> Result<()> {
         if let Some(absent) = self.shared.lacks(store.node()) {
             return Err(absent.into());
@@ -357,13 +368,17 @@ impl Coordinator {
         if !store.join_new(txn, branch) {
             return Err(Error::BadInput(format!("{} has a branch of {txn} already", store.node())));
         }
-        self.shared.leave(Come::Join(Arc::clone(store), txn));
-        Ok(())
+        self.shared.leave(Come::Join(Arc::clone(store), txn))
     }
 
-    /// A message has come from another process.
+    /// A message has come from another process. It is dropped if [too many](CoordinatorBuilder::waiting_max) wait.
     pub fn deliver(&self, message: Message) {
-        self.shared.leave(Come::Message(message));
+        let _ = self.shared.leave(Come::Message(message));
+    }
+
+    /// What waits for the coordinator's thread.
+    pub fn backlog(&self) -> Backlog {
+        self.shared.inbox.backlog()
     }
 
     /// Whether nothing is going on: every outcome is known, durable, and forgotten.
@@ -400,31 +415,43 @@ impl Shared {
         self.present.read().lacks(node)
     }
 
-    /// For the next pass, unless there is none any more.
-    fn leave(&self, come: Come) {
-        self.inbox.leave(come);
+    /// For the next pass, unless there is none any more. `Busy` if there is no room, and then its branches are rolled back; for
+    /// what the thread itself leaves, as it calls back, there is always room.
+    fn leave(&self, come: Come) -> Result<()> {
+        let must = self.thread_id.get() == Some(&thread::current().id());
+        if let Err(come) = self.inbox.leave(come, must) {
+            let _ = self.give_up(come);
+            return Err(Error::Busy);
+        }
         if self.is_closed.load(Ordering::SeqCst) {
             self.drop_come();
         }
+        Ok(())
     }
 
-    /// What nobody will see to: its branches are rolled back.
+    /// What nobody will see to.
     fn drop_come(&self) {
         for come in self.inbox.take_come() {
-            let start = match come {
-                Come::Start(start) => start,
-                Come::Join(store, txn) => {
-                    store.abandon(txn);
-                    continue;
-                }
-                Come::Message(_) => continue,
-            };
-            for node in &start.foreign {
-                let participant = self.foreign.lock().get(node).cloned();
-                participant.iter().for_each(|participant| participant.abandon(start.txn));
+            if let Some(start) = self.give_up(come) {
+                Client::tell_all(vec![(start.client, start.txn, Word::Closed)], &self.runtime);
             }
-            Client::tell_all(vec![(start.client, start.txn, Word::Closed)], &self.runtime);
         }
+    }
+
+    /// Its branches are rolled back.
+    fn give_up(&self, come: Come) -> Option<Start> {
+        match come {
+            Come::Start(start) => {
+                for node in &start.foreign {
+                    let participant = self.foreign.lock().get(node).cloned();
+                    participant.iter().for_each(|participant| participant.abandon(start.txn));
+                }
+                return Some(*start);
+            }
+            Come::Join(store, txn) => store.abandon(txn),
+            Come::Message(_) => {}
+        }
+        None
     }
 
     /// Asked under the host's lock, a node that is attached then is let go as well.

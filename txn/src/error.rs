@@ -65,6 +65,9 @@ pub enum Error {
     },
     /// The node is not there: it was never attached, or its store has failed and was not attached again.
     NodeMissing(NodeId),
+    /// So much waits for the coordinator already that it takes no more: nothing happened. See
+    /// [`CoordinatorBuilder::waiting_max`](crate::CoordinatorBuilder::waiting_max).
+    Busy,
     /// An argument that makes no sense.
     BadInput(String),
     /// The coordinator was closed. Of a transaction that was handed over before, this says nothing.
@@ -77,7 +80,7 @@ impl Error {
         match self {
             Error::Aborted { cause, .. } => cause.as_ref().is_none_or(|cause| cause.is_retryable()),
             Error::Engine(error) => error.is_retryable(),
-            Error::ForeignConflict(_) | Error::Unreachable { .. } => true,
+            Error::ForeignConflict(_) | Error::Unreachable { .. } | Error::Busy => true,
             _ => false,
         }
     }
@@ -116,6 +119,7 @@ impl fmt::Display for Error {
                 )
             }
             Error::NodeMissing(node) => write!(f, "{node} is not attached"),
+            Error::Busy => f.write_str("the coordinator has too much to do: try again later"),
             Error::BadInput(what) => f.write_str(what),
             Error::Closed => f.write_str("the coordinator is closed"),
         }

@@ -42,6 +42,7 @@ mod resolver;
 mod timers;
 
 pub(crate) use client::{Client, Word, guarded};
+pub use inbox::Backlog;
 use inbox::{Answered, Place, Said, Verb, What, no_log, reply};
 pub(crate) use inbox::{Come, Inbox, Start};
 use member::{Call, Lazy, Member};
@@ -420,13 +421,8 @@ impl Host {
     /// Time has passed, or a store has answered.
     pub fn tick(&mut self, now: u64) {
         self.run(now);
-        while let Some(due) = self.timers.due(now) {
-            for (at, node, key, timer) in due {
-                // Those before it may have set it again, or ended its machine.
-                if self.timers.take(node, key, timer, at) {
-                    self.step(now, node, key, Input::Timer(timer));
-                }
-            }
+        while let Some((node, key, timer)) = self.timers.take_due(now) {
+            self.step(now, node, key, Input::Timer(timer));
         }
         self.flush(now);
         if now >= self.swept.saturating_add(SWEEP_US) {

@@ -51,7 +51,7 @@ pub use bytes::Malformed;
 pub use coordinator::{Coordinator, CoordinatorBuilder, Global, Listener, Pending, Transport};
 pub use decision::DecisionLog;
 pub use error::{Error, Result};
-pub use host::{FLUSH_US, Host, Notice, SWEEP_US};
+pub use host::{Backlog, FLUSH_US, Host, Notice, SWEEP_US};
 pub use id::{Ballot, Group, NodeId, TxnId};
 pub use message::{Accepted, Body, Decision, Message, Protocol, Role, Stage, Value, Vote};
 pub use participant::{Answer, Found, Participant, Reply};

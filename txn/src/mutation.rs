@@ -36,7 +36,8 @@ pub enum Mutation {
     /// A leader leads in the ballots of an earlier one of its node. Random runs hardly come to it: a model that begins where the first one
     /// crashed does (`tests/production.rs`), and single runs (`tests/ballots.rs`, `tests/scenarios.rs`).
     ReuseBallots,
-    /// An acceptor forgets votes, and not that a later incarnation of the coordinator was through (`tests/ballots.rs`).
+    /// An acceptor forgets votes, and not that a later incarnation of the coordinator was through (`tests/production.rs`,
+    /// `tests/ballots.rs`).
     ForgetUnfenced,
 }
 

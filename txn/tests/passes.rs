@@ -640,3 +640,52 @@ fn a_second_phase_is_not_written_over_an_outcome() {
     let kept = kept.get(txn, Role::Participant);
     assert!(matches!(kept, Some(Entry::Finished { decision: Decision::Commit, .. })), "{kept:?}");
 }
+
+/// The thread is held up, and clients go on handing over.
+#[test]
+fn a_coordinator_with_too_much_to_do_says_so() {
+    let nodes = nodes(1..=1);
+    let (sender, held_up) = channel();
+    let (let_go, receiver) = channel::<()>();
+    let receiver = Mutex::new(receiver);
+    let builder = builder(&nodes[0]).waiting_max(8).on_notice(move |_| {
+        let _ = sender.send(());
+        let _ = receiver.lock().unwrap().recv_timeout(SOON);
+    });
+    let coordinator = builder.open().unwrap();
+    let participant: Arc<dyn Participant> = Arc::new(Broken { panics: false });
+    coordinator.attach_foreign(FOREIGN, &participant).unwrap();
+    let _lost = begin_foreign(&coordinator);
+    held_up.recv_timeout(SOON).expect("it listens");
+    let begin = |n: usize| {
+        let mut global = coordinator.begin();
+        global.branch(&nodes[0].store).unwrap().insert(&nodes[0].rows, format!("{n}"), "1").unwrap();
+        global.commit_pipelined()
+    };
+    let taken: Vec<Pending> = (0..8).map(|n| begin(n).unwrap()).collect();
+    for n in 8..12 {
+        let error = begin(n).unwrap_err();
+        assert!(matches!(error, Error::Busy) && error.is_retryable(), "{error}");
+    }
+    let txn = TxnId { coordinator: NodeId(1), epoch: 1, sequence: 77 };
+    coordinator.deliver(Message {
+        txn,
+        from: NodeId(2),
+        to: NodeId(1),
+        epoch: 1,
+        body: Body::Learned(Decision::Commit),
+    });
+    let open = nodes[0].db.begin();
+    assert!(matches!(coordinator.join(&nodes[0].store, txn, open), Err(Error::Busy)));
+    let backlog = coordinator.backlog();
+    assert_eq!((backlog.waiting, backlog.waiting_most, backlog.refused, backlog.dropped), (8, 8, 5, 1));
+    let_go.send(()).unwrap();
+    for pending in taken {
+        pending.wait().unwrap();
+    }
+    for n in 0..12 {
+        assert_eq!(nodes[0].rows.get(format!("{n}")).unwrap().is_some(), n < 8, "{n}");
+    }
+    begin(12).unwrap().wait().unwrap();
+    assert_eq!(coordinator.backlog().waiting, 0);
+}

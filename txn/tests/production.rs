@@ -20,7 +20,7 @@ use seawall_txn::mutation::Mutation;
 use seawall_txn::{Ballot, Body, Decision, Key, Message, NodeId, Protocol, Role, Timer, Value};
 use spec::{Rm, tcommit_allows};
 use stateright::{Checker, HasDiscoveries, Model, Property};
-use world::{Act, Setup, TXN, Will, World};
+use world::{Act, COORDINATOR, Setup, TXN, Will, World};
 
 struct Cluster {
     setup: Setup,
@@ -282,6 +282,81 @@ fn leader_that_comes_back() -> Cluster {
 #[test]
 fn paxos_commit_with_a_leader_that_crashed_and_is_back() {
     check("Paxos Commit, a leader again", leader_that_comes_back(), 60_000);
+}
+
+/// The coordinator was thought dead, and leads a ballot that would commit; nobody has heard of its second phase. The first participant
+/// has led a higher one, which aborts, and the coordinator's next incarnation has heard of that. Nobody is in doubt any more, and the
+/// acceptors are about to be told to forget.
+fn the_dead_lead(world: &mut World) {
+    let (first, second) = (NodeId(1), NodeId(2));
+    let fire = |world: &mut World, node: NodeId, role: Role, timer: Timer| {
+        world.act(&Act::Fire(node, Key { txn: TXN, role }, timer), false);
+    };
+    let is_vote = |body: &Body| matches!(body, Body::Phase2a { ballot, .. } if ballot.is_zero());
+    let leads = |message: &Message| matches!(message.body, Body::Phase1a { .. });
+    let proposes =
+        |message: &Message| matches!(&message.body, Body::Phase2a { ballot, .. } if !ballot.is_zero());
+    deliver(world, |message| matches!(message.body, Body::Prepare { .. }));
+    for node in [first, second] {
+        fire(world, node, Role::Participant, Timer::Retry);
+    }
+    deliver(world, |message| message.to == NodeId(13) && is_vote(&message.body));
+    let votes: Vec<Message> =
+        world.network.iter().filter(|m| m.to != COORDINATOR && is_vote(&m.body)).cloned().collect();
+    world.network.clear();
+    fire(world, COORDINATOR, Role::Coordinator, Timer::Deadline);
+    deliver(world, |message| leads(message) && message.to != NodeId(11));
+    deliver(world, |message| matches!(message.body, Body::Phase1b { .. }));
+    let commits: Vec<Message> = world.network.iter().filter(|message| proposes(message)).cloned().collect();
+    assert!(commits.iter().any(|message| matches!(&message.body, Body::Phase2a { values, .. }
+        if values.iter().all(|(_, value)| *value == Value::Prepared))));
+    world.network.clear();
+    world.supersede();
+    world.network.clear();
+    fire(world, first, Role::Participant, Timer::Retry);
+    fire(world, first, Role::Coordinator, Timer::Retry);
+    world.network.retain(|message| leads(message) && message.from == first);
+    assert!(!world.network.is_empty(), "it leads");
+    // 13, which has the votes, hears nothing of it.
+    for _ in 0..8 {
+        deliver(world, |message| {
+            message.to != NodeId(13) && !matches!(message.body, Body::ForgetVotes { .. })
+        });
+    }
+    assert!([first, second].iter().all(|node| world.applied.get(node) == Some(&Decision::Abort)));
+    world.network.retain(|message| matches!(message.body, Body::ForgetVotes { .. }));
+    assert_eq!(world.network.len(), 3, "they are to forget");
+    world.network.extend(commits);
+    world.network.extend(votes);
+}
+
+fn led_by_the_dead() -> Cluster {
+    let acceptors = vec![11, 12, 13];
+    let setup = Setup { crashes: 1, acceptors, ..Setup::new(Protocol::PaxosCommit, &[1, 2]) };
+    Cluster { heal_one_in: 16, prelude: the_dead_lead, ..Cluster::new(setup) }
+}
+
+/// Fewer things may happen beside it: what goes wrong without a fence is seven steps from there.
+fn led_by_the_dead_alone() -> Cluster {
+    let prelude = |world: &mut World| {
+        the_dead_lead(world);
+        let is_vote = |body: &Body| matches!(body, Body::Phase2a { ballot, .. } if ballot.is_zero());
+        world.network.retain(|message| message.to != NodeId(11) && !is_vote(&message.body));
+        world.crashes_left = 0;
+    };
+    Cluster { prelude, ..led_by_the_dead() }
+}
+
+/// T7: what a coordinator's earlier incarnation still leads is over, when votes are forgotten.
+#[test]
+fn paxos_commit_beside_a_coordinator_that_was_thought_dead() {
+    check("Paxos Commit, led by the dead", led_by_the_dead(), 100_000);
+    check("Paxos Commit, led by the dead alone", led_by_the_dead_alone(), 300_000);
+}
+
+#[test]
+fn acceptors_that_forget_without_a_fence_are_found() {
+    finds(led_by_the_dead_alone(), Mutation::ForgetUnfenced, 600_000);
 }
 
 #[test]

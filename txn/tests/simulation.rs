@@ -95,7 +95,8 @@ fn disturb(world: &mut World, rng: &mut Rng, hits: &mut Hits) {
                 hits.torn += u64::from(*durable > 0);
             }
             Act::Return(_) if rng.below(4) > 0 => continue,
-            Act::Persist(_) | Act::Return(_) => {}
+            // Nobody is thought dead here.
+            Act::Haunt(_) | Act::Persist(_) | Act::Return(_) => {}
         }
         world.act(&act, keep);
     }

@@ -82,7 +82,7 @@ impl Global {
     /// # Errors
     /// `Aborted`: nothing happened, anywhere; it may be right to run it again. `OutcomeUnknown`: that is not known yet; the
     /// handle inside is to be waited for, and running it again may apply it twice; so it is too if the coordinator is closed
-    /// meanwhile, and then the stores know, or fenced, and then the later incarnation does. `NodeMissing`, `Fenced`, `Closed`,
+    /// meanwhile, and then the stores know, or fenced, and then the later incarnation does. `NodeMissing`, `Fenced`, `Closed`, `Busy`,
     /// `BadInput` for more than [`Group::PARTICIPANTS_MAX`] participants: nothing happened.
     pub fn commit(self) -> Result<TxnId> {
         let pending = self.commit_pipelined()?;
@@ -92,7 +92,7 @@ impl Global {
     /// Hands it over and returns at once.
     ///
     /// # Errors
-    /// `NodeMissing`, `Fenced`, `Closed`, `BadInput` for too many participants: nothing happened.
+    /// `NodeMissing`, `Fenced`, `Closed`, `BadInput` for too many participants, `Busy`: nothing happened.
     pub fn commit_pipelined(mut self) -> Result<Pending> {
         let (shared, txn) = (Arc::clone(&self.shared), self.txn);
         if shared.is_closed.load(Ordering::SeqCst) {
@@ -116,7 +116,7 @@ impl Global {
         let pending = pending(Arc::clone(&client));
         let branches = std::mem::take(&mut self.branches).into_values().collect();
         let foreign = std::mem::take(&mut self.foreign).into_keys().collect();
-        shared.leave(Come::Start(Box::new(Start { txn, plan, branches, foreign, client })));
+        shared.leave(Come::Start(Box::new(Start { txn, plan, branches, foreign, client })))?;
         Ok(pending)
     }
 

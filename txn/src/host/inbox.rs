@@ -18,7 +18,7 @@ use crate::store::Store;
 use parking_lot::Mutex;
 use seawall_engine::Transaction;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Where stores' answers arrive, from any thread.
 #[derive(Default)]
@@ -27,6 +27,27 @@ pub(crate) struct Inbox {
     /// Answers that are awaited in any round, and one more while a pass goes on.
     awaited: AtomicUsize,
     ring: Option<Box<dyn Fn() + Send + Sync>>,
+    /// So much of what clients and other processes leave lies here at most. 0: there is no limit.
+    come_max: usize,
+    waiting_most: AtomicUsize,
+    refused: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// What waits for a coordinator's thread, and what there was no room for.
+///
+/// See [`Coordinator::backlog`](crate::Coordinator::backlog).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Backlog {
+    /// Transactions, branches and messages that wait.
+    pub waiting: usize,
+    /// The most that have waited at once.
+    pub waiting_most: usize,
+    /// Transactions and branches that were refused with [`Error::Busy`].
+    pub refused: u64,
+    /// Messages that were dropped. Whoever sent them asks again.
+    pub dropped: u64,
 }
 
 #[derive(Default)]
@@ -133,6 +154,19 @@ impl Inbox {
         Inbox { ring: Some(ring), ..Inbox::default() }
     }
 
+    pub(crate) fn with_limit(ring: Box<dyn Fn() + Send + Sync>, come_max: usize) -> Inbox {
+        Inbox { come_max, ..Inbox::new(ring) }
+    }
+
+    pub(crate) fn backlog(&self) -> Backlog {
+        Backlog {
+            waiting: self.waiting.lock().come.len(),
+            waiting_most: self.waiting_most.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
+    }
+
     fn ring(&self) {
         if let Some(ring) = &self.ring {
             ring();
@@ -177,12 +211,21 @@ impl Inbox {
         waiting.answers.is_empty() && waiting.come.is_empty()
     }
 
-    /// Leaves something for the next pass.
-    pub(crate) fn leave(&self, come: Come) {
-        self.waiting.lock().come.push(come);
+    /// Leaves something for the next pass. Gives it back if there is no room, unless it must be taken.
+    pub(crate) fn leave(&self, come: Come, must: bool) -> std::result::Result<(), Come> {
+        let mut waiting = self.waiting.lock();
+        if self.come_max > 0 && waiting.come.len() >= self.come_max && !must {
+            let count = if matches!(come, Come::Message(_)) { &self.dropped } else { &self.refused };
+            count.fetch_add(1, Ordering::Relaxed);
+            return Err(come);
+        }
+        waiting.come.push(come);
+        self.waiting_most.fetch_max(waiting.come.len(), Ordering::Relaxed);
+        drop(waiting);
         if self.awaited.load(Ordering::SeqCst) == 0 {
             self.ring();
         }
+        Ok(())
     }
 
     fn put(&self, answered: Answered, awaited: Option<Awaited>) {

@@ -90,6 +90,7 @@ pub(super) fn of(error: &Error) -> Status {
         Error::Closed | Error::Fenced { .. } | Error::Unreachable { .. } => {
             with(Code::Unavailable, "XAER_RMFAIL", error.to_string())
         }
+        Error::Busy => with(Code::ResourceExhausted, "XAER_RMFAIL", error.to_string()),
         Error::ForeignConflict(_) => with(Code::Aborted, "XA_RBINTEGRITY", error.to_string()),
         _ => internal(error.to_string()),
     }

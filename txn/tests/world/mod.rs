@@ -42,6 +42,8 @@ pub enum Act {
     /// So many of the records that are on their way get there.
     Crash(NodeId, usize),
     Return(NodeId),
+    /// Delivered to the coordinator's earlier incarnation.
+    Haunt(Message),
 }
 
 /// Forced and lazy records, as they are handed out.
@@ -74,6 +76,8 @@ pub struct World {
     pub fault: Option<&'static str>,
     pub crashes_left: u8,
     pub mutation: Option<Mutation>,
+    /// The coordinator's earlier incarnation, which was thought dead and goes on: it hears, and has no timers and no disk.
+    pub ghost: Option<Site>,
     /// Links that are cut, both ways.
     pub cut: BTreeSet<(NodeId, NodeId)>,
     pub costs: Costs,
@@ -120,6 +124,7 @@ impl Setup {
             fault: None,
             crashes_left: self.crashes,
             mutation: self.mutation,
+            ghost: None,
             cut: BTreeSet::new(),
             costs: Costs::default(),
         };
@@ -270,6 +275,9 @@ impl World {
             if self.nodes[&message.to].site.is_some() {
                 acts.push(Act::Deliver(message.clone()));
             }
+            if self.ghost.is_some() && message.to == COORDINATOR {
+                acts.push(Act::Haunt(message.clone()));
+            }
         }
         for (&id, node) in &self.nodes {
             if node.site.is_some() && !node.pending.is_empty() {
@@ -304,6 +312,18 @@ impl World {
                 if let Some(site) = &mut self.node(id).site {
                     let actions = site.receive(0, message.clone());
                     self.carry_out(id, actions);
+                }
+            }
+            Act::Haunt(message) => {
+                if !keep {
+                    self.network.remove(message);
+                }
+                if let Some(ghost) = &mut self.ghost {
+                    let mut actions = ghost.receive(0, message.clone());
+                    let has_written = |(_, effect): &(Key, Effect)| matches!(effect, Effect::Persist { .. });
+                    assert!(!actions.iter().any(has_written), "it has no disk");
+                    actions.retain(|(_, effect)| matches!(effect, Effect::Send(_) | Effect::Outcome(_)));
+                    self.carry_out(COORDINATOR, actions);
                 }
             }
             Act::Persist(id) => {
@@ -343,6 +363,16 @@ impl World {
                 self.carry_out(*id, actions);
             }
         }
+    }
+
+    /// The coordinator is thought dead, and goes on beside its next incarnation.
+    pub fn supersede(&mut self) {
+        let node = self.node(COORDINATOR);
+        let ghost = node.site.take();
+        node.pending.clear();
+        node.timers.clear();
+        self.ghost = ghost;
+        self.act(&Act::Return(COORDINATOR), false);
     }
 
     fn make_durable(&mut self, id: NodeId) -> Option<(Key, Token)> {
