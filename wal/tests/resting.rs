@@ -159,6 +159,7 @@ fn room_that_was_made_stays() {
 
 /// Another thread steps while a large record waits for its files, in a log that is at rest.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the system's threads and clock, beside a simulated disk")]
 fn a_large_commit_ends_beside_steps() {
     let options = Wal::options().segment_bytes(SEGMENT).background(false);
     let wal = options.disk(SimDisk::new(1)).open("/log").unwrap();
@@ -220,7 +221,7 @@ fn a_log_at_rest_keeps_the_file_that_it_needs_next() {
     // Frames of whole blocks: the first segment is full.
     wal.commit(vec![1; SEGMENT as usize / 2]).unwrap();
     settle(&wal);
-    while wal.reserved_lsn().0.next_multiple_of(4096) % SEGMENT != 0 {
+    while !wal.reserved_lsn().0.next_multiple_of(4096).is_multiple_of(SEGMENT) {
         wal.commit(b"x").unwrap();
     }
     settle(&wal);
