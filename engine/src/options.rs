@@ -621,7 +621,7 @@ impl DbBuilder {
             stream_bytes_min: self.stream.0,
             piece_bytes: self.stream.1,
             spilling: self.spilling,
-            log_bytes_max: self.log_bytes_max.max(segment_bytes.saturating_mul(room::LOG_SEGMENTS_MIN)),
+            log_bytes_max: self.log_bytes_max,
             segment_bytes,
             checkpoint_interval: self.checkpoint_interval,
             snapshot_age_max: self.snapshot_age_max,

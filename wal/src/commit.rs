@@ -279,6 +279,11 @@ impl<S: Sink> Committer<S> {
         self.state.lock().open.end()
     }
 
+    /// Where the next frame may stand.
+    pub(crate) fn next_base(&self) -> Lsn {
+        self.state.lock().open.next_base()
+    }
+
     pub(crate) fn failure(&self) -> Option<Arc<Error>> {
         self.state.lock().failure.clone()
     }

@@ -7,7 +7,6 @@ use crate::commit::explored::Misorder;
 use crate::error::Result;
 use crate::log::Inner;
 use crate::runtime::{Runtime, Thread};
-use crate::spares::REST;
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 use std::sync::Arc;
@@ -165,7 +164,7 @@ impl Signals {
                     self.0.keeper_asleep.store(true, Ordering::SeqCst);
                     if self.0.activity.load(Ordering::SeqCst) == last {
                         // A log that goes on being idle is looked at once more, to rest.
-                        let rests = inner.rests_later().then_some(REST);
+                        let rests = inner.rests_after();
                         inner.runtime.wait(&self.0.keeper_word, seen, rests);
                     }
                     self.0.keeper_asleep.store(false, Ordering::Release);

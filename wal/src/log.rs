@@ -185,7 +185,8 @@ impl Wal {
         self.0.inner.committer.sync_to(lsn)
     }
 
-    /// Makes sure that a record of `payload_bytes` can be placed. May wait, and may make a segment file.
+    /// Makes sure that a record of `payload_bytes` can be placed. May wait, and may make a segment file. A log to which
+    /// nothing comes for half a second may give the room back.
     ///
     /// # Errors
     /// Like [`append`](Wal::append).
@@ -364,10 +365,12 @@ impl Wal {
         let inner = &self.0.inner;
         inner.check_writable()?;
         let bytes = placed_bytes(payloads);
+        let mut held = None;
         loop {
             if let Some(placed) = inner.committer.place(Kind::RECORD, 0, payloads, durability)? {
                 return Ok(placed);
             }
+            held.get_or_insert_with(|| inner.spares.hold());
             inner.make_room(bytes)?;
         }
     }
@@ -582,6 +585,7 @@ impl Inner {
             let max = (record::PAYLOAD_BYTES_MAX - record::HEADER_BYTES) as u64;
             return Err(Error::TooLarge { what: "record", len: bytes as u64, max });
         }
+        let _held = self.spares.hold();
         loop {
             match self.committer.room_for(bytes)? {
                 Room::Ready => return Ok(()),

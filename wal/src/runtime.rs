@@ -53,7 +53,8 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     fn switch_point(&self) {}
 
     /// Much memory was freed and none of it is wanted soon: the allocator may give back to the system what it keeps. May take
-    /// tens of milliseconds, in which others wait for the allocator.
+    /// tens of milliseconds, in which all of the process wait who allocate. `OsRuntime` has glibc do it (`malloc_trim`), once
+    /// in ten seconds at most; one that does nothing here turns it off.
     fn give_back_memory(&self) {}
 
     /// Asks the system to run the calling thread after everyone else (nice 19); cannot be taken back.

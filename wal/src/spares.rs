@@ -11,8 +11,8 @@
 //!                                                                            `--remove--> (none)
 //! ```
 //!
-//! A log that has been idle for long *rests*: what is kept ready goes back to the file system as well, but for one file if the
-//! live one is half written, and is made anew as if the log had just begun. Whoever gives out positions is told under the
+//! A log that has been idle for long *rests*: what is kept ready goes back to the file system as well, but for one file once
+//! a first segment was filled or the live one is half written ([`rest`]). Whoever gives out positions is told under the
 //! same lock under which files come and go ([`Spares::publish_end`]), so that none is given out that has no file.
 
 use crate::Lsn;
@@ -28,16 +28,14 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+
+mod rest;
 
 /// Files kept ready ahead of the live segment once the log is busy.
 pub(crate) const READY_MAX: usize = 2;
 
 /// Old files kept beyond that while the log is busy.
 const REUSED_MAX: usize = 6;
-
-/// A log that nothing has come to for so long rests.
-pub(crate) const REST: Duration = Duration::from_millis(500);
 
 pub(crate) const TEMPORARY: &str = "segment.tmp";
 pub(crate) const URGENT: &str = "urgent.tmp";
@@ -54,6 +52,7 @@ pub(crate) struct Spares {
     naming: Latch,
     has_filler: AtomicBool,
     state: Mutex<State>,
+    runtime: Arc<dyn Runtime>,
     counters: Arc<Counters>,
     durable_write: Option<DurableWrite>,
 }
@@ -67,10 +66,7 @@ struct State {
     old: Vec<String>,
     /// Files made ready since the log was last idle: a log that needs many gets to keep more of its own.
     recent: usize,
-    /// What was given out when the log was last looked at while idle, and since when that is so.
-    idle_since: Option<(Lsn, Duration)>,
-    /// The segment that the log rested in: until the next one begins, little is kept ready.
-    rests_in: Option<u64>,
+    rest: rest::Rest,
 }
 
 impl Spares {
@@ -95,9 +91,9 @@ impl Spares {
                 next,
                 old: Vec::new(),
                 recent: 0,
-                idle_since: None,
-                rests_in: None,
+                rest: rest::Rest::default(),
             }),
+            runtime: runtime.clone(),
             counters: counters.clone(),
             durable_write,
         }
@@ -231,8 +227,7 @@ impl Spares {
             let name = segment::file_name(number);
             let keep = {
                 let mut state = self.state.lock();
-                let most =
-                    if state.rests_in.is_some() { 1 } else { READY_MAX + state.recent.min(REUSED_MAX) };
+                let most = if state.rest.is_on() { 1 } else { READY_MAX + state.recent.min(REUSED_MAX) };
                 let keep = state.ready.len() + state.old.len() < most;
                 if keep {
                     state.old.push(name.clone());
@@ -263,66 +258,6 @@ impl Spares {
             state.ready.len() + state.old.len() > READY_MAX && !state.old.is_empty()
         };
         if is_more { self.trim() } else { Ok(()) }
-    }
-
-    /// How many files are to be ready while the log is written at `reserved`, of whose segment half is written or not.
-    pub(crate) fn wanted(&self, reserved: Lsn, is_half_written: bool) -> usize {
-        let mut state = self.state.lock();
-        if state.rests_in.is_some_and(|number| number != self.geometry.number(reserved)) {
-            state.rests_in = None;
-        }
-        if state.rests_in.is_some() { usize::from(is_half_written) } else { READY_MAX }
-    }
-
-    /// Whether nothing has come for long enough behind `reserved`, and files are kept that a log at rest can do without.
-    pub(crate) fn may_rest(&self, reserved: Lsn, now: Duration, is_half_written: bool) -> bool {
-        let mut state = self.state.lock();
-        let since = match state.idle_since {
-            Some((at, since)) if at == reserved => since,
-            _ => {
-                state.idle_since = Some((reserved, now));
-                now
-            }
-        };
-        let has_surplus = state.ready.len() + state.old.len() > usize::from(is_half_written);
-        has_surplus && now.saturating_sub(since) >= REST
-    }
-
-    /// The log rests. `lower` is told from where on positions are about to have no file any more, and says whether all
-    /// that was given out is below.
-    pub(crate) fn give_back(&self, reserved: Lsn, keep: usize, lower: impl Fn(Lsn) -> bool) -> Result<()> {
-        let (_filling, _naming) = (self.filling.lock(), self.naming.lock());
-        let mut removed = false;
-        while let Some((name, file)) = self.surplus(keep, &lower) {
-            let path = self.dir.join(name);
-            self.disk.remove(&path).map_err(|source| Error::io("remove", &path, None, source))?;
-            drop(file);
-            removed = true;
-        }
-        self.state.lock().rests_in = Some(self.geometry.number(reserved));
-        if removed { self.sync_dir() } else { Ok(()) }
-    }
-
-    /// A file that is one too many: an old one, or the last of those that are ready.
-    fn surplus(
-        &self,
-        keep: usize,
-        lower: impl Fn(Lsn) -> bool,
-    ) -> Option<(String, Option<Arc<dyn DiskFile>>)> {
-        let mut state = self.state.lock();
-        if state.ready.len() + state.old.len() <= keep {
-            return None;
-        }
-        if let Some(old) = state.old.pop() {
-            return Some((old, None));
-        }
-        let last = state.ready.back().map(|(number, _)| *number)?;
-        if !lower(self.geometry.start(last)) {
-            return None;
-        }
-        let (number, file) = state.ready.pop_back()?;
-        state.next = number;
-        Some((segment::file_name(number), Some(file)))
     }
 
     /// Removes what [`retire`](Spares::retire) or recovery left over beyond what will be reused.
@@ -366,6 +301,7 @@ impl Spares {
         let target = self.dir.join(segment::file_name(number));
         self.disk.rename(path, &target).map_err(|source| Error::io("rename", path, None, source))?;
         add(&self.counters.segments_created, 1);
+        self.state.lock().rest.made(self.runtime.now());
         self.make_ready(number, file)
     }
 

@@ -9,10 +9,10 @@
 
 use seawall_wal::disk::Disk;
 use seawall_wal::runtime::Rng;
-use seawall_wal::{Lsn, SimDisk, SimRuntime, Wal};
+use seawall_wal::{Durability, Kind, Lsn, SimDisk, SimRuntime, Wal};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SEGMENT: u64 = 64 << 10;
 const LONG: Duration = Duration::from_secs(1);
@@ -62,12 +62,12 @@ fn files_go_when_the_log_rests_and_come_back_with_what_is_written() {
     assert_eq!(files(&disk), 3, "the live one, and two that are ready");
     rest(&wal, &runtime);
     assert!(files(&disk) <= 2, "{} files", files(&disk));
-    let resting = files(&disk);
-    // One commit now and then makes no files.
+    // One commit now and then makes no files but for segments that it begins.
     for _ in 0..3 {
         commit(100);
         rest(&wal, &runtime);
-        assert!(files(&disk) <= resting.max(2), "{} files", files(&disk));
+        let begun = wal.durable_lsn().0.div_ceil(SEGMENT) - wal.first_lsn().0 / SEGMENT;
+        assert_eq!(files(&disk) as u64, begun + 1, "one is ready");
     }
     // Whatever follows finds its place, with threads that make files ahead and without.
     for turn in 0..30 {
@@ -136,4 +136,104 @@ fn a_log_that_rests_now_and_then_keeps_what_it_acknowledged() {
         }
     }
     assert!(rested > 300, "{rested}");
+}
+
+/// Whoever was told that there is room finds it, also if the log was at rest before.
+#[test]
+fn room_that_was_made_stays() {
+    let (disk, runtime) = (SimDisk::new(1), SimRuntime::new(1));
+    let wal = open(&disk, &runtime);
+    wal.commit(b"x").unwrap();
+    let payload = vec![1; 400_000];
+    for _ in 0..3 {
+        rest(&wal, &runtime);
+        wal.make_room(payload.len()).unwrap();
+        settle(&wal);
+        // There is room already, and it stays for whoever asks again.
+        runtime.advance(LONG);
+        wal.make_room(payload.len()).unwrap();
+        settle(&wal);
+        assert!(wal.place(Kind(3), 0, &payload, Durability::Synced).unwrap().is_some());
+    }
+}
+
+/// Another thread steps while a large record waits for its files, in a log that is at rest.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the system's threads and clock, beside a simulated disk")]
+fn a_large_commit_ends_beside_steps() {
+    let options = Wal::options().segment_bytes(SEGMENT).background(false);
+    let wal = options.disk(SimDisk::new(1)).open("/log").unwrap();
+    wal.commit(b"x").unwrap();
+    settle(&wal);
+    std::thread::sleep(LONG);
+    let thread = {
+        let wal = wal.clone();
+        std::thread::spawn(move || wal.commit(vec![1; 20_000_000]).unwrap())
+    };
+    let begun = Instant::now();
+    while !thread.is_finished() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", wal.stats());
+        let _ = wal.step();
+        std::thread::yield_now();
+    }
+    thread.join().unwrap();
+    assert!(wal.stats().segments_created < 330, "{:?}", wal.stats());
+}
+
+/// One burst after the other, each reclaimed, with so long a pause between them. Files that were made.
+fn bursts(wal: &Wal, runtime: &SimRuntime, count: usize, pause: Duration) -> u64 {
+    let before = wal.stats().segments_created;
+    for _ in 0..count {
+        for _ in 0..12 {
+            wal.commit(vec![1; 8000]).unwrap();
+        }
+        wal.truncate_before(wal.durable_lsn()).unwrap();
+        settle(wal);
+        runtime.advance(pause);
+        settle(wal);
+    }
+    wal.stats().segments_created - before
+}
+
+#[test]
+fn a_log_that_is_busy_now_and_then_keeps_its_files() {
+    let (disk, runtime) = (SimDisk::new(1), SimRuntime::new(1));
+    let wal = open(&disk, &runtime);
+    bursts(&wal, &runtime, 5, LONG);
+    assert_eq!(bursts(&wal, &runtime, 40, LONG), 0);
+    // It rests later for that, and keeps one file.
+    runtime.advance(Duration::from_secs(61));
+    settle(&wal);
+    assert_eq!(files(&disk), 2, "the live one, and one that is ready");
+    // After a long quiet it is as it was.
+    runtime.advance(Duration::from_secs(61));
+    bursts(&wal, &runtime, 1, Duration::ZERO);
+    assert!(files(&disk) > 2, "{} files", files(&disk));
+    rest(&wal, &runtime);
+    assert_eq!(files(&disk), 2);
+}
+
+/// The live segment is full to its last byte, or was left: whatever comes next needs a file, and finds it.
+#[test]
+fn a_log_at_rest_keeps_the_file_that_it_needs_next() {
+    let (disk, runtime) = (SimDisk::new(1), SimRuntime::new(1));
+    let wal = open(&disk, &runtime);
+    // Frames of whole blocks: the first segment is full.
+    wal.commit(vec![1; SEGMENT as usize / 2]).unwrap();
+    settle(&wal);
+    while !wal.reserved_lsn().0.next_multiple_of(4096).is_multiple_of(SEGMENT) {
+        wal.commit(b"x").unwrap();
+    }
+    settle(&wal);
+    rest(&wal, &runtime);
+    rest(&wal, &runtime);
+    assert_eq!(files(&disk), 2, "the full one, and the next");
+    let made = wal.stats().segments_created;
+    assert!(wal.place(Kind(3), 0, b"y", Durability::Synced).unwrap().is_some());
+    assert_eq!(wal.stats().segments_created, made);
+    // A cut goes on in another segment.
+    let lsn = wal.commit(b"cut").unwrap();
+    wal.truncate_after(lsn).unwrap();
+    rest(&wal, &runtime);
+    assert!(files(&disk) >= 3, "{} files", files(&disk));
 }

@@ -53,6 +53,8 @@ pub(crate) struct FoldState {
     is_postponed: AtomicBool,
     /// There was no room on the disk to take runs in while the store was at rest.
     has_put_off_runs: AtomicBool,
+    /// The last one freed much memory, which the allocator has not given back.
+    has_freed: AtomicBool,
     /// Changes when a checkpoint ends.
     ended: AtomicU32,
     last: Mutex<Last>,
@@ -95,6 +97,7 @@ impl FoldState {
             is_room_wanted: AtomicBool::new(false),
             is_postponed: AtomicBool::new(false),
             has_put_off_runs: AtomicBool::new(false),
+            has_freed: AtomicBool::new(false),
             ended: AtomicU32::new(0),
             last: Mutex::new(Last { at: runtime.now(), was_full: false }),
             has_told_failure: AtomicBool::new(false),
@@ -173,8 +176,11 @@ impl Core {
 
     /// Makes a checkpoint. Bytes 0 if there was nothing to do.
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
-        let _alone = self.lock_out_checkpoints();
-        self.checkpoint_alone()
+        let alone = self.lock_out_checkpoints();
+        let result = self.checkpoint_alone();
+        drop(alone);
+        self.give_back_memory();
+        result
     }
 
     /// No checkpoint runs until this is dropped. One that does is waited for, and hurries.
@@ -185,10 +191,12 @@ impl Core {
 
     /// Like [`checkpoint`](Self::checkpoint), behind what others do, unless they wait for it.
     fn checkpoint_in_turns(&self) -> Result<Checkpoint> {
-        let _alone = self.fold.latch.lock();
+        let alone = self.fold.latch.lock();
         self.fold.pace.set_on(true);
         let result = self.checkpoint_alone();
         self.fold.pace.set_on(false);
+        drop(alone);
+        self.give_back_memory();
         result
     }
 
@@ -284,15 +292,22 @@ impl Core {
         let mut how = Folding {
             on_stage: self.options.on_stage.clone(),
             on_change: &mut on_change,
-            on_row: &mut || {
-                self.fold.throttle.merged(ROLLED_ROW_WORTH);
+            on_row: &mut |is_new| {
+                if is_new {
+                    self.fold.throttle.merged(ROLLED_ROW_WORTH);
+                }
                 turns.borrow_mut().step();
             },
             on_plan: &mut on_plan,
             spilling: self.options.spilling,
             repeats: &|covered| self.may_repeat(covered),
-            rolling,
+            // Writers that are slowed wait for what is new alone.
+            rolling: match rolling {
+                Rolling::OfAll if is_pressed || self.is_pressed() => Rolling::OfChanged,
+                rolling => rolling,
+            },
             has_rolled: false,
+            has_finished: false,
         };
         let set = |superblock: &mut Superblock| {
             superblock.checkpoint_lsn = replay;
@@ -301,8 +316,8 @@ impl Core {
             superblock.visible_time_us = superblock.visible_time_us.max(now_us);
         };
         let mut folded = fold_below(&self.reads, end, &mut how, set);
-        if matches!(folded, Err(Error::NoSpace)) && how.has_rolled && !is_at_rest {
-            // What is new takes less room without what runs have.
+        // What is new takes less room without what runs have. Once a superblock may be written, another fold must not begin.
+        if matches!(folded, Err(Error::NoSpace)) && how.has_rolled && !how.has_finished && !is_at_rest {
             (how.rolling, how.on_stage) = (Rolling::Never, self.options.on_stage.clone());
             folded = fold_below(&self.reads, end, &mut how, set);
         }
@@ -323,7 +338,11 @@ impl Core {
         let bytes = self.store.stats().fold_bytes.saturating_sub(before);
         // Writers that press on need as much again for the next one.
         self.store.release_space(if is_pressed { bytes } else { 0 })?;
-        self.give_back_memory(freed);
+        // After a checkpoint that has freed so much, and with nothing new in memory, the cache is about to have the room
+        // that the deltas had, and the allocator would keep it too.
+        let least = (self.memory.budget() / GIVEN_BACK_SHARE).max(GIVEN_BACK_BYTES_MIN);
+        let has_freed = freed >= least && self.reads.delta_bytes() == 0;
+        self.fold.has_freed.store(has_freed, Ordering::Release);
         Ok(Checkpoint { lsn: end, path, bytes })
     }
 
@@ -340,11 +359,9 @@ impl Core {
         }
     }
 
-    /// After a checkpoint that has freed so much, and with nothing new in memory: the cache is about to have the room that
-    /// the deltas had, and the allocator would keep it too.
-    fn give_back_memory(&self, freed: u64) {
-        let least = (self.memory.budget() / GIVEN_BACK_SHARE).max(GIVEN_BACK_BYTES_MIN);
-        if freed >= least && self.reads.delta_bytes() == 0 {
+    /// After a checkpoint, when others may begin: it takes a while, for which nobody who closes the store waits.
+    fn give_back_memory(&self) {
+        if self.fold.has_freed.swap(false, Ordering::AcqRel) && !self.fold.is_stopping() {
             self.runtime.give_back_memory();
         }
     }
@@ -458,8 +475,8 @@ pub(crate) struct Folding<'a> {
     pub(crate) on_stage: Option<StageHook>,
     /// Called before each change.
     pub(crate) on_change: &'a mut dyn FnMut(),
-    /// Called after each row that a run gives up.
-    pub(crate) on_row: &'a mut dyn FnMut(),
+    /// Called after each row that a run gives up, told whether something is new in its keyspace.
+    pub(crate) on_row: &'a mut dyn FnMut(bool),
     /// Called before the first, told whether only runs are written.
     pub(crate) on_plan: &'a mut dyn FnMut(bool),
     /// Whether the superblock that covers so much of the log is to be repeated in the other slot.
@@ -468,6 +485,8 @@ pub(crate) struct Folding<'a> {
     pub(crate) rolling: Rolling,
     /// Whether rows of runs came into their trees, or would have.
     pub(crate) has_rolled: bool,
+    /// Whether the fold came to its end, where it is published.
+    pub(crate) has_finished: bool,
 }
 
 /// Whose runs a checkpoint takes in a stretch of.
@@ -494,8 +513,10 @@ pub(crate) fn fold_below(
     let with_rows = deltas.iter().flat_map(|delta| delta.keyspaces());
     let mut keyspaces: BTreeSet<u32> = with_rows.chain(dropped.iter().copied()).collect();
     let changed = keyspaces.clone();
-    if how.rolling == Rolling::OfAll || (deltas.is_empty() && how.rolling != Rolling::Never) {
+    if deltas.is_empty() && how.rolling != Rolling::Never {
         keyspaces.extend(view.root.keyspaces_with_runs());
+    } else if how.rolling == Rolling::OfAll {
+        keyspaces.extend(reads.idle_in_turn(&view.root, &changed));
     }
     let (mut plans, mut rolled) = (BTreeMap::new(), BTreeMap::new());
     for keyspace in keyspaces.iter().copied().filter(|keyspace| !dropped.contains(keyspace)) {
@@ -533,21 +554,25 @@ pub(crate) fn fold_below(
             cleared.clear();
         }
         let compression = compressions.get(&keyspace).copied().unwrap_or_default();
+        // Writers are paced by what is new: rows of others are no progress with it.
+        let is_new = changed.contains(&keyspace);
+        let on_row: &mut dyn FnMut() = &mut || (how.on_row)(is_new);
         let Some(Plan::Spill { part }) = plans.get(&keyspace) else {
             how.has_rolled |= view.root.has_runs(keyspace);
-            fold.apply_over(keyspace, compression, cleared, changes, how.on_row)?;
+            fold.apply_over(keyspace, compression, cleared, changes, on_row)?;
             continue;
         };
         // What is cleared has to be taken out of the same trees.
         if cleared.is_empty() && *part < u32::MAX && view.root.has_runs(keyspace) {
             how.has_rolled = true;
             let stretch = reads.next_stretch(&view.root, keyspace, *part)?;
-            fold.roll(keyspace, compression, &stretch, how.on_row)?;
+            fold.roll(keyspace, compression, &stretch, on_row)?;
             rolled.insert(keyspace, stretch);
         }
         fold.spill(keyspace, compression, cleared, changes)?;
     }
     invariants::checkpoint_is_covered(end, reads.visible());
+    how.has_finished = true;
     let root = fold.finish(set)?;
     // What this checkpoint has replaced is free for the next one.
     let superblock = &root.superblock;

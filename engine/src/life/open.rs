@@ -303,7 +303,8 @@ pub(crate) fn open_locked(disk: &dyn Disk, path: &Path, how: Open) -> Result<Arc
 }
 
 /// Replays the log, and sets everything going.
-pub(crate) fn start(options: Options, files: Files) -> Result<Db> {
+pub(crate) fn start(mut options: Options, files: Files) -> Result<Db> {
+    options.go_by_segments_of(files.root.superblock.segment_bytes);
     let runtime = Arc::clone(&options.runtime);
     let (replay, applied) = (files.root.superblock.checkpoint_lsn, files.root.superblock.applied_lsn);
     let catalogue = Arc::new(Catalogue::new(runtime.random(), files.root.superblock.next_keyspace));
@@ -681,12 +682,13 @@ impl Replay<'_> {
         let mut how = Folding {
             on_stage: None,
             on_change: &mut || {},
-            on_row: &mut || {},
+            on_row: &mut |_| {},
             on_plan: &mut |_| {},
             repeats: &|_| !is_followed,
             spilling: self.options.spilling,
             rolling: Rolling::OfChanged,
             has_rolled: false,
+            has_finished: false,
         };
         crate::life::checkpoint::fold_below(self.reads, end, &mut how, |superblock| {
             superblock.checkpoint_lsn = replay;

@@ -64,7 +64,7 @@ impl Core {
     }
 
     /// Whether a checkpoint cannot wait for others.
-    fn is_pressed(&self) -> bool {
+    pub(super) fn is_pressed(&self) -> bool {
         let unfolded = self.reads.visible().0.saturating_sub(self.reads.deltas().folded.0);
         self.fold.takes_room_wanted()
             || self.is_short_of_memory()

@@ -178,7 +178,7 @@ impl Slots {
             log: Arc::clone(log),
             store_id,
             segment_bytes,
-            log_bytes_max: options.log_bytes_max,
+            log_bytes_max: options.log_bytes_max_of(segment_bytes),
             is_unpinned: options.has(Mutation::IgnoreSlots),
             writing: Latch::new(Arc::clone(runtime)),
             naming: Latch::new(Arc::clone(runtime)),

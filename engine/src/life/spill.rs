@@ -11,8 +11,10 @@ use crate::life::checkpoint::{Folding, Rolling};
 use crate::options::Spilling;
 use crate::read::view::Reads;
 use crate::record::{BRANCHES, CATALOGUE};
+use crate::sync::Ordering;
 use crate::tree::Root;
 use crate::tree::cost::{Plan, Prospect, RUNS_MAX, Sample};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Places in a delta that are looked at, each about a hundred neighbouring rows.
@@ -21,7 +23,8 @@ const PLACES: usize = 64;
 /// An idle store's runs come into the tree in so many parts: each is free for the next.
 const IDLE_PARTS: u32 = 16;
 
-/// Beside others' changes a stretch of theirs has about so many bytes at most: it is written for each checkpoint.
+/// Beside others' changes the stretches of all that are idle have about so many bytes at most: they are written for each
+/// checkpoint.
 const IDLE_STRETCH_BYTES: u64 = 32 << 20;
 
 /// A tree that takes this share of the cache at most counts as being in it.
@@ -37,6 +40,26 @@ impl Reads {
         let from = self.rolled.lock().get(&keyspace).cloned().unwrap_or_default();
         let to = self.store.stretch(root, keyspace, &from, part)?;
         Ok(Span { from, to: to.map(Arc::from) })
+    }
+
+    /// Keyspaces whose turn it is among those that have runs and are not `changed`: so many that their stretches have
+    /// [`IDLE_STRETCH_BYTES`] together, or one.
+    pub(crate) fn idle_in_turn(&self, root: &Root, changed: &BTreeSet<u32>) -> Vec<u32> {
+        let idle: Vec<u32> =
+            root.keyspaces_with_runs().filter(|keyspace| !changed.contains(keyspace)).collect();
+        let last = self.idle_turn.load(Ordering::Relaxed);
+        let (before, behind): (Vec<u32>, Vec<u32>) = idle.into_iter().partition(|keyspace| *keyspace <= last);
+        let mut bytes = 0;
+        let mut turn = Vec::new();
+        for keyspace in behind.into_iter().chain(before) {
+            bytes += root.payload_bytes(keyspace) / u64::from(idle_parts(root, keyspace));
+            if bytes > IDLE_STRETCH_BYTES && !turn.is_empty() {
+                break;
+            }
+            self.idle_turn.store(keyspace, Ordering::Relaxed);
+            turn.push(keyspace);
+        }
+        turn
     }
 
     /// The stretch is published; at the end all begins anew.
@@ -104,14 +127,17 @@ pub(crate) fn plan(
 pub(crate) fn plan_idle(root: &Root, keyspace: u32, spilling: Spilling, is_at_rest: bool) -> Plan {
     match spilling {
         Spilling::Weighed if is_at_rest => Plan::Spill { part: IDLE_PARTS },
-        Spilling::Weighed => {
-            let parts = root.payload_bytes(keyspace) / IDLE_STRETCH_BYTES;
-            Plan::Spill { part: IDLE_PARTS.max(u32::try_from(parts).unwrap_or(u32::MAX - 1)) }
-        }
+        Spilling::Weighed => Plan::Spill { part: idle_parts(root, keyspace) },
         Spilling::Rolling(part) => rolling(part, root.runs_of(keyspace).0),
         Spilling::Below(_) if is_at_rest => Plan::Fold,
         Spilling::Below(_) => Plan::Spill { part: u32::MAX },
     }
+}
+
+/// In how many parts a keyspace's runs come into its tree beside others' changes.
+fn idle_parts(root: &Root, keyspace: u32) -> u32 {
+    let parts = root.payload_bytes(keyspace).div_ceil(IDLE_STRETCH_BYTES);
+    IDLE_PARTS.max(u32::try_from(parts).unwrap_or(u32::MAX - 1))
 }
 
 fn rolling(part: u32, runs: u32) -> Plan {

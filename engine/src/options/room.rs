@@ -1,8 +1,8 @@
 //! What a store may take of memory, and its log of the disk.
 
-use super::DbBuilder;
+use super::{DbBuilder, Options};
 
-pub(super) const LOG_SEGMENTS_MIN: u64 = 4;
+const LOG_SEGMENTS_MIN: u64 = 4;
 /// A log file takes this share of the memory budget, within bounds.
 const SEGMENT_SHARE: u64 = 8;
 /// Smaller ones would make rotations a part of each commit's time; a log of these is still measured when it is made.
@@ -65,9 +65,36 @@ impl DbBuilder {
     }
 }
 
+impl Options {
+    /// For a store whose log has files of so many bytes, whatever a new one's would have.
+    pub(crate) fn go_by_segments_of(&mut self, bytes: u64) {
+        self.log_bytes_max = self.log_bytes_max_of(bytes);
+        self.segment_bytes = bytes;
+    }
+
+    /// Bytes of log between checkpoints if its files have so many.
+    pub(crate) fn log_bytes_max_of(&self, segment_bytes: u64) -> u64 {
+        self.log_bytes_max.max(segment_bytes.saturating_mul(LOG_SEGMENTS_MIN))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used, reason = "a test fails by panicking")]
     use super::segment_bytes;
+    use crate::Db;
+    use seawall_wal::SimDisk;
+
+    #[test]
+    fn a_store_goes_by_the_log_files_that_it_has() {
+        let builder =
+            Db::builder("/store").disk(SimDisk::new(1)).log_bytes_max(100 << 20).segment_bytes(4 << 20);
+        let mut options = builder.options().expect("a simulated disk needs nothing");
+        options.go_by_segments_of(4 << 20);
+        assert_eq!(options.log_bytes_max, 100 << 20);
+        options.go_by_segments_of(64 << 20);
+        assert_eq!((options.log_bytes_max, options.segment_bytes), (256 << 20, 64 << 20));
+    }
 
     #[test]
     fn log_files_are_an_eighth_of_the_memory_at_most() {

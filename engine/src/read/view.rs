@@ -15,7 +15,7 @@ use crate::read::held::{Hold, Holders};
 use crate::read::scan::Own;
 use crate::read::value::ValueReader;
 use crate::record::{CATALOGUE, CatalogueRow, Compression};
-use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, RwLock};
 use crate::tree::{Located, Root, TreeStore};
 use crate::{Cursor, Error, KeyRange, Keyspace, Result, Scan};
 use seawall_wal::{Lsn, Runtime, Slice};
@@ -51,6 +51,8 @@ pub(crate) struct Reads {
     pub(crate) known_compressions: Mutex<BTreeMap<u32, Compression>>,
     /// By keyspace, where the stretch of its tree ends that took in its runs last.
     pub(crate) rolled: Mutex<BTreeMap<u32, Arc<[u8]>>>,
+    /// The last keyspace whose runs came in beside others' changes although nothing is new in it.
+    pub(crate) idle_turn: AtomicU32,
     /// A test's deliberate mistake.
     mutation: OnceLock<Mutation>,
 }
@@ -78,6 +80,7 @@ impl Reads {
             runtime,
             known_compressions: Mutex::default(),
             rolled: Mutex::default(),
+            idle_turn: AtomicU32::new(0),
             mutation: OnceLock::new(),
         }
     }

@@ -5,6 +5,7 @@ use crate::Lsn;
 use crate::disk::BLOCK_BYTES;
 use crate::error::Result;
 use crate::sync::Ordering;
+use std::time::Duration;
 
 impl Inner {
     /// Makes one segment file ahead if one is due; writes or seals what an idle log left. True if it did something.
@@ -48,32 +49,43 @@ impl Inner {
 
     /// Files are made ahead once half a segment was written: a small store stays small.
     fn spares_wanted(&self) -> usize {
-        let reserved = self.committer.reserved();
-        let begun = self.geometry.number(reserved) > crate::segment::FIRST_NUMBER
-            && self.counters.rotations.load(std::sync::atomic::Ordering::Relaxed) > 1;
-        let half = self.is_half_written(reserved);
-        if begun || half { self.spares.wanted(reserved, half) } else { 0 }
+        let next = self.committer.next_base();
+        let rotations = self.counters.rotations.load(std::sync::atomic::Ordering::Relaxed);
+        let begun = self.geometry.number(next) > crate::segment::FIRST_NUMBER && rotations > 1;
+        // The next segment begins with the next record: not before there is one in a log that was only opened.
+        let is_due = self.is_half_written(next) && (self.geometry.offset(next) > 0 || rotations > 0);
+        if begun || is_due { self.spares.wanted(next, 1) } else { 0 }
     }
 
-    fn is_half_written(&self, reserved: Lsn) -> bool {
-        self.geometry.offset(reserved) > self.geometry.segment_bytes / 2
+    /// Whether the segment that is written at `next` has less than half of its room left.
+    fn is_half_written(&self, next: Lsn) -> bool {
+        let offset = self.geometry.offset(next);
+        offset == 0 || offset > self.geometry.segment_bytes / 2
+    }
+
+    /// How many files a log at rest keeps: one that was ever in need of a second goes on in that also on a full disk.
+    fn kept_at_rest(&self, next: Lsn) -> usize {
+        let has_rotated = self.geometry.number(next) > crate::segment::FIRST_NUMBER;
+        usize::from(has_rotated || self.is_half_written(next))
     }
 
     /// Gives files back that a log which has been idle for long can do without.
     fn rest(&self) -> Result<()> {
-        let reserved = self.committer.reserved();
-        let half = self.is_half_written(reserved);
-        if self.spares.may_rest(reserved, self.runtime.now(), half) {
+        let (reserved, next) = (self.committer.reserved(), self.committer.next_base());
+        let keep = self.kept_at_rest(next);
+        if self.spares.may_rest(reserved, keep) {
             let lower = |end| self.committer.lower_ready_end(end);
-            self.spares.give_back(reserved, usize::from(half), lower)?;
+            self.spares.give_back((reserved, next), keep, lower)?;
         }
         Ok(())
     }
 
-    /// Whether it keeps files that it will give back if it stays idle.
-    pub(crate) fn rests_later(&self) -> bool {
-        !self.is_replica()
-            && self.spares.ready_count() > usize::from(self.is_half_written(self.committer.reserved()))
+    /// For how long it has to stay idle until it gives back files that it keeps, if there are such.
+    pub(crate) fn rests_after(&self) -> Option<Duration> {
+        if self.is_replica() {
+            return None;
+        }
+        self.spares.rests_after(self.kept_at_rest(self.committer.next_base()))
     }
 
     /// Who gives out positions is told for which there are files.

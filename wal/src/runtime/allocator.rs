@@ -12,8 +12,43 @@ mod glibc {
     }
 }
 
-/// Gives whole free pages of all heaps back to the system.
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// All who allocate wait meanwhile: a process does it once in so long.
+const PAUSE: Duration = Duration::from_secs(10);
+
+static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Gives whole free pages of all heaps back to the system, unless that was done just now.
+#[expect(clippy::disallowed_methods, reason = "this is behind the seam to the system")]
 pub(super) fn give_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
-    let _ = glibc::malloc_trim(0);
+    if is_due(Instant::now()) {
+        #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+        let _ = glibc::malloc_trim(0);
+    }
+}
+
+fn is_due(now: Instant) -> bool {
+    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test may")]
+    use super::{PAUSE, is_due};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn once_in_a_while() {
+        let now = Instant::now();
+        let dues = [PAUSE * 2, PAUSE * 2, PAUSE * 3 - Duration::from_millis(1), PAUSE * 3]
+            .map(|at| is_due(now + at));
+        assert_eq!(dues, [true, false, false, true]);
+    }
 }
