@@ -233,7 +233,8 @@ impl<'a> Bench<'a> {
         let there = life.proven([0; WRITERS], cut);
         let mounted = self.mounted(&life.device.image(cut, self.kind.sector, rng), 0);
         let store = mounted.dir.join("db");
-        let check = || bank::check(&store, false, true, there, life.death.announced, omission);
+        let announced = life.death.announced;
+        let check = || bank::check(&store, false, true, there, announced, omission);
         let found = std::panic::catch_unwind(check);
         mounted.unmount().unwrap();
         found.is_err()
