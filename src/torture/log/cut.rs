@@ -15,8 +15,17 @@ impl Torture {
         follower: &mut Option<Follower>,
     ) -> Result<(), String> {
         let Ok(reader) = wal.read(..) else { return Ok(()) };
-        let records: Result<Vec<(Lsn, Lsn)>, Error> =
-            reader.map(|found| found.map(|record| (record.lsn, record.end))).collect();
+        let mut begin = Vec::new();
+        let records: Result<Vec<(Lsn, Lsn)>, Error> = reader
+            .map(|found| {
+                found.map(|record| {
+                    if begin.is_empty() {
+                        begin.push((record.lsn, record.payload.to_vec()));
+                    }
+                    (record.lsn, record.end)
+                })
+            })
+            .collect();
         let Ok(records) = records else { return Ok(()) };
         if records.is_empty() {
             return Ok(());
@@ -29,7 +38,9 @@ impl Torture {
         let at = before.map_or(records[index].0, |before| records[before].1);
         let (dropped, is_within) = {
             let model = self.model();
-            let Some((key, known)) = model.records.range(wal.first_lsn()..).nth(index) else {
+            // The log may begin within a batch.
+            let first = model.begins_at(wal.first_lsn(), &begin);
+            let Some((key, known)) = model.records.range(first..).nth(index) else {
                 return Err(format!("record {index} of the live log is none that was written"));
             };
             (*key, *key != known.head)
