@@ -12,7 +12,7 @@ mod glibc {
     }
 }
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// All who allocate wait meanwhile: a process does it once in so long.
@@ -30,7 +30,7 @@ pub(super) fn give_back() {
 }
 
 fn is_due(now: Instant) -> bool {
-    let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut last = LAST.lock();
     let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE);
     if is_due {
         *last = Some(now);
